@@ -1,0 +1,218 @@
+#include "journal/catalog.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "journal/bytes.h"
+
+namespace holdfast::journal {
+namespace {
+
+// Keys (FORMAT.md, "Catalog"): a letter, then big-endian numbers and hashes. The segment comes first, so that all of a
+// segment's keys are neighbours: new entries touch few pages, and a segment's index goes as one range.
+constexpr std::string_view position_key = "position";
+constexpr std::string_view entries_key = "entries";
+constexpr char outcome_letter = 'o';
+constexpr char unsettled_letter = 'u';
+constexpr std::size_t hash_size = 16;
+constexpr std::uint64_t map_size = 1ULL << 40;  // sparse
+constexpr auto delay = std::chrono::seconds(1);
+constexpr std::size_t early_batch = 20000;
+
+std::string big_endian_32(std::uint32_t value) { return big_endian(value).substr(4); }
+
+}  // namespace
+
+std::string normalise(std::string_view text) {
+  if (text.size() >= 2 && text.front() == '<' && text.back() == '>') text = text.substr(1, text.size() - 2);
+  std::string normal(text.data(), text.size());
+  for (char& c : normal)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return normal;
+}
+
+std::string Catalog::path_in(const std::string& journal) { return journal + "/catalog.lmdb"; }
+
+Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& journal, const Key& master, Environment::Mode mode) {
+  Result<Environment> environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
+  if (!environment) return environment.error();
+  return std::unique_ptr<Catalog>(new Catalog(std::move(*environment), derive_key(master, "holdfast catalog index")));
+}
+
+Result<std::uint64_t> Catalog::number(const Transaction& transaction, std::string_view key) const {
+  auto value = transaction.get(key);
+  if (!value) return value.error();
+  if (!*value) return std::uint64_t{0};
+  if ((*value)->size() != 8) return Error{ErrorCode::corrupt, environment_.path() + ": a counter is damaged"};
+  return from_big_endian((*value)->data());
+}
+
+Result<std::uint64_t> Catalog::number(std::string_view key) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  return number(*transaction, key);
+}
+
+Result<RecordId> Catalog::position() const { return number(position_key); }
+Result<std::uint64_t> Catalog::entries() const { return number(entries_key); }
+
+std::string Catalog::term_prefix(std::uint32_t segment, Term term, std::string_view text) const {
+  Hash hash = keyed_hash(key_, std::string(1, static_cast<char>(term)) + normalise(text));
+  std::string prefix(1, static_cast<char>(term));
+  prefix += big_endian_32(segment);
+  prefix.append(view(hash).substr(0, hash_size));
+  return prefix;
+}
+
+Status Catalog::apply(const std::vector<Committed>& records) {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  if (Status indexed = index(*transaction, records); !indexed) return indexed;
+  return transaction->commit();
+}
+
+Status Catalog::rebuild(const std::function<Status(const Sink&)>& feed) {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  if (Status dropped = transaction->drop_all(); !dropped) return dropped;
+  Status fed = feed([&](const std::vector<Committed>& records) { return index(*transaction, records); });
+  return fed ? transaction->commit() : fed;
+}
+
+Status Catalog::index(Transaction& transaction, const std::vector<Committed>& records) const {
+  Result<std::uint64_t> position = number(transaction, position_key);
+  if (!position) return position.error();
+  Result<std::uint64_t> entries = number(transaction, entries_key);
+  if (!entries) return entries.error();
+  RecordId last = *position;
+  for (const Committed& record : records) {
+    if (record.id <= last) continue;
+    last = record.id;
+    *entries += record.kind == RecordKind::message;
+    Status indexed = record.kind == RecordKind::message   ? index_message(transaction, record)
+                     : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
+                                                          : Status();
+    if (!indexed) return indexed;
+  }
+  if (last == *position) return {};
+  if (Status put = transaction.put(position_key, big_endian(last)); !put) return put;
+  return transaction.put(entries_key, big_endian(*entries));
+}
+
+Status Catalog::index_message(Transaction& transaction, const Committed& record) const {
+  std::optional<MessageRecord> message = decode_message(record.encoded);
+  if (!message) return Error{ErrorCode::corrupt, environment_.path() + ": a message record cannot be read"};
+  auto add = [&](Term term, std::string_view text) {
+    return transaction.put(term_prefix(record.segment, term, text) + big_endian(record.id), {});
+  };
+  for (const Recipient& recipient : message->recipients)
+    if (Status put = add(Term::recipient, recipient.address); !put) return put;
+  if (Status put = add(Term::sender, message->mail_from); !put) return put;
+  if (!message->message_id.empty())
+    if (Status put = add(Term::message_id, message->message_id); !put) return put;
+  return transaction.put(unsettled_letter + big_endian(record.id), {});
+}
+
+Status Catalog::index_outcome(Transaction& transaction, const Committed& record) const {
+  std::optional<OutcomeRecord> outcome = decode_outcome(record.encoded);
+  if (!outcome) return Error{ErrorCode::corrupt, environment_.path() + ": an outcome record cannot be read"};
+  if (Status gone = transaction.erase(unsettled_letter + big_endian(outcome->entry)); !gone) return gone;
+  return transaction.put(outcome_letter + big_endian(outcome->entry) + big_endian(record.id), big_endian_32(record.segment));
+}
+
+Result<std::vector<std::string>> Catalog::keys_with(std::string_view prefix) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  std::vector<std::string> keys;
+  for (auto item = cursor->at_or_after(prefix);; item = cursor->next()) {
+    if (!item) return item.error();
+    if (!*item || !(*item)->key.starts_with(prefix)) return keys;
+    keys.emplace_back((*item)->key);
+  }
+}
+
+Result<std::vector<RecordId>> Catalog::find(std::uint32_t segment, Term term, std::string_view text) const {
+  std::string prefix = term_prefix(segment, term, text);
+  auto keys = keys_with(prefix);
+  if (!keys) return keys.error();
+  std::vector<RecordId> ids;
+  for (const std::string& key : *keys)
+    if (key.size() == prefix.size() + 8) ids.push_back(from_big_endian(key.data() + prefix.size()));
+  return ids;
+}
+
+Result<std::vector<Catalog::Place>> Catalog::outcomes_of(RecordId entry) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  std::vector<Place> places;
+  std::string prefix = outcome_letter + big_endian(entry);
+  for (auto item = cursor->at_or_after(prefix);; item = cursor->next()) {
+    if (!item) return item.error();
+    if (!*item || !(*item)->key.starts_with(prefix)) return places;
+    if ((*item)->key.size() != prefix.size() + 8 || (*item)->value.size() != 4) continue;
+    std::string segment = std::string(4, '\0') + std::string((*item)->value);
+    places.push_back({static_cast<std::uint32_t>(from_big_endian(segment.data())),
+                      from_big_endian((*item)->key.data() + prefix.size())});
+  }
+}
+
+Result<std::vector<RecordId>> Catalog::unsettled() const {
+  auto keys = keys_with(std::string(1, unsettled_letter));
+  if (!keys) return keys.error();
+  std::vector<RecordId> ids;
+  for (const std::string& key : *keys)
+    if (key.size() == 9) ids.push_back(from_big_endian(key.data() + 1));
+  return ids;
+}
+
+Cataloger::Cataloger(std::unique_ptr<Catalog> catalog, OnError on_error)
+    : catalog_(std::move(catalog)), on_error_(std::move(on_error)), thread_([this] { run(); }) {}
+
+Cataloger::~Cataloger() {
+  {
+    std::lock_guard lock(mutex_);
+    is_stopping_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void Cataloger::add(std::vector<Committed>& records) {
+  bool is_early;
+  {
+    std::lock_guard lock(mutex_);
+    queue_.insert(queue_.end(), std::make_move_iterator(records.begin()), std::make_move_iterator(records.end()));
+    is_early = queue_.size() >= early_batch;
+  }
+  if (is_early) wake_.notify_one();
+}
+
+void Cataloger::run() {
+  std::vector<Committed> batch;
+  bool has_gap = false;
+  for (bool is_stopping = false; !is_stopping;) {
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, delay, [this] { return is_stopping_ || queue_.size() >= early_batch; });
+      is_stopping = is_stopping_;
+      batch.insert(batch.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
+      queue_.clear();
+    }
+    if (batch.empty()) continue;
+    if (has_gap) {
+      batch.clear();
+      continue;
+    }
+    Status applied = catalog_->apply(batch);
+    if (!applied) on_error_("the catalog falls behind: " + applied.error().message);
+    // A full disk passes; but memory is bounded. What is dropped here is in the log: the next start finds it there.
+    has_gap = !applied && batch.size() > 10 * early_batch;
+    if (applied || has_gap) batch.clear();
+  }
+}
+
+}  // namespace holdfast::journal

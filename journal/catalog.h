@@ -1,0 +1,94 @@
+// The catalog: an index over the log, by recipient, sender and Message-ID, and the outcomes of each entry.
+//
+// Everything in it can be derived from the segments. Its keys hold no personal data in the clear, only keyed hashes. It
+// lags behind the log by a second or so: readers look at the log itself for what comes after position().
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "journal/lmdb.h"
+#include "journal/record.h"
+#include "journal/writer.h"
+
+namespace holdfast::journal {
+
+/// What can be looked up. The values are part of the stored format.
+enum class Term : std::uint8_t { recipient = 'r', sender = 's', message_id = 'm' };
+
+/// The form under which an address or Message-ID is indexed: ASCII letters in lower case, no angle brackets.
+std::string normalise(std::string_view text);
+
+class Catalog {
+ public:
+  /// master gives the key of the hashes. Mode::read needs an existing catalog.
+  static Result<std::unique_ptr<Catalog>> open(const std::string& journal, const Key& master, Environment::Mode mode);
+  static std::string path_in(const std::string& journal);
+
+  /// The last record that is indexed; 0 for none.
+  Result<RecordId> position() const;
+
+  /// How many entries are indexed.
+  Result<std::uint64_t> entries() const;
+
+  /// Indexes records, in order, and moves the position, in one synced commit. Records at or before the position are skipped.
+  Status apply(const std::vector<Committed>& records);
+  using Sink = std::function<Status(const std::vector<Committed>&)>;
+  /// Throws everything away and indexes what feed hands to its sink, in one transaction: readers see the old catalog until
+  /// the new one is whole, and another process that wants to write waits.
+  Status rebuild(const std::function<Status(const Sink&)>& feed);
+
+  /// Ids of entries in one segment that have the term, ascending.
+  Result<std::vector<RecordId>> find(std::uint32_t segment, Term term, std::string_view text) const;
+  /// Where the outcome records of an entry are.
+  struct Place {
+    std::uint32_t segment;
+    RecordId id;
+  };
+  Result<std::vector<Place>> outcomes_of(RecordId entry) const;
+  /// Entries without any outcome record, ascending.
+  Result<std::vector<RecordId>> unsettled() const;
+
+ private:
+  Catalog(Environment environment, const Key& key) : environment_(std::move(environment)), key_(key) {}
+  Result<std::uint64_t> number(std::string_view key) const;
+  Result<std::uint64_t> number(const Transaction& transaction, std::string_view key) const;
+  Status index(Transaction& transaction, const std::vector<Committed>& records) const;
+  std::string term_prefix(std::uint32_t segment, Term term, std::string_view text) const;
+  Status index_message(Transaction& transaction, const Committed& record) const;
+  Status index_outcome(Transaction& transaction, const Committed& record) const;
+  Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
+
+  Environment environment_;
+  Key key_;
+};
+
+/// Keeps a catalog up to date on a thread of its own, in batches.
+class Cataloger {
+ public:
+  using OnError = std::function<void(const std::string&)>;
+  Cataloger(std::unique_ptr<Catalog> catalog, OnError on_error);
+  /// Applies what is left.
+  ~Cataloger();
+
+  /// Takes over records that were committed. Thread-safe, does not wait.
+  void add(std::vector<Committed>& records);
+
+ private:
+  void run();
+
+  std::unique_ptr<Catalog> catalog_;
+  OnError on_error_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Committed> queue_;
+  bool is_stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace holdfast::journal

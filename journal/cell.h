@@ -1,0 +1,77 @@
+// Cells: what a segment is made of. A cell is a numbered value, either a record or a piece of content (FORMAT.md,
+// "Cells", "Frames").
+//
+// Content is cut into frames, a frame is sealed as one, and its bytes are spread over cells that fill an LMDB page
+// each. Records come after the content they name. Numbers ascend over all segments.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "journal/crypto.h"
+#include "journal/record.h"
+
+namespace holdfast::journal {
+
+using CellNumber = std::uint64_t;
+
+/// The largest value that LMDB keeps on one 4096-byte page of its own.
+inline constexpr std::size_t cell_size = 4080;
+/// A full frame fills sixteen cells exactly.
+inline constexpr std::size_t frame_plain_size = 16 * cell_size - seal_overhead;
+
+/// How many cells a frame of so many plain bytes takes.
+inline std::size_t cells_of_frame(std::size_t plain_size) {
+  return (plain_size + seal_overhead + cell_size - 1) / cell_size;
+}
+
+/// A run of consecutive content cells.
+struct Extent {
+  CellNumber first;
+  std::uint32_t count;
+};
+/// Appends one cell to the runs, lengthening the last where it follows it.
+void extend(std::vector<Extent>& extents, CellNumber cell);
+
+/// The LMDB key of a cell; keys sort by cell number.
+std::string cell_key(CellNumber cell, bool is_record);
+struct CellKey {
+  CellNumber cell;
+  bool is_record;
+};
+/// The inverse; nothing for a key that is none.
+std::optional<CellKey> parse_cell_key(std::string_view key);
+
+/// A record as stored. The sealed part holds the record's salt and encoding.
+struct RecordCell {
+  RecordKind kind{};
+  Hash commitment{};  ///< SHA-256(salt + encoded record)
+  Hash link{};        ///< SHA-256(previous record's link + commitment)
+  std::vector<Extent> extents;
+  std::string_view sealed;
+};
+std::string encode_record_cell(const RecordCell& cell);
+std::optional<RecordCell> decode_record_cell(std::string_view bytes);
+
+/// A record, encrypted and committed to, that has no place in the log yet.
+struct SealedRecord {
+  RecordKind kind{};
+  Hash commitment{};
+  std::string sealed;
+};
+SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encoded);
+/// The encoded record (without its salt), or nothing when key, tag or commitment do not fit.
+std::optional<std::string> open_record(const Key& key, const RecordCell& cell);
+
+/// Seals one frame of content, ready to be cut into cells. last says whether the content ends here.
+std::string seal_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view plain);
+std::optional<std::string> open_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last,
+                                      std::string_view sealed);
+
+/// The link of a record that follows previous.
+Hash next_link(const Hash& previous, const Hash& commitment);
+
+}  // namespace holdfast::journal

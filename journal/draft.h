@@ -1,0 +1,58 @@
+// A draft: one message on its way into the journal, fed piece by piece by the thread that receives it.
+//
+// The content is hashed, cut into frames and sealed on the caller's thread; the writer thread only stores. Back-pressure:
+// while is_flooded(), feed no more and wait for the completion queue.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "journal/cell.h"
+#include "journal/record.h"
+#include "journal/result.h"
+#include "journal/writer.h"
+
+namespace holdfast::journal {
+
+class Draft {
+ public:
+  /// The ticket must be new. The writer must outlive the draft.
+  Draft(Writer& writer, std::shared_ptr<Ticket> ticket);
+  Draft(const Draft&) = delete;
+  Draft& operator=(const Draft&) = delete;
+
+  /// Adds content. Full frames go to the writer at once.
+  void append(std::string_view content);
+
+  /// True while so much waits for the disk that no more should be fed.
+  bool is_flooded() const { return ticket_->unstored_.load(std::memory_order_acquire) > flood_mark; }
+
+  std::uint64_t size() const { return size_; }
+  /// The first bytes of the content, up to a frame: for looking at the header. Valid until append() or finish().
+  std::string_view beginning() const { return beginning_.empty() ? std::string_view(pending_) : beginning_; }
+  /// The whole content while it is small enough never to have left this object; else nothing.
+  std::string_view whole() const { return frames_ == 0 ? std::string_view(pending_) : std::string_view(); }
+
+  /// Ends the content and asks for the record to be committed and synced. Sets the record's size, content_hash and
+  /// content_id. The ticket tells when it is done. Call once, last.
+  void finish(MessageRecord& record);
+
+  const Ticket& ticket() const { return *ticket_; }
+
+ private:
+  static constexpr std::size_t flood_mark = 256 * 1024;
+  Writer::Job seal_pending(bool last);
+  void submit_full_frame();
+
+  Writer& writer_;
+  std::shared_ptr<Ticket> ticket_;
+  ContentId content_id_;
+  Sha256 hash_;
+  std::string pending_;    ///< content of the next frame
+  std::string beginning_;  ///< a copy of the first frame's header part, kept once it has gone
+  std::uint32_t frames_ = 0;
+  std::uint64_t size_ = 0;
+};
+
+}  // namespace holdfast::journal

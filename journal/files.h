@@ -1,0 +1,51 @@
+// Small things about files that several parts of the journal need: an owned descriptor, a lock, a synced folder.
+#pragma once
+
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+
+#include "journal/result.h"
+
+namespace holdfast {
+
+/// Owns a file descriptor.
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd = -1) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    if (this != &other) {
+      reset();
+      fd_ = std::exchange(other.fd_, -1);
+    }
+    return *this;
+  }
+  ~FileDescriptor() { reset(); }
+
+  explicit operator bool() const { return fd_ >= 0; }
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+  void reset() {
+    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  }
+
+ private:
+  int fd_;
+};
+
+namespace journal {
+
+/// Makes names that were created, renamed or removed in the folder of path survive a power loss.
+Status sync_folder_of(const std::string& path);
+
+/// Makes the folder (mode 0700) and its parents when missing. Errors name what is in the way.
+Status make_folder(const std::string& path);
+
+/// Takes an exclusive lock on the file at path, which is made when missing, and writes our process id into it. The lock
+/// lasts as long as the descriptor. Error: busy, with the holder's process id.
+Result<FileDescriptor> lock_file(const std::string& path);
+
+}  // namespace journal
+}  // namespace holdfast

@@ -1,0 +1,190 @@
+#include "journal/journal.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "journal/key_file.h"
+#include "journal/segment.h"
+
+namespace holdfast::journal {
+namespace {
+
+constexpr std::size_t index_batch = 4096;
+
+Result<Key> load_or_make_key(const JournalOptions& options, bool has_segments) {
+  Result<Key> key = read_key_file(options.key_path);
+  if (key || key.error().code != ErrorCode::not_found) return key;
+  if (has_segments)
+    return Error{ErrorCode::not_found,
+                 fmt::format("{}: the key file does not exist, but {} holds a journal; restore the key file from your "
+                             "backup (without it the journal cannot be read), or give journal.path a new folder",
+                             options.key_path, options.path)};
+  if (Status folder = make_folder(std::filesystem::path(options.key_path).parent_path().string()); !folder)
+    return folder.error();
+  return create_key_file(options.key_path);
+}
+
+/// Feeds the records of one segment, from an id on, to sink in batches.
+Status feed(const Segment& segment, RecordId from, const Catalog::Sink& sink) {
+  std::vector<Committed> batch;
+  Status taken;
+  Status read = segment.each_record(from, [&](Segment::StoredRecord& record) {
+    if (record.damage.empty()) batch.push_back({record.id, segment.header().number, record.kind, std::move(record.encoded)});
+    if (batch.size() < index_batch) return true;
+    taken = sink(batch);
+    batch.clear();
+    return static_cast<bool>(taken);
+  });
+  if (!read) return read;
+  if (!taken || batch.empty()) return taken;
+  return sink(batch);
+}
+
+Status catch_up(Catalog& catalog, const Segment& segment) {
+  Result<RecordId> position = catalog.position();
+  if (!position) return position.error();
+  return feed(segment, *position + 1, [&](const std::vector<Committed>& records) { return catalog.apply(records); });
+}
+
+struct Newest {
+  std::shared_ptr<Segment> segment;
+  Segment::Tail tail;
+};
+
+/// Opens the newest segment for writing, or begins one: the first, or one after a segment that is damaged.
+Result<Newest> open_newest(const JournalOptions& options, const Key& master, const std::vector<std::uint32_t>& numbers,
+                           const Writer::OnEvent& on_event) {
+  std::uint64_t map_size = Writer::map_size(options.segment_size);
+  SegmentHeader header;
+  header.number = 1;
+  header.first_cell = 1;
+  header.created_us = now_us();
+  if (!numbers.empty()) {
+    auto opened = Segment::open(options.path, numbers.back(), master, Environment::Mode::write, map_size);
+    if (opened) {
+      auto tail = (*opened)->tail();
+      if (tail) return Newest{std::shared_ptr<Segment>(std::move(*opened)), *tail};
+      opened = tail.error();
+    }
+    if (opened.error().code != ErrorCode::corrupt) return opened.error();
+    on_event(true, fmt::format("{}; mail goes on in a new segment, and the chain starts anew there. Run `holdfast journal "
+                               "verify`, and restore the segment from your backup",
+                               opened.error().message));
+    header.number = numbers.back() + 1;
+    header.follows_damage = true;
+    // Numbers must never be used twice, and those of the damaged segment are unknown: a segment has far fewer than this.
+    header.first_cell = (static_cast<CellNumber>(header.number) << 40) + 1;
+  }
+  auto created = Segment::create(options.path, header, master, map_size);
+  if (!created) return created.error();
+  return Newest{std::shared_ptr<Segment>(std::move(*created)), Segment::Tail{header.first_cell, header.previous_link}};
+}
+
+/// Entries that have no outcome although no session of theirs can be left.
+void abandon_unsettled(const Catalog& catalog, Writer& writer, const Writer::OnEvent& on_event) {
+  auto unsettled = catalog.unsettled();
+  if (!unsettled) return on_event(true, unsettled.error().message);
+  for (RecordId id : *unsettled) {
+    OutcomeRecord outcome;
+    outcome.time_us = now_us();
+    outcome.entry = id;
+    outcome.changes.push_back({OutcomeRecord::every_pending, Outcome::abandoned,
+                               "Holdfast stopped before the primary's answer was on record"});
+    writer.submit_record(RecordKind::outcome, encode(outcome));
+  }
+  if (!unsettled->empty())
+    on_event(false, fmt::format("{} entries of before the last stop had no outcome; they are marked abandoned", unsettled->size()));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Writer::OnEvent on_event) {
+  if (Status folder = make_folder(segment_folder(options.path)); !folder) return folder.error();
+  auto lock = lock_file(options.path + "/daemon.lock");
+  if (!lock) return lock.error();
+  auto numbers = list_segments(options.path);
+  if (!numbers) return numbers.error();
+  Result<Key> master = load_or_make_key(options, !numbers->empty());
+  if (!master) return master.error();
+  auto newest = open_newest(options, *master, *numbers, on_event);
+  if (!newest) return newest.error();
+
+  auto catalog = Catalog::open(options.path, *master, Environment::Mode::write);
+  if (!catalog) return catalog.error();
+  Result<RecordId> position = (*catalog)->position();
+  if (!position) return position.error();
+  std::int64_t oldest_us = newest->segment->header().created_us;
+  // Older segments are opened only as far back as the catalog lags, and the first one for its date.
+  for (std::size_t i = 0; i < numbers->size(); ++i) {
+    std::uint32_t number = (*numbers)[i];
+    if (number == newest->segment->header().number) continue;
+    bool is_needed = i == 0 || i + 1 == numbers->size() || *position == 0;
+    if (!is_needed && *position >= newest->segment->header().first_cell - 1) continue;
+    auto segment = Segment::open(options.path, number, *master, Environment::Mode::read);
+    if (!segment) {
+      on_event(true, segment.error().message);
+      continue;
+    }
+    if (i == 0) oldest_us = (*segment)->header().created_us;
+    if (Status caught = catch_up(**catalog, **segment); !caught) on_event(true, caught.error().message);
+  }
+  if (Status caught = catch_up(**catalog, *newest->segment); !caught) return caught.error();
+  Result<std::uint64_t> entries = (*catalog)->entries();
+  if (!entries) return entries.error();
+
+  std::unique_ptr<Journal> journal(new Journal);
+  journal->path_ = options.path;
+  journal->lock_ = std::move(*lock);
+  journal->oldest_us_ = oldest_us;
+  journal->entries_before_ = *entries;
+  const Catalog& index = **catalog;
+  journal->cataloger_ = std::make_unique<Cataloger>(std::move(*catalog), [on_event](const std::string& what) { on_event(true, what); });
+  WriterOptions writing{options.path, options.segment_size, options.segment_age_us};
+  journal->writer_ = std::make_unique<Writer>(
+      writing, *master, newest->segment, newest->tail,
+      [cataloger = journal->cataloger_.get()](std::vector<Committed>& records) { cataloger->add(records); }, on_event);
+  abandon_unsettled(index, *journal->writer_, on_event);
+  return journal;
+}
+
+std::uint64_t Journal::bytes() const {
+  std::uint64_t sum = 0;
+  std::error_code failure;
+  for (const auto& file : std::filesystem::directory_iterator(segment_folder(path_), failure))
+    if (file.path().extension() == ".lmdb") sum += file.file_size(failure);
+  return sum;
+}
+
+Result<std::uint64_t> rebuild_catalog(const std::string& path, const std::string& key_path,
+                                      const std::function<void(double)>& on_progress) {
+  auto numbers = list_segments(path);
+  if (!numbers) return numbers.error();
+  Result<Key> master = read_key_file(key_path);
+  if (!master) return master.error();
+  // Without a daemon the file may go, whatever state it is in. With one, its content is replaced in one transaction.
+  auto lock = lock_file(path + "/daemon.lock");
+  if (!lock && lock.error().code != ErrorCode::busy) return lock.error();
+  if (lock) {
+    std::error_code ignored;
+    std::filesystem::remove(Catalog::path_in(path), ignored);
+    std::filesystem::remove(Catalog::path_in(path) + "-lock", ignored);
+  }
+  auto catalog = Catalog::open(path, *master, Environment::Mode::write);
+  if (!catalog) return catalog.error();
+  std::size_t done = 0;
+  Status rebuilt = (*catalog)->rebuild([&](const Catalog::Sink& sink) -> Status {
+    for (std::uint32_t number : *numbers) {
+      auto segment = Segment::open(path, number, *master, Environment::Mode::read);
+      if (!segment) return segment.error();
+      if (Status fed = feed(**segment, 0, sink); !fed) return fed;
+      if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(numbers->size()));
+    }
+    return {};
+  });
+  if (!rebuilt) return rebuilt.error();
+  return (*catalog)->entries();
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,52 @@
+// The journal as its daemon holds it: the lock, the key, the writer and the catalog, opened together.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "journal/catalog.h"
+#include "journal/draft.h"
+#include "journal/files.h"
+#include "journal/writer.h"
+
+namespace holdfast::journal {
+
+struct JournalOptions {
+  std::string path;
+  std::string key_path;  ///< the master key's file; made when the journal is new
+  std::uint64_t segment_size = 1ULL << 30;
+  std::int64_t segment_age_us = 0;
+};
+
+class Journal {
+ public:
+  /// Opens or makes the journal, catches the catalog up with the log, and settles as `abandoned` what a crash left
+  /// without an outcome. A damaged newest segment is left as it is and followed by a new one, loudly: mail goes on.
+  ///
+  /// Errors: busy (another daemon), wrong_key, permission, no_space, not_found (segments without their key).
+  static Result<std::unique_ptr<Journal>> open(const JournalOptions& options, Writer::OnEvent on_event);
+
+  Writer& writer() { return *writer_; }
+  /// When the oldest entry's segment was begun; microseconds since 1970.
+  std::int64_t oldest_us() const { return oldest_us_; }
+  /// Bytes of all segment files. Looks at the disk.
+  std::uint64_t bytes() const;
+  /// Messages in the journal, those of before the start included.
+  std::uint64_t entries() const { return entries_before_ + writer_->state().entries; }
+
+ private:
+  Journal() = default;
+  std::string path_;
+  FileDescriptor lock_;
+  std::int64_t oldest_us_ = 0;
+  std::uint64_t entries_before_ = 0;
+  std::unique_ptr<Cataloger> cataloger_;  ///< outlives the writer
+  std::unique_ptr<Writer> writer_;
+};
+
+/// Builds the catalog anew from the segments, also while a daemon writes. Returns the number of entries indexed.
+/// on_progress gets the share done, 0 to 1.
+Result<std::uint64_t> rebuild_catalog(const std::string& path, const std::string& key_path,
+                                      const std::function<void(double)>& on_progress);
+
+}  // namespace holdfast::journal

@@ -1,0 +1,141 @@
+#include "journal/lmdb.h"
+
+#include <cerrno>
+
+namespace holdfast::journal {
+namespace {
+
+MDB_val value_of(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
+std::string_view view_of(const MDB_val& value) { return {static_cast<const char*>(value.mv_data), value.mv_size}; }
+
+}  // namespace
+
+Error lmdb_error(int code, const std::string& what) {
+  std::string sentence = what + ": " + mdb_strerror(code);
+  switch (code) {
+    case MDB_MAP_FULL:
+      return {ErrorCode::no_space, what + ": the segment's map is full"};
+    case ENOSPC:
+    case EDQUOT:
+      return {ErrorCode::no_space, what + ": no space left on the disk; free some or give the journal a larger one"};
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return {ErrorCode::permission, sentence + "; give the user that runs Holdfast access to it"};
+    case ENOENT:
+      return {ErrorCode::not_found, sentence};
+    case MDB_INVALID:
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_VERSION_MISMATCH:
+    case MDB_BAD_VALSIZE:
+      return {ErrorCode::corrupt, what + ": the file is damaged (" + mdb_strerror(code) + ")"};
+    case MDB_READERS_FULL:
+      return {ErrorCode::busy, what + ": too many readers at once; end some and try again"};
+    default:
+      return {ErrorCode::io, sentence};
+  }
+}
+
+Result<Environment> Environment::open(const std::string& path, Mode mode, std::uint64_t map_size) {
+  MDB_env* raw = nullptr;
+  if (int code = mdb_env_create(&raw)) return lmdb_error(code, path);
+  Environment environment;
+  environment.env_.reset(raw);
+  environment.path_ = path;
+  if (map_size > 0) mdb_env_set_mapsize(raw, map_size);
+  mdb_env_set_maxreaders(raw, 1000);
+  unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD;
+  if (mode == Mode::read) flags |= MDB_RDONLY;
+  int code = mdb_env_open(raw, path.c_str(), flags, 0600);
+  // A copy on read-only media has no lock file and no writer: read it without one.
+  if (mode == Mode::read && (code == EROFS || code == EACCES)) {
+    environment.env_.reset();
+    if (mdb_env_create(&raw)) return lmdb_error(code, path);
+    environment.env_.reset(raw);
+    if (mdb_env_open(raw, path.c_str(), flags | MDB_NOLOCK, 0600) == 0) code = 0;
+  }
+  if (code) return lmdb_error(code, path);
+  int dead_readers;
+  mdb_reader_check(raw, &dead_readers);
+  return environment;
+}
+
+std::uint64_t Environment::used_bytes() const {
+  MDB_envinfo info;
+  MDB_stat stat;
+  mdb_env_info(env_.get(), &info);
+  mdb_env_stat(env_.get(), &stat);
+  return (info.me_last_pgno + 1) * stat.ms_psize;
+}
+
+Result<Transaction> Transaction::begin(const Environment& env, Environment::Mode mode) {
+  Transaction transaction;
+  MDB_txn* raw = nullptr;
+  unsigned flags = mode == Environment::Mode::read ? MDB_RDONLY : 0;
+  int code = mdb_txn_begin(env.get(), nullptr, flags, &raw);
+  // Another process may have made the map larger: adopt its size.
+  if (code == MDB_MAP_RESIZED && mdb_env_set_mapsize(env.get(), 0) == 0)
+    code = mdb_txn_begin(env.get(), nullptr, flags, &raw);
+  if (code) return lmdb_error(code, env.path());
+  transaction.txn_.reset(raw);
+  transaction.path_ = env.path();
+  if (int opened = mdb_dbi_open(raw, nullptr, 0, &transaction.database_)) return lmdb_error(opened, env.path());
+  return transaction;
+}
+
+Result<std::optional<std::string_view>> Transaction::get(std::string_view key) const {
+  MDB_val k = value_of(key), v;
+  int code = mdb_get(txn_.get(), database_, &k, &v);
+  if (code == MDB_NOTFOUND) return std::optional<std::string_view>();
+  if (code) return lmdb_error(code, path_);
+  return std::optional(view_of(v));
+}
+
+Status Transaction::put(std::string_view key, std::string_view value, unsigned flags) {
+  MDB_val k = value_of(key), v = value_of(value);
+  if (int code = mdb_put(txn_.get(), database_, &k, &v, flags)) return lmdb_error(code, path_);
+  return {};
+}
+
+Status Transaction::erase(std::string_view key) {
+  MDB_val k = value_of(key);
+  int code = mdb_del(txn_.get(), database_, &k, nullptr);
+  if (code && code != MDB_NOTFOUND) return lmdb_error(code, path_);
+  return {};
+}
+
+Status Transaction::drop_all() {
+  if (int code = mdb_drop(txn_.get(), database_, 0)) return lmdb_error(code, path_);
+  return {};
+}
+
+Status Transaction::commit() {
+  if (int code = mdb_txn_commit(txn_.release())) return lmdb_error(code, path_);
+  return {};
+}
+
+Result<Cursor> Cursor::open(const Transaction& transaction) {
+  Cursor cursor;
+  MDB_cursor* raw = nullptr;
+  if (int code = mdb_cursor_open(transaction.get(), transaction.database(), &raw))
+    return lmdb_error(code, transaction.path());
+  cursor.cursor_.reset(raw);
+  cursor.path_ = transaction.path();
+  return cursor;
+}
+
+Result<std::optional<Cursor::Item>> Cursor::move(std::string_view key, MDB_cursor_op operation) {
+  MDB_val k = value_of(key), v;
+  int code = mdb_cursor_get(cursor_.get(), &k, &v, operation);
+  if (code == MDB_NOTFOUND) return std::optional<Item>();
+  if (code) return lmdb_error(code, path_);
+  return std::optional(Item{view_of(k), view_of(v)});
+}
+
+Result<std::optional<Cursor::Item>> Cursor::at_or_after(std::string_view key) { return move(key, MDB_SET_RANGE); }
+Result<std::optional<Cursor::Item>> Cursor::next() { return move({}, MDB_NEXT); }
+Result<std::optional<Cursor::Item>> Cursor::previous() { return move({}, MDB_PREV); }
+Result<std::optional<Cursor::Item>> Cursor::last() { return move({}, MDB_LAST); }
+
+}  // namespace holdfast::journal

@@ -1,0 +1,95 @@
+// LMDB's environment, transaction and cursor as owning types. The only file that frees LMDB handles.
+//
+// Every environment here has one unnamed database with byte-string keys in their natural order. All are opened with
+// MDB_NOTLS, so a read transaction belongs to its object and not to a thread.
+#pragma once
+
+#include <lmdb.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "journal/result.h"
+
+namespace holdfast::journal {
+
+/// Turns an LMDB or errno code into an Error; what names the thing that failed, for example a path.
+Error lmdb_error(int code, const std::string& what);
+
+class Environment {
+ public:
+  enum class Mode { read, write };
+
+  /// Opens the file at path, or makes it in Mode::write. map_size is in bytes; a reader passes 0 and takes the file's own.
+  /// An environment must not be opened twice in one process.
+  static Result<Environment> open(const std::string& path, Mode mode, std::uint64_t map_size);
+
+  MDB_env* get() const { return env_.get(); }
+  const std::string& path() const { return path_; }
+  /// Bytes in use, from the start of the file to the last page.
+  std::uint64_t used_bytes() const;
+
+ private:
+  struct Close {
+    void operator()(MDB_env* env) const { mdb_env_close(env); }
+  };
+  std::unique_ptr<MDB_env, Close> env_;
+  std::string path_;
+};
+
+/// A transaction on the one database of an environment. Aborted unless committed.
+class Transaction {
+ public:
+  static Result<Transaction> begin(const Environment& env, Environment::Mode mode);
+
+  /// The value stays valid until the transaction ends (or, when writing, until the next change).
+  Result<std::optional<std::string_view>> get(std::string_view key) const;
+  /// MDB_APPEND in flags promises that key is greater than all before it.
+  Status put(std::string_view key, std::string_view value, unsigned flags = 0);
+  /// Deleting what is not there is no error.
+  Status erase(std::string_view key);
+  /// Deletes everything in the database.
+  Status drop_all();
+  /// After this, whatever it returns, the transaction is over. A success is synced to the disk.
+  Status commit();
+
+  MDB_txn* get() const { return txn_.get(); }
+  MDB_dbi database() const { return database_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  struct Abort {
+    void operator()(MDB_txn* txn) const { mdb_txn_abort(txn); }
+  };
+  std::unique_ptr<MDB_txn, Abort> txn_;
+  MDB_dbi database_ = 0;
+  std::string path_;
+};
+
+/// A position in a transaction's database; lives no longer than the transaction.
+class Cursor {
+ public:
+  struct Item {
+    std::string_view key, value;
+  };
+  static Result<Cursor> open(const Transaction& transaction);
+
+  /// The first item whose key is not less than key.
+  Result<std::optional<Item>> at_or_after(std::string_view key);
+  Result<std::optional<Item>> next();
+  Result<std::optional<Item>> previous();
+  Result<std::optional<Item>> last();
+
+ private:
+  Result<std::optional<Item>> move(std::string_view key, MDB_cursor_op operation);
+  struct Close {
+    void operator()(MDB_cursor* cursor) const { mdb_cursor_close(cursor); }
+  };
+  std::unique_ptr<MDB_cursor, Close> cursor_;
+  std::string path_;
+};
+
+}  // namespace holdfast::journal

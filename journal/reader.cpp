@@ -1,0 +1,202 @@
+#include "journal/reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "journal/key_file.h"
+
+namespace holdfast::journal {
+namespace {
+
+bool passes(const Entry& entry, const Filter& filter) {
+  const MessageRecord& message = entry.message;
+  if (filter.since_us && message.time_us < *filter.since_us) return false;
+  if (filter.until_us && message.time_us >= *filter.until_us) return false;
+  if (filter.route && message.route != *filter.route) return false;
+  if (filter.direction && message.direction != *filter.direction) return false;
+  if (filter.sender && normalise(message.mail_from) != normalise(*filter.sender)) return false;
+  if (filter.message_id && normalise(message.message_id) != normalise(*filter.message_id)) return false;
+  auto any = [&](auto predicate) {
+    return std::any_of(message.recipients.begin(), message.recipients.end(), predicate);
+  };
+  if (filter.recipient &&
+      !any([&](const Recipient& one) { return normalise(one.address) == normalise(*filter.recipient); }))
+    return false;
+  return !filter.outcome || any([&](const Recipient& one) { return one.outcome == *filter.outcome; });
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const std::string& key_path) {
+  auto numbers = list_segments(journal);
+  if (!numbers) return numbers.error();
+  Result<Key> master = read_key_file(key_path);
+  if (!master) return master.error();
+  std::unique_ptr<Reader> reader(new Reader(journal, *master));
+  reader->numbers_ = std::move(*numbers);
+  if (auto catalog = Catalog::open(journal, *master, Environment::Mode::read)) {
+    reader->catalog_ = std::move(*catalog);
+    if (auto position = reader->catalog_->position()) reader->indexed_ = *position;
+  }
+  if (Status loaded = reader->load_recent_outcomes(); !loaded) return loaded.error();
+  return reader;
+}
+
+Result<Segment*> Reader::segment(std::uint32_t number) {
+  auto& slot = open_[number];
+  if (!slot) {
+    auto opened = Segment::open(journal_, number, master_, Environment::Mode::read);
+    if (!opened) return opened.error();
+    slot = std::move(*opened);
+  }
+  return slot.get();
+}
+
+/// Outcomes of records that the catalog does not know yet. They may be of entries that it does know.
+Status Reader::load_recent_outcomes() {
+  for (auto number = numbers_.rbegin(); number != numbers_.rend(); ++number) {
+    Result<Segment*> segment = this->segment(*number);
+    if (!segment) {
+      ++damaged_;
+      if (segment.error().code == ErrorCode::corrupt) continue;
+      return segment.error();
+    }
+    Status read = (*segment)->each_record(indexed_ + 1, [&](Segment::StoredRecord& record) {
+      if (record.kind == RecordKind::outcome && record.damage.empty())
+        if (auto outcome = decode_outcome(record.encoded)) recent_outcomes_[outcome->entry].push_back(std::move(*outcome));
+      return true;
+    });
+    if (!read) return read;
+    if ((*segment)->header().first_cell <= indexed_) break;
+  }
+  return {};
+}
+
+Status Reader::settle(Entry& entry) {
+  if (catalog_ && entry.id <= indexed_) {
+    auto places = catalog_->outcomes_of(entry.id);
+    if (!places) return places.error();
+    for (const Catalog::Place& place : *places) {
+      Result<Segment*> segment = this->segment(place.segment);
+      if (!segment) continue;
+      auto record = (*segment)->record(place.id);
+      if (!record || !*record || !(*record)->damage.empty()) continue;
+      if (auto outcome = decode_outcome((*record)->encoded)) apply(*outcome, entry.message.recipients);
+    }
+  }
+  auto recent = recent_outcomes_.find(entry.id);
+  if (recent != recent_outcomes_.end())
+    for (const OutcomeRecord& outcome : recent->second) apply(outcome, entry.message.recipients);
+  return {};
+}
+
+/// Ids that the catalog gives for the filter in a segment, or nothing when the filter names nothing indexed.
+Result<std::optional<std::vector<RecordId>>> Reader::candidates(std::uint32_t number, const Filter& filter) {
+  std::optional<std::vector<RecordId>> none;
+  if (!catalog_) return none;
+  auto find = [&](Term term, const std::string& text) -> Result<std::optional<std::vector<RecordId>>> {
+    auto found = catalog_->find(number, term, text);
+    if (!found) return found.error();
+    return std::optional(std::move(*found));
+  };
+  if (filter.message_id) return find(Term::message_id, *filter.message_id);
+  if (filter.recipient) return find(Term::recipient, *filter.recipient);
+  if (filter.sender) return find(Term::sender, *filter.sender);
+  return none;
+}
+
+Status Reader::each(const Filter& filter, bool newest_first, const std::function<bool(const Entry&)>& visit) {
+  std::vector<std::uint32_t> order = numbers_;
+  if (newest_first) std::reverse(order.begin(), order.end());
+  bool goes_on = true;
+  for (std::uint32_t number : order) {
+    if (Status read = each_in(number, filter, newest_first, visit, goes_on); !read) return read;
+    if (!goes_on) break;
+  }
+  return {};
+}
+
+Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_first,
+                       const std::function<bool(const Entry&)>& visit, bool& goes_on) {
+  Result<Segment*> segment = this->segment(number);
+  if (!segment) {
+    if (segment.error().code != ErrorCode::corrupt) return segment.error();
+    ++damaged_;
+    return {};
+  }
+  Status problem;
+  auto consider = [&](Segment::StoredRecord& record) {
+    if (!record.damage.empty()) return ++damaged_, true;
+    if (record.kind != RecordKind::message) return true;
+    std::optional<MessageRecord> message = decode_message(record.encoded);
+    if (!message) return ++damaged_, true;
+    Entry entry{record.id, number, std::move(*message), std::move(record.extents)};
+    problem = settle(entry);
+    if (!problem) return false;
+    if (passes(entry, filter)) goes_on = visit(entry);
+    return goes_on;
+  };
+  constexpr RecordId newest = std::numeric_limits<RecordId>::max() >> 1;
+  auto indexed = candidates(number, filter);
+  if (!indexed) return indexed.error();
+  if (!*indexed) {
+    Status walked = newest_first ? (*segment)->each_record_backwards(newest, consider) : (*segment)->each_record(0, consider);
+    return problem ? walked : problem;
+  }
+  // What the catalog knows, and then, read from the log itself, what it does not know yet.
+  std::vector<RecordId> ids = std::move(**indexed);
+  std::vector<RecordId> later;
+  Status walked = (*segment)->each_record(indexed_ + 1, [&](Segment::StoredRecord& record) {
+    if (record.kind == RecordKind::message) later.push_back(record.id);
+    return true;
+  });
+  if (!walked) return walked;
+  ids.insert(ids.end(), later.begin(), later.end());
+  if (newest_first) std::reverse(ids.begin(), ids.end());
+  for (RecordId id : ids) {
+    auto record = (*segment)->record(id);
+    if (!record) return record.error();
+    if (*record && !consider(**record)) break;
+  }
+  return problem;
+}
+
+Result<std::optional<std::uint32_t>> Reader::segment_of(RecordId id) {
+  for (auto number = numbers_.rbegin(); number != numbers_.rend(); ++number) {
+    Result<Segment*> segment = this->segment(*number);
+    if (!segment) {
+      if (segment.error().code == ErrorCode::corrupt) continue;
+      return segment.error();
+    }
+    if ((*segment)->header().first_cell <= id) return std::optional(*number);
+  }
+  return std::optional<std::uint32_t>();
+}
+
+Result<Entry> Reader::entry(RecordId id) {
+  auto number = segment_of(id);
+  if (!number) return number.error();
+  Error unknown{ErrorCode::not_found, fmt::format("there is no entry {} in this journal; see: holdfast journal list", id)};
+  if (!*number) return unknown;
+  auto record = (*segment(**number))->record(id);
+  if (!record) return record.error();
+  if (!*record) return unknown;
+  if (!(*record)->damage.empty())
+    return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", id, (*record)->damage)};
+  if ((*record)->kind != RecordKind::message) return unknown;
+  std::optional<MessageRecord> message = decode_message((*record)->encoded);
+  if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: its record cannot be decoded", id)};
+  Entry entry{id, **number, std::move(*message), std::move((*record)->extents)};
+  if (Status settled = settle(entry); !settled) return settled.error();
+  return entry;
+}
+
+Status Reader::content(const Entry& entry, const std::function<bool(std::string_view)>& sink) {
+  Result<Segment*> segment = this->segment(entry.segment);
+  if (!segment) return segment.error();
+  return (*segment)->content(entry.message, entry.extents, sink);
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,71 @@
+// The reader: entries of a whole journal, for any process, while the daemon writes.
+//
+// Not thread-safe. Segments are opened when they are first needed and stay open.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "journal/catalog.h"
+#include "journal/segment.h"
+
+namespace holdfast::journal {
+
+/// One journaled transaction with what is known of its recipients now.
+struct Entry {
+  RecordId id = 0;
+  std::uint32_t segment = 0;
+  MessageRecord message;  ///< recipients' outcomes and replies are the latest
+  std::vector<Extent> extents;
+};
+
+/// Which entries are wanted; what is not set does not matter.
+struct Filter {
+  std::optional<std::int64_t> since_us, until_us;
+  std::optional<std::string> sender, recipient, message_id, route;
+  std::optional<Outcome> outcome;  ///< of any recipient
+  std::optional<Direction> direction;
+};
+
+class Reader {
+ public:
+  /// key_path names the master key's file.
+  static Result<std::unique_ptr<Reader>> open(const std::string& journal, const std::string& key_path);
+
+  /// Hands entries that pass the filter to visit, oldest first (or newest), until it returns false.
+  /// A damaged record is skipped and counted in damaged().
+  Status each(const Filter& filter, bool newest_first, const std::function<bool(const Entry&)>& visit);
+  /// Errors: not_found, corrupt.
+  Result<Entry> entry(RecordId id);
+  /// Hands the content to sink piece by piece. The caller must check the whole against message.content_hash when it matters.
+  Status content(const Entry& entry, const std::function<bool(std::string_view)>& sink);
+
+  std::uint64_t damaged() const { return damaged_; }
+  const std::vector<std::uint32_t>& segments() const { return numbers_; }
+  Result<Segment*> segment(std::uint32_t number);
+  const std::string& journal() const { return journal_; }
+
+ private:
+  Reader(std::string journal, const Key& master) : journal_(std::move(journal)), master_(master) {}
+  Status each_in(std::uint32_t number, const Filter& filter, bool newest_first,
+                 const std::function<bool(const Entry&)>& visit, bool& goes_on);
+  Result<std::optional<std::vector<RecordId>>> candidates(std::uint32_t number, const Filter& filter);
+  Result<std::optional<std::uint32_t>> segment_of(RecordId id);
+  Status load_recent_outcomes();
+  Status settle(Entry& entry);
+
+  std::string journal_;
+  Key master_;
+  std::vector<std::uint32_t> numbers_;
+  std::map<std::uint32_t, std::unique_ptr<Segment>> open_;
+  std::unique_ptr<Catalog> catalog_;  ///< null when there is none
+  RecordId indexed_ = 0;              ///< the catalog's position
+  std::map<RecordId, std::vector<OutcomeRecord>> recent_outcomes_;  ///< from records after indexed_, by entry
+  std::uint64_t damaged_ = 0;
+};
+
+}  // namespace holdfast::journal

@@ -1,0 +1,132 @@
+#include "journal/record.h"
+
+#include <chrono>
+
+#include "journal/bytes.h"
+
+namespace holdfast::journal {
+namespace {
+
+constexpr std::string_view outcome_names[] = {"pending", "forwarded", "held",    "delivered", "rejected", "deferred",
+                                              "bounced", "expired",   "dropped", "erased",    "abandoned"};
+
+std::optional<Outcome> outcome_of(std::uint8_t value) {
+  if (value >= std::size(outcome_names)) return std::nullopt;
+  return static_cast<Outcome>(value);
+}
+
+}  // namespace
+
+std::string_view to_string(Outcome outcome) { return outcome_names[static_cast<std::size_t>(outcome)]; }
+
+std::string_view to_string(Direction direction) {
+  return direction == Direction::inbound ? "inbound" : "outbound";
+}
+
+std::optional<Outcome> parse_outcome(std::string_view name) {
+  for (std::size_t i = 0; i < std::size(outcome_names); ++i)
+    if (outcome_names[i] == name) return static_cast<Outcome>(i);
+  return std::nullopt;
+}
+
+void apply(const OutcomeRecord& outcome, std::vector<Recipient>& recipients) {
+  for (const OutcomeRecord::Change& change : outcome.changes) {
+    for (std::size_t i = 0; i < recipients.size(); ++i) {
+      bool is_meant = change.recipient == OutcomeRecord::every_pending ? recipients[i].outcome == Outcome::pending
+                                                                       : change.recipient == i;
+      if (!is_meant) continue;
+      recipients[i].outcome = change.outcome;
+      recipients[i].reply = change.reply;
+    }
+  }
+}
+
+std::string encode(const MessageRecord& record) {
+  ByteWriter out;
+  out.integer(record.time_us);
+  out.integer(static_cast<std::uint8_t>(record.direction));
+  for (const std::string* text : {&record.session, &record.route, &record.client, &record.helo, &record.tls,
+                                  &record.auth, &record.mail_from, &record.mail_params})
+    out.string(*text);
+  out.integer(static_cast<std::uint32_t>(record.recipients.size()));
+  for (const Recipient& recipient : record.recipients) {
+    out.string(recipient.address);
+    out.string(recipient.params);
+    out.string(recipient.reply);
+    out.integer(static_cast<std::uint8_t>(recipient.outcome));
+  }
+  out.integer(record.size);
+  out.raw(view(record.content_hash));
+  out.raw({record.content_id.data(), record.content_id.size()});
+  out.string(record.message_id);
+  out.string(record.subject);
+  return out.take();
+}
+
+std::optional<MessageRecord> decode_message(std::string_view bytes) {
+  ByteReader in(bytes);
+  MessageRecord record;
+  record.time_us = in.integer<std::int64_t>();
+  auto direction = in.integer<std::uint8_t>();
+  if (direction > static_cast<std::uint8_t>(Direction::outbound)) return std::nullopt;
+  record.direction = static_cast<Direction>(direction);
+  for (std::string* text : {&record.session, &record.route, &record.client, &record.helo, &record.tls, &record.auth,
+                            &record.mail_from, &record.mail_params})
+    *text = in.string();
+  auto count = in.integer<std::uint32_t>();
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
+    Recipient recipient;
+    recipient.address = in.string();
+    recipient.params = in.string();
+    recipient.reply = in.string();
+    std::optional<Outcome> outcome = outcome_of(in.integer<std::uint8_t>());
+    if (!outcome) return std::nullopt;
+    recipient.outcome = *outcome;
+    record.recipients.push_back(std::move(recipient));
+  }
+  record.size = in.integer<std::uint64_t>();
+  std::string_view hash = in.raw(record.content_hash.size());
+  std::string_view content_id = in.raw(record.content_id.size());
+  record.message_id = in.string();
+  record.subject = in.string();
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  std::memcpy(record.content_hash.data(), hash.data(), hash.size());
+  std::memcpy(record.content_id.data(), content_id.data(), content_id.size());
+  return record;
+}
+
+std::string encode(const OutcomeRecord& record) {
+  ByteWriter out;
+  out.integer(record.time_us);
+  out.integer(record.entry);
+  out.integer(static_cast<std::uint32_t>(record.changes.size()));
+  for (const OutcomeRecord::Change& change : record.changes) {
+    out.integer(change.recipient);
+    out.integer(static_cast<std::uint8_t>(change.outcome));
+    out.string(change.reply);
+  }
+  return out.take();
+}
+
+std::optional<OutcomeRecord> decode_outcome(std::string_view bytes) {
+  ByteReader in(bytes);
+  OutcomeRecord record;
+  record.time_us = in.integer<std::int64_t>();
+  record.entry = in.integer<RecordId>();
+  auto count = in.integer<std::uint32_t>();
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
+    auto recipient = in.integer<std::uint32_t>();
+    std::optional<Outcome> outcome = outcome_of(in.integer<std::uint8_t>());
+    if (!outcome) return std::nullopt;
+    record.changes.push_back({recipient, *outcome, std::string(in.string())});
+  }
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  return record;
+}
+
+std::int64_t now_us() {
+  auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::microseconds>(since_epoch).count();
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,97 @@
+// The records of the journal as values, and their encoding to bytes and back (FORMAT.md, "Records").
+//
+// Encoding knows nothing of storage or keys. Decoding trusts nothing: it is fuzzed.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "journal/crypto.h"
+
+namespace holdfast::journal {
+
+/// A record's place in the log, and an entry's name. Ascends; never used twice.
+using RecordId = std::uint64_t;
+
+enum class RecordKind : std::uint8_t { message = 1, outcome = 2 };
+
+enum class Direction : std::uint8_t { inbound = 0, outbound = 1 };
+
+/// What became of one recipient (DESIGN "outcome").
+enum class Outcome : std::uint8_t {
+  pending = 0,  ///< not settled yet
+  forwarded = 1,
+  held = 2,
+  delivered = 3,
+  rejected = 4,
+  deferred = 5,
+  bounced = 6,
+  expired = 7,
+  dropped = 8,
+  erased = 9,
+  abandoned = 10,
+};
+std::string_view to_string(Outcome outcome);
+std::string_view to_string(Direction direction);
+/// The outcome with that name, or nothing.
+std::optional<Outcome> parse_outcome(std::string_view name);
+
+struct Recipient {
+  std::string address;  ///< as the client wrote it, without the angle brackets
+  std::string params;   ///< the ESMTP parameters after it, as written
+  std::string reply;    ///< what the primary said to RCPT
+  Outcome outcome = Outcome::pending;  ///< `rejected` or `deferred` when RCPT was refused
+};
+
+using ContentId = std::array<char, 16>;
+
+/// One journaled transaction: envelope, connection facts, and where its content is.
+struct MessageRecord {
+  std::int64_t time_us = 0;  ///< microseconds since 1970, UTC: when the content was complete
+  Direction direction = Direction::inbound;
+  std::string session;  ///< the session's name in the log
+  std::string route;
+  std::string client;  ///< address and port
+  std::string helo;
+  std::string tls;  ///< protocol and cipher, empty for plain
+  std::string auth;  ///< the AUTH mechanism that the primary accepted, empty for none
+  std::string mail_from;
+  std::string mail_params;
+  std::vector<Recipient> recipients;
+  std::uint64_t size = 0;  ///< of the content, in bytes
+  Hash content_hash{};     ///< SHA-256 of the content
+  ContentId content_id{};  ///< binds the stored frames to this record
+  std::string message_id;  ///< from the content's header, without brackets; may be empty
+  std::string subject;     ///< the raw header value, unfolded and cut short; may be empty
+};
+
+/// What became of an entry's recipients. Later records of one entry override earlier ones, recipient by recipient.
+struct OutcomeRecord {
+  std::int64_t time_us = 0;
+  RecordId entry = 0;
+  /// Stands for all recipients that are still pending.
+  static constexpr std::uint32_t every_pending = 0xffffffff;
+  struct Change {
+    std::uint32_t recipient;  ///< index into the entry's recipients, or every_pending
+    Outcome outcome;
+    std::string reply;
+  };
+  std::vector<Change> changes;
+};
+
+/// Brings the recipients up to date with an outcome record of their entry.
+void apply(const OutcomeRecord& outcome, std::vector<Recipient>& recipients);
+
+std::string encode(const MessageRecord& record);
+std::string encode(const OutcomeRecord& record);
+std::optional<MessageRecord> decode_message(std::string_view bytes);
+std::optional<OutcomeRecord> decode_outcome(std::string_view bytes);
+
+/// Microseconds since 1970, UTC.
+std::int64_t now_us();
+
+}  // namespace holdfast::journal

@@ -1,0 +1,279 @@
+#include "journal/segment.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "journal/bytes.h"
+#include "journal/files.h"
+
+namespace holdfast::journal {
+namespace {
+
+constexpr std::string_view magic = "HOLDFAST";
+constexpr std::uint32_t format_version = 1;
+constexpr std::string_view header_key{"\0\0\0\0\0\0\0\0", 8};
+/// A read transaction pins LMDB's pages; take a new one after so many records.
+constexpr int records_a_transaction = 512;
+
+std::string key_associated(std::uint32_t number) {
+  ByteWriter out;
+  out.raw("segment key");
+  out.integer(number);
+  return out.take();
+}
+
+std::string encode_header(const SegmentHeader& header) {
+  ByteWriter out;
+  out.raw(magic);
+  out.integer(format_version);
+  out.integer(header.number);
+  out.integer(header.first_cell);
+  out.integer(header.created_us);
+  out.raw(view(header.previous_link));
+  out.integer(static_cast<std::uint8_t>(header.follows_damage));
+  out.string(header.sealed_key);
+  return out.take();
+}
+
+std::optional<SegmentHeader> decode_header(std::string_view bytes) {
+  ByteReader in(bytes);
+  SegmentHeader header;
+  if (in.raw(magic.size()) != magic || in.integer<std::uint32_t>() != format_version) return std::nullopt;
+  header.number = in.integer<std::uint32_t>();
+  header.first_cell = in.integer<CellNumber>();
+  header.created_us = in.integer<std::int64_t>();
+  std::string_view link = in.raw(header.previous_link.size());
+  header.follows_damage = in.integer<std::uint8_t>() != 0;
+  header.sealed_key = in.string();
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  std::memcpy(header.previous_link.data(), link.data(), link.size());
+  return header;
+}
+
+}  // namespace
+
+std::string segment_folder(const std::string& journal) { return journal + "/segments"; }
+
+std::string segment_path(const std::string& journal, std::uint32_t number) {
+  return fmt::format("{}/{:010}.lmdb", segment_folder(journal), number);
+}
+
+Result<std::vector<std::uint32_t>> list_segments(const std::string& journal) {
+  std::vector<std::uint32_t> numbers;
+  std::error_code failure;
+  std::filesystem::directory_iterator folder(segment_folder(journal), failure);
+  if (failure == std::errc::no_such_file_or_directory)
+    return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal)};
+  if (failure)
+    return Error{ErrorCode::permission, fmt::format("{}: cannot read the folder: {}", segment_folder(journal), failure.message())};
+  for (const auto& file : folder) {
+    std::string name = file.path().filename().string();
+    std::uint32_t number = 0;
+    auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), number);
+    if (problem == std::errc() && std::string_view(end) == ".lmdb") numbers.push_back(number);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, SegmentHeader header, const Key& master,
+                                                 std::uint64_t map_size) {
+  std::string path = segment_path(journal, header.number);
+  std::string draft = path + ".new";
+  std::error_code ignored;
+  std::filesystem::remove(draft, ignored);
+  std::filesystem::remove(draft + "-lock", ignored);
+  Key key = random_key();
+  header.sealed_key.clear();
+  seal(master, view(key), key_associated(header.number), header.sealed_key);
+  auto written = [&]() -> Status {
+    Result<Environment> environment = Environment::open(draft, Environment::Mode::write, map_size);
+    if (!environment) return environment.error();
+    Result<Transaction> transaction = Transaction::begin(*environment, Environment::Mode::write);
+    if (!transaction) return transaction.error();
+    if (Status put = transaction->put(header_key, encode_header(header)); !put) return put;
+    return transaction->commit();
+  }();
+  std::filesystem::remove(draft + "-lock", ignored);
+  if (written && std::rename(draft.c_str(), path.c_str()) != 0) written = lmdb_error(errno, path);
+  if (written) written = sync_folder_of(path);
+  if (!written) {
+    std::filesystem::remove(draft, ignored);
+    return written.error();
+  }
+  return open(journal, header.number, master, Environment::Mode::write, map_size);
+}
+
+Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const Key& master,
+                                               Environment::Mode mode, std::uint64_t map_size) {
+  std::string path = segment_path(journal, number);
+  // LMDB would make a missing file anew, and take a torn one for an empty one.
+  std::error_code failure;
+  std::uintmax_t size = std::filesystem::file_size(path, failure);
+  if (failure) return lmdb_error(failure.value(), path);
+  if (size < 2 * 4096)
+    return Error{ErrorCode::corrupt, fmt::format("{}: the file is damaged (only {} bytes long)", path, size)};
+  Result<Environment> environment = Environment::open(path, mode, map_size);
+  if (!environment) return environment.error();
+  MDB_envinfo info;
+  mdb_env_info(environment->get(), &info);
+  if ((info.me_last_pgno + 1) * 4096 > size)
+    return Error{ErrorCode::corrupt, fmt::format("{}: the file is cut short: {} bytes instead of {}", path, size,
+                                                 (info.me_last_pgno + 1) * 4096)};
+  std::unique_ptr<Segment> segment(new Segment(std::move(*environment)));
+  if (Status read = segment->read_header(master); !read) return read.error();
+  if (segment->header_.number != number)
+    return Error{ErrorCode::corrupt, fmt::format("{}: the file says that it is segment {}", path, segment->header_.number)};
+  return segment;
+}
+
+Status Segment::read_header(const Key& master) {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<std::optional<std::string_view>> value = transaction->get(header_key);
+  if (!value) return value.error();
+  std::optional<SegmentHeader> header;
+  if (*value) header = decode_header(**value);
+  if (!header) return Error{ErrorCode::corrupt, fmt::format("{}: the segment's header is missing or damaged", path())};
+  header_ = std::move(*header);
+  std::optional<std::string> key = open_sealed(master, header_.sealed_key, key_associated(header_.number));
+  if (!key || key->size() != key_.size())
+    return Error{ErrorCode::wrong_key,
+                 fmt::format("{}: the master key does not open this segment; restore the key file that it was written with",
+                             path())};
+  std::memcpy(key_.data(), key->data(), key_.size());
+  return {};
+}
+
+Status Segment::reopen(std::uint64_t map_size) {
+  std::string path = environment_.path();
+  environment_ = Environment();
+  Result<Environment> environment = Environment::open(path, Environment::Mode::write, map_size);
+  if (!environment) return environment.error();
+  environment_ = std::move(*environment);
+  return {};
+}
+
+Result<Segment::Tail> Segment::tail() const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  Tail tail{header_.first_cell, header_.previous_link};
+  bool is_newest = true;
+  for (auto item = cursor->last();; item = cursor->previous()) {
+    if (!item) return item.error();
+    if (!*item) return tail;
+    std::optional<CellKey> key = parse_cell_key((*item)->key);
+    if (!key) return Error{ErrorCode::corrupt, fmt::format("{}: a cell has a damaged key", path())};
+    if (key->cell == 0 && !key->is_record) return tail;  // the header: there are no records
+    if (is_newest) tail.next_cell = key->cell + 1;
+    is_newest = false;
+    if (!key->is_record) continue;
+    std::optional<RecordCell> record = decode_record_cell((*item)->value);
+    if (!record) return Error{ErrorCode::corrupt, fmt::format("{}: record {} is damaged", path(), key->cell)};
+    tail.link = record->link;
+    return tail;
+  }
+}
+
+Segment::StoredRecord Segment::open_cell(CellNumber cell, std::string_view value) const {
+  StoredRecord stored;
+  stored.id = cell;
+  std::optional<RecordCell> record = decode_record_cell(value);
+  if (!record) {
+    stored.damage = "the record's cell is malformed";
+    return stored;
+  }
+  stored.kind = record->kind;
+  stored.commitment = record->commitment;
+  stored.link = record->link;
+  stored.extents = std::move(record->extents);
+  std::optional<std::string> encoded = open_record(key_, *record);
+  if (encoded)
+    stored.encoded = std::move(*encoded);
+  else
+    stored.damage = "the record's authentication tag or commitment does not fit";
+  return stored;
+}
+
+Result<std::optional<Segment::StoredRecord>> Segment::record(RecordId id) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<std::optional<std::string_view>> value = transaction->get(cell_key(id, true));
+  if (!value) return value.error();
+  if (!*value) return std::optional<StoredRecord>();
+  return std::optional(open_cell(id, **value));
+}
+
+Status Segment::each_record(RecordId from, const std::function<bool(StoredRecord&)>& visit) const {
+  return walk(from, false, visit);
+}
+
+Status Segment::each_record_backwards(RecordId from, const std::function<bool(StoredRecord&)>& visit) const {
+  return walk(from, true, visit);
+}
+
+Status Segment::walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const {
+  for (;;) {
+    std::vector<StoredRecord> batch;
+    {
+      Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+      if (!transaction) return transaction.error();
+      Result<Cursor> cursor = Cursor::open(*transaction);
+      if (!cursor) return cursor.error();
+      auto item = cursor->at_or_after(cell_key(from, backwards));
+      if (backwards && item && !*item) item = cursor->last();
+      while (item && *item && batch.size() < records_a_transaction) {
+        std::optional<CellKey> key = parse_cell_key((*item)->key);
+        if (!key) return Error{ErrorCode::corrupt, fmt::format("{}: a cell has a damaged key", path())};
+        if (key->is_record && (backwards ? key->cell <= from : key->cell >= from))
+          batch.push_back(open_cell(key->cell, (*item)->value));
+        item = backwards ? cursor->previous() : cursor->next();
+      }
+      if (!item) return item.error();
+    }
+    for (StoredRecord& record : batch)
+      if (!visit(record)) return {};
+    if (batch.size() < records_a_transaction) return {};
+    if (backwards && batch.back().id == 0) return {};
+    from = backwards ? batch.back().id - 1 : batch.back().id + 1;
+  }
+}
+
+Status Segment::content(const MessageRecord& message, const std::vector<Extent>& extents,
+                        const std::function<bool(std::string_view)>& sink) const {
+  std::vector<Extent> left(extents.rbegin(), extents.rend());
+  std::uint64_t remaining = message.size;
+  for (std::uint32_t index = 0;; ++index) {
+    std::size_t plain_size = static_cast<std::size_t>(std::min<std::uint64_t>(remaining, frame_plain_size));
+    bool is_last = remaining == plain_size;
+    std::string sealed;
+    {
+      Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+      if (!transaction) return transaction.error();
+      for (std::size_t cells = cells_of_frame(plain_size); cells > 0; --cells) {
+        if (left.empty()) return Error{ErrorCode::corrupt, fmt::format("{}: content frame {} has no cells", path(), index)};
+        CellNumber cell = left.back().first++;
+        if (--left.back().count == 0) left.pop_back();
+        Result<std::optional<std::string_view>> value = transaction->get(cell_key(cell, false));
+        if (!value) return value.error();
+        if (!*value) return Error{ErrorCode::corrupt, fmt::format("{}: content cell {} is missing", path(), cell)};
+        sealed += **value;
+      }
+    }
+    std::optional<std::string> plain = open_frame(key_, message.content_id, index, is_last, sealed);
+    if (!plain || plain->size() != plain_size)
+      return Error{ErrorCode::corrupt, fmt::format("{}: the authentication tag of content frame {} does not fit", path(), index)};
+    if (!sink(*plain)) return {};
+    remaining -= plain_size;
+    if (is_last) return {};
+  }
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,88 @@
+// A segment: one LMDB environment that holds a stretch of the log, its own key, and the link to the segment before.
+//
+// Written with ascending keys only and never deleted from. Many processes may read one while the daemon writes it; a
+// segment file must be opened only once in a process.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "journal/cell.h"
+#include "journal/lmdb.h"
+
+namespace holdfast::journal {
+
+struct SegmentHeader {
+  std::uint32_t number = 0;
+  CellNumber first_cell = 0;   ///< the lowest cell number that this segment may hold
+  std::int64_t created_us = 0;
+  Hash previous_link{};        ///< link of the last record of the segment before; zeros for the first
+  bool follows_damage = false; ///< the segment before could not be read, so previous_link is zeros
+  std::string sealed_key;      ///< the segment's key, sealed with the master key
+};
+
+/// The folder and the names of segment files in a journal.
+std::string segment_folder(const std::string& journal);
+std::string segment_path(const std::string& journal, std::uint32_t number);
+/// Numbers of the segments there are, ascending.
+Result<std::vector<std::uint32_t>> list_segments(const std::string& journal);
+
+class Segment {
+ public:
+  /// Makes the file whole or not at all: a crash leaves at most a file with the ending ".new", which the next call replaces.
+  static Result<std::unique_ptr<Segment>> create(const std::string& journal, SegmentHeader header, const Key& master,
+                                                 std::uint64_t map_size);
+  /// Errors: wrong_key, corrupt, permission, not_found. For Mode::read, map_size is 0.
+  static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const Key& master,
+                                               Environment::Mode mode, std::uint64_t map_size = 0);
+
+  const SegmentHeader& header() const { return header_; }
+  const Key& key() const { return key_; }
+  const Environment& environment() const { return environment_; }
+  const std::string& path() const { return environment_.path(); }
+
+  /// Closes the environment and opens it again: the way out after LMDB met a fatal error. No transaction may be open.
+  Status reopen(std::uint64_t map_size);
+
+  /// Where the next cell goes and what the next record links to.
+  struct Tail {
+    CellNumber next_cell;
+    Hash link;
+  };
+  Result<Tail> tail() const;
+
+  /// A record, out of its storage: copies, valid for as long as you like.
+  struct StoredRecord {
+    RecordId id = 0;
+    RecordKind kind{};
+    Hash commitment{}, link{};
+    std::vector<Extent> extents;
+    std::string encoded;    ///< empty when damage is set
+    std::string damage;     ///< what is wrong with it, empty when nothing is
+  };
+  /// The record with that number, or nothing. Damage is reported in the record.
+  Result<std::optional<StoredRecord>> record(RecordId id) const;
+  /// Calls visit for each record from the id on, in order, in read transactions of bounded length, until visit returns false.
+  Status each_record(RecordId from, const std::function<bool(StoredRecord&)>& visit) const;
+  /// The same from the newest at or before the id backwards.
+  Status each_record_backwards(RecordId from, const std::function<bool(StoredRecord&)>& visit) const;
+
+  /// Hands a message's content to sink, frame by frame. sink returns false to stop early. Error: corrupt, naming the frame.
+  Status content(const MessageRecord& message, const std::vector<Extent>& extents,
+                 const std::function<bool(std::string_view)>& sink) const;
+
+ private:
+  explicit Segment(Environment environment) : environment_(std::move(environment)) {}
+  Status read_header(const Key& master);
+  StoredRecord open_cell(CellNumber cell, std::string_view value) const;
+  Status walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const;
+
+  Environment environment_;
+  SegmentHeader header_;
+  Key key_{};
+};
+
+}  // namespace holdfast::journal

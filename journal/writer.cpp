@@ -1,0 +1,351 @@
+#include "journal/writer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace holdfast::journal {
+namespace {
+
+/// How long a job for which nobody waits may stay uncommitted.
+constexpr auto lazy_delay = std::chrono::milliseconds(10);
+/// An open group this large is committed though nobody waits.
+constexpr std::size_t group_size = 8 * 1024 * 1024;
+/// Map space beyond a segment's size: for the last group, and for large content that is brought home.
+constexpr std::uint64_t map_slack = 1ULL << 30;
+
+std::shared_ptr<const Writer::SegmentKey> key_of(const Segment& segment) {
+  return std::make_shared<const Writer::SegmentKey>(Writer::SegmentKey{segment.header().number, segment.key()});
+}
+
+}  // namespace
+
+std::uint64_t Writer::map_size(std::uint64_t segment_size) {
+  constexpr std::uint64_t page = 4096;
+  return (segment_size + map_slack + page - 1) / page * page;
+}
+
+Writer::Writer(WriterOptions options, const Key& master, std::shared_ptr<Segment> segment, Segment::Tail tail,
+               OnCommitted on_committed, OnEvent on_event)
+    : options_(std::move(options)),
+      master_(master),
+      on_committed_(std::move(on_committed)),
+      on_event_(std::move(on_event)),
+      segment_(std::move(segment)),
+      tail_(tail),
+      key_(key_of(*segment_)) {
+  state_.segment = segment_->header().number;
+  state_.last_id = tail_.next_cell - 1;
+  thread_ = std::thread([this] { run(); });
+}
+
+Writer::~Writer() {
+  {
+    std::lock_guard lock(mutex_);
+    is_stopping_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void Writer::submit(Job job) {
+  bool must_wake;
+  {
+    std::lock_guard lock(mutex_);
+    // Outcomes wait for company: only they do not wake a thread that will wake by itself.
+    bool is_pressing = job.is_urgent || !job.frame.empty();
+    must_wake = is_asleep_ && (is_pressing || queue_.empty());
+    queue_is_pressing_ |= is_pressing;
+    queue_.push_back(std::move(job));
+    if (must_wake) is_asleep_ = false;
+  }
+  if (must_wake) wake_.notify_one();
+}
+
+void Writer::submit_record(RecordKind kind, std::string encoded) {
+  Job job;
+  job.key = current_key();
+  job.record = seal_record(job.key->key, kind, encoded);
+  job.encoded = std::move(encoded);
+  submit(std::move(job));
+}
+
+std::shared_ptr<const Writer::SegmentKey> Writer::current_key() const {
+  std::lock_guard lock(mutex_);
+  return key_;
+}
+
+WriterState Writer::state() const {
+  std::lock_guard lock(mutex_);
+  return state_;
+}
+
+void Writer::run() {
+  for (;;) {
+    std::vector<Job> jobs = gather();
+    bool is_done = jobs.empty() && is_stopping_;
+    store_all(jobs);
+    if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty()) commit();
+    roll_if_due();
+    if (is_done) return;
+  }
+}
+
+/// Waits for work. Returns nothing when the open group has waited long enough, or when stopping.
+std::vector<Writer::Job> Writer::gather() {
+  std::unique_lock lock(mutex_);
+  auto is_pressed = [this] { return queue_is_pressing_ || is_stopping_; };
+  is_asleep_ = !is_pressed();
+  if (group_.empty()) wake_.wait(lock, [&] { return is_pressed() || !queue_.empty(); });
+  is_asleep_ = !is_pressed();
+  wake_.wait_for(lock, lazy_delay, is_pressed);
+  is_asleep_ = false;
+  queue_is_pressing_ = false;
+  return std::exchange(queue_, {});
+}
+
+void Writer::store_all(std::vector<Job>& jobs) {
+  std::vector<std::shared_ptr<Ticket>> flowing;
+  for (Job& job : jobs) {
+    std::size_t frame_size = job.frame.size();
+    std::shared_ptr<Ticket> ticket = job.ticket;
+    Status stored = store(job);
+    if (!stored) {
+      group_.push_back(std::move(job));
+      if (stored.error().code == ErrorCode::no_space && segment_->environment().used_bytes() > options_.segment_size / 2)
+        retry_in_new_segment();
+      else
+        fail_group(stored.error());
+    }
+    if (ticket && frame_size > 0) {
+      ticket->unstored_.fetch_sub(frame_size, std::memory_order_acq_rel);
+      flowing.push_back(std::move(ticket));
+    }
+    if (group_bytes_ >= group_size) commit();
+  }
+  tell(flowing);
+}
+
+Status Writer::begin() {
+  if (transaction_) return {};
+  Result<Transaction> begun = Transaction::begin(segment_->environment(), Environment::Mode::write);
+  if (!begun) {
+    // After a failed write of its meta page LMDB refuses everything until it is opened anew.
+    if (Status reopened = segment_->reopen(map_size(options_.segment_size)); !reopened) return reopened.error();
+    begun = Transaction::begin(segment_->environment(), Environment::Mode::write);
+    if (!begun) return begun.error();
+  }
+  transaction_.emplace(std::move(*begun));
+  group_tail_ = tail_;
+  return {};
+}
+
+Status Writer::store(Job& job) {
+  if (job.ticket && job.ticket->has_failed()) return {};
+  if (Status begun = begin(); !begun) return begun;
+  if (job.ticket) remember(job.ticket);
+  if (Status moved = bring_home(job); !moved) return moved;
+  if (!job.frame.empty())
+    if (Status stored = store_frame(*job.ticket, job.frame); !stored) return stored;
+  if (!job.encoded.empty())
+    if (Status stored = store_record(job); !stored) return stored;
+  group_bytes_ += job.frame.size() + job.record.sealed.size();
+  group_is_urgent_ |= job.is_urgent;
+  group_.push_back(std::move(job));
+  return {};
+}
+
+void Writer::remember(const std::shared_ptr<Ticket>& ticket) {
+  auto is_known = [&](const Touched& touched) { return touched.ticket == ticket; };
+  if (std::any_of(touched_.begin(), touched_.end(), is_known)) return;
+  touched_.push_back({ticket, ticket->extents_, ticket->home_});
+}
+
+/// An entry is always whole in one segment and under its key: moves what a draft has in an older one into this.
+Status Writer::bring_home(Job& job) {
+  if (job.key->segment != segment_->header().number) {
+    if (!job.frame.empty()) {
+      auto plain = open_frame(job.key->key, job.content_id, job.frame_index, job.frame_is_last, job.frame);
+      if (!plain) return Error{ErrorCode::corrupt, "a frame in memory is damaged; check the machine's memory"};
+      job.frame = seal_frame(segment_->key(), job.content_id, job.frame_index, job.frame_is_last, *plain);
+    }
+    if (!job.encoded.empty()) job.record = seal_record(segment_->key(), job.record.kind, job.encoded);
+    job.key = current_key();
+  }
+  if (!job.ticket) return {};
+  Ticket& ticket = *job.ticket;
+  if (!ticket.home_) ticket.home_ = segment_;
+  if (ticket.home_ == segment_) return {};
+  std::shared_ptr<Segment> old_home = std::exchange(ticket.home_, segment_);
+  std::vector<Extent> old_extents = std::exchange(ticket.extents_, {});
+  MessageRecord so_far;  // all frames that were stored before are full, and none is the last
+  so_far.content_id = job.content_id;
+  so_far.size = (static_cast<std::uint64_t>(job.frame_index) + 1) * frame_plain_size;
+  std::uint32_t index = 0;
+  if (job.frame_index == 0) return {};
+  Status stored;
+  Status read = old_home->content(so_far, old_extents, [&](std::string_view plain) {
+    stored = store_frame(ticket, seal_frame(segment_->key(), job.content_id, index, false, plain));
+    return ++index < job.frame_index && stored;
+  });
+  return stored ? read : stored;
+}
+
+Status Writer::store_frame(Ticket& ticket, std::string_view frame) {
+  for (; !frame.empty(); frame.remove_prefix(std::min(frame.size(), cell_size))) {
+    CellNumber cell = group_tail_.next_cell;
+    if (Status put = transaction_->put(cell_key(cell, false), frame.substr(0, cell_size), MDB_APPEND); !put) return put;
+    extend(ticket.extents_, cell);
+    ++group_tail_.next_cell;
+  }
+  return {};
+}
+
+Status Writer::store_record(Job& job) {
+  RecordCell cell;
+  cell.kind = job.record.kind;
+  cell.commitment = job.record.commitment;
+  cell.link = next_link(group_tail_.link, job.record.commitment);
+  if (job.ticket) cell.extents = job.ticket->extents_;
+  cell.sealed = job.record.sealed;
+  RecordId id = group_tail_.next_cell;
+  if (Status put = transaction_->put(cell_key(id, true), encode_record_cell(cell), MDB_APPEND); !put) return put;
+  group_tail_ = {id + 1, cell.link};
+  group_ids_.push_back(id);
+  return {};
+}
+
+void Writer::commit() {
+  if (!transaction_) return;
+  Transaction transaction = std::move(*transaction_);
+  transaction_.reset();
+  if (Status committed = transaction.commit(); !committed) return fail_group(committed.error());
+  finish_group();
+}
+
+void Writer::finish_group() {
+  tail_ = group_tail_;
+  std::vector<std::shared_ptr<Ticket>> settled;
+  std::vector<Committed> committed;
+  std::size_t next_id = 0;
+  std::uint64_t messages = 0;
+  for (Job& job : group_) {
+    if (job.encoded.empty()) continue;
+    RecordId id = group_ids_[next_id++];
+    messages += job.record.kind == RecordKind::message;
+    committed.push_back({id, segment_->header().number, job.record.kind, std::move(job.encoded)});
+    if (!job.ticket) continue;
+    job.ticket->home_.reset();
+    job.ticket->id_.store(id, std::memory_order_release);
+    settled.push_back(job.ticket);
+  }
+  group_.clear();
+  group_ids_.clear();
+  touched_.clear();
+  group_bytes_ = 0;
+  group_is_urgent_ = false;
+  bool has_recovered;
+  {
+    std::lock_guard lock(mutex_);
+    has_recovered = !state_.is_working;
+    state_.is_working = true;
+    state_.entries += messages;
+    state_.last_id = tail_.next_cell - 1;
+  }
+  tell(settled);
+  if (has_recovered) on_event_(false, "the journal can be written again");
+  if (!committed.empty()) on_committed_(committed);
+}
+
+/// Undoes the open group and tells all who wait for it.
+void Writer::fail_group(const Error& error) {
+  transaction_.reset();
+  std::vector<std::shared_ptr<Ticket>> settled;
+  for (Touched& touched : touched_) {
+    touched.ticket->home_.reset();
+    touched.ticket->error_ = error;
+    touched.ticket->failed_.store(true, std::memory_order_release);
+    settled.push_back(std::move(touched.ticket));
+  }
+  std::size_t lost_outcomes = 0;
+  for (const Job& job : group_) lost_outcomes += !job.ticket;
+  group_.clear();
+  group_ids_.clear();
+  touched_.clear();
+  group_bytes_ = 0;
+  group_is_urgent_ = false;
+  bool is_news;
+  {
+    std::lock_guard lock(mutex_);
+    is_news = state_.is_working || state_.last_error != error.message;
+    if (state_.is_working) state_.failing_since_us = now_us();
+    state_.is_working = false;
+    state_.last_error = error.message;
+  }
+  tell(settled);
+  if (is_news) on_event_(true, fmt::format("the journal cannot be written: {}", error.message));
+  if (lost_outcomes > 0) on_event_(true, fmt::format("{} outcomes could not be recorded", lost_outcomes));
+}
+
+/// The map is full: everything in the group goes into a segment of its own.
+void Writer::retry_in_new_segment() {
+  transaction_.reset();
+  for (Touched& touched : touched_) {
+    touched.ticket->extents_ = std::move(touched.extents);
+    touched.ticket->home_ = std::move(touched.home);
+  }
+  touched_.clear();
+  group_ids_.clear();
+  group_bytes_ = 0;
+  std::vector<Job> jobs = std::exchange(group_, {});
+  Status rolled = roll();
+  for (Job& job : jobs) {
+    Status stored = rolled ? store(job) : rolled;
+    if (stored) continue;
+    for (Job& failed : jobs)
+      if (failed.ticket) remember(failed.ticket);
+    return fail_group(stored.error());
+  }
+}
+
+void Writer::tell(std::vector<std::shared_ptr<Ticket>>& tickets) {
+  while (!tickets.empty()) {
+    CompletionQueue& queue = tickets.front()->queue_;
+    auto theirs = std::stable_partition(tickets.begin(), tickets.end(),
+                                        [&](const auto& ticket) { return &ticket->queue_ != &queue; });
+    std::vector<std::shared_ptr<Ticket>> batch(std::make_move_iterator(theirs), std::make_move_iterator(tickets.end()));
+    tickets.erase(theirs, tickets.end());
+    queue.complete(batch);
+  }
+}
+
+void Writer::roll_if_due() {
+  if (transaction_) return;
+  bool is_empty = tail_.next_cell == segment_->header().first_cell;
+  bool is_large = segment_->environment().used_bytes() >= options_.segment_size;
+  bool is_old = options_.segment_age_us > 0 && now_us() - segment_->header().created_us >= options_.segment_age_us;
+  if (is_empty || !(is_large || is_old)) return;
+  if (Status rolled = roll(); !rolled)
+    on_event_(true, fmt::format("cannot begin a new segment, going on with the old one: {}", rolled.error().message));
+}
+
+Status Writer::roll() {
+  SegmentHeader header;
+  header.number = segment_->header().number + 1;
+  header.first_cell = tail_.next_cell;
+  header.created_us = now_us();
+  header.previous_link = tail_.link;
+  auto created = Segment::create(options_.journal, std::move(header), master_, map_size(options_.segment_size));
+  if (!created) return created.error();
+  segment_ = std::move(*created);
+  {
+    std::lock_guard lock(mutex_);
+    key_ = key_of(*segment_);
+    state_.segment = segment_->header().number;
+  }
+  on_event_(false, fmt::format("began journal segment {}", segment_->header().number));
+  return {};
+}
+
+}  // namespace holdfast::journal

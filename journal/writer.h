@@ -1,0 +1,139 @@
+// The writer: the one thread that appends to the journal, in groups, one synced commit a group.
+//
+// Jobs that wait for their commit (messages) are committed as soon as the thread is free, together with all that has come
+// by then. Jobs for which nobody waits (outcomes, the frames of large content) ride along, or are committed shortly after.
+//
+// When a commit fails, everything in the group fails with its error, the log's tail is as before, and the next group
+// tries anew: so service resumes by itself when a full disk has space again.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "journal/segment.h"
+#include "journal/ticket.h"
+
+namespace holdfast::journal {
+
+struct WriterOptions {
+  std::string journal;              ///< the journal's folder
+  std::uint64_t segment_size = 0;   ///< bytes after which a new segment is begun
+  std::int64_t segment_age_us = 0;  ///< microseconds after which a segment with records is followed by a new one; 0: never
+};
+
+/// A record that has been committed, for those who index it. encoded is as record.h encodes.
+struct Committed {
+  RecordId id;
+  std::uint32_t segment;
+  RecordKind kind;
+  std::string encoded;
+};
+
+struct WriterState {
+  bool is_working = true;       ///< the last commit succeeded
+  std::string last_error;       ///< of the last failed commit
+  std::int64_t failing_since_us = 0;
+  std::uint64_t entries = 0;    ///< messages committed since the start
+  RecordId last_id = 0;
+  std::uint32_t segment = 0;
+};
+
+class Writer {
+ public:
+  struct SegmentKey {
+    std::uint32_t segment;
+    Key key;
+  };
+  /// A piece of work: at most one frame of content, then at most one record.
+  struct Job {
+    std::shared_ptr<Ticket> ticket;         ///< may be null when nobody waits
+    std::shared_ptr<const SegmentKey> key;  ///< what frame and record are sealed with
+    ContentId content_id{};
+    std::uint32_t frame_index = 0;
+    bool frame_is_last = false;
+    std::string frame;  ///< empty: none
+    SealedRecord record;
+    std::string encoded;  ///< of the record; empty: no record
+    bool is_urgent = false;
+  };
+
+  using OnCommitted = std::function<void(std::vector<Committed>&)>;
+  /// Log lines for the operator: is_error, then the sentence. Called on the writer's thread.
+  using OnEvent = std::function<void(bool is_error, const std::string&)>;
+
+  /// segment is the newest, opened for writing; on_committed is called on the writer's thread once a group.
+  Writer(WriterOptions options, const Key& master, std::shared_ptr<Segment> segment, Segment::Tail tail,
+         OnCommitted on_committed, OnEvent on_event);
+  /// Commits all that was submitted, then ends the thread.
+  ~Writer();
+
+  /// Hands over a job. Thread-safe, does not wait.
+  void submit(Job job);
+  /// Submits a record for which nobody waits.
+  void submit_record(RecordKind kind, std::string encoded);
+
+  /// The key to seal with now. Thread-safe.
+  std::shared_ptr<const SegmentKey> current_key() const;
+  /// Thread-safe.
+  WriterState state() const;
+
+  static std::uint64_t map_size(std::uint64_t segment_size);
+
+ private:
+  struct Touched {
+    std::shared_ptr<Ticket> ticket;
+    std::vector<Extent> extents;
+    std::shared_ptr<Segment> home;
+  };
+
+  void run();
+  std::vector<Job> gather();
+  void store_all(std::vector<Job>& jobs);
+  Status store(Job& job);
+  Status store_frame(Ticket& ticket, std::string_view frame);
+  Status store_record(Job& job);
+  Status bring_home(Job& job);
+  void remember(const std::shared_ptr<Ticket>& ticket);
+  Status begin();
+  void commit();
+  void retry_in_new_segment();
+  void fail_group(const Error& error);
+  void finish_group();
+  void tell(std::vector<std::shared_ptr<Ticket>>& tickets);
+  void roll_if_due();
+  Status roll();
+
+  const WriterOptions options_;
+  const Key master_;
+  OnCommitted on_committed_;
+  OnEvent on_event_;
+
+  // The log's end as committed.
+  std::shared_ptr<Segment> segment_;
+  Segment::Tail tail_;
+
+  // The open group.
+  std::optional<Transaction> transaction_;
+  Segment::Tail group_tail_{};
+  std::vector<Job> group_;          ///< stored in the open transaction; kept until it is committed
+  std::vector<Touched> touched_;    ///< drafts as they were before the group
+  std::vector<RecordId> group_ids_; ///< of the records in the group, in the order of group_
+  std::size_t group_bytes_ = 0;
+  bool group_is_urgent_ = false;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Job> queue_;
+  bool queue_is_pressing_ = false;
+  bool is_stopping_ = false;
+  bool is_asleep_ = false;
+  std::shared_ptr<const SegmentKey> key_;
+  WriterState state_;
+  std::thread thread_;
+};
+
+}  // namespace holdfast::journal
