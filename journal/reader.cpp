@@ -83,12 +83,12 @@ Status Reader::settle(Entry& entry) {
       if (!segment) continue;
       auto record = (*segment)->record(place.id);
       if (!record || !*record || !(*record)->damage.empty()) continue;
-      if (auto outcome = decode_outcome((*record)->encoded)) apply(*outcome, entry.message.recipients);
+      if (auto outcome = decode_outcome((*record)->encoded)) bring_up_to_date(entry.message.recipients, *outcome);
     }
   }
   auto recent = recent_outcomes_.find(entry.id);
   if (recent != recent_outcomes_.end())
-    for (const OutcomeRecord& outcome : recent->second) apply(outcome, entry.message.recipients);
+    for (const OutcomeRecord& outcome : recent->second) bring_up_to_date(entry.message.recipients, outcome);
   return {};
 }
 

@@ -29,7 +29,7 @@ std::optional<Outcome> parse_outcome(std::string_view name) {
   return std::nullopt;
 }
 
-void apply(const OutcomeRecord& outcome, std::vector<Recipient>& recipients) {
+void bring_up_to_date(std::vector<Recipient>& recipients, const OutcomeRecord& outcome) {
   for (const OutcomeRecord::Change& change : outcome.changes) {
     for (std::size_t i = 0; i < recipients.size(); ++i) {
       bool is_meant = change.recipient == OutcomeRecord::every_pending ? recipients[i].outcome == Outcome::pending

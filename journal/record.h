@@ -84,7 +84,7 @@ struct OutcomeRecord {
 };
 
 /// Brings the recipients up to date with an outcome record of their entry.
-void apply(const OutcomeRecord& outcome, std::vector<Recipient>& recipients);
+void bring_up_to_date(std::vector<Recipient>& recipients, const OutcomeRecord& outcome);
 
 std::string encode(const MessageRecord& record);
 std::string encode(const OutcomeRecord& record);

@@ -1,0 +1,95 @@
+#include "proxy/address.h"
+
+#include <cstdint>
+
+namespace holdfast::proxy {
+namespace {
+
+std::string_view skip_blanks(std::string_view text) {
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  return text;
+}
+
+bool is_special(char c) {
+  auto byte = static_cast<unsigned char>(c);
+  return byte <= ' ' || byte == 127 || std::string_view("<>()[]\\,;:\"@").find(c) != std::string_view::npos;
+}
+
+/// Length of the local part at the start of text, or 0.
+std::size_t local_part(std::string_view text) {
+  std::size_t size = 0;
+  if (text.starts_with('"')) {
+    for (size = 1; size < text.size() && text[size] != '"'; ++size) {
+      if (text[size] == '\\') ++size;
+      if (size >= text.size() || static_cast<unsigned char>(text[size]) < ' ' || text[size] == 127) return 0;
+    }
+    return size < text.size() ? size + 1 : 0;
+  }
+  while (size < text.size() && !is_special(text[size])) ++size;
+  return size;
+}
+
+/// Length of the domain at the start of text, or 0.
+std::size_t domain_part(std::string_view text) {
+  if (text.starts_with('[')) {
+    std::size_t end = text.find(']');
+    if (end == std::string_view::npos) return 0;
+    for (char c : text.substr(1, end - 1))
+      if (c != ':' && is_special(c)) return 0;
+    return end + 1;
+  }
+  std::size_t size = 0;
+  while (size < text.size() && !is_special(text[size])) ++size;
+  return size;
+}
+
+}  // namespace
+
+std::optional<Path> parse_path(std::string_view text) {
+  text = skip_blanks(text);
+  bool is_bracketed = text.starts_with('<');
+  if (is_bracketed) text.remove_prefix(1);
+  std::string_view start = text;
+  if (!(is_bracketed && text.starts_with('>'))) {
+    std::size_t local = local_part(text);
+    if (local == 0) return std::nullopt;
+    text.remove_prefix(local);
+    if (text.starts_with('@')) {
+      std::size_t domain = domain_part(text.substr(1));
+      if (domain == 0) return std::nullopt;
+      text.remove_prefix(1 + domain);
+    }
+  }
+  std::string_view address = start.substr(0, start.size() - text.size());
+  if (is_bracketed) {
+    if (!text.starts_with('>')) return std::nullopt;
+    text.remove_prefix(1);
+  }
+  if (!text.empty() && text.front() != ' ') return std::nullopt;
+  return Path{address, skip_blanks(text)};
+}
+
+std::string_view domain_of(std::string_view address) {
+  std::size_t at = address.rfind('@');
+  return at == std::string_view::npos ? std::string_view() : address.substr(at + 1);
+}
+
+bool is_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    auto lead = static_cast<unsigned char>(text[i++]);
+    if (lead < 0x80) continue;
+    int more = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
+    if (lead < 0xc2 || lead > 0xf4 || text.size() - i < static_cast<std::size_t>(more)) return false;
+    std::uint32_t point = lead & (0x3fU >> more);
+    for (int k = 0; k < more; ++k) {
+      auto byte = static_cast<unsigned char>(text[i++]);
+      if ((byte & 0xc0) != 0x80) return false;
+      point = point << 6 | (byte & 0x3fU);
+    }
+    bool is_overlong = (more == 2 && point < 0x800) || (more == 3 && point < 0x10000);
+    if (is_overlong || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff)) return false;
+  }
+  return true;
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,383 @@
+#include "proxy/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "journal/catalog.h"
+#include "proxy/command.h"
+
+namespace holdfast::proxy {
+namespace {
+
+/// Ends the parsing with a message; caught in parse_config and nowhere else.
+struct Refused {
+  std::string message;
+};
+
+/// A YAML node together with what it is called, for messages.
+class Value {
+ public:
+  Value(YAML::Node node, std::string file, std::string path)
+      : node_(std::move(node)), file_(std::move(file)), path_(std::move(path)) {}
+
+  [[noreturn]] void refuse(const std::string& why) const {
+    throw Refused{fmt::format("{}:{}: {}{}{}", file_, node_.Mark().line + 1, path_, path_.empty() ? "" : ": ", why)};
+  }
+
+  bool is_set() const { return node_.IsDefined() && !node_.IsNull(); }
+
+  std::string text() const {
+    if (!node_.IsScalar()) refuse("write one value here");
+    return node_.Scalar();
+  }
+
+  std::string non_empty() const {
+    std::string value = text();
+    if (value.empty()) refuse("must not be empty");
+    return value;
+  }
+
+  Duration duration() const {
+    std::optional<Duration> value = parse_duration(text());
+    if (!value) refuse(fmt::format("\"{}\" is no duration; write a number with a unit, such as 500ms, 5s, 2m, 1h or 14d", text()));
+    return *value;
+  }
+
+  std::uint64_t size() const {
+    std::optional<std::uint64_t> value = parse_size(text());
+    if (!value || *value == 0) refuse(fmt::format("\"{}\" is no size; write a number with a unit, such as 64KiB, 50MiB or 1GiB", text()));
+    return *value;
+  }
+
+  std::uint64_t count(std::uint64_t least) const {
+    std::optional<std::uint64_t> value = parse_number(text());
+    if (!value || *value < least) refuse(fmt::format("\"{}\" is no whole number of at least {}", text(), least));
+    return *value;
+  }
+
+  HostPort host_port() const {
+    std::optional<HostPort> value = parse_host_port(text());
+    if (!value || value->port == 0)
+      refuse(text().find(':') == std::string::npos ? fmt::format("\"{0}\" has no port; write \"{0}:25\"", text())
+                                                   : fmt::format("\"{}\" is no host and port; write \"192.0.2.1:25\" or \"[2001:db8::1]:25\"", text()));
+    return *value;
+  }
+
+  template <class Enum>
+  Enum one_of(const std::vector<std::pair<std::string, Enum>>& choices) const {
+    std::vector<std::string> names;
+    for (const auto& [name, value] : choices) {
+      if (name == text()) return value;
+      names.push_back(name);
+    }
+    refuse(fmt::format("\"{}\" is none of: {}", text(), fmt::join(names, ", ")));
+  }
+
+  std::vector<Value> list() const {
+    if (!node_.IsSequence()) refuse("write a list here");
+    std::vector<Value> values;
+    for (std::size_t i = 0; i < node_.size(); ++i) values.emplace_back(node_[i], file_, fmt::format("{}[{}]", path_, i));
+    return values;
+  }
+
+  const YAML::Node& node() const { return node_; }
+  const std::string& file() const { return file_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  YAML::Node node_;
+  std::string file_, path_;
+};
+
+/// A map whose keys are all known: asks for each, then refuses what was not asked for.
+class Section {
+ public:
+  explicit Section(const Value& value) : value_(value) {
+    if (value.is_set() && !value.node().IsMap()) value.refuse("write keys and values here");
+  }
+
+  Value at(const std::string& key) {
+    asked_.insert(key);
+    std::string path = value_.path().empty() ? key : value_.path() + "." + key;
+    YAML::Node found = value_.is_set() ? value_.node()[key] : YAML::Node(YAML::NodeType::Undefined);
+    return {found, value_.file(), path};
+  }
+
+  /// Calls take with the value when the key is there.
+  template <class Take>
+  void read(const std::string& key, Take take) {
+    Value value = at(key);
+    if (value.is_set()) take(value);
+  }
+
+  Value required(const std::string& key) {
+    Value value = at(key);
+    if (!value.is_set()) value_.refuse(fmt::format("{} is missing", value.path()));
+    return value;
+  }
+
+  void finish() const {
+    if (!value_.is_set()) return;
+    for (const auto& item : value_.node()) {
+      std::string key = item.first.Scalar();
+      if (asked_.count(key)) continue;
+      std::string path = value_.path().empty() ? key : value_.path() + "." + key;
+      Value(item.first, value_.file(), path)
+          .refuse(fmt::format("there is no such key; known here: {}", fmt::join(asked_, ", ")));
+    }
+  }
+
+ private:
+  Value value_;
+  std::set<std::string> asked_;
+};
+
+ListenerConfig read_listener(const Value& value) {
+  Section section(value);
+  ListenerConfig listener;
+  Value address = section.required("address");
+  listener.address = address.host_port();
+  if (!to_socket_address(listener.address)) address.refuse("write an IP address of this machine, or 0.0.0.0 or [::] for all");
+  section.read("role", [&](const Value& v) { listener.role = v.one_of<Role>({{"mx", Role::mx}, {"submission", Role::submission}}); });
+  section.read("tls", [&](const Value& v) {
+    listener.tls = v.one_of<ListenerTls>(
+        {{"none", ListenerTls::none}, {"starttls", ListenerTls::starttls}, {"implicit", ListenerTls::implicit}});
+  });
+  section.read("proxy_protocol_from", [&](const Value& v) {
+    for (const Value& one : v.list()) {
+      std::optional<Network> network = Network::parse(one.text());
+      if (!network) one.refuse(fmt::format("\"{}\" is no network; write an address or CIDR such as 10.0.0.0/8", one.text()));
+      listener.proxy_protocol_from.push_back(*network);
+    }
+  });
+  section.read("route", [&](const Value& v) { listener.route = v.non_empty(); });
+  section.finish();
+  return listener;
+}
+
+RouteConfig read_route(const Value& value) {
+  Section section(value);
+  RouteConfig route;
+  route.name = section.required("name").non_empty();
+  for (const Value& domain : section.required("domains").list()) route.domains.push_back(journal::normalise(domain.non_empty()));
+  Value upstreams = section.required("upstreams");
+  for (const Value& upstream : upstreams.list()) route.upstreams.push_back(upstream.host_port());
+  if (route.upstreams.empty()) upstreams.refuse("name at least one address of the primary");
+  section.read("identity", [&](const Value& v) {
+    route.identity = v.one_of<Identity>({{"none", Identity::none}, {"xclient", Identity::xclient}, {"proxy-v2", Identity::proxy_v2}});
+  });
+  section.read("tls", [&](const Value& v) {
+    route.tls = v.one_of<UpstreamTls>({{"off", UpstreamTls::off},
+                                       {"opportunistic", UpstreamTls::opportunistic},
+                                       {"required", UpstreamTls::required},
+                                       {"verify", UpstreamTls::verify}});
+  });
+  section.read("tls_name", [&](const Value& v) { route.tls_name = v.non_empty(); });
+  section.finish();
+  return route;
+}
+
+TlsConfig read_tls(const Value& value) {
+  Section section(value);
+  TlsConfig tls;
+  section.read("certificates", [&](const Value& list) {
+    for (const Value& one : list.list()) {
+      Section certificate(one);
+      tls.certificates.push_back({certificate.required("certificate").non_empty(), certificate.required("key").non_empty()});
+      certificate.finish();
+    }
+  });
+  section.read("minimum_version", [&](const Value& v) {
+    tls.minimum_version = v.one_of<std::string>({{"1.2", "1.2"}, {"1.3", "1.3"}});
+  });
+  section.read("ca_file", [&](const Value& v) { tls.ca_file = v.non_empty(); });
+  section.finish();
+  return tls;
+}
+
+LimitsConfig read_limits(const Value& value) {
+  Section section(value);
+  LimitsConfig limits;
+  section.read("connections", [&](const Value& v) { limits.connections = v.count(1); });
+  section.read("per_client", [&](const Value& v) { limits.per_client = v.count(1); });
+  section.read("message_size", [&](const Value& v) { limits.message_size = v.size(); });
+  section.read("line_length", [&](const Value& v) {
+    limits.line_length = v.size();
+    if (limits.line_length < 512) v.refuse("must be at least 512B (RFC 5321 4.5.3.1.4)");
+    if (limits.line_length > 65536) v.refuse("must be at most 64KiB");
+  });
+  section.read("recipients", [&](const Value& v) { limits.recipients = v.count(1); });
+  section.read("commands", [&](const Value& v) { limits.commands = v.count(1); });
+  section.read("errors", [&](const Value& v) { limits.errors = v.count(1); });
+  section.read("timeouts", [&](const Value& v) {
+    Section timeouts(v);
+    TimeoutsConfig& t = limits.timeouts;
+    for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{
+             {"connect", &t.connect}, {"greeting", &t.greeting}, {"command", &t.command}, {"mail", &t.mail}, {"rcpt", &t.rcpt},
+             {"data_start", &t.data_start}, {"data_block", &t.data_block}, {"data_end", &t.data_end}})
+      timeouts.read(key, [slot = slot](const Value& one) { *slot = one.duration(); });
+    timeouts.finish();
+  });
+  section.finish();
+  return limits;
+}
+
+ReuseConfig read_reuse(const Value& value) {
+  Section section(value);
+  ReuseConfig reuse;
+  section.read("connections", [&](const Value& v) { reuse.connections = v.count(0); });
+  section.read("transactions", [&](const Value& v) { reuse.transactions = v.count(1); });
+  section.read("idle", [&](const Value& v) { reuse.idle = v.duration(); });
+  section.finish();
+  return reuse;
+}
+
+JournalConfig read_journal(const Value& value) {
+  Section section(value);
+  JournalConfig journal;
+  journal.path = section.required("path").non_empty();
+  journal.key_file = journal.path + "/master.key";
+  section.read("order", [&](const Value& v) {
+    journal.order = v.one_of<JournalOrder>({{"before", JournalOrder::before}, {"parallel", JournalOrder::parallel}});
+  });
+  section.read("segment_size", [&](const Value& v) {
+    journal.segment_size = v.size();
+    if (journal.segment_size < (1ULL << 20)) v.refuse("must be at least 1MiB");
+  });
+  section.read("segment_age", [&](const Value& v) { journal.segment_age = v.duration(); });
+  section.read("key_file", [&](const Value& v) { journal.key_file = v.non_empty(); });
+  section.read("when_full", [&](const Value& v) {
+    journal.when_full = v.one_of<WhenFull>({{"refuse", WhenFull::refuse}, {"bypass", WhenFull::bypass}});
+  });
+  section.finish();
+  return journal;
+}
+
+std::string own_hostname() {
+  char name[256] = "";
+  if (::gethostname(name, sizeof name - 1) != 0 || name[0] == '\0') return "localhost";
+  return name;
+}
+
+Config read_config(const Value& root) {
+  Section section(root);
+  Config config;
+  config.hostname = own_hostname();
+  section.read("hostname", [&](const Value& v) { config.hostname = v.non_empty(); });
+  Value listeners = section.required("listeners");
+  for (const Value& one : listeners.list()) config.listeners.push_back(read_listener(one));
+  if (config.listeners.empty()) listeners.refuse("name at least one address to listen on");
+  section.read("tls", [&](const Value& v) { config.tls = read_tls(v); });
+  Value routes = section.required("routes");
+  for (const Value& one : routes.list()) config.routes.push_back(read_route(one));
+  if (config.routes.empty()) routes.refuse("name at least one primary");
+  section.read("limits", [&](const Value& v) { config.limits = read_limits(v); });
+  section.read("reuse", [&](const Value& v) { config.reuse = read_reuse(v); });
+  config.journal = read_journal(section.required("journal"));
+  section.read("admin", [&](const Value& v) {
+    Section admin(v);
+    admin.read("socket", [&](const Value& socket) {
+      config.admin_socket = socket.non_empty();
+      if (config.admin_socket.size() > 100) socket.refuse("the path is too long for a socket; at most 100 characters");
+    });
+    admin.finish();
+  });
+  section.read("log", [&](const Value& v) {
+    Section log(v);
+    log.read("format", [&](const Value& f) {
+      config.log_format = f.one_of<LogFormat>({{"text", LogFormat::text}, {"json", LogFormat::json}});
+    });
+    log.read("level", [&](const Value& l) {
+      config.log_level = l.one_of<LogLevel>({{"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}});
+    });
+    log.finish();
+  });
+  section.read("shutdown_grace", [&](const Value& v) { config.shutdown_grace = v.duration(); });
+  section.read("threads", [&](const Value& v) { config.threads = v.count(1); });
+  section.finish();
+
+  // What no single key can tell.
+  for (std::size_t i = 0; i < config.listeners.size(); ++i) {
+    Value value = listeners.list()[i];
+    const ListenerConfig& listener = config.listeners[i];
+    if (listener.tls != ListenerTls::none && config.tls.certificates.empty())
+      value.refuse("this listener speaks TLS, but tls.certificates names no certificate");
+    if (!listener.route.empty() && !find_route(config, listener.route))
+      value.refuse(fmt::format("there is no route named \"{}\"", listener.route));
+    for (std::size_t k = 0; k < i; ++k)
+      if (config.listeners[k].address == listener.address) value.refuse("another listener has the same address");
+  }
+  std::set<std::string> names, domains;
+  for (std::size_t i = 0; i < config.routes.size(); ++i) {
+    Value value = routes.list()[i];
+    if (!names.insert(config.routes[i].name).second) value.refuse(fmt::format("another route is named \"{}\" too", config.routes[i].name));
+    for (const std::string& domain : config.routes[i].domains)
+      if (!domains.insert(domain).second) value.refuse(fmt::format("the domain \"{}\" belongs to another route already", domain));
+  }
+  return config;
+}
+
+}  // namespace
+
+Result<Config> parse_config(const std::string& yaml, const std::string& name) {
+  try {
+    YAML::Node root = YAML::Load(yaml);
+    if (!root.IsMap())
+      return Error{ErrorCode::invalid, fmt::format("{}: there is no configuration in it; see deploy/holdfast.yaml for an example", name)};
+    return read_config(Value(root, name, ""));
+  } catch (const Refused& refused) {
+    return Error{ErrorCode::invalid, refused.message};
+  } catch (const YAML::Exception& problem) {
+    return Error{ErrorCode::invalid, fmt::format("{}:{}: not valid YAML: {}", name, problem.mark.line + 1, problem.msg)};
+  }
+}
+
+Result<Config> load_config(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return Error{ErrorCode::invalid, path + ": is a folder, not a configuration file"};
+  std::ifstream file(path);
+  if (!file)
+    return Error{ErrorCode::not_found, fmt::format("{}: cannot be read; name the configuration file with -c FILE", path)};
+  std::ostringstream text;
+  text << file.rdbuf();
+  return parse_config(text.str(), path);
+}
+
+std::optional<std::size_t> find_route(const Config& config, const std::string& name) {
+  for (std::size_t i = 0; i < config.routes.size(); ++i)
+    if (config.routes[i].name == name) return i;
+  return std::nullopt;
+}
+
+std::vector<std::string> changes(const Config& before, const Config& after) {
+  std::vector<std::string> list;
+  auto note = [&list](bool is_same, const char* what) {
+    if (!is_same) list.emplace_back(what);
+  };
+  note(before.hostname == after.hostname, "hostname changed");
+  note(before.tls == after.tls, "tls changed");
+  note(before.routes == after.routes, "routes changed");
+  note(before.limits == after.limits, "limits changed");
+  note(before.reuse == after.reuse, "reuse changed");
+  note(before.log_format == after.log_format && before.log_level == after.log_level, "log changed");
+  note(before.shutdown_grace == after.shutdown_grace, "shutdown_grace changed");
+  note(before.journal.order == after.journal.order, "journal.order changed");
+  note(before.journal.when_full == after.journal.when_full, "journal.when_full changed");
+  note(before.listeners == after.listeners, "listeners changed");
+  note(before.journal.path == after.journal.path && before.journal.key_file == after.journal.key_file &&
+           before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age,
+       "journal.path, key_file, segment_size or segment_age changed: takes effect after a restart");
+  note(before.admin_socket == after.admin_socket, "admin.socket changed: takes effect after a restart");
+  note(before.threads == after.threads, "threads changed: takes effect after a restart");
+  return list;
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,122 @@
+// The configuration: what holdfast.yaml says, checked, with defaults filled in. deploy/holdfast.yaml explains each key.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "journal/result.h"
+#include "proxy/network.h"
+#include "proxy/units.h"
+
+namespace holdfast::proxy {
+
+enum class Role { mx, submission };
+enum class ListenerTls { none, starttls, implicit };
+enum class UpstreamTls { off, opportunistic, required, verify };
+enum class Identity { none, xclient, proxy_v2 };
+enum class JournalOrder { before, parallel };
+enum class WhenFull { refuse, bypass };
+enum class LogFormat { text, json };
+enum class LogLevel { debug, info, warning, error };
+
+struct ListenerConfig {
+  HostPort address;
+  Role role = Role::mx;
+  ListenerTls tls = ListenerTls::none;
+  std::vector<Network> proxy_protocol_from;
+  std::string route;  ///< the route whose primary greets; the first one when empty
+  bool operator==(const ListenerConfig&) const = default;
+};
+
+struct CertificateConfig {
+  std::string certificate, key;  ///< PEM files; the names come from the certificate
+  bool operator==(const CertificateConfig&) const = default;
+};
+
+struct TlsConfig {
+  std::vector<CertificateConfig> certificates;  ///< the first is for clients that name none of them
+  std::string minimum_version = "1.2";
+  std::string ca_file;  ///< for verifying primaries; the system's when empty
+  bool operator==(const TlsConfig&) const = default;
+};
+
+struct RouteConfig {
+  std::string name;
+  std::vector<std::string> domains;  ///< in lower case; "*" for all others
+  std::vector<HostPort> upstreams;
+  Identity identity = Identity::none;
+  UpstreamTls tls = UpstreamTls::off;
+  std::string tls_name;  ///< the name that the primary's certificate must have; the upstream's host when empty
+  bool operator==(const RouteConfig&) const = default;
+};
+
+struct TimeoutsConfig {
+  Duration connect{std::chrono::seconds(5)};
+  Duration greeting{std::chrono::minutes(5)};
+  Duration command{std::chrono::minutes(5)};  ///< for the client's next command
+  Duration mail{std::chrono::minutes(5)};
+  Duration rcpt{std::chrono::minutes(5)};
+  Duration data_start{std::chrono::minutes(2)};
+  Duration data_block{std::chrono::minutes(3)};
+  Duration data_end{std::chrono::minutes(10)};
+  bool operator==(const TimeoutsConfig&) const = default;
+};
+
+struct LimitsConfig {
+  std::uint64_t connections = 10000;
+  std::uint64_t per_client = 500;
+  std::uint64_t message_size = 100ULL << 20;
+  std::uint64_t line_length = 2048;
+  std::uint64_t recipients = 1000;
+  std::uint64_t commands = 10000;  ///< in one session that deliver nothing: reset by each accepted message
+  std::uint64_t errors = 20;
+  TimeoutsConfig timeouts;
+  bool operator==(const LimitsConfig&) const = default;
+};
+
+struct ReuseConfig {
+  std::uint64_t connections = 100;   ///< idle ones kept for each route and loop
+  std::uint64_t transactions = 100;  ///< after so many a connection is closed
+  Duration idle{std::chrono::seconds(5)};
+  bool operator==(const ReuseConfig&) const = default;
+};
+
+struct JournalConfig {
+  std::string path;
+  JournalOrder order = JournalOrder::before;
+  std::uint64_t segment_size = 1ULL << 30;
+  Duration segment_age{std::chrono::hours(24)};
+  std::string key_file;  ///< journal.path/master.key when not set
+  WhenFull when_full = WhenFull::refuse;
+  bool operator==(const JournalConfig&) const = default;
+};
+
+struct Config {
+  std::string hostname;
+  std::vector<ListenerConfig> listeners;
+  TlsConfig tls;
+  std::vector<RouteConfig> routes;
+  LimitsConfig limits;
+  ReuseConfig reuse;
+  JournalConfig journal;
+  std::string admin_socket;
+  LogFormat log_format = LogFormat::text;
+  LogLevel log_level = LogLevel::info;
+  Duration shutdown_grace{std::chrono::seconds(30)};
+  std::uint64_t threads = 0;  ///< event loops; 0: one a core
+};
+
+/// Reads a configuration from YAML text. name is the file's, for messages such as
+/// `holdfast.yaml:14: routes[0].upstreams[0]: "10.0.0.5" has no port; write "10.0.0.5:25"`.
+Result<Config> parse_config(const std::string& yaml, const std::string& name);
+Result<Config> load_config(const std::string& path);
+
+/// What a reload would change, one sentence each; for the log. Keys that need a restart are said to.
+std::vector<std::string> changes(const Config& before, const Config& after);
+
+/// The route's index by name, or nothing.
+std::optional<std::size_t> find_route(const Config& config, const std::string& name);
+
+}  // namespace holdfast::proxy

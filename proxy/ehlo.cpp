@@ -1,0 +1,87 @@
+#include "proxy/ehlo.h"
+
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+
+namespace holdfast::proxy {
+namespace {
+
+/// Keywords that mean the same with Holdfast in between. Everything else is taken out.
+constexpr std::array<std::string_view, 17> honoured = {
+    "PIPELINING", "SIZE",    "VRFY", "EXPN", "ETRN", "HELP",          "ENHANCEDSTATUSCODES", "8BITMIME",       "DSN",
+    "SMTPUTF8",   "CHUNKING", "BINARYMIME", "DELIVERBY", "MT-PRIORITY", "FUTURERELEASE", "NO-SOLICITING", "LIMITS"};
+
+struct ParameterOf {
+  std::string_view parameter, keyword;
+};
+constexpr std::array parameters = {
+    ParameterOf{"SIZE", "SIZE"},        ParameterOf{"BODY", "8BITMIME"},          ParameterOf{"SMTPUTF8", "SMTPUTF8"},
+    ParameterOf{"RET", "DSN"},          ParameterOf{"ENVID", "DSN"},              ParameterOf{"NOTIFY", "DSN"},
+    ParameterOf{"ORCPT", "DSN"},        ParameterOf{"AUTH", "AUTH"},              ParameterOf{"BY", "DELIVERBY"},
+    ParameterOf{"MT-PRIORITY", "MT-PRIORITY"}, ParameterOf{"HOLDFOR", "FUTURERELEASE"}, ParameterOf{"HOLDUNTIL", "FUTURERELEASE"},
+    ParameterOf{"SOLICIT", "NO-SOLICITING"},
+};
+
+std::string_view keyword_of(std::string_view text) { return text.substr(0, text.find_first_of(" =")); }
+
+}  // namespace
+
+Capabilities Capabilities::of(const Reply& ehlo) {
+  Capabilities capabilities;
+  std::vector<std::string_view> lines = ehlo.lines();
+  for (std::size_t i = 1; i < lines.size(); ++i) {
+    std::string_view keyword = keyword_of(lines[i]);
+    std::string_view words = lines[i].substr(keyword.size());
+    if (!words.empty()) words.remove_prefix(1);
+    capabilities.lines_.push_back({upper(keyword), std::string(words)});
+  }
+  return capabilities;
+}
+
+bool Capabilities::has(std::string_view keyword) const {
+  return std::any_of(lines_.begin(), lines_.end(), [&](const Line& line) { return line.keyword == keyword; });
+}
+
+std::optional<std::string> Capabilities::words_of(std::string_view keyword) const {
+  for (const Line& line : lines_)
+    if (line.keyword == keyword) return line.words;
+  return std::nullopt;
+}
+
+std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy) {
+  std::vector<std::string> shown;
+  std::vector<std::string_view> lines = ehlo.lines();
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    std::string keyword = upper(keyword_of(lines[i]));
+    bool is_kept = i == 0 || (keyword == "AUTH" && policy.passes_auth) ||
+                   std::find(honoured.begin(), honoured.end(), keyword) != honoured.end();
+    if (!is_kept) continue;
+    std::string line(lines[i]);
+    if (i > 0 && keyword == "SIZE") {
+      std::optional<std::uint64_t> size = parse_number(lines[i].substr(std::min<std::size_t>(5, lines[i].size())));
+      // No number or 0 means that the primary knows no limit (RFC 1870 4).
+      if (!size || *size == 0 || *size > policy.message_size) line = fmt::format("SIZE {}", policy.message_size);
+    }
+    shown.push_back(std::move(line));
+  }
+  if (policy.offers_starttls) shown.insert(shown.begin() + (shown.empty() ? 0 : 1), "STARTTLS");
+  std::string wire;
+  for (std::size_t i = 0; i < shown.size(); ++i)
+    wire += fmt::format("{}{}{}\r\n", ehlo.code, i + 1 < shown.size() ? '-' : ' ', shown[i]);
+  return wire;
+}
+
+std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const Capabilities* capabilities) {
+  for (const Parameter& parameter : command.parameters) {
+    auto known = std::find_if(parameters.begin(), parameters.end(),
+                              [&](const ParameterOf& one) { return one.parameter == parameter.key; });
+    bool is_binary = parameter.key == "BODY" && upper(parameter.value) == "BINARYMIME";
+    if (known == parameters.end() ||
+        (capabilities && !capabilities->has(is_binary ? std::string_view("BINARYMIME") : known->keyword)))
+      return parameter.key;
+  }
+  return std::nullopt;
+}
+
+}  // namespace holdfast::proxy

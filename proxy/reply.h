@@ -1,0 +1,42 @@
+// SMTP replies as primaries send them (RFC 5321 4.2), kept byte for byte. Sans I/O.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace holdfast::proxy {
+
+struct Reply {
+  int code = 0;
+  std::string wire;  ///< all lines, each with its CRLF, as they came
+
+  bool is_positive() const { return code >= 200 && code < 300; }
+  bool is_transient() const { return code >= 400 && code < 500; }
+  bool is_permanent() const { return code >= 500 && code < 600; }
+  /// The texts of the lines, without codes and line ends.
+  std::vector<std::string_view> lines() const;
+  /// All on one line without the line end, for the record and the log: "250 2.0.0 Ok: queued as 4A3".
+  std::string summary() const;
+};
+
+/// Cuts a stream of bytes into replies.
+class ReplyParser {
+ public:
+  /// The largest reply that is taken; more is nonsense or an attack.
+  static constexpr std::size_t max_size = 64 * 1024;
+
+  enum class State { incomplete, complete, malformed };
+
+  /// Looks for a whole reply at the start of input. On complete, reply and consumed are set. malformed means: a line
+  /// without a three-digit code of 200 to 599, codes that differ within a reply, a bare CR, LF or a NUL, or more than max_size bytes
+  /// without an end.
+  State parse(std::string_view input, Reply& reply, std::size_t& consumed) const;
+};
+
+/// A reply of Holdfast's own: "code text" with CRLF. text may begin with an enhanced status code (RFC 3463).
+std::string own_reply(int code, std::string_view text);
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,21 @@
+// Durations and sizes with units, as the configuration writes them: "5s", "14d", "50MiB". Sans I/O.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace holdfast::proxy {
+
+using Duration = std::chrono::milliseconds;
+
+/// A number and one of ms, s, m, h, d, or nothing for anything else.
+std::optional<Duration> parse_duration(std::string_view text);
+/// A number and one of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB; in bytes.
+std::optional<std::uint64_t> parse_size(std::string_view text);
+/// The largest unit that divides it: "90s" for a minute and a half.
+std::string to_text(Duration duration);
+
+}  // namespace holdfast::proxy
