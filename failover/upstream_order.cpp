@@ -1,0 +1,27 @@
+#include "failover/upstream_order.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace holdfast::failover {
+
+std::vector<std::size_t> UpstreamOrder::order(Time now) const {
+  std::vector<std::size_t> indices(states_.size());
+  std::iota(indices.begin(), indices.end(), std::size_t{0});
+  std::stable_partition(indices.begin(), indices.end(), [&](std::size_t i) { return states_[i].avoided_until <= now; });
+  return indices;
+}
+
+void UpstreamOrder::succeeded(std::size_t upstream) { states_[upstream] = State(); }
+
+void UpstreamOrder::failed(std::size_t upstream, Time now, std::string why) {
+  constexpr unsigned longest = 30;
+  State& state = states_[upstream];
+  state.is_healthy = false;
+  state.last_error = std::move(why);
+  unsigned seconds = std::min(longest, 1U << std::min(state.failures, 5U));
+  ++state.failures;
+  state.avoided_until = now + std::chrono::seconds(seconds);
+}
+
+}  // namespace holdfast::failover

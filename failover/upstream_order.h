@@ -1,0 +1,38 @@
+// In which order a route's upstreams are tried: as configured, but those that failed lately come last.
+//
+// A decision only, with the clock handed in. Not thread-safe; one a route and loop.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace holdfast::failover {
+
+class UpstreamOrder {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+  explicit UpstreamOrder(std::size_t upstreams) : states_(upstreams) {}
+
+  /// Indices of all upstreams, the first to be tried first.
+  std::vector<std::size_t> order(Time now) const;
+
+  void succeeded(std::size_t upstream);
+  /// Remembers a failure. An upstream is put last for 1 s after its first failure, then for twice as long with each
+  /// further one, at most 30 s.
+  void failed(std::size_t upstream, Time now, std::string why);
+
+  struct State {
+    bool is_healthy = true;
+    std::string last_error;
+    unsigned failures = 0;
+    Time avoided_until{};
+  };
+  const std::vector<State>& states() const { return states_; }
+
+ private:
+  std::vector<State> states_;
+};
+
+}  // namespace holdfast::failover

@@ -1,0 +1,38 @@
+// The acceptor: listening sockets, one a listener and worker (SO_REUSEPORT), and the sessions that begin on them.
+#pragma once
+
+#include <event2/event_struct.h>
+
+#include <memory>
+#include <vector>
+
+#include "journal/result.h"
+#include "proxy/worker.h"
+
+namespace holdfast::proxy {
+
+/// Opens a listening socket. Errors name the address and what to do.
+Result<FileDescriptor> listen_on(const ListenerConfig& listener);
+
+/// One worker's side of one listener. Belongs to the worker's thread.
+class Acceptor {
+ public:
+  Acceptor(Worker& worker, ListenerConfig listener, FileDescriptor socket);
+  ~Acceptor();
+  Acceptor(const Acceptor&) = delete;
+  Acceptor& operator=(const Acceptor&) = delete;
+
+  const ListenerConfig& listener() const { return listener_; }
+
+ private:
+  static void on_connection(evutil_socket_t, short, void* acceptor);
+  static void on_resume(evutil_socket_t, short, void* acceptor);
+  bool accept_one();
+
+  Worker& worker_;
+  ListenerConfig listener_;
+  FileDescriptor socket_;
+  event event_, resume_;
+};
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,109 @@
+#include "proxy/admin.h"
+
+#include <curl/curl.h>
+#include <event2/buffer.h>
+#include <event2/http.h>
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+
+#include "journal/files.h"
+
+namespace holdfast::proxy {
+namespace {
+
+sockaddr_un unix_address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  return address;
+}
+
+bool answers(const std::string& path) {
+  FileDescriptor probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address = unix_address(path);
+  return probe && ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& path, StatusSource status) {
+  auto failed = [&](const char* what) {
+    return Error{ErrorCode::unavailable, fmt::format("{}: cannot {}: {}; choose another admin.socket", path, what, std::strerror(errno))};
+  };
+  if (answers(path))
+    return Error{ErrorCode::busy, fmt::format("{}: another Holdfast answers on this admin.socket; stop it first", path)};
+  ::unlink(path.c_str());
+  std::error_code ignored;
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
+  FileDescriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!socket) return failed("make a socket");
+  sockaddr_un address = unix_address(path);
+  mode_t before = ::umask(0117);
+  int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  ::umask(before);
+  if (bound != 0) return failed("bind");
+  if (::listen(socket.get(), 64) != 0) return failed("listen");
+  std::unique_ptr<Admin> admin(new Admin(path, std::move(status)));
+  admin->http_ = evhttp_new(base);
+  evhttp_set_timeout(admin->http_, 5);
+  evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET);
+  evhttp_set_max_headers_size(admin->http_, 8192);
+  evhttp_set_max_body_size(admin->http_, 65536);
+  evhttp_set_cb(
+      admin->http_, "/status",
+      [](evhttp_request* request, void* self) {
+        std::string body = static_cast<Admin*>(self)->status_().dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+        evbuffer_add(evhttp_request_get_output_buffer(request), body.data(), body.size());
+        evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", "application/json");
+        evhttp_send_reply(request, 200, "OK", nullptr);
+      },
+      admin.get());
+  if (evhttp_accept_socket(admin->http_, socket.get()) != 0) return failed("serve");
+  (void)socket.release();  // evhttp's from here on
+  return admin;
+}
+
+Admin::~Admin() {
+  if (http_) evhttp_free(http_);
+  ::unlink(path_.c_str());
+}
+
+Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::string& resource) {
+  std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
+  std::string body;
+  curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, path.c_str());
+  curl_easy_setopt(curl.get(), CURLOPT_URL, ("http://holdfast" + resource).c_str());
+  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 5L);
+  curl_easy_setopt(curl.get(), CURLOPT_FAILONERROR, 1L);
+  curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &body);
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, +[](char* data, std::size_t size, std::size_t count, void* out) {
+    static_cast<std::string*>(out)->append(data, size * count);
+    return size * count;
+  });
+  CURLcode code = curl_easy_perform(curl.get());
+  if (code != CURLE_OK)
+    return Error{ErrorCode::unavailable, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?",
+                                                     path, curl_easy_strerror(code))};
+  nlohmann::ordered_json answer = nlohmann::ordered_json::parse(body, nullptr, false);
+  if (answer.is_discarded()) return Error{ErrorCode::io, path + ": the daemon's answer is no JSON; is it the same version?"};
+  return answer;
+}
+
+std::string format_time(std::int64_t us) {
+  std::time_t second = us / 1000000;
+  std::tm parts;
+  gmtime_r(&second, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+  return fmt::format("{}.{:06}Z", text, us % 1000000);
+}
+
+}  // namespace holdfast::proxy

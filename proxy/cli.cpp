@@ -1,0 +1,109 @@
+#include "proxy/cli.h"
+
+#include <fmt/format.h>
+#include <sysexits.h>
+
+#include "proxy/admin.h"
+#include "proxy/config.h"
+#include "proxy/log.h"
+#include "proxy/server.h"
+#include "proxy/tls.h"
+
+namespace holdfast::proxy {
+namespace {
+
+int check(const std::string& path) {
+  Result<Config> config = load_config(path);
+  if (!config) return fail(config.error());
+  auto tls = Tls::load(config->tls);
+  if (!tls) return fail(tls.error());
+  fmt::print("{}: ok\n", path);
+  return EX_OK;
+}
+
+void print_status(const nlohmann::ordered_json& status) {
+  fmt::print("holdfast {}, up {} s, {} connections now, {} since the start\n", status["version"].get<std::string>(),
+             status["uptime_s"].get<std::int64_t>(), status["connections"].get<std::uint64_t>(), status["accepted"].get<std::uint64_t>());
+  for (const auto& route : status["routes"]) {
+    fmt::print("route {}\n", route["name"].get<std::string>());
+    for (const auto& upstream : route["upstreams"]) {
+      bool is_healthy = upstream["healthy"].get<bool>();
+      fmt::print("  upstream {}  {}\n", upstream["address"].get<std::string>(),
+                 is_healthy ? "healthy" : "FAILING: " + escape(upstream["last_error"].get<std::string>()));
+    }
+  }
+  const auto& journal = status["journal"];
+  fmt::print("journal {}: {} entries, {:.1f} MiB, last id {}, oldest segment of {}\n", journal["path"].get<std::string>(),
+             journal["entries"].get<std::uint64_t>(), static_cast<double>(journal["bytes"].get<std::uint64_t>()) / (1 << 20),
+             journal["last_id"].get<std::uint64_t>(), journal["oldest"].get<std::string>());
+  if (!journal["writable"].get<bool>()) fmt::print("  NOT WRITABLE: {}\n", journal["last_error"].get<std::string>());
+  if (std::uint64_t bypassed = journal["bypassed"].get<std::uint64_t>()) fmt::print("  {} messages passed WITHOUT an entry (when_full: bypass)\n", bypassed);
+  for (const auto& listener : status["listeners"]) fmt::print("listening on {}\n", listener.get<std::string>());
+}
+
+int show_status(const std::string& path, bool as_json) {
+  Result<Config> config = load_config(path);
+  if (!config) return fail(config.error());
+  if (config->admin_socket.empty())
+    return fail({ErrorCode::invalid, path + ": admin.socket is not set, so the daemon cannot be asked; set it and restart"});
+  auto status = ask_admin(config->admin_socket, "/status");
+  if (!status) return fail(status.error());
+  if (as_json)
+    fmt::print("{}\n", status->dump());
+  else
+    print_status(*status);
+  return EX_OK;
+}
+
+}  // namespace
+
+int fail(const Error& error) {
+  fmt::print(stderr, "holdfast: {}\n", escape(error.message));
+  switch (error.code) {
+    case ErrorCode::invalid:
+      return EX_CONFIG;
+    case ErrorCode::not_found:
+      return EX_NOINPUT;
+    case ErrorCode::permission:
+      return EX_NOPERM;
+    case ErrorCode::wrong_key:
+      return EX_CONFIG;
+    case ErrorCode::corrupt:
+      return EX_DATAERR;
+    case ErrorCode::io:
+      return EX_IOERR;
+    case ErrorCode::busy:
+    case ErrorCode::no_space:
+    case ErrorCode::unavailable:
+      return EX_TEMPFAIL;
+  }
+  return EX_SOFTWARE;
+}
+
+int run_command_line(int argc, char** argv) {
+  CLI::App app{"Holdfast: an SMTP relay that keeps a copy of every message"};
+  app.set_version_flag("--version", "holdfast " HOLDFAST_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  std::string config = "/etc/holdfast/holdfast.yaml";
+  app.add_option("-c,--config", config, "the configuration file")->capture_default_str();
+  int exit_code = EX_OK;
+
+  app.add_subcommand("serve", "relay and journal mail, in the foreground. SIGHUP reloads, SIGTERM finishes and ends")
+      ->callback([&] { exit_code = serve(config); });
+  app.add_subcommand("check", "say whether a configuration is valid")->callback([&] { exit_code = check(config); });
+  bool as_json = false;
+  CLI::App* status = app.add_subcommand("status", "ask the running daemon for its state");
+  status->add_flag("--json", as_json, "as JSON");
+  status->callback([&] { exit_code = show_status(config, as_json); });
+  add_journal_commands(app, config, exit_code);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& problem) {
+    return app.exit(problem) == 0 ? EX_OK : EX_USAGE;
+  }
+  return exit_code;
+}
+
+}  // namespace holdfast::proxy

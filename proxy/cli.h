@@ -1,0 +1,20 @@
+// The command line of the one binary.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "journal/result.h"
+
+namespace holdfast::proxy {
+
+/// Runs a command; returns the process's exit code (sysexits.h).
+int run_command_line(int argc, char** argv);
+
+/// Adds the `journal` group. config is where -c's value will stand; exit_code gets the command's.
+void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code);
+
+/// Prints the error for a person on standard error and gives the exit code that goes with it.
+int fail(const Error& error);
+
+}  // namespace holdfast::proxy

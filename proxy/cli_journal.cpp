@@ -1,0 +1,350 @@
+// `holdfast journal ...`: how auditors and operators look into the journal.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gmime/gmime.h>
+#include <sys/statvfs.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "journal/journal.h"
+#include "journal/reader.h"
+#include "journal/verify.h"
+#include "proxy/admin.h"
+#include "proxy/cli.h"
+#include "proxy/config.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+namespace {
+
+using journal::Entry;
+using Json = nlohmann::ordered_json;
+
+std::string dump(const Json& json) { return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
+
+/// RFC 2047 words decoded, to UTF-8.
+std::string decode_subject(const std::string& raw) {
+  char* decoded = g_mime_utils_header_decode_text(nullptr, raw.c_str());
+  std::string text = decoded ? decoded : raw;
+  g_free(decoded);
+  return text;
+}
+
+Json to_json(const Entry& entry) {
+  const journal::MessageRecord& message = entry.message;
+  Json recipients = Json::array();
+  for (const journal::Recipient& one : message.recipients)
+    recipients.push_back({{"address", one.address}, {"outcome", journal::to_string(one.outcome)}, {"reply", one.reply}});
+  return {{"id", entry.id},
+          {"time", format_time(message.time_us)},
+          {"direction", journal::to_string(message.direction)},
+          {"route", message.route},
+          {"client", message.client},
+          {"helo", message.helo},
+          {"tls", message.tls},
+          {"mail_from", message.mail_from},
+          {"recipients", recipients},
+          {"size", message.size},
+          {"sha256", journal::to_hex(journal::view(message.content_hash))},
+          {"message_id", message.message_id},
+          {"subject", decode_subject(message.subject)}};
+}
+
+/// A time as RFC 3339 writes it, a date, or a duration back from now ("2h").
+std::optional<std::int64_t> parse_time(const std::string& text) {
+  if (std::optional<Duration> ago = parse_duration(text))
+    return journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(*ago).count();
+  std::string full = text.size() == 10 ? text + "T00:00:00Z" : text;
+  GTimeZone* utc = g_time_zone_new_utc();
+  GDateTime* time = g_date_time_new_from_iso8601(full.c_str(), utc);
+  g_time_zone_unref(utc);
+  if (!time) return std::nullopt;
+  std::int64_t us = g_date_time_to_unix(time) * 1000000 + g_date_time_get_microsecond(time);
+  g_date_time_unref(time);
+  return us;
+}
+
+struct FilterOptions {
+  std::string since, until, sender, recipient, message_id, outcome, route, direction;
+
+  void add_to(CLI::App& command) {
+    command.add_option("--since", since, "from this time on: 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago");
+    command.add_option("--until", until, "before this time");
+    command.add_option("--sender", sender, "the envelope's sender");
+    command.add_option("--recipient", recipient, "one of the envelope's recipients");
+    command.add_option("--message-id", message_id, "the Message-ID header");
+    command.add_option("--outcome", outcome, "forwarded, rejected, deferred, abandoned, ...: of any recipient");
+    command.add_option("--route", route, "the route's name");
+    command.add_option("--direction", direction, "inbound or outbound");
+  }
+
+  Result<journal::Filter> filter() const {
+    journal::Filter result;
+    auto set = [](const std::string& text, std::optional<std::string>& slot) {
+      if (!text.empty()) slot = text;
+    };
+    set(sender, result.sender);
+    set(recipient, result.recipient);
+    set(message_id, result.message_id);
+    set(route, result.route);
+    for (auto [text, slot] : {std::pair(&since, &result.since_us), std::pair(&until, &result.until_us)}) {
+      if (text->empty()) continue;
+      *slot = parse_time(*text);
+      if (!*slot) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no time; write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago", *text)};
+    }
+    if (!outcome.empty()) {
+      result.outcome = journal::parse_outcome(outcome);
+      if (!result.outcome) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no outcome; see holdfast journal list --help", outcome)};
+    }
+    if (direction == "inbound") result.direction = journal::Direction::inbound;
+    if (direction == "outbound") result.direction = journal::Direction::outbound;
+    if (!direction.empty() && !result.direction) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no direction; write inbound or outbound", direction)};
+    return result;
+  }
+};
+
+Result<JournalConfig> journal_config(const std::string& config_path) {
+  Result<Config> config = load_config(config_path);
+  if (!config) return Error{ErrorCode::invalid, config.error().message};
+  return config->journal;
+}
+
+Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path) {
+  Result<JournalConfig> config = journal_config(config_path);
+  if (!config) return config.error();
+  return journal::Reader::open(config->path, config->key_file);
+}
+
+int warn_of_damage(const journal::Reader& reader) {
+  if (reader.damaged() == 0) return EX_OK;
+  fmt::print(stderr, "holdfast: {} damaged records or segments were left out; run: holdfast journal verify\n", reader.damaged());
+  return EX_DATAERR;
+}
+
+void print_row(const Entry& entry) {
+  const journal::MessageRecord& message = entry.message;
+  std::string to = message.recipients.empty() ? "" : message.recipients.front().address;
+  std::string outcome(message.recipients.empty() ? "" : journal::to_string(message.recipients.front().outcome));
+  if (message.recipients.size() > 1) to += fmt::format(" +{}", message.recipients.size() - 1);
+  fmt::print("{:>8}  {}  {:<9}  {:>9}  {} -> {}  {}\n", entry.id, format_time(message.time_us), outcome, message.size,
+             escape("<" + message.mail_from + ">"), escape(to), escape(decode_subject(message.subject)));
+}
+
+int list(const std::string& config_path, const FilterOptions& options, std::uint64_t limit, bool newest_first, bool as_json) {
+  Result<journal::Filter> filter = options.filter();
+  if (!filter) return fail(filter.error()), EX_USAGE;
+  auto reader = open_reader(config_path);
+  if (!reader) return fail(reader.error());
+  std::uint64_t shown = 0;
+  Status read = (*reader)->each(*filter, newest_first, [&](const Entry& entry) {
+    if (limit > 0 && shown >= limit) return false;
+    if (as_json)
+      fmt::print("{}\n", dump(to_json(entry)));
+    else
+      print_row(entry);
+    ++shown;
+    return true;
+  });
+  if (!read) return fail(read.error());
+  if (!as_json && shown == 0) fmt::print(stderr, "no entry matches\n");
+  return warn_of_damage(**reader);
+}
+
+int show(const std::string& config_path, journal::RecordId id, bool as_json) {
+  auto reader = open_reader(config_path);
+  if (!reader) return fail(reader.error());
+  Result<Entry> entry = (*reader)->entry(id);
+  if (!entry) return fail(entry.error());
+  Json json = to_json(*entry);
+  json["mail_params"] = entry->message.mail_params;
+  json["auth"] = entry->message.auth;
+  json["session"] = entry->message.session;
+  json["segment"] = entry->segment;
+  for (std::size_t i = 0; i < entry->message.recipients.size(); ++i)
+    json["recipients"][i]["params"] = entry->message.recipients[i].params;
+  if (as_json) {
+    fmt::print("{}\n", dump(json));
+    return EX_OK;
+  }
+  for (const auto& [key, value] : json.items()) {
+    if (key == "recipients") continue;
+    fmt::print("{:<12} {}\n", key, value.is_string() ? escape(value.get<std::string>()) : value.dump());
+  }
+  for (const auto& one : json["recipients"])
+    fmt::print("{:<12} {}  {}  {}  {}\n", "recipient", escape(one["address"].get<std::string>()), one["outcome"].get<std::string>(),
+               escape(one["reply"].get<std::string>()), escape(one["params"].get<std::string>()));
+  return EX_OK;
+}
+
+/// Writes all bytes or says why not.
+Status write_out(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return Error{errno == ENOSPC ? ErrorCode::no_space : ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return {};
+}
+
+int export_content(const std::string& config_path, journal::RecordId id) {
+  auto reader = open_reader(config_path);
+  if (!reader) return fail(reader.error());
+  Result<Entry> entry = (*reader)->entry(id);
+  if (!entry) return fail(entry.error());
+  journal::Sha256 hash;
+  Status written;
+  Status read = (*reader)->content(*entry, [&](std::string_view piece) {
+    hash.update(piece);
+    written = write_out(STDOUT_FILENO, piece);
+    return static_cast<bool>(written);
+  });
+  if (!written) return fail(written.error());
+  if (!read) return fail(read.error());
+  if (hash.finish() != entry->message.content_hash)
+    return fail({ErrorCode::corrupt, fmt::format("entry {}: what was written is not what was journaled (SHA-256 differs)", id)});
+  return EX_OK;
+}
+
+int stats(const std::string& config_path, bool as_json) {
+  Result<JournalConfig> config = journal_config(config_path);
+  if (!config) return fail(config.error());
+  auto reader = journal::Reader::open(config->path, config->key_file);
+  if (!reader) return fail(reader.error());
+  std::uint64_t entries = 0, content_bytes = 0, stored_bytes = 0;
+  std::int64_t oldest = 0, newest = 0;
+  std::map<std::string, std::uint64_t> outcomes;
+  Status read = (*reader)->each({}, false, [&](const Entry& entry) {
+    ++entries;
+    content_bytes += entry.message.size;
+    if (oldest == 0) oldest = entry.message.time_us;
+    newest = entry.message.time_us;
+    for (const journal::Recipient& one : entry.message.recipients) ++outcomes[std::string(journal::to_string(one.outcome))];
+    return true;
+  });
+  if (!read) return fail(read.error());
+  for (std::uint32_t number : (*reader)->segments())
+    if (auto segment = (*reader)->segment(number)) stored_bytes += (*segment)->environment().used_bytes();
+  struct statvfs disk {};
+  ::statvfs(config->path.c_str(), &disk);
+  std::uint64_t free_bytes = static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
+  Json json = {{"path", config->path}, {"entries", entries}, {"segments", (*reader)->segments().size()}, {"content_bytes", content_bytes},
+               {"stored_bytes", stored_bytes}, {"free_bytes", free_bytes}, {"oldest", entries ? format_time(oldest) : ""},
+               {"newest", entries ? format_time(newest) : ""}, {"recipients", outcomes}, {"damaged", (*reader)->damaged()}};
+  if (as_json) {
+    fmt::print("{}\n", dump(json));
+  } else {
+    fmt::print("{}: {} entries in {} segments, {:.1f} MiB of content in {:.1f} MiB on disk, {:.1f} GiB free\n", config->path, entries,
+               (*reader)->segments().size(), static_cast<double>(content_bytes) / (1 << 20), static_cast<double>(stored_bytes) / (1 << 20),
+               static_cast<double>(free_bytes) / (1 << 30));
+    if (entries > 0) fmt::print("from {} to {}\n", format_time(oldest), format_time(newest));
+    for (const auto& [outcome, count] : outcomes) fmt::print("  {:<10} {} recipients\n", outcome, count);
+  }
+  return warn_of_damage(**reader);
+}
+
+/// A bar on a terminal, nothing elsewhere.
+class ProgressBar {
+ public:
+  explicit ProgressBar(std::string what) : what_(std::move(what)), is_shown_(::isatty(STDERR_FILENO)) {}
+  ~ProgressBar() {
+    if (is_shown_) fmt::print(stderr, "\r\x1b[K");
+  }
+  void show(double share) {
+    auto now = std::chrono::steady_clock::now();
+    if (!is_shown_ || now - last_ < std::chrono::milliseconds(100)) return;
+    last_ = now;
+    constexpr int width = 40;
+    int full = static_cast<int>(share * width);
+    double elapsed = std::chrono::duration<double>(now - begun_).count();
+    std::string left = share > 0.01 ? fmt::format("{:.0f} s left", elapsed / share - elapsed) : "";
+    fmt::print(stderr, "\r\x1b[K{} [{}{}] {:3.0f}% {}", what_, std::string(static_cast<std::size_t>(full), '#'),
+               std::string(static_cast<std::size_t>(width - full), ' '), share * 100, left);
+    std::fflush(stderr);
+  }
+
+ private:
+  std::string what_;
+  bool is_shown_;
+  std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now(), last_{};
+};
+
+int verify(const std::string& config_path, bool as_json) {
+  Result<JournalConfig> config = journal_config(config_path);
+  if (!config) return fail(config.error());
+  Result<journal::Verification> result = [&] {
+    ProgressBar bar("verifying");
+    return journal::verify(config->path, config->key_file, [&](const journal::VerifyProgress& progress) {
+      bar.show(progress.bytes_total ? static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total) : 1);
+    });
+  }();
+  if (!result) return fail(result.error());
+  for (const journal::Finding& finding : result->findings) {
+    if (as_json)
+      fmt::print("{}\n", dump({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
+    else
+      fmt::print("DAMAGED segment {}{}: {}\n", finding.segment, finding.record ? fmt::format(", record {}", finding.record) : "", escape(finding.what));
+  }
+  bool is_well = result->findings.empty();
+  if (as_json)
+    fmt::print("{}\n", dump({{"ok", is_well}, {"segments", result->segments}, {"records", result->records}, {"entries", result->entries},
+                             {"content_bytes", result->content_bytes}, {"findings", result->findings.size()}, {"last_link", result->last_link}}));
+  else
+    fmt::print("{}: {} entries, {} records in {} segments, {:.1f} MiB of content; the chain ends in {}\n", is_well ? "all is well" : "the journal is damaged",
+               result->entries, result->records, result->segments, static_cast<double>(result->content_bytes) / (1 << 20), result->last_link);
+  return is_well ? EX_OK : EX_DATAERR;
+}
+
+int rebuild(const std::string& config_path) {
+  Result<JournalConfig> config = journal_config(config_path);
+  if (!config) return fail(config.error());
+  Result<std::uint64_t> entries = [&] {
+    ProgressBar bar("rebuilding");
+    return journal::rebuild_catalog(config->path, config->key_file, [&](double share) { bar.show(share); });
+  }();
+  if (!entries) return fail(entries.error());
+  fmt::print("the catalog is built anew from the segments: {} entries\n", *entries);
+  return EX_OK;
+}
+
+}  // namespace
+
+void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code) {
+  g_mime_init();
+  // Options live as long as the program.
+  static FilterOptions filter;
+  static std::uint64_t limit = 0, id = 0;
+  static bool as_json = false, newest_first = false;
+  CLI::App* group = app.add_subcommand("journal", "look into the journal; works while the daemon runs");
+  group->require_subcommand(1);
+  group->fallthrough();
+  auto add = [&](const char* name, const char* what, auto action) {
+    CLI::App* command = group->add_subcommand(name, what);
+    command->callback([&exit_code, action] { exit_code = action(); });
+    return command;
+  };
+  auto add_json = [](CLI::App* command) { command->add_flag("--json", as_json, "one JSON object a line"); };
+
+  CLI::App* command = add("list", "entries, oldest first", [&config] { return list(config, filter, limit, newest_first, as_json); });
+  filter.add_to(*command);
+  command->add_option("--limit", limit, "at most so many");
+  command->add_flag("--newest", newest_first, "newest first");
+  add_json(command);
+
+  command = add("show", "all about one entry", [&config] { return show(config, id, as_json); });
+  command->add_option("ID", id, "the entry's number")->required();
+  add_json(command);
+
+  command = add("export", "an entry's exact content to standard output", [&config] { return export_content(config, id); });
+  command->add_option("ID", id, "the entry's number")->required();
+
+  add_json(add("stats", "counts and sizes", [&config] { return stats(config, as_json); }));
+  add_json(add("verify", "check chain, hashes and tags; exits 65 when anything is damaged", [&config] { return verify(config, as_json); }));
+  add("rebuild", "build the catalog anew from the segments", [&config] { return rebuild(config); });
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,55 @@
+#include "proxy/header_fields.h"
+
+#include <algorithm>
+#include <optional>
+#include <strings.h>
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr std::size_t longest_value = 998;
+
+/// The value when the line is of the field with that name.
+std::optional<std::string_view> value_of(std::string_view line, std::string_view name) {
+  if (line.size() <= name.size() || line[name.size()] != ':') return std::nullopt;
+  if (::strncasecmp(line.data(), name.data(), name.size()) != 0) return std::nullopt;
+  return line.substr(name.size() + 1);
+}
+
+std::string_view trim(std::string_view text) {
+  std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+std::string tidy(std::string_view value) {
+  std::string text(trim(value).substr(0, longest_value));
+  text.erase(std::remove_if(text.begin(), text.end(), [](char c) { return c == '\r' || c == '\n'; }), text.end());
+  return text;
+}
+
+}  // namespace
+
+HeaderFields read_header_fields(std::string_view content) {
+  HeaderFields fields;
+  while (!content.empty() && !content.starts_with("\r\n")) {
+    // A field goes on over lines that begin with a blank.
+    std::size_t end = 0;
+    do {
+      end = content.find("\r\n", end);
+      end = end == std::string_view::npos ? content.size() : end + 2;
+    } while (end < content.size() && (content[end] == ' ' || content[end] == '\t'));
+    std::string_view field = content.substr(0, end);
+    content.remove_prefix(end);
+    if (auto id = value_of(field, "Message-ID"); id && fields.message_id.empty()) {
+      std::string text = tidy(*id);
+      if (text.size() >= 2 && text.front() == '<' && text.back() == '>') text = text.substr(1, text.size() - 2);
+      fields.message_id = std::move(text);
+    } else if (auto subject = value_of(field, "Subject"); subject && fields.subject.empty()) {
+      fields.subject = tidy(*subject);
+    }
+  }
+  return fields;
+}
+
+}  // namespace holdfast::proxy

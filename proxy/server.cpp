@@ -1,0 +1,315 @@
+#include "proxy/server.h"
+
+#include <event2/event.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <future>
+#include <thread>
+
+#include "proxy/acceptor.h"
+#include "proxy/admin.h"
+#include "proxy/log.h"
+#include "proxy/session.h"
+
+namespace holdfast::proxy {
+namespace {
+
+int exit_code(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::busy:
+    case ErrorCode::no_space:
+    case ErrorCode::unavailable:
+      return EX_TEMPFAIL;
+    case ErrorCode::io:
+      return EX_IOERR;
+    case ErrorCode::corrupt:
+      return EX_DATAERR;
+    default:
+      return EX_CONFIG;
+  }
+}
+
+int give_up(const Error& error) {
+  log(LogLevel::error, "start", {{"problem", error.message}});
+  return exit_code(error);
+}
+
+Result<std::shared_ptr<const Settings>> load_settings(const std::string& path) {
+  Result<Config> config = load_config(path);
+  if (!config) return config.error();
+  auto tls = Tls::load(config->tls);
+  if (!tls) return tls.error();
+  return std::shared_ptr<const Settings>(new Settings{std::move(*config), std::move(*tls)});
+}
+
+/// One worker with its thread and its listening sockets.
+struct Running {
+  explicit Running(Shared& shared, std::shared_ptr<const Settings> settings) : worker(shared, std::move(settings)) {}
+  Worker worker;
+  std::vector<std::unique_ptr<Acceptor>> acceptors;  ///< the worker's thread's
+  std::thread thread;
+};
+
+class Server {
+ public:
+  Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
+      : config_path_(std::move(config_path)), settings_(std::move(settings)), shared_{journal, resolver_, {}, {1}, {0}, {0}} {}
+
+  int run();
+
+ private:
+  Status start_listeners(const Config& config);
+  Status open_admin();
+  void watch_names(const Config& config);
+  void reload();
+  void drain();
+  void on_tick();
+  nlohmann::ordered_json status();
+
+  static void on_signal(evutil_socket_t signal, short, void* self);
+  static void on_timer(evutil_socket_t, short, void* self) { static_cast<Server*>(self)->on_tick(); }
+
+  std::string config_path_;
+  std::shared_ptr<const Settings> settings_;
+  Resolver resolver_;
+  Shared shared_;
+  std::vector<std::unique_ptr<Running>> workers_;
+  std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
+  std::unique_ptr<Admin> admin_;
+  Clock::time_point started_ = Clock::now();
+  Clock::time_point stop_by_{};
+  bool is_draining_ = false;
+};
+
+/// Every connection takes two descriptors; the soft limit is often far below the hard one.
+void raise_descriptor_limit(const Config& config) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  rlim_t wanted = 2 * config.limits.connections + 200;
+  limit.rlim_cur = std::min(limit.rlim_max, std::max(limit.rlim_cur, wanted));
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < wanted)
+    log(LogLevel::warning, "start", {{"problem", fmt::format("limits.connections needs {} file descriptors, but the system allows {}; raise LimitNOFILE", wanted, limit.rlim_cur)}});
+}
+
+void Server::watch_names(const Config& config) {
+  for (const RouteConfig& route : config.routes)
+    for (const HostPort& upstream : route.upstreams)
+      if (!resolver_.watch(upstream.host))
+        log(LogLevel::warning, "dns", {{"host", upstream.host}, {"problem", "no address found; trying again every minute"}});
+}
+
+/// Brings the workers' listening sockets in line with the configuration. All sockets are opened before any is closed: when
+/// one cannot be, nothing changes.
+Status Server::start_listeners(const Config& config) {
+  std::vector<std::vector<std::unique_ptr<Acceptor>>> opened(workers_.size());
+  auto has = [](const Running& running, const ListenerConfig& listener) {
+    return std::any_of(running.acceptors.begin(), running.acceptors.end(), [&](const auto& one) { return one->listener() == listener; });
+  };
+  std::vector<std::pair<std::size_t, std::pair<ListenerConfig, FileDescriptor>>> sockets;
+  for (const ListenerConfig& listener : config.listeners) {
+    for (std::size_t i = 0; i < workers_.size(); ++i) {
+      if (has(*workers_[i], listener)) continue;
+      Result<FileDescriptor> socket = listen_on(listener);
+      if (!socket) return socket.error();
+      sockets.emplace_back(i, std::pair(listener, std::move(*socket)));
+    }
+  }
+  for (auto& [index, pair] : sockets) {
+    Running* running = workers_[index].get();
+    auto socket = std::make_shared<FileDescriptor>(std::move(pair.second));
+    running->worker.loop.post([running, listener = pair.first, socket] {
+      running->acceptors.push_back(std::make_unique<Acceptor>(running->worker, listener, std::move(*socket)));
+    });
+  }
+  for (const auto& running : workers_) {
+    Running* one = running.get();
+    one->worker.loop.post([one, listeners = config.listeners] {
+      std::erase_if(one->acceptors, [&](const auto& acceptor) {
+        return std::find(listeners.begin(), listeners.end(), acceptor->listener()) == listeners.end();
+      });
+    });
+  }
+  return {};
+}
+
+int Server::run() {
+  const Config& config = settings_->config;
+  raise_descriptor_limit(config);
+  watch_names(config);
+  base_.reset(event_base_new());
+  std::size_t threads = config.threads ? config.threads : std::max(1U, std::thread::hardware_concurrency());
+  for (std::size_t i = 0; i < threads; ++i) workers_.push_back(std::make_unique<Running>(shared_, settings_));
+  if (Status started = start_listeners(config); !started) return give_up(started.error());
+  if (!config.admin_socket.empty()) {
+    auto admin = Admin::open(base_.get(), config.admin_socket, [this] { return status(); });
+    if (!admin) return give_up(admin.error());
+    admin_ = std::move(*admin);
+  }
+  std::vector<std::unique_ptr<event, decltype(&event_free)>> events;
+  for (int signal : {SIGTERM, SIGINT, SIGHUP}) {
+    events.emplace_back(evsignal_new(base_.get(), signal, &Server::on_signal, this), &event_free);
+    event_add(events.back().get(), nullptr);
+  }
+  events.emplace_back(event_new(base_.get(), -1, EV_PERSIST, &Server::on_timer, this), &event_free);
+  timeval second{0, 250000};
+  event_add(events.back().get(), &second);
+
+  for (const auto& running : workers_) running->thread = std::thread([loop = &running->worker.loop] { loop->run(); });
+  std::string addresses;
+  for (const ListenerConfig& listener : config.listeners) addresses += (addresses.empty() ? "" : " ") + to_string(listener.address);
+  log(LogLevel::info, "ready", {{"listening", addresses}, {"journal", config.journal.path}, {"entries", shared_.journal.entries()}, {"threads", threads}});
+
+  event_base_dispatch(base_.get());
+
+  for (const auto& running : workers_) running->worker.loop.post([loop = &running->worker.loop] { loop->stop(); });
+  for (const auto& running : workers_) running->thread.join();
+  log(LogLevel::info, "stopped", {{"sessions_cut", shared_.connections.all()}});
+  return EX_OK;
+}
+
+void Server::on_signal(evutil_socket_t signal, short, void* self) {
+  auto* server = static_cast<Server*>(self);
+  if (signal == SIGHUP) return server->reload();
+  server->drain();
+}
+
+void Server::reload() {
+  auto loaded = load_settings(config_path_);
+  if (loaded) {
+    watch_names((*loaded)->config);
+    if (Status started = start_listeners((*loaded)->config); !started) loaded = started.error();
+  }
+  if (!loaded) {
+    log(LogLevel::error, "reload", {{"result", "the old configuration stays"}, {"problem", loaded.error().message}});
+    return;
+  }
+  std::vector<std::string> list = changes(settings_->config, (*loaded)->config);
+  settings_ = *loaded;
+  configure_log(settings_->config.log_format, settings_->config.log_level);
+  for (const auto& running : workers_) {
+    Worker* worker = &running->worker;
+    worker->loop.post([worker, settings = settings_] {
+      worker->settings = settings;
+      worker->pool.sweep(true);
+    });
+  }
+  if (list.empty()) list.emplace_back("nothing changed; certificates were read again");
+  for (const std::string& change : list) log(LogLevel::info, "reload", {{"result", change}});
+}
+
+void Server::drain() {
+  if (is_draining_) {  // asked twice: now
+    stop_by_ = Clock::now();
+    return;
+  }
+  is_draining_ = true;
+  stop_by_ = Clock::now() + settings_->config.shutdown_grace;
+  log(LogLevel::info, "stopping", {{"sessions", shared_.connections.all()}, {"grace", to_text(settings_->config.shutdown_grace)}});
+  for (const auto& running : workers_) {
+    Running* one = running.get();
+    one->worker.loop.post([one] {
+      one->acceptors.clear();
+      one->worker.is_draining = true;
+      for (auto& [session, unused] : one->worker.sessions) session->drain();
+    });
+  }
+}
+
+void Server::on_tick() {
+  for (const auto& running : workers_)
+    running->worker.loop.post([worker = &running->worker] { worker->pool.sweep(worker->is_draining); });
+  if (is_draining_ && (shared_.connections.all() == 0 || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
+}
+
+nlohmann::ordered_json Server::status() {
+  struct Health {
+    bool is_healthy = true;
+    std::string last_error;
+  };
+  // Each worker knows for itself; none may be waited for longer than an operator would.
+  std::map<std::string, std::vector<Health>> health;
+  auto answers = std::make_shared<std::vector<std::promise<std::map<std::string, std::vector<Health>>>>>(workers_.size());
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    Worker* worker = &workers_[i]->worker;
+    worker->loop.post([worker, answers, i, settings = settings_] {
+      std::map<std::string, std::vector<Health>> mine;
+      for (const RouteConfig& route : settings->config.routes)
+        if (const failover::UpstreamOrder* order = worker->pool.order_of(route.name))
+          for (const auto& state : order->states()) mine[route.name].push_back({state.is_healthy, state.last_error});
+      (*answers)[i].set_value(std::move(mine));
+    });
+  }
+  Clock::time_point patience = Clock::now() + std::chrono::milliseconds(500);
+  for (auto& answer : *answers) {
+    auto future = answer.get_future();
+    if (future.wait_until(patience) != std::future_status::ready) continue;
+    for (auto& [route, states] : future.get()) {
+      std::vector<Health>& all = health[route];
+      all.resize(std::max(all.size(), states.size()));
+      for (std::size_t k = 0; k < states.size(); ++k)
+        if (!states[k].is_healthy) all[k] = states[k];
+    }
+  }
+  nlohmann::ordered_json routes = nlohmann::ordered_json::array();
+  for (const RouteConfig& route : settings_->config.routes) {
+    nlohmann::ordered_json upstreams = nlohmann::ordered_json::array();
+    for (std::size_t k = 0; k < route.upstreams.size(); ++k) {
+      const std::vector<Health>& states = health[route.name];
+      Health state = k < states.size() ? states[k] : Health();
+      upstreams.push_back({{"address", to_string(route.upstreams[k])}, {"healthy", state.is_healthy}, {"last_error", state.last_error}});
+    }
+    routes.push_back({{"name", route.name}, {"upstreams", upstreams}});
+  }
+  nlohmann::ordered_json listeners = nlohmann::ordered_json::array();
+  for (const ListenerConfig& listener : settings_->config.listeners) listeners.push_back(to_string(listener.address));
+  journal::WriterState writer = shared_.journal.writer().state();
+  return {{"routes", routes},
+          {"journal",
+           {{"entries", shared_.journal.entries()},
+            {"bytes", shared_.journal.bytes()},
+            {"last_id", writer.last_id},
+            {"oldest", format_time(shared_.journal.oldest_us())},
+            {"path", settings_->config.journal.path},
+            {"segment", writer.segment},
+            {"writable", writer.is_working},
+            {"last_error", writer.last_error},
+            {"bypassed", shared_.bypassed.load()}}},
+          {"listeners", listeners},
+          {"connections", shared_.connections.all()},
+          {"accepted", shared_.accepted.load()},
+          {"version", HOLDFAST_VERSION},
+          {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - started_).count()}};
+}
+
+}  // namespace
+
+int serve(const std::string& config_path) {
+  std::signal(SIGPIPE, SIG_IGN);
+  // Operators' failover signals must not end a relay that has no use for them yet.
+  std::signal(SIGUSR1, SIG_IGN);
+  std::signal(SIGUSR2, SIG_IGN);
+  auto settings = load_settings(config_path);
+  if (!settings) return give_up(settings.error());
+  const Config& config = (*settings)->config;
+  configure_log(config.log_format, config.log_level);
+  journal::JournalOptions options;
+  options.path = config.journal.path;
+  options.key_path = config.journal.key_file;
+  options.segment_size = config.journal.segment_size;
+  options.segment_age_us = std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
+  auto journal = journal::Journal::open(options, [](bool is_error, const std::string& what) {
+    log(is_error ? LogLevel::error : LogLevel::info, "journal", {{is_error ? "problem" : "note", what}});
+  });
+  if (!journal) return give_up(journal.error());
+  int code = Server(config_path, *settings, **journal).run();
+  journal->reset();
+  return code;
+}
+
+}  // namespace holdfast::proxy

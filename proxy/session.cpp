@@ -1,0 +1,583 @@
+#include "proxy/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "proxy/address.h"
+#include "proxy/log.h"
+#include "proxy/session_content.h"
+
+namespace holdfast::proxy {
+namespace {
+
+/// More commands than this without an answer is no honest pipelining.
+constexpr std::size_t most_awaited = 1000;
+/// RFC 4954 4: lines of an AUTH exchange may be this long.
+constexpr std::size_t longest_auth_line = 12288;
+
+Duration time_for(Verb verb, const TimeoutsConfig& timeouts) {
+  switch (verb) {
+    case Verb::mail:
+      return timeouts.mail;
+    case Verb::rcpt:
+      return timeouts.rcpt;
+    case Verb::data:
+      return timeouts.data_start;
+    case Verb::bdat:
+      return timeouts.data_block;
+    default:
+      return timeouts.command;
+  }
+}
+
+}  // namespace
+
+Session::Session(Worker& worker, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
+                 const SocketAddress& own)
+    : worker_(worker),
+      settings_(worker.settings),
+      listener_(listener),
+      id_(fmt::format("{:x}", worker.shared.next_session.fetch_add(1, std::memory_order_relaxed))),
+      wakeup_(worker.loop),
+      client_(std::move(socket), wakeup_),
+      facts_{to_endpoint(peer), to_endpoint(own)} {
+  if (!listener_.route.empty()) route_ = find_route(settings_->config, listener_.route).value_or(0);
+  worker_.sessions[this] = 0;
+}
+
+Session::~Session() {
+  worker_.sessions.erase(this);
+  worker_.shared.connections.leave();
+  if (is_counted_) worker_.shared.connections.leave_client(facts_.client.address);
+}
+
+void Session::stop() {
+  is_stopped_ = true;
+  wakeup_.fire();
+}
+
+Task<void> Session::run(std::unique_ptr<Session> session) {
+  Session& self = *session;
+  bool is_greeted = co_await self.greet();
+  if (is_greeted) co_await self.converse();
+  self.flush();
+  co_await self.take_leave();
+  if (self.upstream_ && self.has_quiet() && !self.is_stopped_)
+    self.worker_.pool.give_back(self.settings_, self.route_, std::move(self.upstream_));
+  log(LogLevel::debug, "disconnect", {{"session", self.id_}, {"client", to_string(self.facts_.client)}});
+}
+
+/// The last reply may still be on its way out. And a client that was refused may still be sending: closing with bytes
+/// unread would reset the connection, and the client might never see why.
+Task<void> Session::take_leave() {
+  Deadline patience = after(std::chrono::seconds(10));
+  bool goes_on = true;
+  while (goes_on && client_.unsent() > 0 && !client_.is_broken() && !is_stopped_) goes_on = co_await wakeup_.wait(patience);
+  if (!is_refused_) co_return;
+  client_.end_writing();
+  patience = after(std::chrono::seconds(2));
+  while (goes_on && client_.is_alive() && !is_stopped_) {
+    client_.consume(client_.input().size());
+    goes_on = co_await wakeup_.wait(patience);
+  }
+}
+
+// ---- Beginning
+
+Task<bool> Session::greet() {
+  if (!listener_.proxy_protocol_from.empty()) {
+    bool is_read = co_await read_proxy_header();
+    if (!is_read) co_return false;
+  }
+  if (!enter_limits()) co_return false;
+  log(LogLevel::debug, "connect", {{"session", id_}, {"client", to_string(facts_.client)}});
+  if (listener_.tls == ListenerTls::implicit) {
+    bool is_secure = co_await start_tls_with_client();
+    if (!is_secure) co_return false;
+  }
+  bool is_open = co_await open_upstream(false);
+  if (!is_open) co_return false;
+  client_.poll_input();
+  if (!client_.input().empty()) {
+    log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "talked before the greeting"}});
+    say_goodbye(554, "5.5.1 Error: talked before the greeting");
+    co_return false;
+  }
+  client_.write(upstream_->greeting.wire);
+  co_return true;
+}
+
+Task<bool> Session::read_proxy_header() {
+  const auto& trusted = listener_.proxy_protocol_from;
+  bool is_trusted = std::any_of(trusted.begin(), trusted.end(), [&](const Network& network) { return network.contains(facts_.client.address); });
+  if (!is_trusted) co_return true;  // it speaks for itself; a header from it will be refused as early talk or a bad command
+  Deadline deadline = after(limits().timeouts.connect);
+  for (;;) {
+    ProxyHeader header;
+    std::size_t consumed = 0;
+    ProxyParse state = parse_proxy_header(client_.input(), header, consumed);
+    if (state == ProxyParse::complete) {
+      client_.consume(consumed);
+      if (!header.is_local) facts_ = {header.source, header.destination};
+      co_return true;
+    }
+    bool goes_on = state == ProxyParse::incomplete && client_.is_alive() && !is_stopped_;
+    if (goes_on) goes_on = co_await wakeup_.wait(deadline);
+    if (!goes_on) {
+      log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "no valid PROXY header from a balancer that must send one"}});
+      co_return false;
+    }
+  }
+}
+
+bool Session::enter_limits() {
+  if (!worker_.shared.connections.enter_client(facts_.client.address, limits().per_client)) {
+    log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "limits.per_client is reached"}});
+    say_goodbye(421, fmt::format("4.7.0 {} Error: too many connections from {}", hostname(), facts_.client.address));
+    return false;
+  }
+  is_counted_ = true;
+  return true;
+}
+
+Task<bool> Session::start_tls_with_client() {
+  SSL* ssl = settings_->tls->new_server();
+  if (!ssl) co_return false;
+  std::string failure = co_await client_.handshake(ssl, true, after(limits().timeouts.command));
+  if (failure.empty()) co_return true;
+  log(LogLevel::info, "tls", {{"session", id_}, {"client", to_string(facts_.client)}, {"problem", failure}});
+  co_return false;
+}
+
+Task<bool> Session::open_upstream(bool is_fresh) {
+  UpstreamPool::Opened opened = co_await worker_.pool.open(settings_, route_, facts_, wakeup_, is_fresh);
+  if (opened.upstream) {
+    upstream_ = std::move(opened.upstream);
+    co_return true;
+  }
+  log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", opened.failure}});
+  if (opened.refusal)
+    client_.write(opened.refusal->wire);
+  else
+    say_goodbye(421, fmt::format("4.3.2 {} The mail server is not reachable, try again later", hostname()));
+  co_return false;
+}
+
+// ---- Conversation
+
+Task<void> Session::converse() {
+  Deadline client_due = after(limits().timeouts.command);
+  Deadline reply_due = client_due;
+  for (;;) {
+    bool has_answered = take_replies();
+    bool has_asked = take_commands();
+    if (has_answered || has_asked) {
+      if (has_asked) client_due = after(limits().timeouts.command);
+      if (!awaited_.empty()) reply_due = after(time_for(awaited_.front().verb, limits().timeouts));
+      continue;
+    }
+    flush();
+    is_over_ = is_over_ || (is_refused_ && awaited_.empty());
+    if (is_over_ || is_stopped_) co_return;
+
+    Next next = Next::go_on;
+    if (awaited_.empty() && mode_ != Mode::commands && mode_ != Mode::auth) {
+      Mode mode = std::exchange(mode_, Mode::commands);
+      is_synchronising_ = false;
+      if (mode == Mode::data)
+        next = co_await relay_data();
+      else if (mode == Mode::bdat)
+        next = co_await relay_bdat(*bdat_, std::move(line_));
+      else if (mode == Mode::starttls)
+        next = co_await client_starttls();
+      else
+        next = co_await quit();
+      if (next == Next::close) co_return;
+      client_due = after(limits().timeouts.command);
+      continue;
+    }
+
+    bool has_line = client_.input().find('\n') != std::string_view::npos;
+    if (upstream_ && !upstream_->stream.is_alive()) {
+      bool is_replayable = upstream_->was_reused && !transaction_.is_open && !awaited_.empty() && awaited_.front().verb != Verb::auth;
+      std::string lines;
+      for (const Awaited& awaited : awaited_) lines += awaited.line;
+      if (!is_replayable && !has_quiet()) {
+        lose_upstream("it closed the connection");
+        continue;
+      }
+      drop_upstream();
+      if (!lines.empty()) {
+        // The primary ended an idle connection just as this client was given it: nothing was answered yet, so ask again.
+        bool is_restored = co_await open_upstream(true);
+        if (!is_restored) co_return;
+        upstream_->stream.flush(lines);
+        continue;
+      }
+    }
+    if (!upstream_ && has_line) {
+      bool is_restored = co_await restore_upstream();
+      if (!is_restored) co_return;
+      continue;
+    }
+    if (client_.is_broken() || (client_.is_ended() && awaited_.empty() && !has_line)) co_return;
+    if (worker_.is_draining && has_quiet()) {
+      say_goodbye(421, fmt::format("4.3.2 {} Service is shutting down, try again later", hostname()));
+      continue;
+    }
+
+    bool waits_for_primary = !awaited_.empty();
+    bool in_time = co_await wakeup_.wait(waits_for_primary ? reply_due : client_due);
+    if (in_time) continue;
+    if (waits_for_primary)
+      lose_upstream("it did not answer in time");
+    else
+      say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
+  }
+}
+
+/// Gives the client what the primary has answered. True when there was anything.
+bool Session::take_replies() {
+  bool has_moved = false;
+  for (;;) {
+    if (!awaited_.empty() && !awaited_.front().own_reply.empty()) {
+      client_.write(awaited_.front().own_reply);
+      awaited_.pop_front();
+      has_moved = true;
+      continue;
+    }
+    if (!upstream_ || is_over_ || client_.is_flooded() || upstream_->stream.input().empty()) return has_moved;
+    Reply reply;
+    std::size_t consumed = 0;
+    ReplyParser::State state = ReplyParser().parse(upstream_->stream.input(), reply, consumed);
+    if (state == ReplyParser::State::incomplete) return has_moved;
+    if (state == ReplyParser::State::complete) {
+      upstream_->stream.consume(consumed);
+      if (!awaited_.empty()) {
+        take_reply(reply);
+        has_moved = true;
+        continue;
+      }
+      if (reply.code == 421) {
+        client_.write(reply.wire);
+        is_over_ = true;
+        drop_upstream();
+        return true;
+      }
+    }
+    lose_upstream("it sent something that is no reply to anything");
+    return true;
+  }
+}
+
+void Session::take_reply(Reply& reply) {
+  Awaited awaited = std::move(awaited_.front());
+  awaited_.pop_front();
+  bool is_intermediate = reply.code >= 300 && reply.code < 400;
+  bool may_be_intermediate = awaited.verb == Verb::data || awaited.verb == Verb::auth;
+  if (is_intermediate && !may_be_intermediate) return lose_upstream("it sent an intermediate reply where none belongs");
+  if (reply.code == 421) {
+    client_.write(reply.wire);
+    is_over_ = true;
+    return drop_upstream();
+  }
+  upstream_->was_reused = false;  // it lives
+  if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;
+  // A command after which the client must wait is always the last one out.
+  if (awaited_.empty() && (mode_ == Mode::commands || mode_ == Mode::auth)) is_synchronising_ = false;
+  switch (awaited.verb) {
+    case Verb::ehlo:
+    case Verb::helo:
+      if (reply.is_positive()) {
+        transaction_.reset();
+        helo_line_ = awaited.line;
+        helo_ = awaited.address;
+        capabilities_.reset();
+      }
+      if (awaited.verb == Verb::ehlo && reply.is_positive()) return take_ehlo_reply(reply);
+      break;
+    case Verb::mail:
+      if (reply.is_positive()) {
+        transaction_.reset();
+        transaction_.is_open = true;
+        transaction_.mail_from = std::move(awaited.address);
+        transaction_.mail_params = std::move(awaited.params);
+        transaction_.is_binary = awaited.is_binary;
+      }
+      break;
+    case Verb::rcpt:
+      if (transaction_.is_open)
+        transaction_.recipients.push_back({std::move(awaited.address), std::move(awaited.params), reply.summary(),
+                                           reply.is_positive() ? journal::Outcome::pending : outcome_of(reply)});
+      break;
+    case Verb::rset:
+      if (reply.is_positive()) transaction_.reset();
+      break;
+    case Verb::data:
+      if (reply.code == 354) {
+        mode_ = Mode::data;
+        is_synchronising_ = true;
+      } else if (reply.is_positive() || is_intermediate) {
+        return lose_upstream("it answered DATA with neither 354 nor a refusal");
+      }
+      break;
+    case Verb::auth:
+      if (reply.code == 334) {
+        mode_ = Mode::auth;
+      } else {
+        mode_ = Mode::commands;
+        upstream_->may_be_reused = false;
+        if (reply.is_positive()) auth_ = pending_auth_;
+      }
+      break;
+    default:
+      break;
+  }
+  client_.write(reply.wire);
+}
+
+void Session::take_ehlo_reply(Reply& reply) {
+  capabilities_ = Capabilities::of(reply);
+  EhloPolicy policy;
+  policy.offers_starttls = listener_.tls == ListenerTls::starttls && !client_.is_tls();
+  policy.passes_auth = listener_.role == Role::submission;
+  policy.message_size = limits().message_size;
+  client_.write(filter_ehlo(reply, policy));
+}
+
+/// Takes what the client has sent, as far as it may be taken now. True when there was anything.
+bool Session::take_commands() {
+  bool has_moved = false;
+  while (!is_over_ && !is_synchronising_ && upstream_ && awaited_.size() < most_awaited && !client_.is_flooded() &&
+         !upstream_->stream.is_flooded()) {
+    bool is_primary_slow = capabilities_ && !capabilities_->has("PIPELINING") && !awaited_.empty();
+    if (is_primary_slow) break;
+    std::string_view input = client_.input();
+    std::size_t end = input.find('\n');
+    std::size_t longest = mode_ == Mode::auth ? std::max<std::size_t>(limits().line_length, longest_auth_line) : limits().line_length;
+    bool is_too_long = (end == std::string_view::npos ? input.size() : end + 1) > longest;
+    if (is_too_long) {
+      say_goodbye(500, "5.5.2 Error: line too long");
+      return true;
+    }
+    if (end == std::string_view::npos) break;
+    std::string line(input.substr(0, end + 1));
+    client_.consume(end + 1);
+    has_moved = true;
+    if (line.size() < 2 || line[line.size() - 2] != '\r') {
+      say_goodbye(521, "5.5.2 Error: bare <LF> received");
+      return true;
+    }
+    line.resize(line.size() - 2);
+    if (line.find('\r') != std::string::npos) {
+      say_goodbye(521, "5.5.2 Error: bare <CR> received");
+      return true;
+    }
+    take_command(line);
+  }
+  return has_moved;
+}
+
+void Session::forward(Awaited awaited, std::string_view line) {
+  awaited.line.assign(line);
+  awaited.line += "\r\n";
+  upstream_->stream.write(awaited.line);
+  awaited_.push_back(std::move(awaited));
+}
+
+void Session::answer(int code, std::string_view text) {
+  Awaited own;
+  own.verb = Verb::unknown;
+  own.own_reply = own_reply(code, text);
+  awaited_.push_back(std::move(own));
+}
+
+void Session::answer_error(int code, std::string_view text) {
+  answer(code, text);
+  if (++errors_ >= limits().errors) {
+    log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "limits.errors is reached"}});
+    say_goodbye(421, fmt::format("4.7.0 {} Error: too many errors", hostname()));
+  }
+}
+
+/// Refuses what could mean one thing here and another at the primary.
+bool Session::is_well_formed(const Command& command, std::string_view line) {
+  bool has_control = std::any_of(line.begin(), line.end(), [](char c) { return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 127; });
+  bool has_8_bit = std::any_of(line.begin(), line.end(), [](char c) { return static_cast<unsigned char>(c) >= 128; });
+  if (has_control) return answer_error(500, "5.5.2 Error: control character in a command"), false;
+  if (!has_8_bit) return true;
+  bool is_allowed = (command.verb == Verb::mail || command.verb == Verb::rcpt || command.verb == Verb::vrfy || command.verb == Verb::expn) &&
+                    capabilities_ && capabilities_->has("SMTPUTF8");
+  if (!is_allowed) return answer_error(500, "5.5.2 Error: 8-bit character in a command"), false;
+  if (!is_utf8(line)) return answer_error(500, "5.5.2 Error: bad UTF-8 syntax"), false;
+  return true;
+}
+
+void Session::take_command(std::string_view line) {
+  if (mode_ == Mode::auth) {
+    Awaited awaited;
+    awaited.verb = Verb::auth;
+    is_synchronising_ = true;
+    return forward(std::move(awaited), line);
+  }
+  if (++commands_ > limits().commands) {
+    say_goodbye(421, fmt::format("4.7.0 {} Error: too many commands", hostname()));
+    return;
+  }
+  Command command = parse_command(line);
+  if (!is_well_formed(command, line)) return;
+  Awaited awaited;
+  awaited.verb = command.verb;
+  bool has_tls = client_.is_tls();
+  switch (command.verb) {
+    case Verb::mail:
+    case Verb::rcpt:
+      return take_envelope(command, line);
+    case Verb::ehlo:
+    case Verb::helo:
+      awaited.address = std::string(command.argument);
+      is_synchronising_ = true;
+      return forward(std::move(awaited), line);
+    case Verb::data:
+      if (!command.argument.empty()) return answer_error(501, "5.5.4 Syntax: DATA");
+      is_synchronising_ = true;
+      return forward(std::move(awaited), line);
+    case Verb::bdat:
+      bdat_ = parse_bdat(command.argument);
+      // Where the next command begins depends on this number: when it is bad, there is no safe way on.
+      if (!bdat_) return say_goodbye(501, "5.5.4 Syntax: BDAT count [LAST]");
+      if (capabilities_ && !capabilities_->has("CHUNKING")) return say_goodbye(502, "5.5.1 Error: command not implemented");
+      if (bdat_->size > limits().message_size) return say_goodbye(552, "5.3.4 Error: chunk exceeds the message size limit");
+      line_ = std::string(line) + "\r\n";
+      mode_ = Mode::bdat;
+      is_synchronising_ = true;
+      return;
+    case Verb::quit:
+      mode_ = Mode::quitting;
+      line_ = std::string(line) + "\r\n";
+      is_synchronising_ = true;
+      return;
+    case Verb::starttls:
+      if (listener_.tls != ListenerTls::starttls && !has_tls) return answer_error(502, "5.5.1 Error: command not implemented");
+      if (has_tls) return answer_error(554, "5.5.1 Error: TLS already active");
+      if (!command.argument.empty()) return answer_error(501, "5.5.4 Syntax: STARTTLS");
+      mode_ = Mode::starttls;
+      is_synchronising_ = true;
+      return;
+    case Verb::auth:
+      if (listener_.role != Role::submission) return answer_error(503, "5.5.1 Error: authentication not enabled");
+      pending_auth_ = upper(command.argument.substr(0, command.argument.find(' ')));
+      is_synchronising_ = true;
+      return forward(std::move(awaited), line);
+    case Verb::forbidden:
+      return answer_error(502, "5.5.1 Error: command not implemented");
+    case Verb::unknown:
+      is_synchronising_ = true;
+      return forward(std::move(awaited), line);
+    default:
+      return forward(std::move(awaited), line);
+  }
+}
+
+void Session::take_envelope(const Command& command, std::string_view line) {
+  bool is_mail = command.verb == Verb::mail;
+  std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, is_mail ? "FROM:" : "TO:");
+  if (!envelope)
+    return is_mail ? answer_error(501, "5.1.7 Bad sender address syntax") : answer_error(501, "5.1.3 Bad recipient address syntax");
+  if (auto unoffered = first_unoffered(*envelope, capabilities_ ? &*capabilities_ : nullptr))
+    return answer_error(555, fmt::format("5.5.4 Unsupported option: {}", *unoffered));
+  Awaited awaited;
+  awaited.verb = command.verb;
+  awaited.address = std::string(envelope->address);
+  awaited.params = std::string(envelope->params);
+  for (const Parameter& parameter : envelope->parameters) {
+    if (is_mail && parameter.key == "BODY") awaited.is_binary = upper(parameter.value) == "BINARYMIME";
+    if (!is_mail || parameter.key != "SIZE") continue;
+    std::optional<std::uint64_t> size = parse_number(parameter.value);
+    if (size && *size > limits().message_size) return answer_error(552, "5.3.4 Message size exceeds fixed limit");
+  }
+  auto awaited_recipients = static_cast<std::uint64_t>(
+      std::count_if(awaited_.begin(), awaited_.end(), [](const Awaited& one) { return one.verb == Verb::rcpt; }));
+  if (!is_mail && transaction_.recipients.size() + awaited_recipients >= limits().recipients)
+    return answer_error(452, "4.5.3 Error: too many recipients");
+  forward(std::move(awaited), line);
+}
+
+void Session::flush() {
+  if (upstream_) upstream_->stream.flush();
+  client_.flush();
+}
+
+Task<Session::Next> Session::quit() {
+  const Reply* goodbye = worker_.pool.goodbye(route().name);
+  if (goodbye && (!upstream_ || (upstream_->may_be_reused && !transaction_.is_open))) {
+    client_.write(goodbye->wire);
+    co_return Next::close;
+  }
+  if (!upstream_) {
+    client_.write(own_reply(221, fmt::format("2.0.0 {} Bye", hostname())));
+    co_return Next::close;
+  }
+  upstream_->stream.flush(line_);
+  std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(limits().timeouts.command));
+  if (reply && reply->code == 221) worker_.pool.learn_goodbye(route().name, *reply);
+  client_.write(reply ? reply->wire : own_reply(221, fmt::format("2.0.0 {} Bye", hostname())));
+  upstream_.reset();
+  co_return Next::close;
+}
+
+Task<Session::Next> Session::client_starttls() {
+  if (!client_.input().empty()) {
+    log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "plain text after STARTTLS"}});
+    say_goodbye(554, "5.5.1 Error: plain text after STARTTLS");
+    co_return Next::close;
+  }
+  client_.flush(own_reply(220, "2.0.0 Ready to start TLS"));
+  bool is_secure = co_await start_tls_with_client();
+  if (!is_secure) co_return Next::close;
+  // RFC 3207 4.2: all that was learned before is forgotten; the client's next EHLO starts the primary anew too.
+  if (transaction_.is_open) drop_upstream();
+  transaction_.reset();
+  capabilities_.reset();
+  co_return Next::go_on;
+}
+
+/// Opens a connection to the primary in the middle of a session, and greets as the client did.
+Task<bool> Session::restore_upstream() {
+  bool is_open = co_await open_upstream(true);
+  if (!is_open) co_return false;
+  if (helo_line_.empty()) co_return true;
+  upstream_->stream.flush(helo_line_);
+  std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(limits().timeouts.command));
+  if (reply && reply->is_positive()) {
+    if (capabilities_) capabilities_ = Capabilities::of(*reply);
+    co_return true;
+  }
+  lose_upstream(reply ? reply->summary() : upstream_->failure);
+  co_return false;
+}
+
+/// The primary is gone, or not to be trusted, in the middle of something.
+void Session::lose_upstream(const std::string& why) {
+  if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
+  drop_upstream();
+  awaited_.clear();
+  say_goodbye(421, fmt::format("4.4.2 {} The mail server does not answer, try again later", hostname()));
+}
+
+void Session::drop_upstream() {
+  upstream_.reset();
+  transaction_.reset();
+}
+
+void Session::say_goodbye(int code, std::string_view text) {
+  is_refused_ = true;
+  is_synchronising_ = true;
+  mode_ = Mode::commands;
+  if (!awaited_.empty()) return answer(code, text);  // after the answers that are due
+  client_.write(own_reply(code, text));
+  is_over_ = true;
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,134 @@
+// A session: one client connection, from its first byte to its last, and the primary's connection behind it.
+//
+// run() reads top to bottom: greet, then converse. Commands go to the primary in the batches in which they came, and
+// replies come back in order; Holdfast's own replies take their place in that order. Content is handed to the journal before
+// the primary gets its end (session_content.cpp).
+//
+// The session owns its streams and is one coroutine; stop() makes it end by itself.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "proxy/command.h"
+#include "proxy/content.h"
+#include "proxy/transaction.h"
+#include "proxy/worker.h"
+
+namespace holdfast::proxy {
+
+class Session {
+ public:
+  Session(Worker& worker, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
+          const SocketAddress& own);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  /// The whole session. Keeps itself alive; the object goes when the task ends.
+  static Task<void> run(std::unique_ptr<Session> session);
+
+  /// Ends the session at its next quiet moment, or at once.
+  void drain() { wakeup_.fire(); }
+  void stop();
+
+ private:
+  /// What an answer that is still to come belongs to.
+  struct Awaited {
+    Verb verb;
+    std::string own_reply;     ///< not empty: Holdfast's own answer, waiting for its turn
+    std::string address, params;  ///< of MAIL and RCPT
+    bool is_binary = false;
+    std::string line;          ///< the command as sent to the primary, with its CRLF
+  };
+  /// How a step ended.
+  enum class Next { go_on, close };
+
+  // Beginning (session.cpp).
+  Task<bool> greet();
+  Task<bool> read_proxy_header();
+  Task<bool> start_tls_with_client();
+  Task<bool> open_upstream(bool is_fresh);
+  bool enter_limits();
+
+  // Conversation (session.cpp).
+  Task<void> converse();
+  bool take_commands();
+  void take_command(std::string_view line);
+  void take_envelope(const Command& command, std::string_view line);
+  bool is_well_formed(const Command& command, std::string_view line);
+  bool take_replies();
+  void take_reply(Reply& reply);
+  void take_ehlo_reply(Reply& reply);
+  void forward(Awaited awaited, std::string_view line);
+  void answer(int code, std::string_view text);
+  void answer_error(int code, std::string_view text);
+  void flush();
+  bool has_quiet() const { return awaited_.empty() && !transaction_.is_open; }
+  Task<Next> quit();
+  Task<Next> client_starttls();
+  Task<bool> restore_upstream();
+  void lose_upstream(const std::string& why);
+  void say_goodbye(int code, std::string_view text);
+  Task<void> take_leave();
+
+  // Content (session_content.cpp).
+  struct Content;
+  Task<Next> relay_data();
+  Task<Next> relay_bdat(BdatCommand chunk, std::string line);
+  Task<Next> finish_content(Content& content);
+  Task<Next> finish_chunk(const std::string& held);
+  Task<std::optional<Reply>> final_reply(std::string& failure);
+  Task<bool> wait_for_content(Deadline& due, std::uint64_t& size_then);
+  void begin_content();
+  void take_content(std::string_view piece);
+  void forward_content(std::string_view piece);
+  void send_end(Content& content);
+  void watch_upstream();
+  void refuse_bare_newline();
+  Next abandon_content();
+  Reply own_verdict() const;
+  journal::MessageRecord make_record() const;
+  void record_outcome(journal::RecordId entry, const Reply& reply);
+  void log_message(journal::RecordId entry, std::uint64_t size, const Reply& reply);
+  void end_transaction();
+  void drop_upstream();
+
+  const LimitsConfig& limits() const { return settings_->config.limits; }
+  const RouteConfig& route() const { return settings_->config.routes[route_]; }
+  const std::string& hostname() const { return settings_->config.hostname; }
+  Deadline after(Duration duration) const { return worker_.loop.now() + duration; }
+
+  Worker& worker_;
+  std::shared_ptr<const Settings> settings_;
+  const ListenerConfig listener_;
+  const std::string id_;
+  Wakeup wakeup_;
+  Stream client_;
+  std::unique_ptr<Upstream> upstream_;
+  std::size_t route_ = 0;
+  ClientFacts facts_;
+  bool is_counted_ = false;
+
+  std::string helo_line_;  ///< the client's last EHLO or HELO, for a new connection to the primary
+  std::string helo_;       ///< the name in it
+  std::optional<Capabilities> capabilities_;  ///< what the primary offered in answer to EHLO
+  std::string auth_;       ///< the mechanism with which the client logged in at the primary
+  std::string pending_auth_;
+
+  std::deque<Awaited> awaited_;
+  bool is_synchronising_ = false;  ///< a command is out after which the client must wait
+  enum class Mode { commands, data, bdat, auth, starttls, quitting } mode_ = Mode::commands;
+  std::optional<BdatCommand> bdat_;
+  std::string line_;  ///< BDAT's or QUIT's, as it came
+  Transaction transaction_;
+  std::unique_ptr<Content> content_;
+  std::uint64_t commands_ = 0, errors_ = 0;
+  bool is_over_ = false;    ///< nothing more is to be read from the client
+  bool is_refused_ = false; ///< Holdfast ends the session; it is over when what is due has been answered
+  bool is_stopped_ = false; ///< end at once
+};
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,31 @@
+// The content of one message on its way through a session.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "journal/draft.h"
+#include "proxy/content.h"
+#include "proxy/session.h"
+
+namespace holdfast::proxy {
+
+struct Session::Content {
+  Content(Worker& worker, Wakeup& wakeup)
+      : ticket(std::make_shared<LoopTicket>(worker.loop, wakeup)), draft(worker.shared.journal.writer(), ticket) {}
+  ~Content() { ticket->forget(); }
+
+  std::shared_ptr<LoopTicket> ticket;
+  journal::Draft draft;
+  ContentDecoder decoder;    ///< DATA
+  ContentEncoder encoder;    ///< DATA
+  NewlineCheck newlines;     ///< BDAT
+  bool is_bdat = false;
+  bool is_streaming = false; ///< the primary has begun to get it; else all of it is in the draft
+  bool is_too_large = false;
+  std::string held_back;     ///< BDAT: the last chunk's command and bytes that the primary must not get before the commit
+  std::optional<Reply> early_reply;  ///< the primary's word, given before it was asked
+};
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,212 @@
+#include "proxy/upstream.h"
+
+#include <fmt/format.h>
+
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+
+Task<std::optional<Reply>> Upstream::read_reply(Wakeup& wakeup, Deadline deadline) {
+  for (;;) {
+    Reply reply;
+    std::size_t consumed = 0;
+    ReplyParser::State state = ReplyParser().parse(stream.input(), reply, consumed);
+    if (state == ReplyParser::State::complete) {
+      stream.consume(consumed);
+      co_return reply;
+    }
+    if (state == ReplyParser::State::malformed) {
+      failure = "it answered with something that is no SMTP reply";
+      co_return std::nullopt;
+    }
+    if (!stream.is_alive()) {
+      failure = "it closed the connection";
+      co_return std::nullopt;
+    }
+    bool in_time = co_await wakeup.wait(deadline);
+    if (!in_time) {
+      failure = "it did not answer in time";
+      co_return std::nullopt;
+    }
+  }
+}
+
+failover::UpstreamOrder& UpstreamPool::order(const RouteConfig& route) {
+  auto [found, is_new] = orders_.try_emplace(route.name, route.upstreams.size());
+  if (!is_new && found->second.states().size() != route.upstreams.size())
+    found->second = failover::UpstreamOrder(route.upstreams.size());
+  return found->second;
+}
+
+const failover::UpstreamOrder* UpstreamPool::order_of(const std::string& route) const {
+  auto found = orders_.find(route);
+  return found == orders_.end() ? nullptr : &found->second;
+}
+
+void UpstreamPool::failed(const Settings& settings, std::size_t route, std::size_t address, const std::string& why) {
+  const RouteConfig& config = settings.config.routes[route];
+  log(LogLevel::warning, "upstream", {{"route", config.name}, {"address", to_string(config.upstreams[address])}, {"problem", why}});
+  order(config).failed(address, loop_.now(), why);
+}
+
+const Reply* UpstreamPool::goodbye(const std::string& route) const {
+  auto found = goodbyes_.find(route);
+  return found == goodbyes_.end() ? nullptr : &found->second;
+}
+
+Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Settings& settings, std::size_t route, const ClientFacts& client,
+                                                    Wakeup& wakeup) {
+  const RouteConfig& config = settings.config.routes[route];
+  std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
+  while (!idle.empty()) {
+    std::unique_ptr<Idle> candidate = std::move(idle.back());
+    idle.pop_back();
+    if (!candidate->is_usable()) continue;
+    std::unique_ptr<Upstream> upstream = std::move(candidate->upstream);
+    upstream->stream.give_to(wakeup);
+    upstream->was_reused = true;
+    if (config.identity != Identity::xclient) co_return upstream;
+    Capabilities capabilities;
+    std::string failure = co_await greet_as_self(*upstream, settings, capabilities, wakeup);
+    if (failure.empty()) failure = co_await send_xclient(*upstream, settings, capabilities, client, wakeup);
+    if (failure.empty()) co_return upstream;
+  }
+  co_return nullptr;
+}
+
+Task<UpstreamPool::Opened> UpstreamPool::open(std::shared_ptr<const Settings> settings, std::size_t route, ClientFacts client,
+                                              Wakeup& wakeup, bool is_fresh) {
+  const RouteConfig& config = settings->config.routes[route];
+  Opened opened;
+  if (!is_fresh) {
+    opened.upstream = co_await reuse(*settings, route, client, wakeup);
+    if (opened.upstream) co_return opened;
+  }
+  opened.failure = "no address of the primary answers";
+  for (std::size_t index : order(config).order(loop_.now())) {
+    const HostPort& host = config.upstreams[index];
+    std::vector<SocketAddress> addresses = resolver_.addresses(host);
+    std::string failure = "its name has no address in DNS";
+    for (const SocketAddress& address : addresses) {
+      FileDescriptor socket = start_connect(address);
+      failure = "cannot connect";
+      if (!socket) continue;
+      auto upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
+      failure = co_await prepare(*upstream, *settings, route, client, wakeup);
+      if (!failure.empty()) continue;
+      if (!upstream->greeting.is_positive()) {
+        // It is there and says no: its word, unless another address says yes.
+        failure = "it refuses: " + upstream->greeting.summary();
+        opened.refusal = upstream->greeting;
+        continue;
+      }
+      order(config).succeeded(index);
+      opened.upstream = std::move(upstream);
+      co_return opened;
+    }
+    failed(*settings, route, index, failure);
+    opened.failure = fmt::format("{}: {}", to_string(host), failure);
+  }
+  co_return opened;
+}
+
+Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Settings& settings, std::size_t route, const ClientFacts& client,
+                                        Wakeup& wakeup) {
+  const RouteConfig& config = settings.config.routes[route];
+  const TimeoutsConfig& timeouts = settings.config.limits.timeouts;
+  Deadline connect_by = loop_.now() + timeouts.connect;
+  while (upstream.stream.is_connecting()) {
+    bool in_time = co_await wakeup.wait(connect_by);
+    if (!in_time) co_return "it does not answer to connecting";
+  }
+  if (!upstream.stream.is_alive()) co_return "it refuses the connection";
+  if (config.identity == Identity::proxy_v2) upstream.stream.flush(make_proxy_header(client.client, client.server));
+  std::optional<Reply> greeting = co_await upstream.read_reply(wakeup, loop_.now() + timeouts.greeting);
+  if (!greeting) co_return upstream.failure;
+  upstream.greeting = std::move(*greeting);
+  bool is_plain = config.tls == UpstreamTls::off && config.identity != Identity::xclient;
+  if (is_plain || !upstream.greeting.is_positive()) co_return "";
+  Capabilities capabilities;
+  std::string failure = co_await greet_as_self(upstream, settings, capabilities, wakeup);
+  if (failure.empty() && config.tls != UpstreamTls::off)
+    failure = co_await start_tls(upstream, settings, config, capabilities, wakeup);
+  if (failure.empty() && config.identity == Identity::xclient)
+    failure = co_await send_xclient(upstream, settings, capabilities, client, wakeup);
+  co_return failure;
+}
+
+Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Settings& settings, Capabilities& capabilities, Wakeup& wakeup) {
+  upstream.stream.flush(fmt::format("EHLO {}\r\n", settings.config.hostname));
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, loop_.now() + settings.config.limits.timeouts.command);
+  if (!reply) co_return upstream.failure;
+  if (!reply->is_positive()) co_return "it refuses EHLO: " + reply->summary();
+  capabilities = Capabilities::of(*reply);
+  co_return "";
+}
+
+Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Settings& settings, const RouteConfig& route,
+                                          Capabilities& capabilities, Wakeup& wakeup) {
+  bool is_optional = route.tls == UpstreamTls::opportunistic;
+  if (!capabilities.has("STARTTLS")) co_return is_optional ? "" : "it does not offer STARTTLS, which the route requires";
+  Deadline deadline = loop_.now() + settings.config.limits.timeouts.command;
+  upstream.stream.flush("STARTTLS\r\n");
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, deadline);
+  if (!reply) co_return upstream.failure;
+  if (!reply->is_positive()) co_return is_optional ? "" : "it refuses STARTTLS: " + reply->summary();
+  // Plain text behind the go-ahead was put there by someone in between (CVE-2011-0411).
+  if (!upstream.stream.input().empty()) co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
+  std::string name = route.tls_name.empty() ? route.upstreams[upstream.address].host : route.tls_name;
+  std::string failure = co_await upstream.stream.handshake(settings.tls->new_client(route.tls, name), false, deadline);
+  if (!failure.empty()) co_return "TLS failed: " + failure;
+  failure = co_await greet_as_self(upstream, settings, capabilities, wakeup);
+  co_return failure;
+}
+
+Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Settings& settings, const Capabilities& capabilities,
+                                             const ClientFacts& client, Wakeup& wakeup) {
+  std::optional<std::string> offered = capabilities.words_of("XCLIENT");
+  if (!offered) co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
+  auto is_offered = [&](const std::string& attribute) { return (" " + upper(*offered) + " ").find(" " + attribute + " ") != std::string::npos; };
+  auto address = [](const std::string& text) { return text.find(':') == std::string::npos ? text : "IPV6:" + text; };
+  std::string command = "XCLIENT";
+  auto add = [&](const std::string& attribute, const std::string& value) {
+    if (is_offered(attribute)) command += " " + attribute + "=" + value;
+  };
+  add("NAME", "[UNAVAILABLE]");
+  add("ADDR", address(client.client.address));
+  add("PORT", fmt::format("{}", client.client.port));
+  add("DESTADDR", address(client.server.address));
+  add("DESTPORT", fmt::format("{}", client.server.port));
+  if (command == "XCLIENT") co_return "it offers XCLIENT without any attribute that could be sent";
+  upstream.stream.flush(command + "\r\n");
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, loop_.now() + settings.config.limits.timeouts.command);
+  if (!reply) co_return upstream.failure;
+  // The answer is a new greeting, for this client. A refusal is the primary's word about this client, not a failure.
+  upstream.greeting = std::move(*reply);
+  co_return "";
+}
+
+void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size_t route, std::unique_ptr<Upstream> upstream) {
+  const RouteConfig& config = settings->config.routes[route];
+  const ReuseConfig& reuse = settings->config.reuse;
+  std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
+  bool is_kept = upstream->may_be_reused && config.identity != Identity::proxy_v2 && upstream->stream.is_alive() &&
+                 upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
+                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections;
+  if (!is_kept) {
+    if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
+    return;
+  }
+  idle.push_back(std::make_unique<Idle>(loop_, std::move(upstream), loop_.now() + reuse.idle));
+}
+
+void UpstreamPool::sweep(bool all) {
+  for (auto& [route, idle] : idle_)
+    idle.remove_if([&](const std::unique_ptr<Idle>& one) {
+      bool is_over = all || !one->is_usable() || one->expires <= loop_.now();
+      if (is_over && one->is_usable()) one->upstream->stream.flush("QUIT\r\n");
+      return is_over;
+    });
+}
+
+}  // namespace holdfast::proxy

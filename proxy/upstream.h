@@ -1,0 +1,98 @@
+// Upstream: one connection to a primary, from connect to the point where a client's own EHLO can follow.
+//
+// UpstreamPool opens them, trying a route's addresses in order, and keeps idle ones for reuse. One pool a loop.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "failover/upstream_order.h"
+#include "proxy/ehlo.h"
+#include "proxy/reply.h"
+#include "proxy/resolver.h"
+#include "proxy/settings.h"
+#include "proxy/stream.h"
+
+namespace holdfast::proxy {
+
+/// Who the client is, for telling the primary.
+struct ClientFacts {
+  Endpoint client, server;  ///< its address and ours, as the network or the balancer says
+};
+
+class Upstream {
+ public:
+  Upstream(FileDescriptor socket, Wakeup& owner, std::size_t address_index)
+      : stream(std::move(socket), owner, true), address(address_index) {}
+
+  Stream stream;
+  std::size_t address;        ///< index of the route's upstream
+  Reply greeting;             ///< what the client is to see first
+  std::uint64_t transactions = 0;
+  bool was_reused = false;
+  bool may_be_reused = true;  ///< false once something happened that the next client must not inherit
+
+  /// Waits for one reply. Empty when the deadline passed or the connection ended; failure then says which.
+  Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
+  std::string failure;
+};
+
+class UpstreamPool {
+ public:
+  UpstreamPool(Loop& loop, Resolver& resolver) : loop_(loop), resolver_(resolver) {}
+
+  struct Opened {
+    std::unique_ptr<Upstream> upstream;  ///< null when no address of the route answers
+    std::string failure;
+    std::optional<Reply> refusal;        ///< the primary's own 4xx or 5xx greeting, when it gave one
+  };
+  /// Takes an idle connection or opens a new one, and brings it to its greeting: PROXY header, TLS and XCLIENT as the route
+  /// says. is_fresh asks for a new one.
+  Task<Opened> open(std::shared_ptr<const Settings> settings, std::size_t route, ClientFacts client, Wakeup& wakeup, bool is_fresh);
+
+  /// Takes back a connection that has no transaction open. Keeps it if it may be reused.
+  void give_back(std::shared_ptr<const Settings> settings, std::size_t route, std::unique_ptr<Upstream> upstream);
+
+  /// The primary's reply to QUIT, once one was seen.
+  const Reply* goodbye(const std::string& route) const;
+  void learn_goodbye(const std::string& route, const Reply& reply) { goodbyes_[route] = reply; }
+
+  /// Closes connections that have been idle for too long, or all.
+  void sweep(bool all);
+
+  /// Per upstream of a route: what happened lately.
+  const failover::UpstreamOrder* order_of(const std::string& route) const;
+  void failed(const Settings& settings, std::size_t route, std::size_t address, const std::string& why);
+
+ private:
+  /// A connection that waits for its next client. Whatever arrives on it meanwhile ends it: a primary has nothing to say then.
+  struct Idle {
+    Idle(Loop& loop, std::unique_ptr<Upstream> taken, Deadline until)
+        : wakeup(loop), upstream(std::move(taken)), expires(until) {
+      upstream->stream.give_to(wakeup);
+    }
+    bool is_usable() const { return upstream->stream.is_alive() && upstream->stream.input().empty(); }
+
+    Wakeup wakeup;
+    std::unique_ptr<Upstream> upstream;
+    Deadline expires;
+  };
+  failover::UpstreamOrder& order(const RouteConfig& route);
+  Task<std::unique_ptr<Upstream>> reuse(const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup);
+  /// Returns an empty text, or why it failed.
+  Task<std::string> prepare(Upstream& upstream, const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup);
+  Task<std::string> start_tls(Upstream& upstream, const Settings& settings, const RouteConfig& route, Capabilities& capabilities, Wakeup& wakeup);
+  Task<std::string> send_xclient(Upstream& upstream, const Settings& settings, const Capabilities& capabilities, const ClientFacts& client, Wakeup& wakeup);
+  Task<std::string> greet_as_self(Upstream& upstream, const Settings& settings, Capabilities& capabilities, Wakeup& wakeup);
+
+  Loop& loop_;
+  Resolver& resolver_;
+  std::map<std::string, std::list<std::unique_ptr<Idle>>> idle_;
+  std::map<std::string, failover::UpstreamOrder> orders_;
+  std::map<std::string, Reply> goodbyes_;
+};
+
+}  // namespace holdfast::proxy

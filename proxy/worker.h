@@ -1,0 +1,56 @@
+// A worker: one loop with all that its sessions share, and the counts that all workers share.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "journal/journal.h"
+#include "proxy/loop.h"
+#include "proxy/settings.h"
+#include "proxy/upstream.h"
+
+namespace holdfast::proxy {
+
+class Session;
+
+/// Connections now, in all and by client address. Thread-safe.
+class ConnectionCounts {
+ public:
+  bool enter(std::uint64_t limit);
+  void leave() { all_.fetch_sub(1, std::memory_order_relaxed); }
+  std::uint64_t all() const { return all_.load(std::memory_order_relaxed); }
+
+  bool enter_client(const std::string& address, std::uint64_t limit);
+  void leave_client(const std::string& address);
+
+ private:
+  std::atomic<std::uint64_t> all_{0};
+  std::mutex mutex_;
+  std::map<std::string, std::uint64_t> by_client_;
+};
+
+/// What all workers share.
+struct Shared {
+  journal::Journal& journal;
+  Resolver& resolver;
+  ConnectionCounts connections;
+  std::atomic<std::uint64_t> next_session{1};
+  std::atomic<std::uint64_t> accepted{0}, bypassed{0};
+};
+
+/// Lives on its loop's thread, but for the constructor.
+struct Worker {
+  Worker(Shared& all, std::shared_ptr<const Settings> first) : shared(all), settings(std::move(first)), pool(loop, all.resolver) {}
+
+  Shared& shared;
+  Loop loop;
+  std::shared_ptr<const Settings> settings;  ///< for new sessions
+  UpstreamPool pool;
+  std::map<Session*, int> sessions;
+  bool is_draining = false;  ///< sessions end at their next quiet moment
+};
+
+}  // namespace holdfast::proxy
