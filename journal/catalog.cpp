@@ -1,5 +1,7 @@
 #include "journal/catalog.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -192,6 +194,7 @@ void Cataloger::add(std::vector<Committed>& records) {
 }
 
 void Cataloger::run() {
+  pthread_setname_np(pthread_self(), "cataloger");
   std::vector<Committed> batch;
   bool has_gap = false;
   for (bool is_stopping = false; !is_stopping;) {

@@ -85,7 +85,23 @@ Hash sha256(std::string_view a, std::string_view b) {
 }
 
 void random_bytes(void* out, std::size_t size) {
-  require(RAND_bytes(static_cast<unsigned char*>(out), static_cast<int>(size)) == 1, "make random bytes");
+  // OpenSSL's generator makes system calls each time; asked for many bytes at once it costs a message next to nothing.
+  struct Pool {
+    unsigned char bytes[4096];
+    std::size_t used = sizeof bytes;
+  };
+  thread_local Pool pool;
+  if (size > sizeof pool.bytes / 4) {
+    require(RAND_bytes(static_cast<unsigned char*>(out), static_cast<int>(size)) == 1, "make random bytes");
+    return;
+  }
+  if (sizeof pool.bytes - pool.used < size) {
+    require(RAND_bytes(pool.bytes, sizeof pool.bytes) == 1, "make random bytes");
+    pool.used = 0;
+  }
+  std::memcpy(out, pool.bytes + pool.used, size);
+  OPENSSL_cleanse(pool.bytes + pool.used, size);
+  pool.used += size;
 }
 
 Key random_key() {

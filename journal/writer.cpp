@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -82,6 +84,7 @@ WriterState Writer::state() const {
 }
 
 void Writer::run() {
+  pthread_setname_np(pthread_self(), "journal writer");
   for (;;) {
     std::vector<Job> jobs = gather();
     bool is_done = jobs.empty() && is_stopping_;

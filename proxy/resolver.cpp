@@ -63,6 +63,7 @@ std::vector<SocketAddress> Resolver::addresses(const HostPort& host) const {
 }
 
 void Resolver::run() {
+  pthread_setname_np(pthread_self(), "resolver");
   std::unique_lock lock(mutex_);
   for (;;) {
     if (wake_.wait_for(lock, std::chrono::minutes(1), [this] { return is_stopping_; })) return;

@@ -1,0 +1,453 @@
+"""What the end-to-end scenarios share: a Holdfast of their own, primaries real and scripted, and a client that sends raw bytes.
+
+A scenario is a folder with a test.py that defines tests with @test("a sentence") and ends with main(). Everything runs on
+loopback, on free ports, in a temporary folder that goes at the end. There are no sleeps: wait_for() waits for a condition.
+"""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BINARY = os.environ.get("HOLDFAST", os.path.join(ROOT, "build", "release", "holdfast"))
+os.environ["PATH"] += ":/usr/sbin"
+
+_tests = []
+
+
+def test(sentence):
+    def add(function):
+        _tests.append((sentence, function))
+        return function
+    return add
+
+
+def main():
+    wanted = sys.argv[1:]
+    failures = 0
+    for sentence, function in _tests:
+        if wanted and not any(word in sentence for word in wanted):
+            continue
+        with contextlib.ExitStack() as stack:
+            folder = tempfile.mkdtemp(prefix="holdfast-e2e.")
+            os.chmod(folder, 0o755)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                function(Scene(folder, stack))
+                print(f"ok: {sentence}", flush=True)
+            except Exception:
+                failures += 1
+                traceback.print_exc(file=sys.stdout)
+                for name in sorted(os.listdir(folder)):
+                    if name.endswith(".log"):
+                        print(f"--- {name}")
+                        with open(os.path.join(folder, name), errors="replace") as log:
+                            print("".join(log.readlines()[-30:]))
+                print(f"FAILED: {sentence}", flush=True)
+    sys.exit(1 if failures else 0)
+
+
+def wait_for(condition, seconds=20, what="condition"):
+    """Waits until condition() is true and returns its value."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def equal(actual, expected, what=""):
+    if actual != expected:
+        raise AssertionError(f"{what}\n  expected: {expected!r}\n  got:      {actual!r}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Scene:
+    """One test's world; everything started in it is stopped at its end."""
+
+    def __init__(self, folder, stack):
+        self.folder, self.stack = folder, stack
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def holdfast(self, primary=None, **options):
+        daemon = Holdfast(self, primary, **options)
+        self.stack.callback(daemon.stop)
+        return daemon.start()
+
+    def postfix(self, *lines, name="postfix"):
+        server = Postfix(self, name, lines)
+        self.stack.callback(server.stop)
+        return server.start()
+
+    def primary(self, **options):
+        server = ScriptedPrimary(**options)
+        self.stack.callback(server.stop)
+        return server
+
+    def client(self, port, **options):
+        client = Client(port, **options)
+        self.stack.callback(client.close)
+        return client
+
+    def certificate(self, name, *names):
+        """A self-signed certificate; returns the paths of certificate and key."""
+        paths = self.path(f"{name}.pem"), self.path(f"{name}.key")
+        alternatives = ",".join(f"DNS:{one}" for one in names or (name,))
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                        "-subj", f"/CN={name}", "-addext", f"subjectAltName={alternatives}", "-out", paths[0], "-keyout", paths[1]],
+                       check=True, capture_output=True)
+        return paths
+
+
+class Holdfast:
+    def __init__(self, scene, primary, yaml="", listener="", route="", journal="", upstreams=None, ports=1, journal_path=None):
+        self.scene = scene
+        self.upstreams = upstreams or [f"127.0.0.1:{getattr(primary, 'port', primary)}"]
+        self.port = free_port()
+        self.yaml, self.listener, self.route, self.journal = yaml, listener, route, journal
+        self.journal_path = journal_path or scene.path("journal")
+        self.config = scene.path("holdfast.yaml")
+        self.log = scene.path("holdfast.log")
+        self.process = None
+
+    def write_config(self):
+        listed = ", ".join(f'"{one}"' for one in self.upstreams)
+        with open(self.config, "w") as file:
+            file.write(f"""hostname: holdfast.example.org
+listeners:
+  - address: 127.0.0.1:{self.port}
+{indent(self.listener, 4)}routes:
+  - name: primary
+    domains: ["*"]
+    upstreams: [{listed}]
+{indent(self.route, 4)}journal:
+  path: {self.journal_path}
+{indent(self.journal, 2)}admin:
+  socket: {self.scene.path("admin.sock")}
+{self.yaml}
+""")
+
+    def start(self, ready=True):
+        self.write_config()
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([BINARY, "-c", self.config, "serve"], stderr=log)
+        if ready:
+            wait_for(lambda: self.process.poll() is not None or self.answers(), what="Holdfast to start")
+            if self.process.poll() is not None:
+                raise AssertionError("Holdfast did not start:\n" + open(self.log).read())
+        return self
+
+    def answers(self):
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.scene.path("admin.sock")) == 0
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def run(self, *arguments, check=True, binary=False):
+        result = subprocess.run([BINARY, "-c", self.config, *arguments], capture_output=True, text=not binary)
+        if check and result.returncode != 0:
+            raise AssertionError(f"holdfast {' '.join(arguments)}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def entries(self, *filters):
+        return [json.loads(line) for line in self.run("journal", "list", "--json", *filters).stdout.splitlines()]
+
+    def content(self, entry):
+        return self.run("journal", "export", str(entry), binary=True).stdout
+
+    def status(self):
+        return json.loads(self.run("status", "--json").stdout)
+
+    def logged(self, text):
+        with open(self.log, errors="replace") as log:
+            return text in log.read()
+
+    def memory(self, key="VmRSS"):
+        """In KiB."""
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return int(next(line for line in status if line.startswith(key)).split()[1])
+
+
+def indent(text, width):
+    return "".join(" " * width + line + "\n" for line in text.splitlines())
+
+
+class Postfix:
+    """A real Postfix with a folder of its own."""
+
+    def __init__(self, scene, name, lines):
+        self.folder = scene.path(name)
+        self.port = free_port()
+        self.lines = lines
+
+    def start(self):
+        subprocess.run([os.path.join(ROOT, "deploy", "trial-primary"), "start", self.folder, str(self.port), *self.lines], check=True)
+        return self
+
+    def stop(self):
+        subprocess.run([os.path.join(ROOT, "deploy", "trial-primary"), "stop", self.folder], check=False)
+
+    def mails(self):
+        folder = os.path.join(self.folder, "mail", "all", "new")
+        if not os.path.isdir(folder):
+            return []
+        return [open(os.path.join(folder, name), "rb").read() for name in sorted(os.listdir(folder))]
+
+    def log(self):
+        with open(os.path.join(self.folder, "maillog"), errors="replace") as log:
+            return log.read()
+
+
+class ScriptedPrimary:
+    """A primary that records every byte it gets and says what it is told to.
+
+    replies maps a verb (or "greeting", "content") to the bytes of its reply, or to a function of (session, line) that returns
+    them; None closes the connection. Each finished message is in messages, each session's bytes in sessions.
+    """
+
+    EHLO = b"250-primary.example.org\r\n250-PIPELINING\r\n250-SIZE 200000000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
+
+    def __init__(self, replies=None, port=0, tls=None, on_accept=None):
+        self.replies = {"greeting": b"220 primary.example.org ESMTP\r\n", "EHLO": self.EHLO, "HELO": b"250 primary.example.org\r\n",
+                        "MAIL": b"250 2.1.0 Ok\r\n", "RCPT": b"250 2.1.5 Ok\r\n", "DATA": b"354 Go ahead\r\n", "content": b"250 2.0.0 Ok: taken\r\n",
+                        "BDAT": b"250 2.0.0 Ok\r\n", "RSET": b"250 2.0.0 Ok\r\n", "NOOP": b"250 2.0.0 Ok\r\n", "QUIT": b"221 2.0.0 Bye\r\n",
+                        "STARTTLS": b"220 2.0.0 Go ahead\r\n", "AUTH": b"235 2.7.0 Welcome\r\n"}
+        self.replies.update(replies or {})
+        self.messages, self.sessions = [], []
+        self.tls, self.on_accept = tls, on_accept
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=200)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for session in self.sessions:
+            session.close()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, peer = self.listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            session = PrimarySession(self, connection)
+            self.sessions.append(session)
+            threading.Thread(target=session.run, daemon=True).start()
+
+    def lines(self):
+        """All command lines of all sessions, in order."""
+        return [line for session in self.sessions for line in session.lines]
+
+
+class PrimarySession:
+    def __init__(self, primary, connection):
+        self.primary, self.connection = primary, connection
+        self.received, self.reads, self.lines = b"", [], []
+        self.buffer = b""
+        self.chunks, self.envelope = b"", []
+        self.is_tls = False
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+    def more(self):
+        data = self.connection.recv(65536)
+        if not data:
+            raise ConnectionError
+        self.received += data
+        self.reads.append(data)
+        self.buffer += data
+
+    def line(self):
+        while b"\r\n" not in self.buffer:
+            self.more()
+        line, self.buffer = self.buffer.split(b"\r\n", 1)
+        return line
+
+    def say(self, what, line=b""):
+        reply = self.primary.replies.get(what, b"502 5.5.2 Error: command not recognized\r\n")
+        if callable(reply):
+            reply = reply(self, line)
+        if reply is None:
+            raise ConnectionError
+        if reply:
+            self.connection.sendall(reply)
+        return reply
+
+    def run(self):
+        try:
+            if self.primary.on_accept:
+                self.primary.on_accept(self)
+            self.say("greeting")
+            while True:
+                line = self.line()
+                self.lines.append(line)
+                verb = line.split(b" ")[0].decode("latin-1").upper()
+                if verb == "BDAT":
+                    self.bdat(line)
+                    continue
+                reply = self.say(verb, line)
+                if verb in ("EHLO", "HELO", "RSET"):
+                    self.chunks, self.envelope = b"", []
+                if verb in ("MAIL", "RCPT") and reply.startswith(b"2"):
+                    self.envelope.append(line)
+                if verb == "STARTTLS" and reply.startswith(b"220"):
+                    self.connection = self.primary.tls.wrap_socket(self.connection, server_side=True)
+                    self.is_tls, self.buffer = True, b""
+                if verb == "DATA" and reply.startswith(b"354"):
+                    self.data()
+                if verb == "QUIT":
+                    raise ConnectionError
+        except (ConnectionError, OSError, ssl.SSLError, ValueError):
+            self.close()
+
+    def data(self):
+        while not (self.buffer.startswith(b".\r\n") or b"\r\n.\r\n" in self.buffer):
+            self.more()
+        if self.buffer.startswith(b".\r\n"):
+            content, self.buffer = b"", self.buffer[3:]
+        else:
+            end = self.buffer.index(b"\r\n.\r\n") + 2
+            content, self.buffer = self.buffer[:end], self.buffer[end + 3:]
+        lines = content.split(b"\r\n")
+        self.finish(b"\r\n".join(line[1:] if line.startswith(b".") else line for line in lines))
+
+    def bdat(self, line):
+        words = line.split()
+        size = int(words[1])
+        while len(self.buffer) < size:
+            self.more()
+        self.chunks += self.buffer[:size]
+        self.buffer = self.buffer[size:]
+        if len(words) > 2:
+            content, self.chunks = self.chunks, b""
+            self.finish(content, "BDAT")
+        else:
+            self.say("BDAT", line)
+
+    def finish(self, content, kind="content"):
+        self.primary.messages.append((self.envelope, content))
+        self.envelope = []
+        self.say(kind)
+
+
+class Client:
+    """Sends what it is told, byte for byte."""
+
+    def __init__(self, port, greeting=True, source=None):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=source)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+        self.greeting = self.reply() if greeting else None
+
+    def send(self, data):
+        self.socket.sendall(data if isinstance(data, bytes) else data.encode())
+
+    def line(self):
+        while b"\n" not in self.buffer:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError(f"closed after {self.buffer!r}")
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return line + b"\n"
+
+    def reply(self):
+        """One whole reply as text, line ends removed at its end only."""
+        lines = b""
+        while True:
+            line = self.line()
+            lines += line
+            if line[3:4] != b"-":
+                return lines.decode("utf-8", "surrogateescape").rstrip("\r\n")
+
+    def ask(self, command):
+        self.send(command + "\r\n" if isinstance(command, str) else command + b"\r\n")
+        return self.reply()
+
+    def rest(self):
+        """All until the server closes."""
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                data = self.socket.recv(65536)
+                if not data:
+                    break
+                self.buffer += data
+        rest, self.buffer = self.buffer, b""
+        return rest.decode("utf-8", "surrogateescape")
+
+    def start_tls(self, name=None, context=None):
+        context = context or insecure_tls()
+        self.socket = context.wrap_socket(self.socket, server_hostname=name)
+        return self
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.socket.close()
+
+    def send_mail(self, content="Subject: x\r\n\r\nhello\r\n", sender="a@example.net", recipient="b@example.org", helo="client.example.net"):
+        """A whole transaction; returns the final reply."""
+        if helo:
+            self.ask(f"EHLO {helo}")
+        for command, good in ((f"MAIL FROM:<{sender}>", "250"), (f"RCPT TO:<{recipient}>", "250"), ("DATA", "354")):
+            reply = self.ask(command)
+            if not reply.startswith(good):
+                return reply
+        self.send(content)
+        self.send(".\r\n")
+        return self.reply()
+
+
+def insecure_tls():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def server_tls(certificate, key):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def run(*command, **options):
+    return subprocess.run(command, capture_output=True, text=True, **options)

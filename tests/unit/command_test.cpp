@@ -1,0 +1,40 @@
+#include "proxy/command.h"
+
+#include <catch2/catch.hpp>
+
+using namespace holdfast::proxy;
+
+TEST_CASE("commands are known in any case, with their argument trimmed") {
+  CHECK(parse_command("mail FROM:<a@b>").verb == Verb::mail);
+  CHECK(parse_command("Ehlo  host \t").argument == "host");
+  CHECK(parse_command("QUIT").verb == Verb::quit);
+  CHECK(parse_command("DATAX").verb == Verb::unknown);
+  CHECK(parse_command("").verb == Verb::unknown);
+  CHECK(parse_command("xclient NAME=a").verb == Verb::forbidden);
+  CHECK(parse_command("XFORWARD NAME=a").verb == Verb::forbidden);
+}
+
+TEST_CASE("envelopes are read with their parameters") {
+  auto mail = parse_envelope("FROM:<a@b.c> SIZE=100 body=8BITMIME SMTPUTF8", "FROM:");
+  REQUIRE(mail);
+  CHECK(mail->address == "a@b.c");
+  CHECK(mail->params == "SIZE=100 body=8BITMIME SMTPUTF8");
+  REQUIRE(mail->parameters.size() == 3);
+  CHECK(mail->parameters[1].key == "BODY");
+  CHECK(mail->parameters[1].value == "8BITMIME");
+  CHECK(parse_envelope("from:<>", "FROM:")->address.empty());
+  CHECK(parse_envelope("TO: <a@b>", "TO:")->address == "a@b");
+  CHECK(parse_envelope("TO:a@b NOTIFY=NEVER", "TO:")->address == "a@b");
+  CHECK_FALSE(parse_envelope("TO:<a@b>", "FROM:"));
+  CHECK_FALSE(parse_envelope("TO:<a@b>x", "TO:"));
+  CHECK_FALSE(parse_envelope("TO <a@b>", "TO:"));
+  CHECK_FALSE(parse_envelope("", "TO:"));
+}
+
+TEST_CASE("BDAT takes a size and LAST, and nothing else") {
+  CHECK(parse_bdat("10")->size == 10);
+  CHECK_FALSE(parse_bdat("10")->is_last);
+  CHECK(parse_bdat("0 last")->is_last);
+  for (auto bad : {"", "-1", "+1", "0x10", "10 LASTX", "10 LAST LAST", "99999999999999999999", "1 0", "ten", "1,0"})
+    CHECK_FALSE(parse_bdat(bad));
+}

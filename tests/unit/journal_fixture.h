@@ -1,0 +1,125 @@
+// A journal in a folder of its own, and what tests do with it.
+#pragma once
+
+#include <catch2/catch.hpp>
+#include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+
+#include "journal/journal.h"
+#include "journal/reader.h"
+#include "journal/verify.h"
+
+namespace holdfast::journal {
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    char name[] = "/tmp/holdfast-unit.XXXXXX";
+    path = ::mkdtemp(name);
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+  std::string path;
+};
+
+/// Lets a test wait for a ticket.
+class WaitingQueue : public CompletionQueue {
+ public:
+  void complete(std::vector<std::shared_ptr<Ticket>>&) override {
+    std::lock_guard lock(mutex_);
+    wake_.notify_all();
+  }
+  void wait_for(const Ticket& ticket) {
+    std::unique_lock lock(mutex_);
+    while (!ticket.is_settled()) wake_.wait_for(lock, std::chrono::milliseconds(10));
+  }
+  void wait_while_flooded(const Draft& draft) {
+    std::unique_lock lock(mutex_);
+    while (draft.is_flooded()) wake_.wait_for(lock, std::chrono::milliseconds(10));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+struct JournalFixture {
+  TemporaryFolder folder;
+  JournalOptions options;
+  WaitingQueue queue;
+  std::vector<std::string> problems;
+
+  JournalFixture() {
+    options.path = folder.path + "/journal";
+    options.key_path = options.path + "/master.key";
+  }
+
+  Result<std::unique_ptr<Journal>> open() {
+    return Journal::open(options, [this](bool is_error, const std::string& what) {
+      if (is_error) problems.push_back(what);
+    });
+  }
+
+  /// Feeds content in pieces and waits for the commit. Returns the entry's id, or 0.
+  RecordId add(Journal& journal, std::string_view content, std::size_t piece = 60000) {
+    auto ticket = std::make_shared<Ticket>(queue);
+    Draft draft(journal.writer(), ticket);
+    for (; !content.empty(); content.remove_prefix(std::min(piece, content.size()))) {
+      draft.append(content.substr(0, piece));
+      queue.wait_while_flooded(draft);
+    }
+    MessageRecord record;
+    record.time_us = now_us();
+    record.route = "primary";
+    record.mail_from = "sender@example.net";
+    record.message_id = "id-" + std::to_string(draft.size()) + "@x";
+    record.recipients = {{"Someone@Example.org", "", "250 ok", Outcome::pending}};
+    draft.finish(record);
+    queue.wait_for(*ticket);
+    return ticket->id();
+  }
+
+  std::string content_of(Reader& reader, RecordId id) {
+    std::string content;
+    auto entry = reader.entry(id);
+    if (!entry) return "no entry: " + entry.error().message;
+    Status read = reader.content(*entry, [&](std::string_view piece) {
+      content += piece;
+      return true;
+    });
+    if (!read) return "unreadable: " + read.error().message;
+    return sha256(content) == entry->message.content_hash ? content : "wrong hash";
+  }
+
+  std::unique_ptr<Reader> reader() {
+    auto reader = Reader::open(options.path, options.key_path);
+    REQUIRE(reader);
+    return std::move(*reader);
+  }
+
+  Verification verification() {
+    auto result = verify(options.path, options.key_path, {});
+    REQUIRE(result);
+    return std::move(*result);
+  }
+
+  /// Changes one byte of a file.
+  static void flip(const std::string& path, std::uintmax_t offset) {
+    FILE* file = std::fopen(path.c_str(), "r+b");
+    std::fseek(file, static_cast<long>(offset), SEEK_SET);
+    int byte = std::fgetc(file);
+    std::fseek(file, static_cast<long>(offset), SEEK_SET);
+    std::fputc(byte ^ 0x10, file);
+    std::fclose(file);
+  }
+};
+
+inline std::string some_content(std::size_t size) {
+  std::string content;
+  for (std::size_t line = 0; content.size() < size; ++line) content += "line " + std::to_string(line) + " of the message\r\n";
+  content.resize(size);
+  return content;
+}
+
+}  // namespace holdfast::journal

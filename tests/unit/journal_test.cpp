@@ -1,0 +1,220 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <atomic>
+#include <fstream>
+#include <thread>
+
+#include "journal/key_file.h"
+#include "tests/unit/journal_fixture.h"
+
+using namespace holdfast;
+using namespace holdfast::journal;
+
+TEST_CASE_METHOD(JournalFixture, "content of every size comes back bit for bit") {
+  std::vector<std::pair<RecordId, std::string>> entries;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (std::size_t size : {std::size_t{0}, std::size_t{1}, cell_size - seal_overhead, cell_size - seal_overhead + 1, frame_plain_size - 1, frame_plain_size, frame_plain_size + 1,
+                             2 * frame_plain_size, std::size_t{3000000}}) {
+      std::string content = some_content(size);
+      entries.emplace_back(add(**journal, content), content);
+    }
+  }
+  auto reader = this->reader();
+  for (const auto& [id, content] : entries) CHECK(content_of(*reader, id) == content);
+  Verification verified = verification();
+  CHECK(verified.findings.empty());
+  CHECK(verified.entries == entries.size());
+}
+
+TEST_CASE_METHOD(JournalFixture, "entries stay across restarts, and the chain goes on") {
+  for (int round = 0; round < 3; ++round) {
+    auto journal = open();
+    REQUIRE(journal);
+    CHECK((*journal)->entries() == static_cast<std::uint64_t>(round));
+    REQUIRE(add(**journal, some_content(5000)) > 0);
+  }
+  Verification verified = verification();
+  CHECK(verified.findings.empty());
+  CHECK(verified.entries == 3);
+}
+
+TEST_CASE_METHOD(JournalFixture, "full segments are followed by new ones, and large content is whole in one") {
+  options.segment_size = 1 << 20;
+  std::vector<RecordId> ids;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    // One draft is fed slowly while others fill segments: its frames must move along.
+    auto ticket = std::make_shared<Ticket>(queue);
+    Draft slow((*journal)->writer(), ticket);
+    std::string part = some_content(200000);
+    for (int i = 0; i < 8; ++i) {
+      slow.append(part);
+      queue.wait_while_flooded(slow);
+      ids.push_back(add(**journal, some_content(400000)));
+    }
+    MessageRecord record;
+    record.recipients = {{"a@b", "", "250 ok", Outcome::pending}};
+    slow.finish(record);
+    queue.wait_for(*ticket);
+    REQUIRE(ticket->is_committed());
+    ids.push_back(ticket->id());
+  }
+  auto reader = this->reader();
+  CHECK(reader->segments().size() > 2);
+  for (RecordId id : ids) CHECK(content_of(*reader, id).size() >= 400000);
+  Verification verified = verification();
+  for (const Finding& finding : verified.findings) UNSCOPED_INFO(finding.what);
+  CHECK(verified.findings.empty());
+  CHECK(verified.entries == ids.size());
+}
+
+TEST_CASE_METHOD(JournalFixture, "a flipped bit in a segment is found, wherever it matters") {
+  RecordId id = 0;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 20; ++i) id = add(**journal, some_content(20000));
+  }
+  std::string path = segment_path(options.path, 1);
+  std::uintmax_t size = std::filesystem::file_size(path);
+  // Pages that are free hold nothing of the journal; all others must be missed.
+  int found = 0, tried = 0;
+  for (std::uintmax_t offset = 2 * 4096 + 100; offset < size; offset += 4096 * 3 + 17) {
+    flip(path, offset);
+    found += !verification().findings.empty();
+    ++tried;
+    flip(path, offset);
+  }
+  CHECK(found * 10 >= tried * 6);
+  CHECK(verification().findings.empty());
+  // In the middle of the content of an entry: it is named.
+  auto reader = this->reader();
+  auto entry = reader->entry(id);
+  REQUIRE(entry);
+}
+
+TEST_CASE_METHOD(JournalFixture, "only one daemon writes a journal") {
+  auto first = open();
+  REQUIRE(first);
+  auto second = open();
+  REQUIRE_FALSE(second);
+  CHECK(second.error().code == ErrorCode::busy);
+  CHECK(second.error().message.find("already writes this journal") != std::string::npos);
+}
+
+TEST_CASE_METHOD(JournalFixture, "the key file is private, needed, and must be the right one") {
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    REQUIRE(add(**journal, "x\r\n") > 0);
+  }
+  struct stat status;
+  REQUIRE(::stat(options.key_path.c_str(), &status) == 0);
+  CHECK((status.st_mode & 07777U) == 0600);
+  std::string saved = options.key_path + ".saved";
+  SECTION("lost") {
+    std::filesystem::rename(options.key_path, saved);
+    auto journal = open();
+    REQUIRE_FALSE(journal);
+    CHECK(journal.error().message.find("restore the key file") != std::string::npos);
+  }
+  SECTION("another's") {
+    std::filesystem::rename(options.key_path, saved);
+    REQUIRE(create_key_file(options.key_path));
+    auto journal = open();
+    REQUIRE_FALSE(journal);
+    CHECK(journal.error().code == ErrorCode::wrong_key);
+  }
+  SECTION("readable for others") {
+    ::chmod(options.key_path.c_str(), 0644);
+    auto journal = open();
+    REQUIRE_FALSE(journal);
+    CHECK(journal.error().message.find("chmod 600") != std::string::npos);
+  }
+  SECTION("no key at all") {
+    std::ofstream(options.key_path) << "not a key\n";
+    auto journal = open();
+    REQUIRE_FALSE(journal);
+    CHECK(journal.error().code == ErrorCode::corrupt);
+  }
+}
+
+TEST_CASE_METHOD(JournalFixture, "a damaged newest segment does not stop the mail, and verification names it") {
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    REQUIRE(add(**journal, some_content(50000)) > 0);
+  }
+  SECTION("cut short") { std::filesystem::resize_file(segment_path(options.path, 1), 20000); }
+  SECTION("overwritten") {
+    std::fstream file(segment_path(options.path, 1), std::ios::in | std::ios::out | std::ios::binary);
+    file << std::string(9000, 'x');
+  }
+  RecordId id = 0;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    CHECK(problems.size() >= 1);
+    id = add(**journal, "after\r\n");
+    REQUIRE(id > 0);
+  }
+  CHECK(content_of(*reader(), id) == "after\r\n");
+  CHECK_FALSE(verification().findings.empty());
+}
+
+TEST_CASE_METHOD(JournalFixture, "a segment that is missing or belongs elsewhere is found") {
+  options.segment_size = 1 << 20;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 8; ++i) REQUIRE(add(**journal, some_content(500000)) > 0);
+  }
+  CHECK(verification().findings.empty());
+  SECTION("missing") {
+    std::filesystem::remove(segment_path(options.path, 2));
+    Verification verified = verification();
+    REQUIRE_FALSE(verified.findings.empty());
+    CHECK(verified.findings[0].what == "the segment is missing");
+    CHECK(verified.findings[0].segment == 2);
+  }
+  SECTION("swapped") {
+    std::filesystem::copy_file(segment_path(options.path, 1), segment_path(options.path, 2), std::filesystem::copy_options::overwrite_existing);
+    CHECK_FALSE(verification().findings.empty());
+  }
+}
+
+TEST_CASE_METHOD(JournalFixture, "reading goes on while the writer writes") {
+  auto journal = open();
+  REQUIRE(journal);
+  RecordId id = add(**journal, "first\r\n");
+  // A reader is another process in life: LMDB wants a file opened only once in each.
+  pid_t child = ::fork();
+  if (child == 0) {
+    auto reader = Reader::open(options.path, options.key_path);
+    bool is_good = reader && content_of(**reader, id) == "first\r\n";
+    ::_exit(is_good ? 0 : 1);
+  }
+  for (int i = 0; i < 20; ++i) CHECK(add(**journal, some_content(3000)) > 0);
+  int status = 1;
+  ::waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
+
+TEST_CASE_METHOD(JournalFixture, "many threads feed the writer at once") {
+  auto journal = open();
+  REQUIRE(journal);
+  std::vector<std::thread> threads;
+  std::atomic<int> committed{0};
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 50; ++i) committed += add(**journal, some_content(static_cast<std::size_t>(100 + 7000 * (i % 20)))) > 0;
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(committed == 200);
+  CHECK((*journal)->entries() == 200);
+}

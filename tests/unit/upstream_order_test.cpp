@@ -1,0 +1,26 @@
+#include "failover/upstream_order.h"
+
+#include <catch2/catch.hpp>
+
+using namespace holdfast::failover;
+using namespace std::chrono_literals;
+
+TEST_CASE("upstreams are tried as configured, those that failed lately last") {
+  UpstreamOrder order(3);
+  UpstreamOrder::Time now{};
+  CHECK(order.order(now) == std::vector<std::size_t>{0, 1, 2});
+  order.failed(0, now, "refused");
+  CHECK(order.order(now) == std::vector<std::size_t>{1, 2, 0});
+  CHECK(order.order(now + 1s) == std::vector<std::size_t>{0, 1, 2});
+  CHECK_FALSE(order.states()[0].is_healthy);
+  order.succeeded(0);
+  CHECK(order.states()[0].is_healthy);
+}
+
+TEST_CASE("an upstream that keeps failing is avoided for longer, up to 30 seconds") {
+  UpstreamOrder order(2);
+  UpstreamOrder::Time now{};
+  for (int i = 0; i < 20; ++i) order.failed(0, now, "refused");
+  CHECK(order.order(now + 29s).front() == 1);
+  CHECK(order.order(now + 30s).front() == 0);
+}
