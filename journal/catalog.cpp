@@ -59,7 +59,7 @@ Result<RecordId> Catalog::position() const { return number(position_key); }
 Result<std::uint64_t> Catalog::entries() const { return number(entries_key); }
 
 std::string Catalog::term_prefix(std::uint32_t segment, Term term, std::string_view text) const {
-  Hash hash = keyed_hash(key_, std::string(1, static_cast<char>(term)) + normalise(text));
+  Hash hash = hash_(std::string(1, static_cast<char>(term)) + normalise(text));
   std::string prefix(1, static_cast<char>(term));
   prefix += big_endian_32(segment);
   prefix.append(view(hash).substr(0, hash_size));

@@ -24,6 +24,7 @@ enum class Term : std::uint8_t { recipient = 'r', sender = 's', message_id = 'm'
 /// The form under which an address or Message-ID is indexed: ASCII letters in lower case, no angle brackets.
 std::string normalise(std::string_view text);
 
+/// One thread at a time.
 class Catalog {
  public:
   /// master gives the key of the hashes. Mode::read needs an existing catalog.
@@ -55,7 +56,7 @@ class Catalog {
   Result<std::vector<RecordId>> unsettled() const;
 
  private:
-  Catalog(Environment environment, const Key& key) : environment_(std::move(environment)), key_(key) {}
+  Catalog(Environment environment, const Key& key) : environment_(std::move(environment)), hash_(key) {}
   Result<std::uint64_t> number(std::string_view key) const;
   Result<std::uint64_t> number(const Transaction& transaction, std::string_view key) const;
   Status index(Transaction& transaction, const std::vector<Committed>& records) const;
@@ -65,7 +66,7 @@ class Catalog {
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
 
   Environment environment_;
-  Key key_;
+  mutable KeyedHash hash_;  ///< so one thread at a time
 };
 
 /// Keeps a catalog up to date on a thread of its own, in batches.

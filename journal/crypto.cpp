@@ -1,6 +1,5 @@
 #include "journal/crypto.h"
 
-#include <openssl/hmac.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <openssl/rand.h>
@@ -78,10 +77,14 @@ Hash Sha256::finish() {
 }
 
 Hash sha256(std::string_view a, std::string_view b) {
-  Sha256 hash;
-  hash.update(a);
-  if (!b.empty()) hash.update(b);
-  return hash.finish();
+  thread_local std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  Hash hash;
+  require(EVP_DigestInit_ex(context.get(), sha256_method(), nullptr) == 1 &&
+              EVP_DigestUpdate(context.get(), a.data(), a.size()) == 1 &&
+              EVP_DigestUpdate(context.get(), b.data(), b.size()) == 1 &&
+              EVP_DigestFinal_ex(context.get(), hash.data(), nullptr) == 1,
+          "compute SHA-256");
+  return hash;
 }
 
 void random_bytes(void* out, std::size_t size) {
@@ -127,10 +130,20 @@ Key derive_key(const Key& key, std::string_view label) {
   return derived;
 }
 
-Hash keyed_hash(const Key& key, std::string_view bytes) {
+KeyedHash::KeyedHash(const Key& key) {
+  EVP_MAC* method = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
+  context_.reset(EVP_MAC_CTX_new(method));
+  EVP_MAC_free(method);
+  char digest[] = "SHA256";
+  OSSL_PARAM parameters[] = {OSSL_PARAM_construct_utf8_string("digest", digest, 0), OSSL_PARAM_construct_end()};
+  require(context_ && EVP_MAC_init(context_.get(), key.data(), key.size(), parameters) == 1, "set up HMAC");
+}
+
+Hash KeyedHash::operator()(std::string_view bytes) {
   Hash hash;
-  unsigned size = hash.size();
-  require(HMAC(sha256_method(), key.data(), static_cast<int>(key.size()), data(bytes), bytes.size(), hash.data(), &size),
+  std::size_t size = 0;
+  require(EVP_MAC_init(context_.get(), nullptr, 0, nullptr) == 1 && EVP_MAC_update(context_.get(), data(bytes), bytes.size()) == 1 &&
+              EVP_MAC_final(context_.get(), hash.data(), &size, hash.size()) == 1,
           "compute HMAC");
   return hash;
 }

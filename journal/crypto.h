@@ -51,8 +51,18 @@ Key random_key();
 /// HKDF-SHA-256 (RFC 5869) of a key with a label; each label gives an independent key.
 Key derive_key(const Key& key, std::string_view label);
 
-/// HMAC-SHA-256.
-Hash keyed_hash(const Key& key, std::string_view bytes);
+/// HMAC-SHA-256 under one key, set up once. Not thread-safe; movable.
+class KeyedHash {
+ public:
+  explicit KeyedHash(const Key& key);
+  Hash operator()(std::string_view bytes);
+
+ private:
+  struct Free {
+    void operator()(EVP_MAC_CTX* context) const { EVP_MAC_CTX_free(context); }
+  };
+  std::unique_ptr<EVP_MAC_CTX, Free> context_;
+};
 
 /// Appends nonce, cipher text and tag of plain to out (AES-256-GCM, a fresh random nonce). Thread-safe.
 void seal(const Key& key, std::string_view plain, std::string_view associated, std::string& out);

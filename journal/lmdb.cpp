@@ -1,6 +1,11 @@
 #include "journal/lmdb.h"
 
+#include <sys/mman.h>
+
 #include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
 
 namespace holdfast::journal {
 namespace {
@@ -67,6 +72,18 @@ std::uint64_t Environment::used_bytes() const {
   mdb_env_info(env_.get(), &info);
   mdb_env_stat(env_.get(), &stat);
   return (info.me_last_pgno + 1) * stat.ms_psize;
+}
+
+void Environment::forget_pages() const {
+  // LMDB does not tell where its map is; the system does.
+  std::ifstream maps("/proc/self/maps");
+  std::string absolute = std::filesystem::absolute(path_).lexically_normal().string();
+  for (std::string line; std::getline(maps, line);) {
+    if (!line.ends_with(' ' + absolute)) continue;
+    unsigned long start = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx", &start, &end) == 2)
+      ::madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);  // NOLINT: an address is a number here
+  }
 }
 
 Result<Transaction> Transaction::begin(const Environment& env, Environment::Mode mode) {

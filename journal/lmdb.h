@@ -29,6 +29,8 @@ class Environment {
 
   MDB_env* get() const { return env_.get(); }
   const std::string& path() const { return path_; }
+  /// Lets go of the map's pages that this process has touched. They stay in the system's cache.
+  void forget_pages() const;
   /// Bytes in use, from the start of the file to the last page.
   std::uint64_t used_bytes() const;
 

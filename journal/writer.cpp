@@ -14,6 +14,8 @@ namespace {
 constexpr auto lazy_delay = std::chrono::milliseconds(10);
 /// An open group this large is committed though nobody waits.
 constexpr std::size_t group_size = 8 * 1024 * 1024;
+/// Pages of the map that were looked at stay in our memory's account until we let them go: after so many bytes written.
+constexpr std::size_t most_mapped = 16 * 1024 * 1024;
 /// Map space beyond a segment's size: for the last group, and for large content that is brought home.
 constexpr std::uint64_t map_slack = 1ULL << 30;
 
@@ -229,6 +231,11 @@ void Writer::commit() {
 
 void Writer::finish_group() {
   tail_ = group_tail_;
+  unmapped_bytes_ += group_bytes_;
+  if (unmapped_bytes_ > most_mapped) {
+    segment_->environment().forget_pages();
+    unmapped_bytes_ = 0;
+  }
   std::vector<std::shared_ptr<Ticket>> settled;
   std::vector<Committed> committed;
   std::size_t next_id = 0;

@@ -122,6 +122,7 @@ class Writer {
   std::vector<Job> group_;          ///< stored in the open transaction; kept until it is committed
   std::vector<Touched> touched_;    ///< drafts as they were before the group
   std::vector<RecordId> group_ids_; ///< of the records in the group, in the order of group_
+  std::size_t unmapped_bytes_ = 0;  ///< written since pages were last let go
   std::size_t group_bytes_ = 0;
   bool group_is_urgent_ = false;
 

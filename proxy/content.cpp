@@ -1,72 +1,62 @@
 #include "proxy/content.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace holdfast::proxy {
 
-ContentDecoder::Verdict ContentDecoder::feed(std::string_view input, std::string& content, std::size_t& consumed) {
-  const char* at = input.data();
-  const char* const end = at + input.size();
-  auto stop = [&](Verdict verdict) {
-    consumed = static_cast<std::size_t>(at - input.data());
-    return verdict;
-  };
-  while (at < end) {
-    switch (state_) {
-      case State::line_start:
-        if (*at == '.') {
-          ++at;
-          state_ = State::dot;
-          break;
-        }
-        [[fallthrough]];
-      case State::in_line: {
-        // The fast path: a whole line at a time, as long as each ends in CRLF and has no other CR.
-        state_ = State::in_line;
-        auto left = static_cast<std::size_t>(end - at);
-        const char* newline = static_cast<const char*>(std::memchr(at, '\n', left));
-        const char* limit = newline ? newline : end;
-        const char* cr = static_cast<const char*>(std::memchr(at, '\r', static_cast<std::size_t>(limit - at)));
-        if (!cr) {
-          if (newline) return stop(Verdict::bare_newline);
-          content.append(at, left);
-          at = end;
-          break;
-        }
-        if (newline && cr + 1 == newline) {
-          content.append(at, static_cast<std::size_t>(newline + 1 - at));
-          at = newline + 1;
-          state_ = State::line_start;
-          break;
-        }
-        content.append(at, static_cast<std::size_t>(cr - at));
-        at = cr + 1;
-        state_ = State::cr;
-        break;
-      }
-      case State::cr:
-        if (*at != '\n') return stop(Verdict::bare_newline);
-        content.append("\r\n");
-        ++at;
-        state_ = State::line_start;
-        break;
-      case State::dot:
-        if (*at == '\r') {
-          ++at;
-          state_ = State::dot_cr;
-          break;
-        }
-        // A stuffed dot, or a client's careless one: the first dot of a line goes, whatever follows (RFC 5321 4.5.2).
-        if (*at == '\n') return stop(Verdict::bare_newline);
-        state_ = State::in_line;
-        break;
-      case State::dot_cr:
-        if (*at != '\n') return stop(Verdict::bare_newline);
-        ++at;
-        return stop(Verdict::end);
-    }
+/// The longest run of whole lines at the start of input that stand for themselves: no leading dot, no bare CR or LF.
+/// The first line may have begun earlier.
+std::string_view ContentDecoder::whole_lines(std::string_view input) const {
+  const char* const begin = input.data();
+  const char* const end = begin + input.size();
+  const char* line = begin;
+  bool is_start = state_ == State::line_start;
+  while (line < end && !(is_start && *line == '.')) {
+    auto left = static_cast<std::size_t>(end - line);
+    const char* newline = static_cast<const char*>(std::memchr(line, '\n', left));
+    if (!newline || newline == line || newline[-1] != '\r') break;
+    if (std::memchr(line, '\r', static_cast<std::size_t>(newline - 1 - line))) break;
+    line = newline + 1;
+    is_start = true;
   }
-  return stop(Verdict::more);
+  return input.substr(0, static_cast<std::size_t>(line - begin));
+}
+
+ContentDecoder::Step ContentDecoder::next(std::string_view input) {
+  if (input.empty()) return {{}, 0, Verdict::more};
+  char first = input.front();
+  switch (state_) {
+    case State::line_start:
+    case State::in_line: {
+      if (std::string_view lines = whole_lines(input); !lines.empty()) {
+        state_ = State::line_start;
+        return {lines, lines.size(), Verdict::more};
+      }
+      if (state_ == State::line_start && first == '.') {
+        state_ = State::dot;
+        return {{}, 1, Verdict::more};
+      }
+      // The line is not whole yet, or not good.
+      std::size_t stop = std::min(input.find_first_of("\r\n"), input.size());
+      state_ = State::in_line;
+      if (stop == input.size()) return {input, stop, Verdict::more};
+      if (input[stop] == '\n') return {input.substr(0, stop), stop, Verdict::bare_newline};
+      state_ = State::cr;
+      return {input.substr(0, stop), stop + 1, Verdict::more};
+    }
+    case State::cr:
+      if (first != '\n') return {{}, 0, Verdict::bare_newline};
+      state_ = State::line_start;
+      return {"\r\n", 1, Verdict::more};
+    case State::dot:
+      // A stuffed dot, or a client's careless one: the first dot of a line goes, whatever follows (RFC 5321 4.5.2).
+      state_ = first == '\r' ? State::dot_cr : State::in_line;
+      return {{}, first == '\r' ? 1U : 0U, Verdict::more};
+    case State::dot_cr:
+      return {{}, first == '\n' ? 1U : 0U, first == '\n' ? Verdict::end : Verdict::bare_newline};
+  }
+  return {{}, 0, Verdict::bare_newline};
 }
 
 bool NewlineCheck::feed(std::string_view piece) {

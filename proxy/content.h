@@ -15,10 +15,28 @@ class ContentDecoder {
  public:
   enum class Verdict { more, end, bare_newline };
 
-  /// Appends decoded bytes to content, returns what was found, and sets consumed to the number of input bytes used.
-  Verdict feed(std::string_view input, std::string& content, std::size_t& consumed);
+  /// Hands decoded bytes to take(std::string_view), in as few pieces as the input allows and without copying them; returns
+  /// what was found, and sets consumed to the number of input bytes used.
+  template <class Take>
+  Verdict feed(std::string_view input, std::size_t& consumed, Take take) {
+    for (std::string_view left = input;;) {
+      Step step = next(left);
+      if (!step.content.empty()) take(step.content);
+      left.remove_prefix(step.consumed);
+      consumed = input.size() - left.size();
+      if (step.verdict != Verdict::more || left.empty()) return step.verdict;
+    }
+  }
 
  private:
+  struct Step {
+    std::string_view content;
+    std::size_t consumed;
+    Verdict verdict;
+  };
+  Step next(std::string_view input);
+  std::string_view whole_lines(std::string_view input) const;
+
   enum class State { line_start, dot, dot_cr, in_line, cr };
   State state_ = State::line_start;
 };

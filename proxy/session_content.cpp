@@ -91,20 +91,18 @@ Task<Session::Next> Session::relay_data() {
   Content& content = *content_;
   Deadline due = after(limits().timeouts.data_block);
   std::uint64_t size_then = 0;
-  std::string piece;
   for (;;) {
     watch_upstream();
     bool is_blocked = content.draft.is_flooded() || (upstream_ && upstream_->stream.is_flooded());
     if (!is_blocked && !client_.input().empty()) {
-      piece.clear();
       std::size_t consumed = 0;
-      ContentDecoder::Verdict verdict = content.decoder.feed(client_.input(), piece, consumed);
+      ContentDecoder::Verdict verdict =
+          content.decoder.feed(client_.input(), consumed, [this](std::string_view piece) { take_content(piece); });
       client_.consume(consumed);
       if (verdict == ContentDecoder::Verdict::bare_newline) {
         refuse_bare_newline();
         co_return Next::close;
       }
-      take_content(piece);
       if (verdict == ContentDecoder::Verdict::end) break;
       continue;
     }

@@ -13,13 +13,14 @@ void fuzz(std::string_view input) {
   ContentDecoder whole;
   std::string content;
   std::size_t used = 0;
-  ContentDecoder::Verdict verdict = whole.feed(input, content, used);
+  ContentDecoder::Verdict verdict = whole.feed(input, used, [&](std::string_view piece) { content += piece; });
 
   ContentDecoder pieces;
   std::string same;
   std::size_t first = 0, second = 0;
-  ContentDecoder::Verdict verdict_of_pieces = pieces.feed(input.substr(0, cut), same, first);
-  if (verdict_of_pieces == ContentDecoder::Verdict::more) verdict_of_pieces = pieces.feed(input.substr(cut), same, second);
+  auto add = [&](std::string_view piece) { same += piece; };
+  ContentDecoder::Verdict verdict_of_pieces = pieces.feed(input.substr(0, cut), first, add);
+  if (verdict_of_pieces == ContentDecoder::Verdict::more) verdict_of_pieces = pieces.feed(input.substr(cut), second, add);
   REQUIRE_TRUE(verdict == verdict_of_pieces);
   if (verdict == ContentDecoder::Verdict::bare_newline) return;
   REQUIRE_TRUE(content == same && used == first + second);
@@ -32,6 +33,6 @@ void fuzz(std::string_view input) {
   encoder.feed(content, wire);
   wire += encoder.end();
   std::size_t consumed = 0;
-  REQUIRE_TRUE(ContentDecoder().feed(wire, back, consumed) == ContentDecoder::Verdict::end);
+  REQUIRE_TRUE(ContentDecoder().feed(wire, consumed, [&](std::string_view piece) { back += piece; }) == ContentDecoder::Verdict::end);
   REQUIRE_TRUE(back == content && consumed == wire.size());
 }
