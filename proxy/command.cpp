@@ -71,7 +71,7 @@ std::optional<EnvelopeCommand> parse_envelope(std::string_view argument, std::st
     std::string_view token = rest.substr(0, end);
     std::size_t equal = token.find('=');
     bool has_value = equal != std::string_view::npos;
-    command.parameters.push_back({upper(token.substr(0, equal)), has_value ? token.substr(equal + 1) : std::string_view()});
+    command.parameters.push_back({upper(token.substr(0, equal)), has_value ? token.substr(equal + 1) : std::string_view(), token});
     rest = trim(rest.substr(end));
   }
   return command;

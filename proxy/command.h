@@ -27,6 +27,7 @@ Command parse_command(std::string_view line);
 struct Parameter {
   std::string key;  ///< in upper case
   std::string_view value;
+  std::string_view text;  ///< all of it, as written
 };
 
 /// A MAIL or RCPT command's argument.

@@ -79,7 +79,7 @@ std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const
     bool is_binary = parameter.key == "BODY" && upper(parameter.value) == "BINARYMIME";
     if (known == parameters.end() ||
         (capabilities && !capabilities->has(is_binary ? std::string_view("BINARYMIME") : known->keyword)))
-      return parameter.key;
+      return std::string(parameter.text);
   }
   return std::nullopt;
 }

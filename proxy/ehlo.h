@@ -39,7 +39,7 @@ struct EhloPolicy {
 /// both, and Holdfast's own STARTTLS put in. All other bytes, and the order, stay.
 std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy);
 
-/// The first parameter of MAIL or RCPT that was not offered, or nothing. Without EHLO (capabilities is null) all that
+/// The first parameter of MAIL or RCPT that was not offered, as written, or nothing. Without EHLO (capabilities is null) all that
 /// Holdfast knows may be used; the primary will say what it thinks of it.
 std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const Capabilities* capabilities);
 

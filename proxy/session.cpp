@@ -276,6 +276,7 @@ void Session::take_reply(Reply& reply) {
   awaited_.pop_front();
   bool is_intermediate = reply.code >= 300 && reply.code < 400;
   bool may_be_intermediate = awaited.verb == Verb::data || awaited.verb == Verb::auth;
+  if (awaited.must_be_refused && reply.is_positive()) return lose_upstream("it accepted a malformed command");
   if (is_intermediate && !may_be_intermediate) return lose_upstream("it sent an intermediate reply where none belongs");
   if (reply.code == 421) {
     client_.write(reply.wire);
@@ -482,13 +483,18 @@ void Session::take_command(std::string_view line) {
 
 void Session::take_envelope(const Command& command, std::string_view line) {
   bool is_mail = command.verb == Verb::mail;
-  std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, is_mail ? "FROM:" : "TO:");
+  std::string_view prefix = is_mail ? "FROM:" : "TO:";
+  Awaited awaited;
+  awaited.verb = command.verb;
+  if (!upper(command.argument).starts_with(prefix)) {
+    awaited.must_be_refused = true;
+    return forward(std::move(awaited), line);
+  }
+  std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, prefix);
   if (!envelope)
     return is_mail ? answer_error(501, "5.1.7 Bad sender address syntax") : answer_error(501, "5.1.3 Bad recipient address syntax");
   if (auto unoffered = first_unoffered(*envelope, capabilities_ ? &*capabilities_ : nullptr))
     return answer_error(555, fmt::format("5.5.4 Unsupported option: {}", *unoffered));
-  Awaited awaited;
-  awaited.verb = command.verb;
   awaited.address = std::string(envelope->address);
   awaited.params = std::string(envelope->params);
   for (const Parameter& parameter : envelope->parameters) {

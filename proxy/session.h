@@ -41,6 +41,7 @@ class Session {
     std::string own_reply;     ///< not empty: Holdfast's own answer, waiting for its turn
     std::string address, params;  ///< of MAIL and RCPT
     bool is_binary = false;
+    bool must_be_refused = false;  ///< malformed: a primary that takes it is not to be trusted
     std::string line;          ///< the command as sent to the primary, with its CRLF
   };
   /// How a step ended.

@@ -83,7 +83,7 @@ class Scene:
     """One test's world; everything started in it is stopped at its end."""
 
     def __init__(self, folder, stack):
-        self.folder, self.stack = folder, stack
+        self.folder, self.stack, self.daemons = folder, stack, 0
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -119,14 +119,17 @@ class Scene:
 
 
 class Holdfast:
-    def __init__(self, scene, primary, yaml="", listener="", route="", journal="", upstreams=None, ports=1, journal_path=None):
+    def __init__(self, scene, primary, yaml="", listener="", route="", journal="", upstreams=None, journal_path=None):
         self.scene = scene
         self.upstreams = upstreams or [f"127.0.0.1:{getattr(primary, 'port', primary)}"]
         self.port = free_port()
         self.yaml, self.listener, self.route, self.journal = yaml, listener, route, journal
-        self.journal_path = journal_path or scene.path("journal")
-        self.config = scene.path("holdfast.yaml")
-        self.log = scene.path("holdfast.log")
+        scene.daemons += 1
+        name = "holdfast" if scene.daemons == 1 else f"holdfast{scene.daemons}"
+        self.journal_path = journal_path or scene.path(f"{name}.journal")
+        self.socket = scene.path(f"{name}.sock")
+        self.config = scene.path(f"{name}.yaml")
+        self.log = scene.path(f"{name}.log")
         self.process = None
 
     def write_config(self):
@@ -142,7 +145,7 @@ listeners:
 {indent(self.route, 4)}journal:
   path: {self.journal_path}
 {indent(self.journal, 2)}admin:
-  socket: {self.scene.path("admin.sock")}
+  socket: {self.socket}
 {self.yaml}
 """)
 
@@ -158,7 +161,7 @@ listeners:
 
     def answers(self):
         with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(self.scene.path("admin.sock")) == 0
+            return probe.connect_ex(self.socket) == 0
 
     def stop(self):
         if self.process and self.process.poll() is None:

@@ -32,10 +32,10 @@ TEST_CASE("parameters that were not offered are found") {
   Capabilities offered = Capabilities::of(ehlo("250-mx\r\n250-SIZE 1\r\n250 8bitmime\r\n"));
   auto unoffered = [&](const std::string& argument) { return first_unoffered(*parse_envelope(argument, "FROM:"), &offered); };
   CHECK_FALSE(unoffered("FROM:<> SIZE=1 BODY=8BITMIME"));
-  CHECK(unoffered("FROM:<> BODY=BINARYMIME") == "BODY");
+  CHECK(unoffered("FROM:<> BODY=BINARYMIME") == "BODY=BINARYMIME");
   CHECK(unoffered("FROM:<> SMTPUTF8") == "SMTPUTF8");
-  CHECK(unoffered("FROM:<> RET=HDRS") == "RET");
-  CHECK(unoffered("FROM:<> FOO=1") == "FOO");
+  CHECK(unoffered("FROM:<> RET=HDRS") == "RET=HDRS");
+  CHECK(unoffered("FROM:<> FOO=1") == "FOO=1");
   CHECK(first_unoffered(*parse_envelope("FROM:<> FOO", "FROM:"), nullptr) == "FOO");
   CHECK_FALSE(first_unoffered(*parse_envelope("FROM:<> SMTPUTF8", "FROM:"), nullptr));
 }
