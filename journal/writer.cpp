@@ -12,8 +12,8 @@ namespace {
 
 /// How long a job for which nobody waits may stay uncommitted.
 constexpr auto lazy_delay = std::chrono::milliseconds(10);
-/// An open group this large is committed though nobody waits.
-constexpr std::size_t group_size = 8 * 1024 * 1024;
+/// An open group this large is committed though nobody waits: its pages are in memory until then.
+constexpr std::size_t group_size = 1024 * 1024;
 /// Pages of the map that were looked at stay in our memory's account until we let them go: after so many bytes written.
 constexpr std::size_t most_mapped = 16 * 1024 * 1024;
 /// Map space beyond a segment's size: for the last group, and for large content that is brought home.

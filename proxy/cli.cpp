@@ -100,6 +100,11 @@ int run_command_line(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& problem) {
+    std::vector<std::string> unknown = app.remaining(true);
+    if (unknown.empty()) return app.exit(problem), EX_USAGE;
+    fmt::print(stderr, "holdfast: there is no command \"{}\"; see holdfast --help\n", escape(unknown.front()));
+    return EX_USAGE;
   } catch (const CLI::ParseError& problem) {
     return app.exit(problem) == 0 ? EX_OK : EX_USAGE;
   }

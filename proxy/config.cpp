@@ -345,7 +345,7 @@ Result<Config> load_config(const std::string& path) {
   if (std::filesystem::is_directory(path, ignored)) return Error{ErrorCode::invalid, path + ": is a folder, not a configuration file"};
   std::ifstream file(path);
   if (!file)
-    return Error{ErrorCode::not_found, fmt::format("{}: cannot be read; name the configuration file with -c FILE", path)};
+    return Error{ErrorCode::invalid, fmt::format("{}: cannot be read; name the configuration file with -c FILE", path)};
   std::ostringstream text;
   text << file.rdbuf();
   return parse_config(text.str(), path);

@@ -88,11 +88,8 @@ Task<UpstreamPool::Opened> UpstreamPool::open(std::shared_ptr<const Settings> se
     std::vector<SocketAddress> addresses = resolver_.addresses(host);
     std::string failure = "its name has no address in DNS";
     for (const SocketAddress& address : addresses) {
-      FileDescriptor socket = start_connect(address);
-      failure = "cannot connect";
-      if (!socket) continue;
-      auto upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
-      failure = co_await prepare(*upstream, *settings, route, client, wakeup);
+      std::unique_ptr<Upstream> upstream;
+      failure = co_await connect(address, index, *settings, route, client, wakeup, upstream);
       if (!failure.empty()) continue;
       if (!upstream->greeting.is_positive()) {
         // It is there and says no: its word, unless another address says yes.
@@ -110,8 +107,25 @@ Task<UpstreamPool::Opened> UpstreamPool::open(std::shared_ptr<const Settings> se
   co_return opened;
 }
 
+/// One address. Where TLS is only an opportunity, and fails, it is tried again without.
+Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_t index, const Settings& settings, std::size_t route,
+                                        const ClientFacts& client, Wakeup& wakeup, std::unique_ptr<Upstream>& upstream) {
+  UpstreamTls mode = settings.config.routes[route].tls;
+  bool with_tls = mode != UpstreamTls::off;
+  for (;;) {
+    FileDescriptor socket = start_connect(address);
+    if (!socket) co_return "cannot connect";
+    upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
+    std::string failure = co_await prepare(*upstream, settings, route, client, wakeup, with_tls);
+    bool may_go_plain = with_tls && mode == UpstreamTls::opportunistic && upstream->has_tls_failed;
+    if (!may_go_plain) co_return failure;
+    log(LogLevel::warning, "upstream", {{"route", settings.config.routes[route].name}, {"problem", failure + "; going on in plain"}});
+    with_tls = false;
+  }
+}
+
 Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Settings& settings, std::size_t route, const ClientFacts& client,
-                                        Wakeup& wakeup) {
+                                        Wakeup& wakeup, bool with_tls) {
   const RouteConfig& config = settings.config.routes[route];
   const TimeoutsConfig& timeouts = settings.config.limits.timeouts;
   Deadline connect_by = loop_.now() + timeouts.connect;
@@ -124,11 +138,11 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Settings& sett
   std::optional<Reply> greeting = co_await upstream.read_reply(wakeup, loop_.now() + timeouts.greeting);
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
-  bool is_plain = config.tls == UpstreamTls::off && config.identity != Identity::xclient;
+  bool is_plain = !with_tls && config.identity != Identity::xclient;
   if (is_plain || !upstream.greeting.is_positive()) co_return "";
   Capabilities capabilities;
   std::string failure = co_await greet_as_self(upstream, settings, capabilities, wakeup);
-  if (failure.empty() && config.tls != UpstreamTls::off)
+  if (failure.empty() && with_tls)
     failure = co_await start_tls(upstream, settings, config, capabilities, wakeup);
   if (failure.empty() && config.identity == Identity::xclient)
     failure = co_await send_xclient(upstream, settings, capabilities, client, wakeup);
@@ -157,6 +171,7 @@ Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Settings& se
   if (!upstream.stream.input().empty()) co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
   std::string name = route.tls_name.empty() ? route.upstreams[upstream.address].host : route.tls_name;
   std::string failure = co_await upstream.stream.handshake(settings.tls->new_client(route.tls, name), false, deadline);
+  upstream.has_tls_failed = !failure.empty();
   if (!failure.empty()) co_return "TLS failed: " + failure;
   failure = co_await greet_as_self(upstream, settings, capabilities, wakeup);
   co_return failure;

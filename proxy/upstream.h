@@ -38,6 +38,7 @@ class Upstream {
   /// Waits for one reply. Empty when the deadline passed or the connection ended; failure then says which.
   Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
   std::string failure;
+  bool has_tls_failed = false;
 };
 
 class UpstreamPool {
@@ -47,6 +48,7 @@ class UpstreamPool {
   struct Opened {
     std::unique_ptr<Upstream> upstream;  ///< null when no address of the route answers
     std::string failure;
+  bool has_tls_failed = false;
     std::optional<Reply> refusal;        ///< the primary's own 4xx or 5xx greeting, when it gave one
   };
   /// Takes an idle connection or opens a new one, and brings it to its greeting: PROXY header, TLS and XCLIENT as the route
@@ -83,7 +85,8 @@ class UpstreamPool {
   failover::UpstreamOrder& order(const RouteConfig& route);
   Task<std::unique_ptr<Upstream>> reuse(const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup);
   /// Returns an empty text, or why it failed.
-  Task<std::string> prepare(Upstream& upstream, const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup);
+  Task<std::string> prepare(Upstream& upstream, const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup, bool with_tls);
+  Task<std::string> connect(const SocketAddress& address, std::size_t index, const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup, std::unique_ptr<Upstream>& upstream);
   Task<std::string> start_tls(Upstream& upstream, const Settings& settings, const RouteConfig& route, Capabilities& capabilities, Wakeup& wakeup);
   Task<std::string> send_xclient(Upstream& upstream, const Settings& settings, const Capabilities& capabilities, const ClientFacts& client, Wakeup& wakeup);
   Task<std::string> greet_as_self(Upstream& upstream, const Settings& settings, Capabilities& capabilities, Wakeup& wakeup);

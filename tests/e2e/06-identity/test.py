@@ -1,0 +1,102 @@
+"""Who the client is: PROXY headers from balancers, and XCLIENT or PROXY toward the primary."""
+import os
+import struct
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def v2(source, destination, source_port, destination_port):
+    body = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", source_port, destination_port)
+    return V2 + b"\x21\x11" + struct.pack("!H", len(body)) + body
+
+
+@test("PROXY headers of both versions from a trusted balancer name the client, however they are cut")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, listener='proxy_protocol_from: ["127.0.0.0/8"]')
+    for header, client_name in ((b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 25\r\n", "192.0.2.7:40000"), (v2("192.0.2.8", "192.0.2.1", 40001, 25), "192.0.2.8:40001"),
+                                (b"PROXY TCP6 2001:db8::7 2001:db8::1 40002 25\r\n", "[2001:db8::7]:40002")):
+        for cut in (0, 5, 14):
+            client = scene.client(holdfast.port, greeting=False)
+            client.send(header[:cut])
+            client.send(header[cut:])
+            client.reply()
+            equal(client.send_mail(), "250 2.0.0 Ok: taken")
+            equal(holdfast.entries()[-1]["client"], client_name)
+    client = scene.client(holdfast.port, greeting=False)
+    client.send(b"PROXY UNKNOWN\r\n")
+    client.reply()
+    equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    assert holdfast.entries()[-1]["client"].startswith("127.0.0.1:")
+
+
+@test("a trusted balancer that sends no header, or a bad one, is refused; bytes behind the header are early talk")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, listener='proxy_protocol_from: ["127.0.0.0/8"]')
+    for bad in (b"EHLO client.example.net\r\n", b"PROXY TCP4 192.0.2.7\r\n", b"PROXY TCP4 999.0.2.7 192.0.2.1 1 2\r\n", V2 + b"\x31\x11\0\0"):
+        client = scene.client(holdfast.port, greeting=False)
+        client.send(bad)
+        equal(client.rest(), "", bad)
+    client = scene.client(holdfast.port, greeting=False)
+    client.send(b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 25\r\nEHLO early.example.net\r\n")
+    equal(client.rest(), "554 5.5.1 Error: talked before the greeting\r\n")
+
+
+@test("a forged PROXY header from a network that is not trusted is refused and believed nowhere")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, listener='proxy_protocol_from: ["192.0.2.0/24"]')
+    client = scene.client(holdfast.port)
+    client.send(b"PROXY TCP4 198.51.100.7 192.0.2.1 40000 25\r\n")
+    equal(client.reply(), "502 5.5.2 Error: command not recognized")
+    equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    assert holdfast.entries()[-1]["client"].startswith("127.0.0.1:")
+    client = scene.client(holdfast.port)
+    client.send(v2("198.51.100.7", "192.0.2.1", 1, 2))
+    assert client.reply().startswith("5")
+
+
+@test("XCLIENT tells Postfix who the client is, on new connections and on reused ones")
+def _(scene):
+    postfix = scene.postfix("smtpd_authorized_xclient_hosts = 127.0.0.1")
+    holdfast = scene.holdfast(postfix, route="identity: xclient", listener='proxy_protocol_from: ["127.0.0.0/8"]')
+    for number in (7, 8, 9):
+        client = scene.client(holdfast.port, greeting=False)
+        client.send(f"PROXY TCP4 192.0.2.{number} 192.0.2.1 4000{number} 25\r\n")
+        equal(client.reply(), "220 trial.example.org ESMTP Postfix")
+        ehlo = client.ask("EHLO client.example.net")
+        assert "XCLIENT" not in ehlo, ehlo
+        # The trial server takes mail from its own network only, and now sees that this client is not of it.
+        equal(client.ask("MAIL FROM:<a@example.net>"), "250 2.1.0 Ok")
+        equal(client.ask("RCPT TO:<b@example.org>"), "554 5.7.1 <b@example.org>: Recipient address rejected: Access denied")
+        client.ask("QUIT")
+    log = wait_for(lambda: "192.0.2.9" in postfix.log() and postfix.log(), what="the client in Postfix's log")
+    for number in (7, 8, 9):
+        assert f"unknown[192.0.2.{number}]" in log, log
+
+
+@test("a primary that does not offer XCLIENT is not used with identity: xclient")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), route="identity: xclient")
+    equal(scene.client(holdfast.port).greeting, "421 4.3.2 holdfast.example.org The mail server is not reachable, try again later")
+    assert holdfast.logged("smtpd_authorized_xclient_hosts")
+
+
+@test("identity: proxy-v2 tells a Postfix behind haproxy's protocol who the client is")
+def _(scene):
+    postfix = scene.postfix("smtpd_upstream_proxy_protocol = haproxy")
+    holdfast = scene.holdfast(postfix, route="identity: proxy-v2", listener='proxy_protocol_from: ["127.0.0.0/8"]')
+    client = scene.client(holdfast.port, greeting=False)
+    client.send("PROXY TCP4 192.0.2.7 192.0.2.1 40000 25\r\n")
+    equal(client.reply(), "220 trial.example.org ESMTP Postfix")
+    client.ask("EHLO client.example.net")
+    client.ask("QUIT")
+    wait_for(lambda: "connect from unknown[192.0.2.7]" in postfix.log(), what="the client in Postfix's log")
+
+
+main()

@@ -1,0 +1,105 @@
+"""Several upstreams, tried in order, and connections to them that are used again."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+
+@test("upstreams are tried in order; one that comes back is used again")
+def _(scene):
+    second = scene.primary()
+    port = free_port()
+    holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{port}", f"127.0.0.1:{second.port}"], yaml="reuse:\n  connections: 0")
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
+    equal(len(second.messages), 1)
+    upstreams = holdfast.status()["routes"][0]["upstreams"]
+    equal([one["healthy"] for one in upstreams], [False, True])
+    equal(upstreams[0]["last_error"], "it refuses the connection")
+    first = scene.primary(port=port)
+
+    def first_is_used():
+        scene.client(holdfast.port).send_mail()
+        return first.messages
+    wait_for(first_is_used, what="the first upstream")
+
+
+@test("a primary that refuses with its greeting is passed by; when all do, the client gets the primary's word")
+def _(scene):
+    busy = scene.primary(replies={"greeting": b"421 4.3.2 primary.example.org too busy\r\n"})
+    good = scene.primary()
+    holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{busy.port}", f"127.0.0.1:{good.port}"])
+    equal(scene.client(holdfast.port).greeting, "220 primary.example.org ESMTP")
+    holdfast = scene.holdfast(busy)
+    client = scene.client(holdfast.port)
+    equal(client.greeting, "421 4.3.2 primary.example.org too busy")
+    equal(client.rest(), "")
+
+
+@test("a connection is used again by the next client, who greets for itself; its goodbye is the primary's")
+def _(scene):
+    primary = scene.primary(replies={"QUIT": b"221 2.0.0 farewell from the primary\r\n"})
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    for number in range(4):
+        client = scene.client(holdfast.port)
+        equal(client.greeting, "220 primary.example.org ESMTP")
+        equal(client.send_mail(helo=f"client{number}.example.net"), "250 2.0.0 Ok: taken")
+        equal(client.ask("QUIT"), "221 2.0.0 farewell from the primary")
+        equal(client.rest(), "")
+    # The first goodbye was asked of the primary; from then on it is known and the connection stays.
+    equal(len(primary.sessions), 2)
+    equal([line for line in primary.sessions[1].lines if line.startswith(b"EHLO")], [f"EHLO client{number}.example.net".encode() for number in (1, 2, 3)])
+
+
+@test("a connection on which something was refused, or a transaction is open, is not handed on")
+def _(scene):
+    primary = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 no\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"})
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    scene.client(holdfast.port).ask("QUIT")
+    client = scene.client(holdfast.port)
+    assert client.send_mail(recipient="nobody@example.org").startswith("550")
+    client.ask("QUIT")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    client.ask("MAIL FROM:<a@example.net>")
+    client.close()
+    before = len(primary.sessions)
+    wait_for(lambda: holdfast.status()["connections"] == 0, what="the end of the session")
+    scene.client(holdfast.port)
+    wait_for(lambda: len(primary.sessions) > before, what="a new connection")
+
+
+@test("an idle connection that the primary ends just as it is handed on costs the client nothing")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml="threads: 1\nreuse:\n  idle: 60s")
+    scene.client(holdfast.port).ask("QUIT")
+    client = scene.client(holdfast.port)
+    client.send_mail()
+    client.ask("QUIT")
+    old = primary.sessions[-1]
+    client = scene.client(holdfast.port)
+    equal(len(primary.sessions), 2)
+    old.close()
+    equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    equal(len(primary.sessions), 3)
+
+
+@test("idle connections end after reuse.idle, and after reuse.transactions")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml="threads: 1\nreuse:\n  idle: 300ms\n  transactions: 2")
+    scene.client(holdfast.port).ask("QUIT")
+    client = scene.client(holdfast.port)
+    client.send_mail()
+    client.ask("QUIT")
+    wait_for(lambda: primary.sessions[-1].lines[-1] == b"QUIT", what="the idle connection's end")
+    for _ in range(2):
+        client = scene.client(holdfast.port)
+        client.send_mail()
+        client.ask("QUIT")
+    wait_for(lambda: primary.sessions[-1].lines[-1] == b"QUIT", what="the used-up connection's end")
+    equal(len(primary.sessions), 3)
+
+
+main()

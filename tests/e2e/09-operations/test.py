@@ -1,0 +1,134 @@
+"""What operators do: check, reload, stop, and the limits they set."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+
+@test("the complete example is a valid configuration, and explains every key")
+def _(scene):
+    example = os.path.join(ROOT, "deploy", "holdfast.yaml")
+    text = open(example).read()
+    checked = run(BINARY, "-c", example, "check")
+    # Its certificates are not on this machine; that must be the only complaint.
+    assert checked.returncode == 0 or "cannot use it as a certificate" in checked.stderr, checked.stderr
+    for key in ("hostname", "listeners", "address", "role", "tls", "proxy_protocol_from", "route", "certificates", "minimum_version", "ca_file", "routes", "name", "domains",
+                "upstreams", "identity", "tls_name", "limits", "connections", "per_client", "message_size", "line_length", "recipients", "commands", "errors", "timeouts", "connect",
+                "greeting", "command", "mail", "rcpt", "data_start", "data_block", "data_end", "reuse", "transactions", "idle", "journal", "path", "order", "segment_size",
+                "segment_age", "key_file", "when_full", "admin", "socket", "log", "format", "level", "shutdown_grace", "threads"):
+        assert f"{key}:" in text, f"deploy/holdfast.yaml does not explain {key}"
+
+
+@test("exit codes are those of sysexits.h, and errors say what to do")
+def _(scene):
+    bad = scene.path("bad.yaml")
+    with open(bad, "w") as file:
+        file.write("listeners: []\n")
+    for arguments, code, words in ((["-c", bad, "check"], 78, "name at least one address"), (["-c", scene.path("none.yaml"), "check"], 78, "-c FILE"), (["-c", bad, "serve"], 78, "name at least"),
+                                   (["frobnicate"], 64, "frobnicate"), ([], 64, "subcommand"), (["journal"], 64, "subcommand"), (["--help"], 0, "journal"), (["journal", "list", "--help"], 0, "--since")):
+        result = run(BINARY, *arguments)
+        equal(result.returncode, code, arguments)
+        assert words in result.stdout + result.stderr, (arguments, result.stdout, result.stderr)
+    holdfast = scene.holdfast(scene.primary())
+    second = run(BINARY, "-c", holdfast.config, "serve")
+    equal(second.returncode, 75)
+    assert "already writes this journal" in second.stderr, second.stderr
+    holdfast.stop()
+    stopped = holdfast.run("status", check=False)
+    equal(stopped.returncode, 75)
+    assert "is `holdfast serve` running" in stopped.stderr
+
+
+@test("SIGTERM lets a message finish, turns idle clients away, and exits 0")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary)
+    idle = scene.client(holdfast.port)
+    idle.ask("EHLO idle.example.net")
+    busy = scene.client(holdfast.port)
+    for command in ("EHLO busy.example.net", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "DATA"):
+        busy.ask(command)
+    holdfast.signal(signal.SIGTERM)
+    equal(idle.reply(), "421 4.3.2 holdfast.example.org Service is shutting down, try again later")
+    busy.send("Subject: x\r\n\r\nlast words\r\n.\r\n")
+    equal(busy.reply(), "250 2.0.0 Ok: taken")
+    equal(busy.reply(), "421 4.3.2 holdfast.example.org Service is shutting down, try again later")
+    equal(holdfast.process.wait(20), 0)
+    wait_for(lambda: holdfast.entries()[0]["recipients"][0]["outcome"] == "forwarded", what="the outcome")
+
+
+@test("shutdown_grace bounds the wait for a client that does not finish")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), yaml="shutdown_grace: 300ms")
+    client = scene.client(holdfast.port)
+    for command in ("EHLO busy.example.net", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "DATA"):
+        client.ask(command)
+    holdfast.signal(signal.SIGTERM)
+    equal(holdfast.process.wait(20), 0)
+
+
+@test("SIGHUP says what changed, opens and closes listeners, and keeps the old configuration when the new is bad")
+def _(scene):
+    first, second = scene.primary(), scene.primary(replies={"greeting": b"220 second.example.org ESMTP\r\n"})
+    holdfast = scene.holdfast(first)
+    talking = scene.client(holdfast.port)
+    holdfast.upstreams = [f"127.0.0.1:{second.port}"]
+    old_port, holdfast.port = holdfast.port, free_port()
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: holdfast.logged("routes changed") and holdfast.logged("listeners changed"), what="the log")
+    equal(scene.client(holdfast.port).greeting, "220 second.example.org ESMTP")
+    wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", old_port)) != 0, what="the old listener's end")
+    equal(talking.send_mail(), "250 2.0.0 Ok: taken", "a session of before goes on")
+    equal(len(first.messages), 1)
+    with open(holdfast.config, "a") as file:
+        file.write("surprise: yes\n")
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: holdfast.logged("the old configuration stays") and holdfast.logged("surprise: there is no such key"), what="the complaint")
+    equal(scene.client(holdfast.port).greeting, "220 second.example.org ESMTP")
+
+
+@test("limits on connections, in all and by client, each have their reply")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), yaml="limits:\n  connections: 3\n  per_client: 2")
+    kept = [scene.client(holdfast.port) for _ in range(2)]
+    refused = scene.client(holdfast.port)
+    equal(refused.greeting, "421 4.7.0 holdfast.example.org Error: too many connections from 127.0.0.1")
+    equal(refused.rest(), "")
+    refused.close()
+    other = scene.client(holdfast.port, source=("127.0.0.2", 0))
+    equal(other.greeting, "220 primary.example.org ESMTP")
+    wait_for(lambda: holdfast.status()["connections"] == 3, what="three connections")
+    equal(scene.client(holdfast.port, source=("127.0.0.3", 0)).greeting, "421 4.3.2 holdfast.example.org Error: too many connections")
+    for client in kept:
+        client.close()
+    wait_for(lambda: holdfast.status()["connections"] == 1, what="room again")
+    equal(scene.client(holdfast.port).greeting, "220 primary.example.org ESMTP")
+
+
+@test("status answers in well under a second, for people and as JSON")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary)
+    scene.client(holdfast.port).send_mail()
+    status = holdfast.status()
+    equal(status["routes"], [{"name": "primary", "upstreams": [{"address": f"127.0.0.1:{primary.port}", "healthy": True, "last_error": ""}]}])
+    equal(status["journal"]["entries"], 1)
+    assert status["journal"]["bytes"] > 0 and status["journal"]["last_id"] > 0 and status["journal"]["writable"]
+    assert status["version"] and status["uptime_s"] >= 0
+    text = holdfast.run("status").stdout
+    assert "1 entries" in text and "healthy" in text, text
+
+
+@test("the log tells a message's story on lines that no client can forge, as text and as JSON")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), yaml="log:\n  format: json")
+    scene.client(holdfast.port).send_mail(sender='"x=1\\" event=forged"@example.net')
+    line = wait_for(lambda: next((line for line in open(holdfast.log) if '"event":"message"' in line), None), what="the line")
+    event = json.loads(line)
+    equal(event["from"], '"x=1\\" event=forged"@example.net')
+    equal((event["recipients"], event["outcome"]), (1, "forwarded"))
+
+
+main()
