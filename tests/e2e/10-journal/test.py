@@ -1,0 +1,211 @@
+"""The journal from outside: list, show, export, stats, verify and rebuild, while the daemon writes, and when things are broken."""
+import os
+import shutil
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+
+def send(scene, holdfast, count, size=3000, **options):
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for number in range(count):
+        text = f"Message-ID: <{number}.{size}@example.net>\r\nSubject: number {number}\r\n\r\n" + "x" * 70 + "\r\n"
+        text += ("y" * 70 + "\r\n") * (size // 72)
+        equal(client.send_mail(text, helo=None, **options), "250 2.0.0 Ok: taken")
+
+
+@test("list filters by sender, recipient, Message-ID, outcome, route and time; a line is a JSON object")
+def _(scene):
+    primary = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 no\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"})
+    holdfast = scene.holdfast(primary)
+    send(scene, holdfast, 3, sender="one@example.net", recipient="Alice@example.org")
+    send(scene, holdfast, 2, sender="two@example.net", recipient="bob@example.org")
+    client = scene.client(holdfast.port)
+    for command in ("EHLO client.example.net", "MAIL FROM:<three@example.net>", "RCPT TO:<nobody@example.org>", "RCPT TO:<carol@example.org>", "DATA"):
+        client.ask(command)
+    client.send("x\r\n.\r\n")
+    client.reply()
+    wait_for(lambda: all(one["recipients"][-1]["outcome"] == "forwarded" for one in holdfast.entries()), what="outcomes")
+    middle = holdfast.entries()[3]["time"]
+    for filters, count in (([], 6), (["--sender", "ONE@example.net"], 3), (["--recipient", "alice@EXAMPLE.org"], 3), (["--recipient", "carol@example.org"], 1),
+                           (["--message-id", "<1.3000@example.net>"], 2), (["--message-id", "1.3000@example.net", "--sender", "two@example.net"], 1),
+                           (["--outcome", "forwarded"], 6), (["--outcome", "rejected"], 1), (["--outcome", "held"], 0), (["--route", "primary"], 6), (["--route", "other"], 0),
+                           (["--since", middle], 3), (["--until", middle], 3), (["--since", "1h"], 6), (["--since", "2030-01-01"], 0), (["--limit", "2"], 2), (["--direction", "outbound"], 0)):
+        equal(len(holdfast.entries(*filters)), count, filters)
+    newest = holdfast.entries("--newest", "--limit", "1")[0]
+    equal([(one["address"], one["outcome"]) for one in newest["recipients"]], [("nobody@example.org", "rejected"), ("carol@example.org", "forwarded")])
+    equal(newest["recipients"][0]["reply"], "550 5.1.1 no")
+    keys = ["id", "time", "direction", "route", "client", "helo", "tls", "mail_from", "recipients", "size", "sha256", "message_id", "subject"]
+    equal(list(newest), keys)
+    equal(holdfast.run("journal", "list", "--since", "yesterday", check=False).returncode, 64)
+    shown = json.loads(holdfast.run("journal", "show", str(newest["id"]), "--json").stdout)
+    equal(shown["mail_from"], "three@example.net")
+    missing = holdfast.run("journal", "show", "999999", check=False)
+    equal(missing.returncode, 66)
+    assert "there is no entry 999999" in missing.stderr
+    stats = json.loads(holdfast.run("journal", "stats", "--json").stdout)
+    equal((stats["entries"], stats["segments"], stats["recipients"]["forwarded"]), (6, 1, 6))
+
+
+@test("what a client sends is never printed raw on a terminal")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    client = scene.client(holdfast.port)
+    equal(client.send_mail(b"Subject: \x1b[2J\x1b]0;owned\x07 \xff\r\n\r\n".decode("latin-1").encode("latin-1") + b"x\r\n"), "250 2.0.0 Ok: taken")
+    entry = str(holdfast.entries()[0]["id"])
+    for arguments in (["journal", "list"], ["journal", "show", entry], ["journal", "list", "--json"]):
+        out = holdfast.run(*arguments, binary=True).stdout
+        assert b"\x1b" not in out and b"\x07" not in out, out
+
+
+@test("all commands work while the daemon writes")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 20)
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            send(scene, holdfast, 20)
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(5):
+            assert "all is well" in holdfast.run("journal", "verify").stdout
+            entries = holdfast.entries()
+            equal(len(holdfast.content(entries[-1]["id"])), entries[-1]["size"])
+            holdfast.run("journal", "stats")
+            holdfast.run("journal", "rebuild")
+            assert len(holdfast.entries("--recipient", "b@example.org")) >= len(entries)
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+
+
+@test("no mail address and no content stands on the disk in the clear")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    client = scene.client(holdfast.port)
+    equal(client.send_mail("Message-ID: <needle-id@example.net>\r\nSubject: needle-subject\r\n\r\nneedle-body\r\n", sender="needle-sender@example.net",
+                           recipient="needle-recipient@example.org", helo="needle-helo.example.net"), "250 2.0.0 Ok: taken")
+    holdfast.stop()
+    for folder, _, names in os.walk(holdfast.journal_path):
+        for name in names:
+            data = open(os.path.join(folder, name), "rb").read()
+            assert b"needle" not in data, name
+    key = open(os.path.join(holdfast.journal_path, "master.key")).read().strip()
+    assert not holdfast.logged(key)
+
+
+@test("a flipped bit in an entry's content is found, named, and exits 65")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 10, size=60000)
+    entries = holdfast.entries()
+    holdfast.stop()
+    segment = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    size = os.path.getsize(segment)
+    named = 0
+    for offset in range(size // 3, size, size // 7):
+        with open(segment, "r+b") as file:
+            file.seek(offset)
+            byte = file.read(1)
+            file.seek(offset)
+            file.write(bytes([byte[0] ^ 4]))
+        result = holdfast.run("journal", "verify", check=False)
+        if result.returncode == 65:
+            lines = [line for line in result.stdout.splitlines() if line.startswith("DAMAGED")]
+            named += any(f"record {one['id']}:" in line for one in entries for line in lines)
+        with open(segment, "r+b") as file:
+            file.seek(offset)
+            file.write(byte)
+    assert named >= 3, named
+    equal(holdfast.run("journal", "verify").returncode, 0)
+
+
+@test("a wrong, unreadable or lost key, a missing journal and a read-only folder each get a clear error")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 1)
+    holdfast.stop()
+    key = os.path.join(holdfast.journal_path, "master.key")
+    good = open(key).read()
+
+    def refused(code, words):
+        serve = run(BINARY, "-c", holdfast.config, "serve")
+        equal(serve.returncode, code, words)
+        assert words in serve.stderr, serve.stderr
+        listed = holdfast.run("journal", "list", check=False)
+        assert listed.returncode != 0 and words in listed.stderr or words == "restore the key file", listed.stderr
+    with open(key, "w") as file:
+        file.write("0" * 64 + "\n")
+    refused(78, "does not open this segment")
+    with open(key, "w") as file:
+        file.write("short\n")
+    refused(65, "it must hold 64 hexadecimal digits")
+    with open(key, "w") as file:
+        file.write(good)
+    os.chmod(key, 0o640)
+    refused(78, "chmod 600")
+    os.chmod(key, 0o600)
+    os.rename(key, key + ".away")
+    refused(78, "the key file does not exist")
+    os.rename(key + ".away", key)
+    equal(len(holdfast.entries()), 1)
+    shutil.move(holdfast.journal_path, holdfast.journal_path + ".away")
+    missing = holdfast.run("journal", "list", check=False)
+    assert missing.returncode == 66 and "there is no journal here" in missing.stderr, missing.stderr
+
+
+@test("a read-only folder is refused with a clear error, and a read-only copy can be read")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 3)
+    holdfast.stop()
+    mounted = scene.path("readonly")
+    os.mkdir(mounted)
+    subprocess.run(["mount", "--bind", holdfast.journal_path, mounted], check=True)
+    scene.stack.callback(subprocess.run, ["umount", mounted])
+    subprocess.run(["mount", "-o", "remount,ro,bind", mounted], check=True)
+    holdfast.journal_path = mounted
+    holdfast.write_config()
+    serve = run(BINARY, "-c", holdfast.config, "serve")
+    equal(serve.returncode, 78)
+    assert "Read-only file system" in serve.stderr and "write access" in serve.stderr, serve.stderr
+    equal(len(holdfast.entries()), 3)
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+
+
+@test("a damaged newest segment does not stop the mail; verify names it")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 3)
+    holdfast.stop()
+    segment = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    with open(segment, "r+b") as file:
+        file.truncate(10000)
+    holdfast.start()
+    assert holdfast.logged("mail goes on in a new segment")
+    send(scene, holdfast, 2)
+    equal(len(holdfast.run("journal", "list", "--json", check=False).stdout.splitlines()), 2)
+    verified = holdfast.run("journal", "verify", check=False)
+    equal(verified.returncode, 65)
+    assert "DAMAGED segment 1" in verified.stdout, verified.stdout
+
+
+@test("verify shows a progress bar on a terminal only")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 30, size=50000)
+    shown = run("script", "-qec", f"{BINARY} -c {holdfast.config} journal verify", "/dev/null")
+    assert "verifying [" in shown.stdout and "all is well" in shown.stdout, shown.stdout
+    plain = holdfast.run("journal", "verify")
+    assert "verifying" not in plain.stdout + plain.stderr
+
+
+main()
