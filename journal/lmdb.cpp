@@ -1,6 +1,7 @@
 #include "journal/lmdb.h"
 
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -10,12 +11,18 @@
 namespace holdfast::journal {
 namespace {
 
+/// With less than this, a failed write failed for want of space.
+constexpr unsigned long least_free = 1024 * 1024;
+
 MDB_val value_of(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
 std::string_view view_of(const MDB_val& value) { return {static_cast<const char*>(value.mv_data), value.mv_size}; }
 
 }  // namespace
 
 Error lmdb_error(int code, const std::string& what) {
+  // LMDB reports a write that the disk took only half of as EIO.
+  struct statvfs disk;
+  if (code == EIO && ::statvfs(what.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < least_free) code = ENOSPC;
   std::string sentence = what + ": " + mdb_strerror(code);
   switch (code) {
     case MDB_MAP_FULL:

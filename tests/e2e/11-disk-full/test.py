@@ -1,0 +1,109 @@
+"""A full disk is a 452, never a crash or a loss; service resumes by itself when space returns."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+FULL = "452 4.3.1 Insufficient system storage, try again later"
+BODY = "Subject: x\r\n\r\n" + ("z" * 70 + "\r\n") * 1400  # 100 KB
+
+
+def small_disk(scene, megabytes=24):
+    mounted = scene.path("disk")
+    os.mkdir(mounted)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", mounted], check=True)
+    scene.stack.callback(subprocess.run, ["umount", "-l", mounted])
+    return mounted
+
+
+def fill(path):
+    """Takes all space that is left."""
+    with open(path, "wb") as file:
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 65536)
+                file.flush()
+
+
+@test("mail gets 452 while the disk is full, and 250 again when there is space; everything acknowledged is in the journal")
+def _(scene):
+    disk = small_disk(scene)
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, journal_path=os.path.join(disk, "journal"))
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    taken = 0
+    for _ in range(400):
+        answer = client.send_mail(BODY, helo=None)
+        if answer == FULL:
+            break
+        equal(answer, "250 2.0.0 Ok: taken")
+        taken += 1
+    else:
+        raise AssertionError("24 MB took 40 MB of mail")
+    assert taken > 50, taken
+    equal(len(primary.messages), taken, "the primary has what was acknowledged, and no more")
+    for _ in range(5):
+        equal(client.send_mail(BODY, helo=None), FULL)
+    assert holdfast.logged("no space left on the disk") and not holdfast.status()["journal"]["writable"]
+    equal(holdfast.process.poll(), None)
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    equal(client.send_mail(BODY, helo=None), "250 2.0.0 Ok: taken")
+    assert holdfast.logged("the journal can be written again") and holdfast.status()["journal"]["writable"]
+    equal(len(holdfast.entries()), taken + 1)
+    equal(len(primary.messages), taken + 1)
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+    holdfast.stop()
+    holdfast.start()
+    equal(len(holdfast.entries()), taken + 1)
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+
+
+@test("a large message that fills the disk in its middle gets 452 at its end, and the session goes on")
+def _(scene):
+    disk = small_disk(scene)
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, journal_path=os.path.join(disk, "journal"))
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    equal(client.send_mail(BODY * 400, helo=None), FULL)
+    equal(primary.messages, [])
+    for _ in range(3):
+        equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken")
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+
+
+@test("with when_full: bypass mail passes without a copy, loudly")
+def _(scene):
+    disk = small_disk(scene)
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, journal_path=os.path.join(disk, "journal"), journal="when_full: bypass")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for _ in range(300):
+        equal(client.send_mail(BODY, helo=None), "250 2.0.0 Ok: taken")
+    equal(client.send_mail(BODY * 300, helo=None), "250 2.0.0 Ok: taken", "a large one too")
+    equal(len(primary.messages), 301)
+    equal(primary.messages[-1][1], (BODY * 300).encode())
+    assert holdfast.logged("WITHOUT a journal entry")
+    bypassed = holdfast.status()["journal"]["bypassed"]
+    equal(len(holdfast.entries()) + bypassed, 301)
+    assert "WITHOUT an entry" in holdfast.run("status").stdout
+
+
+@test("a start on a full disk is refused with a clear error")
+def _(scene):
+    disk = small_disk(scene, 1)
+    fill(os.path.join(disk, "ballast"))
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary)
+    holdfast.stop()
+    holdfast.journal_path = os.path.join(disk, "journal")
+    holdfast.write_config()
+    serve = run(BINARY, "-c", holdfast.config, "serve")
+    equal(serve.returncode, 75, serve.stderr)
+    assert "pace left on" in serve.stderr, serve.stderr
+
+
+main()
