@@ -26,7 +26,7 @@ class Draft {
   void append(std::string_view content);
 
   /// True while so much waits for the disk that no more should be fed.
-  bool is_flooded() const { return ticket_->unstored_.load(std::memory_order_acquire) > flood_mark; }
+  bool is_flooded() const { return ticket_->unstored_.load(std::memory_order_acquire) > Ticket::flood_mark; }
 
   std::uint64_t size() const { return size_; }
   /// The first bytes of the content, up to a frame: for looking at the header. Valid until append() or finish().
@@ -41,7 +41,6 @@ class Draft {
   const Ticket& ticket() const { return *ticket_; }
 
  private:
-  static constexpr std::size_t flood_mark = 256 * 1024;
   Writer::Job seal_pending(bool last);
   void submit_full_frame();
 

@@ -38,6 +38,8 @@ class Ticket {
  private:
   friend class Writer;
   friend class Draft;
+  /// With more bytes than this not stored yet, the feeding thread should wait; it is told when there are fewer.
+  static constexpr std::size_t flood_mark = 256 * 1024;
   CompletionQueue& queue_;
   std::atomic<RecordId> id_{0};
   std::atomic<bool> failed_{false};

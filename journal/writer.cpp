@@ -124,8 +124,8 @@ void Writer::store_all(std::vector<Job>& jobs) {
         fail_group(stored.error());
     }
     if (ticket && frame_size > 0) {
-      ticket->unstored_.fetch_sub(frame_size, std::memory_order_acq_rel);
-      flowing.push_back(std::move(ticket));
+      std::size_t unstored_before = ticket->unstored_.fetch_sub(frame_size, std::memory_order_acq_rel);
+      if (unstored_before > Ticket::flood_mark) flowing.push_back(std::move(ticket));
     }
     if (group_bytes_ >= group_size) commit();
   }

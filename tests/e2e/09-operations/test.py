@@ -97,6 +97,7 @@ def _(scene):
     equal(refused.greeting, "421 4.7.0 holdfast.example.org Error: too many connections from 127.0.0.1")
     equal(refused.rest(), "")
     refused.close()
+    wait_for(lambda: holdfast.status()["connections"] == 2, what="the refused connection's end")
     other = scene.client(holdfast.port, source=("127.0.0.2", 0))
     equal(other.greeting, "220 primary.example.org ESMTP")
     wait_for(lambda: holdfast.status()["connections"] == 3, what="three connections")
