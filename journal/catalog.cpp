@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 
 #include "journal/bytes.h"
 
@@ -16,12 +17,46 @@ constexpr std::string_view position_key = "position";
 constexpr std::string_view entries_key = "entries";
 constexpr char outcome_letter = 'o';
 constexpr char unsettled_letter = 'u';
+constexpr char held_letter = 'h';
+constexpr char state_letter = 't';
 constexpr std::size_t hash_size = 16;
 constexpr std::uint64_t map_size = 1ULL << 40;  // sparse
 constexpr auto delay = std::chrono::seconds(1);
 constexpr std::size_t early_batch = 20000;
 
 std::string big_endian_32(std::uint32_t value) { return big_endian(value).substr(4); }
+std::uint32_t from_big_endian_32(std::string_view bytes) {
+  std::string wide = std::string(4, '\0') + std::string(bytes.substr(0, 4));
+  return static_cast<std::uint32_t>(from_big_endian(wide.data()));
+}
+
+/// Recipients of one entry, as they are stored: the route's hash, then their indices, ascending.
+struct Recipients {
+  std::uint32_t route = 0;
+  std::set<std::uint32_t> indices;
+};
+
+Recipients decode_recipients(std::string_view bytes) {
+  Recipients recipients;
+  if (bytes.size() < 4) return recipients;
+  recipients.route = from_big_endian_32(bytes);
+  for (bytes.remove_prefix(4); bytes.size() >= 4; bytes.remove_prefix(4)) recipients.indices.insert(from_big_endian_32(bytes));
+  return recipients;
+}
+
+Result<Recipients> get_recipients(const Transaction& transaction, const std::string& key) {
+  auto value = transaction.get(key);
+  if (!value) return value.error();
+  return *value ? decode_recipients(**value) : Recipients();
+}
+
+/// No key for an empty set.
+Status put_recipients(Transaction& transaction, const std::string& key, const Recipients& recipients) {
+  if (recipients.indices.empty()) return transaction.erase(key);
+  std::string value = big_endian_32(recipients.route);
+  for (std::uint32_t index : recipients.indices) value += big_endian_32(index);
+  return transaction.put(key, value);
+}
 
 }  // namespace
 
@@ -31,6 +66,12 @@ std::string normalise(std::string_view text) {
   for (char& c : normal)
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   return normal;
+}
+
+std::uint32_t route_hash(std::string_view route) {
+  std::uint32_t hash = 2166136261U;  // FNV-1a
+  for (char c : route) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+  return hash;
 }
 
 std::string Catalog::path_in(const std::string& journal) { return journal + "/catalog.lmdb"; }
@@ -93,6 +134,7 @@ Status Catalog::index(Transaction& transaction, const std::vector<Committed>& re
     *entries += record.kind == RecordKind::message;
     Status indexed = record.kind == RecordKind::message   ? index_message(transaction, record)
                      : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
+                     : record.kind == RecordKind::state   ? index_state(transaction, record)
                                                           : Status();
     if (!indexed) return indexed;
   }
@@ -112,14 +154,41 @@ Status Catalog::index_message(Transaction& transaction, const Committed& record)
   if (Status put = add(Term::sender, message->mail_from); !put) return put;
   if (!message->message_id.empty())
     if (Status put = add(Term::message_id, message->message_id); !put) return put;
-  return transaction.put(unsettled_letter + big_endian(record.id), {});
+  Recipients pending, held;
+  pending.route = held.route = route_hash(message->route);
+  for (std::uint32_t i = 0; i < message->recipients.size(); ++i) {
+    if (message->recipients[i].outcome == Outcome::pending) pending.indices.insert(i);
+    if (message->recipients[i].outcome == Outcome::held) held.indices.insert(i);
+  }
+  if (Status put = put_recipients(transaction, unsettled_letter + big_endian(record.id), pending); !put) return put;
+  return put_recipients(transaction, held_letter + big_endian(record.id), held);
 }
 
 Status Catalog::index_outcome(Transaction& transaction, const Committed& record) const {
   std::optional<OutcomeRecord> outcome = decode_outcome(record.encoded);
   if (!outcome) return Error{ErrorCode::corrupt, environment_.path() + ": an outcome record cannot be read"};
-  if (Status gone = transaction.erase(unsettled_letter + big_endian(outcome->entry)); !gone) return gone;
+  std::string pending_key = unsettled_letter + big_endian(outcome->entry), held_key = held_letter + big_endian(outcome->entry);
+  auto pending = get_recipients(transaction, pending_key), held = get_recipients(transaction, held_key);
+  if (!pending) return pending.error();
+  if (!held) return held.error();
+  if (held->route == 0) held->route = pending->route;
+  for (const OutcomeRecord::Change& change : outcome->changes) {
+    std::set<std::uint32_t> meant = change.recipient == OutcomeRecord::every_pending ? pending->indices : std::set{change.recipient};
+    for (std::uint32_t index : meant) {
+      pending->indices.erase(index);
+      held->indices.erase(index);
+      if (change.outcome == Outcome::held) held->indices.insert(index);
+    }
+  }
+  if (Status put = put_recipients(transaction, pending_key, *pending); !put) return put;
+  if (Status put = put_recipients(transaction, held_key, *held); !put) return put;
   return transaction.put(outcome_letter + big_endian(outcome->entry) + big_endian(record.id), big_endian_32(record.segment));
+}
+
+Status Catalog::index_state(Transaction& transaction, const Committed& record) const {
+  std::optional<StateRecord> state = decode_state(record.encoded);
+  if (!state) return Error{ErrorCode::corrupt, environment_.path() + ": a state record cannot be read"};
+  return transaction.put(state_letter + state->route, big_endian_32(record.segment) + big_endian(record.id));
 }
 
 Result<std::vector<std::string>> Catalog::keys_with(std::string_view prefix) const {
@@ -156,9 +225,7 @@ Result<std::vector<Catalog::Place>> Catalog::outcomes_of(RecordId entry) const {
     if (!item) return item.error();
     if (!*item || !(*item)->key.starts_with(prefix)) return places;
     if ((*item)->key.size() != prefix.size() + 8 || (*item)->value.size() != 4) continue;
-    std::string segment = std::string(4, '\0') + std::string((*item)->value);
-    places.push_back({static_cast<std::uint32_t>(from_big_endian(segment.data())),
-                      from_big_endian((*item)->key.data() + prefix.size())});
+    places.push_back({from_big_endian_32((*item)->value), from_big_endian((*item)->key.data() + prefix.size())});
   }
 }
 
@@ -169,6 +236,30 @@ Result<std::vector<RecordId>> Catalog::unsettled() const {
   for (const std::string& key : *keys)
     if (key.size() == 9) ids.push_back(from_big_endian(key.data() + 1));
   return ids;
+}
+
+Result<std::vector<Catalog::Held>> Catalog::held_after(RecordId id, std::size_t most) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  std::vector<Held> found;
+  for (auto item = cursor->at_or_after(held_letter + big_endian(id + 1)); found.size() < most; item = cursor->next()) {
+    if (!item) return item.error();
+    if (!*item || (*item)->key.size() != 9 || (*item)->key.front() != held_letter) break;
+    Recipients recipients = decode_recipients((*item)->value);
+    found.push_back({from_big_endian((*item)->key.data() + 1), recipients.route, {recipients.indices.begin(), recipients.indices.end()}});
+  }
+  return found;
+}
+
+Result<std::optional<Catalog::Place>> Catalog::state_of(std::string_view route) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  auto value = transaction->get(state_letter + std::string(route));
+  if (!value) return value.error();
+  if (!*value || (*value)->size() != 12) return std::optional<Place>();
+  return std::optional(Place{from_big_endian_32(**value), from_big_endian((*value)->data() + 4)});
 }
 
 Cataloger::Cataloger(std::unique_ptr<Catalog> catalog, OnError on_error)

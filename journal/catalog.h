@@ -24,6 +24,9 @@ enum class Term : std::uint8_t { recipient = 'r', sender = 's', message_id = 'm'
 /// The form under which an address or Message-ID is indexed: ASCII letters in lower case, no angle brackets.
 std::string normalise(std::string_view text);
 
+/// A short stand-in for a route's name.
+std::uint32_t route_hash(std::string_view route);
+
 /// One thread at a time.
 class Catalog {
  public:
@@ -52,8 +55,18 @@ class Catalog {
     RecordId id;
   };
   Result<std::vector<Place>> outcomes_of(RecordId entry) const;
-  /// Entries without any outcome record, ascending.
+  /// Entries with pending recipients, ascending.
   Result<std::vector<RecordId>> unsettled() const;
+  /// An entry with recipients that are held: their indices.
+  struct Held {
+    RecordId entry;
+    std::uint32_t route;  ///< route_hash() of its route
+    std::vector<std::uint32_t> recipients;
+  };
+  /// Entries after the id with held recipients, ascending, at most so many. Thread-safe.
+  Result<std::vector<Held>> held_after(RecordId id, std::size_t most) const;
+  /// Where a route's last state record is; nothing when it has none. Thread-safe.
+  Result<std::optional<Place>> state_of(std::string_view route) const;
 
  private:
   Catalog(Environment environment, const Key& key) : environment_(std::move(environment)), hash_(key) {}
@@ -63,6 +76,7 @@ class Catalog {
   std::string term_prefix(std::uint32_t segment, Term term, std::string_view text) const;
   Status index_message(Transaction& transaction, const Committed& record) const;
   Status index_outcome(Transaction& transaction, const Committed& record) const;
+  Status index_state(Transaction& transaction, const Committed& record) const;
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
 
   Environment environment_;

@@ -98,6 +98,22 @@ void abandon_unsettled(const Catalog& catalog, Writer& writer, const Writer::OnE
     on_event(false, fmt::format("{} entries of before the last stop had no outcome; they are marked abandoned", unsettled->size()));
 }
 
+/// A damaged store does not stop the mail: it is put aside and begun anew.
+Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const Key& master, const Writer::OnEvent& on_event) {
+  std::string file = path + "/directory.lmdb";
+  auto store = SealedStore::open(file, master, Environment::Mode::write);
+  Status read;
+  if (store) read = (*store)->each([](SealedStore::Item&) { return true; });
+  bool is_damaged = store ? !read : store.error().code == ErrorCode::corrupt;
+  if (!is_damaged) return store;
+  on_event(true, fmt::format("{} is damaged and put aside as {}.damaged; recipients are learned anew, import them again", file, file));
+  store = Error{ErrorCode::corrupt, file};
+  std::error_code ignored;
+  std::filesystem::rename(file, file + ".damaged", ignored);
+  std::filesystem::remove(file + "-lock", ignored);
+  return SealedStore::open(file, master, Environment::Mode::write);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Writer::OnEvent on_event) {
@@ -134,19 +150,57 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   Result<std::uint64_t> entries = (*catalog)->entries();
   if (!entries) return entries.error();
 
+  auto store = open_store(options.path, *master, on_event);
+  if (!store) return store.error();
   std::unique_ptr<Journal> journal(new Journal);
+  journal->store_ = std::move(*store);
   journal->path_ = options.path;
   journal->lock_ = std::move(*lock);
   journal->oldest_us_ = oldest_us;
   journal->entries_before_ = *entries;
+  journal->segments_ = std::make_unique<Segments>(options.path, *master);
+  journal->segments_->adopt(newest->segment);
   const Catalog& index = **catalog;
+  journal->catalog_ = &index;
   journal->cataloger_ = std::make_unique<Cataloger>(std::move(*catalog), [on_event](const std::string& what) { on_event(true, what); });
   WriterOptions writing{options.path, options.segment_size, options.segment_age_us};
   journal->writer_ = std::make_unique<Writer>(
-      writing, *master, newest->segment, newest->tail,
+      writing, *master, *journal->segments_, newest->segment, newest->tail,
       [cataloger = journal->cataloger_.get()](std::vector<Committed>& records) { cataloger->add(records); }, on_event);
   abandon_unsettled(index, *journal->writer_, on_event);
   return journal;
+}
+
+Result<Entry> Journal::entry(RecordId id) {
+  auto segment = segments_->holding(id);
+  if (!segment) return segment.error();
+  auto record = (*segment)->record(id);
+  if (!record) return record.error();
+  if (!*record || (*record)->kind != RecordKind::message)
+    return Error{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", id)};
+  std::optional<MessageRecord> message;
+  if ((*record)->damage.empty()) message = decode_message((*record)->encoded);
+  if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged; run: holdfast journal verify", id)};
+  return Entry{id, (*segment)->header().number, std::move(*message), std::move((*record)->extents), false};
+}
+
+Result<std::optional<std::string>> Journal::frame(const Entry& entry, std::uint32_t index) {
+  auto segment = segments_->get(entry.segment);
+  if (!segment) return segment.error();
+  return (*segment)->frame(entry.message, entry.extents, index);
+}
+
+Result<std::optional<StateRecord>> Journal::state_of(const std::string& route) {
+  auto place = catalog_->state_of(route);
+  if (!place) return place.error();
+  std::optional<StateRecord> none;
+  if (!*place) return none;
+  auto segment = segments_->get((*place)->segment);
+  if (!segment) return segment.error();
+  auto record = (*segment)->record((*place)->id);
+  if (!record) return record.error();
+  if (!*record || !(*record)->damage.empty()) return none;
+  return decode_state((*record)->encoded);
 }
 
 std::uint64_t Journal::bytes() const {

@@ -7,6 +7,8 @@
 #include "journal/catalog.h"
 #include "journal/draft.h"
 #include "journal/files.h"
+#include "journal/reader.h"
+#include "journal/sealed_store.h"
 #include "journal/writer.h"
 
 namespace holdfast::journal {
@@ -27,6 +29,19 @@ class Journal {
   static Result<std::unique_ptr<Journal>> open(const JournalOptions& options, Writer::OnEvent on_event);
 
   Writer& writer() { return *writer_; }
+
+  // For the daemon's own reading; thread-safe.
+  /// An entry as it was journaled; its recipients' outcomes may have changed since. Errors: not_found, corrupt.
+  Result<Entry> entry(RecordId id);
+  /// Reads one frame of an entry's content (65252 bytes but for the last); nothing after the last. Error: corrupt.
+  Result<std::optional<std::string>> frame(const Entry& entry, std::uint32_t index);
+  /// Entries after the id that have held recipients, as far as the catalog knows (it lags by a second or so).
+  Result<std::vector<Catalog::Held>> held_after(RecordId id, std::size_t most) const { return catalog_->held_after(id, most); }
+  /// The route's last state record of before the start, or nothing.
+  Result<std::optional<StateRecord>> state_of(const std::string& route);
+  const std::string& path() const { return path_; }
+  /// The store beside the log, for what is not derived from it. To be taken once.
+  std::unique_ptr<SealedStore> take_store() { return std::move(store_); }
   /// When the oldest entry's segment was begun; microseconds since 1970.
   std::int64_t oldest_us() const { return oldest_us_; }
   /// Bytes of all segment files. Looks at the disk.
@@ -40,6 +55,9 @@ class Journal {
   FileDescriptor lock_;
   std::int64_t oldest_us_ = 0;
   std::uint64_t entries_before_ = 0;
+  std::unique_ptr<SealedStore> store_;
+  std::unique_ptr<Segments> segments_;
+  const Catalog* catalog_ = nullptr;  ///< the cataloger's
   std::unique_ptr<Cataloger> cataloger_;  ///< outlives the writer
   std::unique_ptr<Writer> writer_;
 };

@@ -74,6 +74,11 @@ Status Reader::load_recent_outcomes() {
   return {};
 }
 
+void bring_up_to_date(Entry& entry, const OutcomeRecord& outcome) {
+  bring_up_to_date(entry.message.recipients, outcome);
+  entry.is_possible_duplicate |= outcome.is_possible_duplicate;
+}
+
 Status Reader::settle(Entry& entry) {
   if (catalog_ && entry.id <= indexed_) {
     auto places = catalog_->outcomes_of(entry.id);
@@ -83,12 +88,12 @@ Status Reader::settle(Entry& entry) {
       if (!segment) continue;
       auto record = (*segment)->record(place.id);
       if (!record || !*record || !(*record)->damage.empty()) continue;
-      if (auto outcome = decode_outcome((*record)->encoded)) bring_up_to_date(entry.message.recipients, *outcome);
+      if (auto outcome = decode_outcome((*record)->encoded)) bring_up_to_date(entry, *outcome);
     }
   }
   auto recent = recent_outcomes_.find(entry.id);
   if (recent != recent_outcomes_.end())
-    for (const OutcomeRecord& outcome : recent->second) bring_up_to_date(entry.message.recipients, outcome);
+    for (const OutcomeRecord& outcome : recent->second) bring_up_to_date(entry, outcome);
   return {};
 }
 

@@ -21,7 +21,11 @@ struct Entry {
   std::uint32_t segment = 0;
   MessageRecord message;  ///< recipients' outcomes and replies are the latest
   std::vector<Extent> extents;
+  bool is_possible_duplicate = false;  ///< the primary may have got it twice
 };
+
+/// Brings an entry up to date with an outcome record of its own.
+void bring_up_to_date(Entry& entry, const OutcomeRecord& outcome);
 
 /// Which entries are wanted; what is not set does not matter.
 struct Filter {

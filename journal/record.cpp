@@ -45,8 +45,8 @@ std::string encode(const MessageRecord& record) {
   ByteWriter out;
   out.integer(record.time_us);
   out.integer(static_cast<std::uint8_t>(record.direction));
-  for (const std::string* text : {&record.session, &record.route, &record.client, &record.helo, &record.tls,
-                                  &record.auth, &record.mail_from, &record.mail_params})
+  for (const std::string* text : {&record.session, &record.route, &record.client, &record.server, &record.helo,
+                                  &record.protocol, &record.tls, &record.auth, &record.mail_from, &record.mail_params})
     out.string(*text);
   out.integer(static_cast<std::uint32_t>(record.recipients.size()));
   for (const Recipient& recipient : record.recipients) {
@@ -70,8 +70,8 @@ std::optional<MessageRecord> decode_message(std::string_view bytes) {
   auto direction = in.integer<std::uint8_t>();
   if (direction > static_cast<std::uint8_t>(Direction::outbound)) return std::nullopt;
   record.direction = static_cast<Direction>(direction);
-  for (std::string* text : {&record.session, &record.route, &record.client, &record.helo, &record.tls, &record.auth,
-                            &record.mail_from, &record.mail_params})
+  for (std::string* text : {&record.session, &record.route, &record.client, &record.server, &record.helo,
+                            &record.protocol, &record.tls, &record.auth, &record.mail_from, &record.mail_params})
     *text = in.string();
   auto count = in.integer<std::uint32_t>();
   for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
@@ -99,6 +99,7 @@ std::string encode(const OutcomeRecord& record) {
   ByteWriter out;
   out.integer(record.time_us);
   out.integer(record.entry);
+  out.integer(static_cast<std::uint8_t>(record.is_possible_duplicate));
   out.integer(static_cast<std::uint32_t>(record.changes.size()));
   for (const OutcomeRecord::Change& change : record.changes) {
     out.integer(change.recipient);
@@ -113,6 +114,9 @@ std::optional<OutcomeRecord> decode_outcome(std::string_view bytes) {
   OutcomeRecord record;
   record.time_us = in.integer<std::int64_t>();
   record.entry = in.integer<RecordId>();
+  auto duplicate = in.integer<std::uint8_t>();
+  if (duplicate > 1) return std::nullopt;
+  record.is_possible_duplicate = duplicate == 1;
   auto count = in.integer<std::uint32_t>();
   for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
     auto recipient = in.integer<std::uint32_t>();
@@ -120,6 +124,30 @@ std::optional<OutcomeRecord> decode_outcome(std::string_view bytes) {
     if (!outcome) return std::nullopt;
     record.changes.push_back({recipient, *outcome, std::string(in.string())});
   }
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  return record;
+}
+
+std::string encode(const StateRecord& record) {
+  ByteWriter out;
+  out.integer(record.time_us);
+  out.string(record.route);
+  out.integer(record.state);
+  out.integer(record.mode);
+  out.string(record.by);
+  out.string(record.reason);
+  return out.take();
+}
+
+std::optional<StateRecord> decode_state(std::string_view bytes) {
+  ByteReader in(bytes);
+  StateRecord record;
+  record.time_us = in.integer<std::int64_t>();
+  record.route = in.string();
+  record.state = in.integer<std::uint8_t>();
+  record.mode = in.integer<std::uint8_t>();
+  record.by = in.string();
+  record.reason = in.string();
   if (!in.ok() || !in.at_end()) return std::nullopt;
   return record;
 }

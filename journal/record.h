@@ -17,7 +17,7 @@ namespace holdfast::journal {
 /// A record's place in the log, and an entry's name. Ascends; never used twice.
 using RecordId = std::uint64_t;
 
-enum class RecordKind : std::uint8_t { message = 1, outcome = 2 };
+enum class RecordKind : std::uint8_t { message = 1, outcome = 2, state = 3 };
 
 enum class Direction : std::uint8_t { inbound = 0, outbound = 1 };
 
@@ -56,7 +56,9 @@ struct MessageRecord {
   std::string session;  ///< the session's name in the log
   std::string route;
   std::string client;  ///< address and port
+  std::string server;  ///< where it connected to: address and port
   std::string helo;
+  std::string protocol;  ///< as a Received line names it (RFC 3848): SMTP, ESMTP, ESMTPS, ...
   std::string tls;  ///< protocol and cipher, empty for plain
   std::string auth;  ///< the AUTH mechanism that the primary accepted, empty for none
   std::string mail_from;
@@ -73,6 +75,7 @@ struct MessageRecord {
 struct OutcomeRecord {
   std::int64_t time_us = 0;
   RecordId entry = 0;
+  bool is_possible_duplicate = false;  ///< the primary may have taken the message although its answer was lost
   /// Stands for all recipients that are still pending.
   static constexpr std::uint32_t every_pending = 0xffffffff;
   struct Change {
@@ -83,13 +86,23 @@ struct OutcomeRecord {
   std::vector<Change> changes;
 };
 
+/// A route's state as it was changed to, by whom and why.
+struct StateRecord {
+  std::int64_t time_us = 0;
+  std::string route;
+  std::uint8_t state = 0, mode = 0;  ///< as failover/route_state.h numbers them
+  std::string by, reason;
+};
+
 /// Brings the recipients up to date with an outcome record of their entry.
 void bring_up_to_date(std::vector<Recipient>& recipients, const OutcomeRecord& outcome);
 
 std::string encode(const MessageRecord& record);
 std::string encode(const OutcomeRecord& record);
+std::string encode(const StateRecord& record);
 std::optional<MessageRecord> decode_message(std::string_view bytes);
 std::optional<OutcomeRecord> decode_outcome(std::string_view bytes);
+std::optional<StateRecord> decode_state(std::string_view bytes);
 
 /// Microseconds since 1970, UTC.
 std::int64_t now_us();

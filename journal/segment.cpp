@@ -151,6 +151,7 @@ Status Segment::read_header(const Key& master) {
 }
 
 Status Segment::reopen(std::uint64_t map_size) {
+  std::unique_lock lock(reopening_);
   std::string path = environment_.path();
   environment_ = Environment();
   Result<Environment> environment = Environment::open(path, Environment::Mode::write, map_size);
@@ -160,6 +161,7 @@ Status Segment::reopen(std::uint64_t map_size) {
 }
 
 Result<Segment::Tail> Segment::tail() const {
+  std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<Cursor> cursor = Cursor::open(*transaction);
@@ -203,6 +205,7 @@ Segment::StoredRecord Segment::open_cell(CellNumber cell, std::string_view value
 }
 
 Result<std::optional<Segment::StoredRecord>> Segment::record(RecordId id) const {
+  std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<std::optional<std::string_view>> value = transaction->get(cell_key(id, true));
@@ -223,6 +226,7 @@ Status Segment::walk(RecordId from, bool backwards, const std::function<bool(Sto
   for (;;) {
     std::vector<StoredRecord> batch;
     {
+      std::shared_lock lock(reopening_);
       Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
       if (!transaction) return transaction.error();
       Result<Cursor> cursor = Cursor::open(*transaction);
@@ -246,33 +250,46 @@ Status Segment::walk(RecordId from, bool backwards, const std::function<bool(Sto
   }
 }
 
-Status Segment::content(const MessageRecord& message, const std::vector<Extent>& extents,
-                        const std::function<bool(std::string_view)>& sink) const {
-  std::vector<Extent> left(extents.rbegin(), extents.rend());
-  std::uint64_t remaining = message.size;
-  for (std::uint32_t index = 0;; ++index) {
-    std::size_t plain_size = static_cast<std::size_t>(std::min<std::uint64_t>(remaining, frame_plain_size));
-    bool is_last = remaining == plain_size;
-    std::string sealed;
-    {
-      Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
-      if (!transaction) return transaction.error();
-      for (std::size_t cells = cells_of_frame(plain_size); cells > 0; --cells) {
-        if (left.empty()) return Error{ErrorCode::corrupt, fmt::format("{}: content frame {} has no cells", path(), index)};
-        CellNumber cell = left.back().first++;
-        if (--left.back().count == 0) left.pop_back();
-        Result<std::optional<std::string_view>> value = transaction->get(cell_key(cell, false));
+Result<std::optional<std::string>> Segment::frame(const MessageRecord& message, const std::vector<Extent>& extents,
+                                                  std::uint32_t index) const {
+  std::uint64_t start = static_cast<std::uint64_t>(index) * frame_plain_size;
+  if (start > message.size || (start == message.size && index > 0)) return std::optional<std::string>();
+  auto plain_size = static_cast<std::size_t>(std::min<std::uint64_t>(message.size - start, frame_plain_size));
+  bool is_last = message.size - start == plain_size;
+  // All frames before this one are full.
+  std::uint64_t skipped = static_cast<std::uint64_t>(index) * cells_of_frame(frame_plain_size);
+  std::size_t wanted = cells_of_frame(plain_size);
+  std::string sealed;
+  {
+    std::shared_lock lock(reopening_);
+    Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+    if (!transaction) return transaction.error();
+    for (const Extent& extent : extents) {
+      std::uint64_t passed = std::min<std::uint64_t>(skipped, extent.count);
+      skipped -= passed;
+      for (std::uint64_t i = passed; i < extent.count && wanted > 0; ++i, --wanted) {
+        Result<std::optional<std::string_view>> value = transaction->get(cell_key(extent.first + i, false));
         if (!value) return value.error();
-        if (!*value) return Error{ErrorCode::corrupt, fmt::format("{}: content cell {} is missing", path(), cell)};
+        if (!*value)
+          return Error{ErrorCode::corrupt, fmt::format("{}: content cell {} is missing", path(), extent.first + i)};
         sealed += **value;
       }
     }
-    std::optional<std::string> plain = open_frame(key_, message.content_id, index, is_last, sealed);
-    if (!plain || plain->size() != plain_size)
-      return Error{ErrorCode::corrupt, fmt::format("{}: the authentication tag of content frame {} does not fit", path(), index)};
-    if (!sink(*plain)) return {};
-    remaining -= plain_size;
-    if (is_last) return {};
+  }
+  if (wanted > 0) return Error{ErrorCode::corrupt, fmt::format("{}: content frame {} has no cells", path(), index)};
+  std::optional<std::string> plain = open_frame(key_, message.content_id, index, is_last, sealed);
+  if (!plain || plain->size() != plain_size)
+    return Error{ErrorCode::corrupt,
+                 fmt::format("{}: the authentication tag of content frame {} does not fit", path(), index)};
+  return plain;
+}
+
+Status Segment::content(const MessageRecord& message, const std::vector<Extent>& extents,
+                        const std::function<bool(std::string_view)>& sink) const {
+  for (std::uint32_t index = 0;; ++index) {
+    auto plain = frame(message, extents, index);
+    if (!plain) return plain.error();
+    if (!*plain || !sink(**plain)) return {};
   }
 }
 

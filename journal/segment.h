@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
+#include <shared_mutex>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,6 +72,9 @@ class Segment {
   /// The same from the newest at or before the id backwards.
   Status each_record_backwards(RecordId from, const std::function<bool(StoredRecord&)>& visit) const;
 
+  /// One frame of a message's content, by its index; nothing after the last. Error: corrupt.
+  Result<std::optional<std::string>> frame(const MessageRecord& message, const std::vector<Extent>& extents,
+                                           std::uint32_t index) const;
   /// Hands a message's content to sink, frame by frame. sink returns false to stop early. Error: corrupt, naming the frame.
   Status content(const MessageRecord& message, const std::vector<Extent>& extents,
                  const std::function<bool(std::string_view)>& sink) const;
@@ -81,6 +86,7 @@ class Segment {
   Status walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const;
 
   Environment environment_;
+  mutable std::shared_mutex reopening_;  ///< held by whoever has a read transaction, and by reopen()
   SegmentHeader header_;
   Key key_{};
 };

@@ -30,10 +30,11 @@ std::uint64_t Writer::map_size(std::uint64_t segment_size) {
   return (segment_size + map_slack + page - 1) / page * page;
 }
 
-Writer::Writer(WriterOptions options, const Key& master, std::shared_ptr<Segment> segment, Segment::Tail tail,
-               OnCommitted on_committed, OnEvent on_event)
+Writer::Writer(WriterOptions options, const Key& master, Segments& segments, std::shared_ptr<Segment> segment,
+               Segment::Tail tail, OnCommitted on_committed, OnEvent on_event)
     : options_(std::move(options)),
       master_(master),
+      segments_(segments),
       on_committed_(std::move(on_committed)),
       on_event_(std::move(on_event)),
       segment_(std::move(segment)),
@@ -67,11 +68,20 @@ void Writer::submit(Job job) {
   if (must_wake) wake_.notify_one();
 }
 
-void Writer::submit_record(RecordKind kind, std::string encoded) {
+Writer::Job Writer::record_job(RecordKind kind, std::string encoded) const {
   Job job;
   job.key = current_key();
   job.record = seal_record(job.key->key, kind, encoded);
   job.encoded = std::move(encoded);
+  return job;
+}
+
+void Writer::submit_record(RecordKind kind, std::string encoded) { submit(record_job(kind, std::move(encoded))); }
+
+void Writer::submit_urgent(RecordKind kind, std::string encoded, std::shared_ptr<Ticket> ticket) {
+  Job job = record_job(kind, std::move(encoded));
+  job.ticket = std::move(ticket);
+  job.is_urgent = true;
   submit(std::move(job));
 }
 
@@ -349,6 +359,7 @@ Status Writer::roll() {
   auto created = Segment::create(options_.journal, std::move(header), master_, map_size(options_.segment_size));
   if (!created) return created.error();
   segment_ = std::move(*created);
+  segments_.adopt(segment_);
   {
     std::lock_guard lock(mutex_);
     key_ = key_of(*segment_);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "journal/segment.h"
+#include "journal/segments.h"
 #include "journal/ticket.h"
 
 namespace holdfast::journal {
@@ -66,8 +67,8 @@ class Writer {
   using OnEvent = std::function<void(bool is_error, const std::string&)>;
 
   /// segment is the newest, opened for writing; on_committed is called on the writer's thread once a group.
-  Writer(WriterOptions options, const Key& master, std::shared_ptr<Segment> segment, Segment::Tail tail,
-         OnCommitted on_committed, OnEvent on_event);
+  Writer(WriterOptions options, const Key& master, Segments& segments, std::shared_ptr<Segment> segment,
+         Segment::Tail tail, OnCommitted on_committed, OnEvent on_event);
   /// Commits all that was submitted, then ends the thread.
   ~Writer();
 
@@ -75,6 +76,8 @@ class Writer {
   void submit(Job job);
   /// Submits a record for which nobody waits.
   void submit_record(RecordKind kind, std::string encoded);
+  /// Submits a record that is to be committed at once; the ticket, when there is one, tells when.
+  void submit_urgent(RecordKind kind, std::string encoded, std::shared_ptr<Ticket> ticket);
 
   /// The key to seal with now. Thread-safe.
   std::shared_ptr<const SegmentKey> current_key() const;
@@ -106,9 +109,11 @@ class Writer {
   void tell(std::vector<std::shared_ptr<Ticket>>& tickets);
   void roll_if_due();
   Status roll();
+  Job record_job(RecordKind kind, std::string encoded) const;
 
   const WriterOptions options_;
   const Key master_;
+  Segments& segments_;
   OnCommitted on_committed_;
   OnEvent on_event_;
 

@@ -2,8 +2,10 @@
 
 #include <curl/curl.h>
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/http.h>
 #include <fmt/format.h>
+#include <pwd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -31,9 +33,19 @@ bool answers(const std::string& path) {
   return probe && ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
 }
 
+/// The name of the user at the other end of the socket.
+std::string user_of(evhttp_request* request) {
+  bufferevent* buffer = evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (::getsockopt(bufferevent_getfd(buffer), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return "unknown";
+  const passwd* entry = ::getpwuid(peer.uid);
+  return entry ? entry->pw_name : fmt::format("uid {}", peer.uid);
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& path, StatusSource status) {
+Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& path) {
   auto failed = [&](const char* what) {
     return Error{ErrorCode::unavailable, fmt::format("{}: cannot {}: {}; choose another admin.socket", path, what, std::strerror(errno))};
   };
@@ -50,21 +62,12 @@ Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& 
   ::umask(before);
   if (bound != 0) return failed("bind");
   if (::listen(socket.get(), 64) != 0) return failed("listen");
-  std::unique_ptr<Admin> admin(new Admin(path, std::move(status)));
+  std::unique_ptr<Admin> admin(new Admin(path));
   admin->http_ = evhttp_new(base);
   evhttp_set_timeout(admin->http_, 5);
-  evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET);
+  evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET | EVHTTP_REQ_POST);
   evhttp_set_max_headers_size(admin->http_, 8192);
-  evhttp_set_max_body_size(admin->http_, 65536);
-  evhttp_set_cb(
-      admin->http_, "/status",
-      [](evhttp_request* request, void* self) {
-        std::string body = static_cast<Admin*>(self)->status_().dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-        evbuffer_add(evhttp_request_get_output_buffer(request), body.data(), body.size());
-        evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", "application/json");
-        evhttp_send_reply(request, 200, "OK", nullptr);
-      },
-      admin.get());
+  evhttp_set_max_body_size(admin->http_, 64 << 20);
   if (evhttp_accept_socket(admin->http_, socket.get()) != 0) return failed("serve");
   (void)socket.release();  // evhttp's from here on
   return admin;
@@ -75,15 +78,41 @@ Admin::~Admin() {
   ::unlink(path_.c_str());
 }
 
-Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::string& resource) {
+void Admin::on(const std::string& resource, Handler handler) {
+  handlers_.push_back(std::make_unique<Handler>(std::move(handler)));
+  evhttp_set_cb(http_, resource.c_str(), &Admin::serve, handlers_.back().get());
+}
+
+void Admin::serve(evhttp_request* http, void* handler) {
+  Request request;
+  request.user = user_of(http);
+  evbuffer* sent = evhttp_request_get_input_buffer(http);
+  std::string text(evbuffer_get_length(sent), '\0');
+  evbuffer_copyout(sent, text.data(), text.size());
+  request.body = text.empty() ? nlohmann::ordered_json::object() : nlohmann::ordered_json::parse(text, nullptr, false);
+  Answer answer = Error{ErrorCode::invalid, "the request is no JSON object"};
+  try {
+    if (request.body.is_object()) answer = (*static_cast<Handler*>(handler))(request);
+  } catch (const nlohmann::ordered_json::exception& problem) {
+    answer = Error{ErrorCode::invalid, problem.what()};
+  }
+  nlohmann::ordered_json body = answer ? *answer : nlohmann::ordered_json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
+  std::string out = body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
+  evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", "application/json");
+  evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
+}
+
+Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::string& resource, const nlohmann::ordered_json& body) {
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
-  std::string body;
+  std::string got, sent = body.dump();
   curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, path.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_URL, ("http://holdfast" + resource).c_str());
   curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 5L);
-  curl_easy_setopt(curl.get(), CURLOPT_FAILONERROR, 1L);
   curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &body);
+  curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(sent.size()));
+  curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, sent.data());
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &got);
   curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, +[](char* data, std::size_t size, std::size_t count, void* out) {
     static_cast<std::string*>(out)->append(data, size * count);
     return size * count;
@@ -92,8 +121,10 @@ Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::str
   if (code != CURLE_OK)
     return Error{ErrorCode::unavailable, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?",
                                                      path, curl_easy_strerror(code))};
-  nlohmann::ordered_json answer = nlohmann::ordered_json::parse(body, nullptr, false);
+  nlohmann::ordered_json answer = nlohmann::ordered_json::parse(got, nullptr, false);
   if (answer.is_discarded()) return Error{ErrorCode::io, path + ": the daemon's answer is no JSON; is it the same version?"};
+  if (answer.is_object() && answer.contains("error"))
+    return Error{static_cast<ErrorCode>(answer.value("code", 0)), answer.value("error", std::string())};
   return answer;
 }
 

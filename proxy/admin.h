@@ -7,31 +7,44 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "journal/result.h"
 
 struct evhttp;
+struct evhttp_request;
 
 namespace holdfast::proxy {
 
 class Admin {
  public:
-  using StatusSource = std::function<nlohmann::ordered_json()>;
+  struct Request {
+    std::string user;             ///< who asks, as the kernel says
+    nlohmann::ordered_json body;  ///< an object; empty when nothing was sent
+  };
+  using Answer = Result<nlohmann::ordered_json>;
+  using Handler = std::function<Answer(const Request&)>;
 
   /// Listens on path, which only the user and group of the process may use. A socket that a dead process left is replaced;
-  /// one that answers is an error (busy). status is called on the base's thread.
-  static Result<std::unique_ptr<Admin>> open(event_base* base, const std::string& path, StatusSource status);
+  /// one that answers is an error (busy).
+  static Result<std::unique_ptr<Admin>> open(event_base* base, const std::string& path);
   ~Admin();
 
+  /// Answers requests for a resource such as "/status". The handler is called on the base's thread.
+  void on(const std::string& resource, Handler handler);
+
  private:
-  Admin(std::string path, StatusSource status) : path_(std::move(path)), status_(std::move(status)) {}
+  explicit Admin(std::string path) : path_(std::move(path)) {}
+  static void serve(evhttp_request* request, void* handler);
   std::string path_;
-  StatusSource status_;
+  std::vector<std::unique_ptr<Handler>> handlers_;
   evhttp* http_ = nullptr;
 };
 
-/// Asks a running daemon: GET resource on the socket at path. Error: unavailable, saying what to do.
-Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::string& resource);
+/// Asks a running daemon for a resource on the socket at path, with what it needs to know. Errors: the daemon's own, or unavailable,
+/// saying what to do.
+Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::string& resource,
+                                         const nlohmann::ordered_json& body = nlohmann::ordered_json::object());
 
 /// RFC 3339, UTC, with microseconds.
 std::string format_time(std::int64_t us);

@@ -4,6 +4,7 @@
 #include <sysexits.h>
 
 #include "proxy/admin.h"
+#include "proxy/command.h"
 #include "proxy/config.h"
 #include "proxy/log.h"
 #include "proxy/server.h"
@@ -25,7 +26,18 @@ void print_status(const nlohmann::ordered_json& status) {
   fmt::print("holdfast {}, up {} s, {} connections now, {} since the start\n", status["version"].get<std::string>(),
              status["uptime_s"].get<std::int64_t>(), status["connections"].get<std::uint64_t>(), status["accepted"].get<std::uint64_t>());
   for (const auto& route : status["routes"]) {
-    fmt::print("route {}\n", route["name"].get<std::string>());
+    fmt::print("route {}: {} (mode {}) since {}, by {}{}\n", route["name"].get<std::string>(), upper(route["state"].get<std::string>()),
+               route["mode"].get<std::string>(), route["since"].get<std::string>(), escape(route["by"].get<std::string>()),
+               route["reason"].get<std::string>().empty() ? "" : ": " + escape(route["reason"].get<std::string>()));
+    std::uint64_t held = route["held"].get<std::uint64_t>(), kept = route["kept_for_operator"].get<std::uint64_t>();
+    if (held > 0) {
+      std::string left = route["left_s"].is_number() ? fmt::format(", about {} s left", route["left_s"].get<std::uint64_t>()) : "";
+      fmt::print("  held {} messages, {} being delivered, {:.0f} a second{}\n", held, route["delivering"].get<std::uint64_t>(),
+                 route["per_second"].get<double>(), left);
+    }
+    if (kept > 0) fmt::print("  {} KEPT FOR YOU: refused, and the sender may not be told; see holdfast queue list\n", kept);
+    if (std::uint64_t twice = route["possible_duplicates"].get<std::uint64_t>()) fmt::print("  {} possible duplicates since the start\n", twice);
+    if (!route["problem"].get<std::string>().empty()) fmt::print("  PROBLEM: {}\n", escape(route["problem"].get<std::string>()));
     for (const auto& upstream : route["upstreams"]) {
       bool is_healthy = upstream["healthy"].get<bool>();
       fmt::print("  upstream {}  {}\n", upstream["address"].get<std::string>(),
@@ -96,6 +108,7 @@ int run_command_line(int argc, char** argv) {
   CLI::App* status = app.add_subcommand("status", "ask the running daemon for its state");
   status->add_flag("--json", as_json, "as JSON");
   status->callback([&] { exit_code = show_status(config, as_json); });
+  add_failover_commands(app, config, exit_code);
   add_journal_commands(app, config, exit_code);
 
   try {

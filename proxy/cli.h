@@ -11,8 +11,12 @@ namespace holdfast::proxy {
 /// Runs a command; returns the process's exit code (sysexits.h).
 int run_command_line(int argc, char** argv);
 
-/// Adds the `journal` group. config is where -c's value will stand; exit_code gets the command's.
+// Each adds a group of commands. config is where -c's value will stand; exit_code gets the command's.
+void add_failover_commands(CLI::App& app, const std::string& config, int& exit_code);
 void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code);
+
+/// `journal show` and `queue show`: all about one entry.
+int show_entry(const std::string& config, std::uint64_t id, bool as_json);
 
 /// Prints the error for a person on standard error and gives the exit code that goes with it.
 int fail(const Error& error);

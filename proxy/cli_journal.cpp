@@ -51,7 +51,8 @@ Json to_json(const Entry& entry) {
           {"size", message.size},
           {"sha256", journal::to_hex(journal::view(message.content_hash))},
           {"message_id", message.message_id},
-          {"subject", decode_subject(message.subject)}};
+          {"subject", decode_subject(message.subject)},
+          {"possible_duplicate", entry.is_possible_duplicate}};
 }
 
 /// A time as RFC 3339 writes it, a date, or a duration back from now ("2h").
@@ -152,32 +153,6 @@ int list(const std::string& config_path, const FilterOptions& options, std::uint
   if (!read) return fail(read.error());
   if (!as_json && shown == 0) fmt::print(stderr, "no entry matches\n");
   return warn_of_damage(**reader);
-}
-
-int show(const std::string& config_path, journal::RecordId id, bool as_json) {
-  auto reader = open_reader(config_path);
-  if (!reader) return fail(reader.error());
-  Result<Entry> entry = (*reader)->entry(id);
-  if (!entry) return fail(entry.error());
-  Json json = to_json(*entry);
-  json["mail_params"] = entry->message.mail_params;
-  json["auth"] = entry->message.auth;
-  json["session"] = entry->message.session;
-  json["segment"] = entry->segment;
-  for (std::size_t i = 0; i < entry->message.recipients.size(); ++i)
-    json["recipients"][i]["params"] = entry->message.recipients[i].params;
-  if (as_json) {
-    fmt::print("{}\n", dump(json));
-    return EX_OK;
-  }
-  for (const auto& [key, value] : json.items()) {
-    if (key == "recipients") continue;
-    fmt::print("{:<12} {}\n", key, value.is_string() ? escape(value.get<std::string>()) : value.dump());
-  }
-  for (const auto& one : json["recipients"])
-    fmt::print("{:<12} {}  {}  {}  {}\n", "recipient", escape(one["address"].get<std::string>()), one["outcome"].get<std::string>(),
-               escape(one["reply"].get<std::string>()), escape(one["params"].get<std::string>()));
-  return EX_OK;
 }
 
 /// Writes all bytes or says why not.
@@ -313,6 +288,34 @@ int rebuild(const std::string& config_path) {
 
 }  // namespace
 
+int show_entry(const std::string& config_path, std::uint64_t id, bool as_json) {
+  auto reader = open_reader(config_path);
+  if (!reader) return fail(reader.error());
+  Result<Entry> entry = (*reader)->entry(id);
+  if (!entry) return fail(entry.error());
+  Json json = to_json(*entry);
+  json["mail_params"] = entry->message.mail_params;
+  json["auth"] = entry->message.auth;
+  json["session"] = entry->message.session;
+  json["protocol"] = entry->message.protocol;
+  json["server"] = entry->message.server;
+  json["segment"] = entry->segment;
+  for (std::size_t i = 0; i < entry->message.recipients.size(); ++i)
+    json["recipients"][i]["params"] = entry->message.recipients[i].params;
+  if (as_json) {
+    fmt::print("{}\n", dump(json));
+    return EX_OK;
+  }
+  for (const auto& [key, value] : json.items()) {
+    if (key == "recipients") continue;
+    fmt::print("{:<12} {}\n", key, value.is_string() ? escape(value.get<std::string>()) : value.dump());
+  }
+  for (const auto& one : json["recipients"])
+    fmt::print("{:<12} {}  {}  {}  {}\n", "recipient", escape(one["address"].get<std::string>()), one["outcome"].get<std::string>(),
+               escape(one["reply"].get<std::string>()), escape(one["params"].get<std::string>()));
+  return EX_OK;
+}
+
 void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code) {
   g_mime_init();
   // Options live as long as the program.
@@ -335,7 +338,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
   command->add_flag("--newest", newest_first, "newest first");
   add_json(command);
 
-  command = add("show", "all about one entry", [&config] { return show(config, id, as_json); });
+  command = add("show", "all about one entry", [&config] { return show_entry(config, id, as_json); });
   command->add_option("ID", id, "the entry's number")->required();
   add_json(command);
 

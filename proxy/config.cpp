@@ -163,9 +163,87 @@ ListenerConfig read_listener(const Value& value) {
   return listener;
 }
 
-RouteConfig read_route(const Value& value) {
+/// "3" for so many failures in a row, or "500ms" for failing for so long.
+void read_trip(const Value& value, failover::BreakerOptions& breaker) {
+  if (std::optional<std::uint64_t> failures = parse_number(value.text()); failures && *failures > 0) {
+    breaker.trip_failures = static_cast<unsigned>(*failures);
+    breaker.trip_after = Duration::zero();
+    return;
+  }
+  breaker.trip_after = value.duration();
+  breaker.trip_failures = 0;
+}
+
+/// What is set, over what holds already. A route may differ from the rest.
+FailoverConfig read_failover(const Value& value, FailoverConfig failover, std::string* flag_file) {
+  Section section(value);
+  section.read("mode", [&](const Value& v) {
+    failover.mode = v.one_of<failover::Mode>(
+        {{"auto", failover::Mode::automatic}, {"hold", failover::Mode::hold}, {"pass", failover::Mode::pass}});
+  });
+  for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{
+           {"probe_interval", &failover.probe_interval}, {"takeover_after", &failover.takeover_after},
+           {"release_after", &failover.breaker.release_after}, {"max_hold", &failover.max_hold},
+           {"retry_min", &failover.retry.retry_min}, {"retry_max", &failover.retry.retry_max},
+           {"delay_notice", &failover.delay_notice}})
+    section.read(key, [slot = slot](const Value& one) { *slot = one.duration(); });
+  section.read("trip_after", [&](const Value& v) { read_trip(v, failover.breaker); });
+  section.read("drain_concurrency", [&](const Value& v) { failover.drain_concurrency = v.count(1); });
+  section.read("max_held", [&](const Value& v) { failover.max_held = v.count(1); });
+  if (flag_file) section.read("flag_file", [&](const Value& v) { *flag_file = v.non_empty(); });
+  section.finish();
+  return failover;
+}
+
+DirectoryConfig read_directory(const Value& value) {
+  Section section(value);
+  DirectoryConfig directory;
+  auto us = [](Duration duration) { return std::chrono::duration_cast<std::chrono::microseconds>(duration).count(); };
+  section.read("file", [&](const Value& v) { directory.file = v.non_empty(); });
+  section.read("catch_all", [&](const Value& v) {
+    for (const Value& one : v.list()) directory.options.catch_all.insert(journal::normalise(one.non_empty()));
+  });
+  section.read("sub_address_separator", [&](const Value& v) { directory.options.sub_address_separator = v.text(); });
+  section.read("domain_aliases", [&](const Value& v) {
+    if (!v.node().IsMap()) v.refuse("write alias: domain pairs here");
+    for (const auto& item : v.node())
+      directory.options.domain_aliases[journal::normalise(item.first.Scalar())] = journal::normalise(item.second.Scalar());
+  });
+  section.read("positive_ttl", [&](const Value& v) { directory.options.positive_us = us(v.duration()); });
+  section.read("negative_ttl", [&](const Value& v) { directory.options.negative_us = us(v.duration()); });
+  section.finish();
+  return directory;
+}
+
+UpstreamTls read_upstream_tls(const Value& value) {
+  return value.one_of<UpstreamTls>({{"off", UpstreamTls::off},
+                                    {"opportunistic", UpstreamTls::opportunistic},
+                                    {"required", UpstreamTls::required},
+                                    {"verify", UpstreamTls::verify}});
+}
+
+/// The way out for notifications, and later for people's own mail: a route that serves no domain.
+RouteConfig read_egress(const Value& value, const FailoverConfig& failover, std::string& spf_gateway) {
   Section section(value);
   RouteConfig route;
+  route.name = "egress";
+  route.is_egress = true;
+  route.failover = failover;
+  route.failover.mode = failover::Mode::automatic;
+  Value upstreams = section.required("upstreams");
+  for (const Value& upstream : upstreams.list()) route.upstreams.push_back(upstream.host_port());
+  if (route.upstreams.empty()) upstreams.refuse("name at least one mail server that takes mail for the world");
+  section.read("tls", [&](const Value& v) { route.tls = read_upstream_tls(v); });
+  section.read("tls_name", [&](const Value& v) { route.tls_name = v.non_empty(); });
+  section.read("spf_gateway", [&](const Value& v) { spf_gateway = v.non_empty(); });
+  section.finish();
+  return route;
+}
+
+RouteConfig read_route(const Value& value, const FailoverConfig& failover) {
+  Section section(value);
+  RouteConfig route;
+  route.failover = failover;
   route.name = section.required("name").non_empty();
   for (const Value& domain : section.required("domains").list()) route.domains.push_back(journal::normalise(domain.non_empty()));
   Value upstreams = section.required("upstreams");
@@ -174,13 +252,13 @@ RouteConfig read_route(const Value& value) {
   section.read("identity", [&](const Value& v) {
     route.identity = v.one_of<Identity>({{"none", Identity::none}, {"xclient", Identity::xclient}, {"proxy-v2", Identity::proxy_v2}});
   });
-  section.read("tls", [&](const Value& v) {
-    route.tls = v.one_of<UpstreamTls>({{"off", UpstreamTls::off},
-                                       {"opportunistic", UpstreamTls::opportunistic},
-                                       {"required", UpstreamTls::required},
-                                       {"verify", UpstreamTls::verify}});
-  });
+  section.read("tls", [&](const Value& v) { route.tls = read_upstream_tls(v); });
   section.read("tls_name", [&](const Value& v) { route.tls_name = v.non_empty(); });
+  section.read("unknown_recipients", [&](const Value& v) {
+    route.unknown_recipients = v.one_of<UnknownRecipients>(
+        {{"defer", UnknownRecipients::defer}, {"accept", UnknownRecipients::accept}, {"reject", UnknownRecipients::reject}});
+  });
+  section.read("failover", [&](const Value& v) { route.failover = read_failover(v, route.failover, nullptr); });
   section.finish();
   return route;
 }
@@ -276,9 +354,12 @@ Config read_config(const Value& root) {
   for (const Value& one : listeners.list()) config.listeners.push_back(read_listener(one));
   if (config.listeners.empty()) listeners.refuse("name at least one address to listen on");
   section.read("tls", [&](const Value& v) { config.tls = read_tls(v); });
+  FailoverConfig failover;
+  section.read("failover", [&](const Value& v) { failover = read_failover(v, failover, &config.flag_file); });
   Value routes = section.required("routes");
-  for (const Value& one : routes.list()) config.routes.push_back(read_route(one));
+  for (const Value& one : routes.list()) config.routes.push_back(read_route(one, failover));
   if (config.routes.empty()) routes.refuse("name at least one primary");
+  section.read("directory", [&](const Value& v) { config.directory = read_directory(v); });
   section.read("limits", [&](const Value& v) { config.limits = read_limits(v); });
   section.read("reuse", [&](const Value& v) { config.reuse = read_reuse(v); });
   config.journal = read_journal(section.required("journal"));
@@ -302,7 +383,6 @@ Config read_config(const Value& root) {
   });
   section.read("shutdown_grace", [&](const Value& v) { config.shutdown_grace = v.duration(); });
   section.read("threads", [&](const Value& v) { config.threads = v.count(1); });
-  section.finish();
 
   // What no single key can tell.
   for (std::size_t i = 0; i < config.listeners.size(); ++i) {
@@ -315,13 +395,15 @@ Config read_config(const Value& root) {
     for (std::size_t k = 0; k < i; ++k)
       if (config.listeners[k].address == listener.address) value.refuse("another listener has the same address");
   }
-  std::set<std::string> names, domains;
+  std::set<std::string> names{"egress"}, domains;
   for (std::size_t i = 0; i < config.routes.size(); ++i) {
     Value value = routes.list()[i];
     if (!names.insert(config.routes[i].name).second) value.refuse(fmt::format("another route is named \"{}\" too", config.routes[i].name));
     for (const std::string& domain : config.routes[i].domains)
       if (!domains.insert(domain).second) value.refuse(fmt::format("the domain \"{}\" belongs to another route already", domain));
   }
+  section.read("egress", [&](const Value& v) { config.routes.push_back(read_egress(v, failover, config.spf_gateway)); });
+  section.finish();
   return config;
 }
 
@@ -357,6 +439,17 @@ std::optional<std::size_t> find_route(const Config& config, const std::string& n
   return std::nullopt;
 }
 
+std::size_t route_of_domain(const Config& config, std::string_view domain, std::size_t fallback) {
+  std::string wanted = journal::normalise(domain);
+  std::size_t any = fallback;
+  for (std::size_t i = 0; i < config.routes.size(); ++i)
+    for (const std::string& one : config.routes[i].domains) {
+      if (one == wanted) return i;
+      if (one == "*") any = i;
+    }
+  return any;
+}
+
 std::vector<std::string> changes(const Config& before, const Config& after) {
   std::vector<std::string> list;
   auto note = [&list](bool is_same, const char* what) {
@@ -366,6 +459,9 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.tls == after.tls, "tls changed");
   note(before.routes == after.routes, "routes changed");
   note(before.limits == after.limits, "limits changed");
+  note(before.directory == after.directory, "directory changed");
+  note(before.flag_file == after.flag_file, "failover.flag_file changed");
+  note(before.spf_gateway == after.spf_gateway, "egress.spf_gateway changed");
   note(before.reuse == after.reuse, "reuse changed");
   note(before.log_format == after.log_format && before.log_level == after.log_level, "log changed");
   note(before.shutdown_grace == after.shutdown_grace, "shutdown_grace changed");

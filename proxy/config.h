@@ -6,6 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "failover/breaker.h"
+#include "failover/directory.h"
+#include "failover/hold_queue.h"
+#include "failover/route_state.h"
 #include "journal/result.h"
 #include "proxy/network.h"
 #include "proxy/units.h"
@@ -18,6 +22,7 @@ enum class UpstreamTls { off, opportunistic, required, verify };
 enum class Identity { none, xclient, proxy_v2 };
 enum class JournalOrder { before, parallel };
 enum class WhenFull { refuse, bypass };
+enum class UnknownRecipients { defer, accept, reject };
 enum class LogFormat { text, json };
 enum class LogLevel { debug, info, warning, error };
 
@@ -42,6 +47,19 @@ struct TlsConfig {
   bool operator==(const TlsConfig&) const = default;
 };
 
+struct FailoverConfig {
+  failover::Mode mode = failover::Mode::automatic;  ///< at the first start; later what an operator said last
+  Duration probe_interval{std::chrono::seconds(1)};
+  Duration takeover_after{std::chrono::seconds(1)};
+  failover::BreakerOptions breaker;
+  failover::RetryOptions retry;
+  Duration max_hold{std::chrono::hours(5 * 24)};
+  Duration delay_notice{0};          ///< tell senders after so long; 0: never
+  std::uint64_t drain_concurrency = 20;
+  std::uint64_t max_held = 1'000'000;  ///< messages
+  bool operator==(const FailoverConfig&) const = default;
+};
+
 struct RouteConfig {
   std::string name;
   std::vector<std::string> domains;  ///< in lower case; "*" for all others
@@ -49,6 +67,9 @@ struct RouteConfig {
   Identity identity = Identity::none;
   UpstreamTls tls = UpstreamTls::off;
   std::string tls_name;  ///< the name that the primary's certificate must have; the upstream's host when empty
+  UnknownRecipients unknown_recipients = UnknownRecipients::defer;
+  FailoverConfig failover;
+  bool is_egress = false;  ///< for mail to the world: the last route, when there is one
   bool operator==(const RouteConfig&) const = default;
 };
 
@@ -93,6 +114,12 @@ struct JournalConfig {
   bool operator==(const JournalConfig&) const = default;
 };
 
+struct DirectoryConfig {
+  failover::DirectoryOptions options;
+  std::string file;  ///< imported at the start and at each reload
+  bool operator==(const DirectoryConfig&) const = default;
+};
+
 struct Config {
   std::string hostname;
   std::vector<ListenerConfig> listeners;
@@ -101,6 +128,9 @@ struct Config {
   LimitsConfig limits;
   ReuseConfig reuse;
   JournalConfig journal;
+  DirectoryConfig directory;
+  std::string spf_gateway;  ///< whose Authentication-Results are believed
+  std::string flag_file;    ///< while it exists all routes hold
   std::string admin_socket;
   LogFormat log_format = LogFormat::text;
   LogLevel log_level = LogLevel::info;
@@ -118,5 +148,8 @@ std::vector<std::string> changes(const Config& before, const Config& after);
 
 /// The route's index by name, or nothing.
 std::optional<std::size_t> find_route(const Config& config, const std::string& name);
+
+/// The route that serves a domain, or fallback when none does.
+std::size_t route_of_domain(const Config& config, std::string_view domain, std::size_t fallback);
 
 }  // namespace holdfast::proxy

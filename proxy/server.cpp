@@ -13,7 +13,9 @@
 
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
+#include "proxy/flag_file.h"
 #include "proxy/log.h"
+#include "proxy/people.h"
 #include "proxy/session.h"
 
 namespace holdfast::proxy {
@@ -55,21 +57,34 @@ struct Running {
   std::thread thread;
 };
 
+struct UpstreamHealth {
+  bool is_healthy = true;
+  std::string last_error;
+};
+
 class Server {
  public:
   Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
-      : config_path_(std::move(config_path)), settings_(std::move(settings)), shared_{journal, resolver_, {}, {1}, {0}, {0}} {}
+      : config_path_(std::move(config_path)),
+        settings_(std::move(settings)),
+        control_(journal, resolver_, journal.take_store(), [this](const std::string& route) { tell_sessions(route); }),
+        shared_{journal, resolver_, control_, {}, {1}, {0}, {0}} {}
 
   int run();
 
  private:
   Status start_listeners(const Config& config);
   Status open_admin();
+  Status import_directory(const Config& config);
+  void tell_sessions(const std::string& route);
+  void set_all(failover::Mode mode, const char* signal);
   void watch_names(const Config& config);
   void reload();
   void drain();
   void on_tick();
-  nlohmann::ordered_json status();
+  void watch_flag(const Config& config);
+  Admin::Answer status();
+  std::map<std::string, std::vector<UpstreamHealth>> health();
 
   static void on_signal(evutil_socket_t signal, short, void* self);
   static void on_timer(evutil_socket_t, short, void* self) { static_cast<Server*>(self)->on_tick(); }
@@ -77,7 +92,9 @@ class Server {
   std::string config_path_;
   std::shared_ptr<const Settings> settings_;
   Resolver resolver_;
+  Control control_;
   Shared shared_;
+  std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
   std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
   std::unique_ptr<Admin> admin_;
@@ -143,16 +160,16 @@ int Server::run() {
   raise_descriptor_limit(config);
   watch_names(config);
   base_.reset(event_base_new());
+  control_.configure(settings_);
+  if (Status started = control_.start(); !started) return give_up(started.error());
+  if (Status imported = import_directory(config); !imported) return give_up(imported.error());
+  watch_flag(config);
   std::size_t threads = config.threads ? config.threads : std::max(1U, std::thread::hardware_concurrency());
   for (std::size_t i = 0; i < threads; ++i) workers_.push_back(std::make_unique<Running>(shared_, settings_));
   if (Status started = start_listeners(config); !started) return give_up(started.error());
-  if (!config.admin_socket.empty()) {
-    auto admin = Admin::open(base_.get(), config.admin_socket, [this] { return status(); });
-    if (!admin) return give_up(admin.error());
-    admin_ = std::move(*admin);
-  }
+  if (Status opened = open_admin(); !opened) return give_up(opened.error());
   std::vector<std::unique_ptr<event, decltype(&event_free)>> events;
-  for (int signal : {SIGTERM, SIGINT, SIGHUP}) {
+  for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) {
     events.emplace_back(evsignal_new(base_.get(), signal, &Server::on_signal, this), &event_free);
     event_add(events.back().get(), nullptr);
   }
@@ -167,6 +184,8 @@ int Server::run() {
 
   event_base_dispatch(base_.get());
 
+  flag_file_.reset();
+  control_.stop();
   for (const auto& running : workers_) running->worker.loop.post([loop = &running->worker.loop] { loop->stop(); });
   for (const auto& running : workers_) running->thread.join();
   log(LogLevel::info, "stopped", {{"sessions_cut", shared_.connections.all()}});
@@ -176,13 +195,47 @@ int Server::run() {
 void Server::on_signal(evutil_socket_t signal, short, void* self) {
   auto* server = static_cast<Server*>(self);
   if (signal == SIGHUP) return server->reload();
+  if (signal == SIGUSR1) return server->set_all(failover::Mode::hold, "SIGUSR1");
+  if (signal == SIGUSR2) return server->set_all(failover::Mode::automatic, "SIGUSR2");
   server->drain();
+}
+
+void Server::set_all(failover::Mode mode, const char* signal) {
+  auto changed = control_.set_mode("", mode, fmt::format("signal {}", signal), mode == failover::Mode::hold ? "hold forced" : "given back to auto");
+  if (!changed) log(LogLevel::error, "failover", {{"problem", changed.error().message}});
+}
+
+/// Called on the control thread.
+void Server::tell_sessions(const std::string& route) {
+  for (const auto& running : workers_)
+    running->worker.loop.post([worker = &running->worker, route] {
+      for (auto& [session, unused] : worker->sessions) session->primary_is_out(route);
+    });
+}
+
+void Server::watch_flag(const Config& config) {
+  flag_file_.reset();
+  if (config.flag_file.empty()) return control_.set_flag(false, config.flag_file);
+  flag_file_ = std::make_unique<FlagFile>(base_.get(), config.flag_file, [this](bool is_there) { control_.set_flag(is_there, settings_->config.flag_file); });
+}
+
+Status Server::import_directory(const Config& config) {
+  if (config.directory.file.empty()) return {};
+  auto people = read_people_file(config.directory.file);
+  if (!people) return people.error();
+  log(LogLevel::info, "directory", {{"imported", people->size()}, {"file", config.directory.file}});
+  control_.directory().import(std::move(*people));
+  return {};
 }
 
 void Server::reload() {
   auto loaded = load_settings(config_path_);
   if (loaded) {
     watch_names((*loaded)->config);
+    control_.configure(*loaded);
+    if (Status imported = import_directory((*loaded)->config); !imported) loaded = imported.error();
+  }
+  if (loaded) {
     if (Status started = start_listeners((*loaded)->config); !started) loaded = started.error();
   }
   if (!loaded) {
@@ -192,6 +245,7 @@ void Server::reload() {
   std::vector<std::string> list = changes(settings_->config, (*loaded)->config);
   settings_ = *loaded;
   configure_log(settings_->config.log_format, settings_->config.log_level);
+  watch_flag(settings_->config);
   for (const auto& running : workers_) {
     Worker* worker = &running->worker;
     worker->loop.post([worker, settings = settings_] {
@@ -227,49 +281,51 @@ void Server::on_tick() {
   if (is_draining_ && (shared_.connections.all() == 0 || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
 }
 
-nlohmann::ordered_json Server::status() {
-  struct Health {
-    bool is_healthy = true;
-    std::string last_error;
-  };
-  // Each worker knows for itself; none may be waited for longer than an operator would.
-  std::map<std::string, std::vector<Health>> health;
-  auto answers = std::make_shared<std::vector<std::promise<std::map<std::string, std::vector<Health>>>>>(workers_.size());
+/// What the workers see of each upstream; a worker that does not answer in time is left out.
+std::map<std::string, std::vector<UpstreamHealth>> Server::health() {
+  using Health = std::map<std::string, std::vector<UpstreamHealth>>;
+  auto answers = std::make_shared<std::vector<std::promise<Health>>>(workers_.size());
   for (std::size_t i = 0; i < workers_.size(); ++i) {
     Worker* worker = &workers_[i]->worker;
     worker->loop.post([worker, answers, i, settings = settings_] {
-      std::map<std::string, std::vector<Health>> mine;
+      Health mine;
       for (const RouteConfig& route : settings->config.routes)
         if (const failover::UpstreamOrder* order = worker->pool.order_of(route.name))
           for (const auto& state : order->states()) mine[route.name].push_back({state.is_healthy, state.last_error});
       (*answers)[i].set_value(std::move(mine));
     });
   }
-  Clock::time_point patience = Clock::now() + std::chrono::milliseconds(500);
+  Health all;
+  Clock::time_point patience = Clock::now() + std::chrono::milliseconds(300);
   for (auto& answer : *answers) {
     auto future = answer.get_future();
     if (future.wait_until(patience) != std::future_status::ready) continue;
     for (auto& [route, states] : future.get()) {
-      std::vector<Health>& all = health[route];
-      all.resize(std::max(all.size(), states.size()));
+      std::vector<UpstreamHealth>& seen = all[route];
+      seen.resize(std::max(seen.size(), states.size()));
       for (std::size_t k = 0; k < states.size(); ++k)
-        if (!states[k].is_healthy) all[k] = states[k];
+        if (!states[k].is_healthy) seen[k] = states[k];
     }
   }
-  nlohmann::ordered_json routes = nlohmann::ordered_json::array();
-  for (const RouteConfig& route : settings_->config.routes) {
-    nlohmann::ordered_json upstreams = nlohmann::ordered_json::array();
-    for (std::size_t k = 0; k < route.upstreams.size(); ++k) {
-      const std::vector<Health>& states = health[route.name];
-      Health state = k < states.size() ? states[k] : Health();
-      upstreams.push_back({{"address", to_string(route.upstreams[k])}, {"healthy", state.is_healthy}, {"last_error", state.last_error}});
+  return all;
+}
+
+Admin::Answer Server::status() {
+  auto routes = control_.status();
+  if (!routes) return routes.error();
+  auto seen = health();
+  for (auto& route : *routes) {
+    const std::vector<UpstreamHealth>& states = seen[route["name"].get<std::string>()];
+    for (std::size_t k = 0; k < route["upstreams"].size() && k < states.size(); ++k) {
+      if (states[k].is_healthy) continue;
+      route["upstreams"][k]["healthy"] = false;
+      route["upstreams"][k]["last_error"] = states[k].last_error;
     }
-    routes.push_back({{"name", route.name}, {"upstreams", upstreams}});
   }
   nlohmann::ordered_json listeners = nlohmann::ordered_json::array();
   for (const ListenerConfig& listener : settings_->config.listeners) listeners.push_back(to_string(listener.address));
   journal::WriterState writer = shared_.journal.writer().state();
-  return {{"routes", routes},
+  return nlohmann::ordered_json{{"routes", *routes},
           {"journal",
            {{"entries", shared_.journal.entries()},
             {"bytes", shared_.journal.bytes()},
@@ -280,6 +336,7 @@ nlohmann::ordered_json Server::status() {
             {"writable", writer.is_working},
             {"last_error", writer.last_error},
             {"bypassed", shared_.bypassed.load()}}},
+          {"recipients_known", control_.directory().size()},
           {"listeners", listeners},
           {"connections", shared_.connections.all()},
           {"accepted", shared_.accepted.load()},
@@ -287,11 +344,47 @@ nlohmann::ordered_json Server::status() {
           {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - started_).count()}};
 }
 
+/// What operators may ask and say on the admin socket.
+Status Server::open_admin() {
+  if (settings_->config.admin_socket.empty()) return {};
+  auto admin = Admin::open(base_.get(), settings_->config.admin_socket);
+  if (!admin) return admin.error();
+  admin_ = std::move(*admin);
+  using Request = Admin::Request;
+  auto text = [](const Request& request, const char* key) { return request.body.value(key, std::string()); };
+  auto number = [](const Request& request, const char* key) { return request.body.value(key, std::uint64_t{0}); };
+  admin_->on("/status", [this](const Request&) { return status(); });
+  admin_->on("/failover", [this, text](const Request& request) -> Admin::Answer {
+    std::optional<failover::Mode> mode = failover::parse_mode(text(request, "mode"));
+    std::string route = text(request, "route");
+    if (!mode) return Error{ErrorCode::invalid, "the mode is hold, pass or auto"};
+    if (!route.empty() && !find_route(settings_->config, route))
+      return Error{ErrorCode::not_found, fmt::format("there is no route named \"{}\"", route)};
+    return control_.set_mode(route, *mode, "user " + request.user, text(request, "reason"));
+  });
+  admin_->on("/queue/list", [this, text, number](const Request& request) {
+    return control_.queue_list(text(request, "route"), std::max<std::uint64_t>(1, number(request, "limit")));
+  });
+  admin_->on("/queue/retry", [this, number](const Request& request) { return control_.queue_retry(number(request, "id")); });
+  admin_->on("/queue/drop", [this, number, text](const Request& request) {
+    return control_.queue_drop(number(request, "id"), "user " + request.user, text(request, "reason"));
+  });
+  admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
+  admin_->on("/directory/import", [this](const Request& request) -> Admin::Answer {
+    std::vector<failover::Directory::Person> people = people_from_json(request.body);
+    std::size_t count = people.size();
+    control_.directory().import(std::move(people));
+    log(LogLevel::info, "directory", {{"imported", count}, {"by", request.user}});
+    return nlohmann::ordered_json{{"imported", count}};
+  });
+  return {};
+}
+
 }  // namespace
 
 int serve(const std::string& config_path) {
   std::signal(SIGPIPE, SIG_IGN);
-  // Operators' failover signals must not end a relay that has no use for them yet.
+  // Until they are listened to, operators' signals must not end the process.
   std::signal(SIGUSR1, SIG_IGN);
   std::signal(SIGUSR2, SIG_IGN);
   auto settings = load_settings(config_path);

@@ -42,7 +42,7 @@ Session::Session(Worker& worker, const ListenerConfig& listener, FileDescriptor 
       wakeup_(worker.loop),
       client_(std::move(socket), wakeup_),
       facts_{to_endpoint(peer), to_endpoint(own)} {
-  if (!listener_.route.empty()) route_ = find_route(settings_->config, listener_.route).value_or(0);
+  use_route(listener_.route.empty() ? 0 : find_route(settings_->config, listener_.route).value_or(0));
   worker_.sessions[this] = 0;
 }
 
@@ -96,15 +96,18 @@ Task<bool> Session::greet() {
     bool is_secure = co_await start_tls_with_client();
     if (!is_secure) co_return false;
   }
-  bool is_open = co_await open_upstream(false);
-  if (!is_open) co_return false;
+  follow_state();
+  if (!is_holding_) {
+    bool is_reached = co_await reach_primary("");
+    if (!is_reached) co_return false;
+  }
   client_.poll_input();
   if (!client_.input().empty()) {
     log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "talked before the greeting"}});
     say_goodbye(554, "5.5.1 Error: talked before the greeting");
     co_return false;
   }
-  client_.write(upstream_->greeting.wire);
+  client_.write(is_holding_ ? stand_in().greeting().wire : upstream_->greeting.wire);
   co_return true;
 }
 
@@ -150,26 +153,13 @@ Task<bool> Session::start_tls_with_client() {
   co_return false;
 }
 
-Task<bool> Session::open_upstream(bool is_fresh) {
-  UpstreamPool::Opened opened = co_await worker_.pool.open(settings_, route_, facts_, wakeup_, is_fresh);
-  if (opened.upstream) {
-    upstream_ = std::move(opened.upstream);
-    co_return true;
-  }
-  log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", opened.failure}});
-  if (opened.refusal)
-    client_.write(opened.refusal->wire);
-  else
-    say_goodbye(421, fmt::format("4.3.2 {} The mail server is not reachable, try again later", hostname()));
-  co_return false;
-}
-
 // ---- Conversation
 
 Task<void> Session::converse() {
   Deadline client_due = after(limits().timeouts.command);
   Deadline reply_due = client_due;
   for (;;) {
+    follow_state();
     bool has_answered = take_replies();
     bool has_asked = take_commands();
     if (has_answered || has_asked) {
@@ -191,6 +181,8 @@ Task<void> Session::converse() {
         next = co_await relay_bdat(*bdat_, std::move(line_));
       else if (mode == Mode::starttls)
         next = co_await client_starttls();
+      else if (mode == Mode::switching)
+        next = co_await switch_route();
       else
         next = co_await quit();
       if (next == Next::close) co_return;
@@ -200,25 +192,18 @@ Task<void> Session::converse() {
 
     bool has_line = client_.input().find('\n') != std::string_view::npos;
     if (upstream_ && !upstream_->stream.is_alive()) {
-      bool is_replayable = upstream_->was_reused && !transaction_.is_open && !awaited_.empty() && awaited_.front().verb != Verb::auth;
-      std::string lines;
-      for (const Awaited& awaited : awaited_) lines += awaited.line;
-      if (!is_replayable && !has_quiet()) {
+      // Nobody was waiting for it, or it was in the pool and ended of age just as this client was given it.
+      if (has_quiet() || upstream_->was_reused)
+        upstream_.reset();
+      else
         lose_upstream("it closed the connection");
-        continue;
-      }
-      drop_upstream();
-      if (!lines.empty()) {
-        // The primary ended an idle connection just as this client was given it: nothing was answered yet, so ask again.
-        bool is_restored = co_await open_upstream(true);
-        if (!is_restored) co_return;
-        upstream_->stream.flush(lines);
-        continue;
-      }
     }
-    if (!upstream_ && has_line) {
-      bool is_restored = co_await restore_upstream();
-      if (!is_restored) co_return;
+    if (is_primary_out_ && upstream_ && !awaited_.empty()) lose_upstream("the breaker has tripped");
+    bool is_missed = !upstream_ && !is_holding_ && (has_line || !awaited_.empty());
+    if (!lost_why_.empty() || is_missed) {
+      bool is_reached = co_await reach_primary(std::exchange(lost_why_, std::string()));
+      if (!is_reached) continue;
+      reply_due = after(awaited_.empty() ? limits().timeouts.command : time_for(awaited_.front().verb, limits().timeouts));
       continue;
     }
     if (client_.is_broken() || (client_.is_ended() && awaited_.empty() && !has_line)) co_return;
@@ -247,7 +232,16 @@ bool Session::take_replies() {
       has_moved = true;
       continue;
     }
-    if (!upstream_ || is_over_ || client_.is_flooded() || upstream_->stream.input().empty()) return has_moved;
+    if (is_over_ || client_.is_flooded() || !lost_why_.empty()) return has_moved;
+    if (is_holding_) {
+      if (awaited_.empty()) return has_moved;
+      const Awaited& asked = awaited_.front();
+      Reply reply = stand_in().answer(asked.must_be_refused ? Verb::unknown : asked.verb, asked.address, transaction_);
+      take_reply(reply);
+      has_moved = true;
+      continue;
+    }
+    if (!upstream_ || upstream_->stream.input().empty()) return has_moved;
     Reply reply;
     std::size_t consumed = 0;
     ReplyParser::State state = ReplyParser().parse(upstream_->stream.input(), reply, consumed);
@@ -259,15 +253,15 @@ bool Session::take_replies() {
         has_moved = true;
         continue;
       }
-      if (reply.code == 421) {
-        client_.write(reply.wire);
-        is_over_ = true;
-        drop_upstream();
-        return true;
+      // A farewell to a connection on which nothing is going on concerns nobody.
+      bool is_farewell = reply.code == 421 && has_quiet();
+      if (is_farewell) {
+        upstream_.reset();
+        return has_moved;
       }
     }
     lose_upstream("it sent something that is no reply to anything");
-    return true;
+    return has_moved;
   }
 }
 
@@ -276,15 +270,30 @@ void Session::take_reply(Reply& reply) {
   awaited_.pop_front();
   bool is_intermediate = reply.code >= 300 && reply.code < 400;
   bool may_be_intermediate = awaited.verb == Verb::data || awaited.verb == Verb::auth;
-  if (awaited.must_be_refused && reply.is_positive()) return lose_upstream("it accepted a malformed command");
-  if (is_intermediate && !may_be_intermediate) return lose_upstream("it sent an intermediate reply where none belongs");
-  if (reply.code == 421) {
+  std::string nonsense;
+  if (awaited.must_be_refused && reply.is_positive()) nonsense = "it accepted a malformed command";
+  if (is_intermediate && !may_be_intermediate) nonsense = "it sent an intermediate reply where none belongs";
+  if (awaited.verb == Verb::data && !is_intermediate && reply.is_positive()) nonsense = "it answered DATA with neither 354 nor a refusal";
+  if (is_intermediate && awaited.verb == Verb::data && reply.code != 354) nonsense = "it answered DATA with neither 354 nor a refusal";
+  // 421 4.7 is about the client, all other 421 about the primary: it is going away.
+  bool is_farewell = reply.code == 421 && !is_holding_;
+  bool is_about_client = is_farewell && reply.summary().find(" 4.7.") == 3;
+  if (is_farewell && !is_about_client) nonsense = "it says " + reply.summary();
+  if (!nonsense.empty()) {
+    awaited_.push_front(std::move(awaited));
+    return lose_upstream(nonsense);
+  }
+  if (is_about_client) {
     client_.write(reply.wire);
     is_over_ = true;
     return drop_upstream();
   }
-  upstream_->was_reused = false;  // it lives
-  if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;
+  trouble_since_.reset();
+  if (upstream_) {
+    upstream_->was_reused = false;  // it lives
+    if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;
+    if (reply.summary().find(" 4.3.") == 3) worker_.shared.control.faltered(*board_, reply.summary());
+  }
   // A command after which the client must wait is always the last one out.
   if (awaited_.empty() && (mode_ == Mode::commands || mode_ == Mode::auth)) is_synchronising_ = false;
   switch (awaited.verb) {
@@ -308,6 +317,7 @@ void Session::take_reply(Reply& reply) {
       }
       break;
     case Verb::rcpt:
+      learn_recipient(awaited.address, reply);
       if (transaction_.is_open)
         transaction_.recipients.push_back({std::move(awaited.address), std::move(awaited.params), reply.summary(),
                                            reply.is_positive() ? journal::Outcome::pending : outcome_of(reply)});
@@ -319,8 +329,6 @@ void Session::take_reply(Reply& reply) {
       if (reply.code == 354) {
         mode_ = Mode::data;
         is_synchronising_ = true;
-      } else if (reply.is_positive() || is_intermediate) {
-        return lose_upstream("it answered DATA with neither 354 nor a refusal");
       }
       break;
     case Verb::auth:
@@ -328,7 +336,7 @@ void Session::take_reply(Reply& reply) {
         mode_ = Mode::auth;
       } else {
         mode_ = Mode::commands;
-        upstream_->may_be_reused = false;
+        if (upstream_) upstream_->may_be_reused = false;
         if (reply.is_positive()) auth_ = pending_auth_;
       }
       break;
@@ -340,6 +348,7 @@ void Session::take_reply(Reply& reply) {
 
 void Session::take_ehlo_reply(Reply& reply) {
   capabilities_ = Capabilities::of(reply);
+  if (!is_holding_) board_->learn_ehlo(reply);
   EhloPolicy policy;
   policy.offers_starttls = listener_.tls == ListenerTls::starttls && !client_.is_tls();
   policy.passes_auth = listener_.role == Role::submission;
@@ -350,8 +359,8 @@ void Session::take_ehlo_reply(Reply& reply) {
 /// Takes what the client has sent, as far as it may be taken now. True when there was anything.
 bool Session::take_commands() {
   bool has_moved = false;
-  while (!is_over_ && !is_synchronising_ && upstream_ && awaited_.size() < most_awaited && !client_.is_flooded() &&
-         !upstream_->stream.is_flooded()) {
+  while (!is_over_ && !is_synchronising_ && (upstream_ || is_holding_) && lost_why_.empty() && awaited_.size() < most_awaited &&
+         !client_.is_flooded() && !(upstream_ && upstream_->stream.is_flooded())) {
     bool is_primary_slow = capabilities_ && !capabilities_->has("PIPELINING") && !awaited_.empty();
     if (is_primary_slow) break;
     std::string_view input = client_.input();
@@ -383,7 +392,7 @@ bool Session::take_commands() {
 void Session::forward(Awaited awaited, std::string_view line) {
   awaited.line.assign(line);
   awaited.line += "\r\n";
-  upstream_->stream.write(awaited.line);
+  if (upstream_) upstream_->stream.write(awaited.line);
   awaited_.push_back(std::move(awaited));
 }
 
@@ -507,7 +516,16 @@ void Session::take_envelope(const Command& command, std::string_view line) {
       std::count_if(awaited_.begin(), awaited_.end(), [](const Awaited& one) { return one.verb == Verb::rcpt; }));
   if (!is_mail && transaction_.recipients.size() + awaited_recipients >= limits().recipients)
     return answer_error(452, "4.5.3 Error: too many recipients");
-  forward(std::move(awaited), line);
+  std::size_t wanted = is_mail || listener_.role == Role::submission
+                           ? route_
+                           : route_of_domain(settings_->config, domain_of(envelope->address), route_);
+  if (wanted == route_) return forward(std::move(awaited), line);
+  // The recipient is another primary's. A message goes to one primary; the client sends the others theirs afterwards.
+  if (transaction_.has_accepted_recipients() || awaited_recipients > 0)
+    return answer(451, "4.5.3 Error: this recipient is on another server, send it a message of its own");
+  line_ = std::string(line);
+  mode_ = Mode::switching;
+  is_synchronising_ = true;
 }
 
 void Session::flush() {
@@ -515,8 +533,34 @@ void Session::flush() {
   client_.flush();
 }
 
+Task<Session::Next> Session::switch_route() {
+  std::string line = std::exchange(line_, std::string());
+  Command command = parse_command(line);
+  std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "TO:");
+  std::size_t wanted = route_of_domain(settings_->config, domain_of(envelope->address), route_);
+  if (upstream_ && transaction_.is_open) {
+    upstream_->stream.flush("RSET\r\n");
+    std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(limits().timeouts.command));
+    if (!reply || !reply->is_positive()) upstream_.reset();
+  }
+  if (upstream_) worker_.pool.give_back(settings_, route_, std::move(upstream_));
+  use_route(wanted);
+  is_holding_ = board_->is_held();
+  if (!is_holding_) {
+    bool is_reached = co_await reach_primary("");
+    if (!is_reached) co_return Next::go_on;
+  }
+  Awaited awaited;
+  awaited.verb = Verb::rcpt;
+  awaited.address = std::string(envelope->address);
+  awaited.params = std::string(envelope->params);
+  forward(std::move(awaited), line);
+  co_return Next::go_on;
+}
+
 Task<Session::Next> Session::quit() {
   const Reply* goodbye = worker_.pool.goodbye(route().name);
+  if (is_holding_) goodbye = nullptr;
   if (goodbye && (!upstream_ || (upstream_->may_be_reused && !transaction_.is_open))) {
     client_.write(goodbye->wire);
     co_return Next::close;
@@ -546,30 +590,15 @@ Task<Session::Next> Session::client_starttls() {
   if (transaction_.is_open) drop_upstream();
   transaction_.reset();
   capabilities_.reset();
+  helo_line_.clear();
   co_return Next::go_on;
 }
 
-/// Opens a connection to the primary in the middle of a session, and greets as the client did.
-Task<bool> Session::restore_upstream() {
-  bool is_open = co_await open_upstream(true);
-  if (!is_open) co_return false;
-  if (helo_line_.empty()) co_return true;
-  upstream_->stream.flush(helo_line_);
-  std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(limits().timeouts.command));
-  if (reply && reply->is_positive()) {
-    if (capabilities_) capabilities_ = Capabilities::of(*reply);
-    co_return true;
-  }
-  lose_upstream(reply ? reply->summary() : upstream_->failure);
-  co_return false;
-}
-
-/// The primary is gone, or not to be trusted, in the middle of something.
+/// The primary is gone, or not to be trusted, in the middle of something: converse() takes it from here.
 void Session::lose_upstream(const std::string& why) {
   if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
-  drop_upstream();
-  awaited_.clear();
-  say_goodbye(421, fmt::format("4.4.2 {} The mail server does not answer, try again later", hostname()));
+  upstream_.reset();
+  lost_why_ = why;
 }
 
 void Session::drop_upstream() {

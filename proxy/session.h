@@ -14,6 +14,7 @@
 
 #include "proxy/command.h"
 #include "proxy/content.h"
+#include "proxy/stand_in.h"
 #include "proxy/transaction.h"
 #include "proxy/worker.h"
 
@@ -33,6 +34,8 @@ class Session {
   /// Ends the session at its next quiet moment, or at once.
   void drain() { wakeup_.fire(); }
   void stop();
+  /// The breaker of a route has tripped: whoever waits for its primary waits in vain.
+  void primary_is_out(const std::string& route);
 
  private:
   /// What an answer that is still to come belongs to.
@@ -51,7 +54,6 @@ class Session {
   Task<bool> greet();
   Task<bool> read_proxy_header();
   Task<bool> start_tls_with_client();
-  Task<bool> open_upstream(bool is_fresh);
   bool enter_limits();
 
   // Conversation (session.cpp).
@@ -70,18 +72,36 @@ class Session {
   bool has_quiet() const { return awaited_.empty() && !transaction_.is_open; }
   Task<Next> quit();
   Task<Next> client_starttls();
-  Task<bool> restore_upstream();
+  Task<Next> switch_route();
   void lose_upstream(const std::string& why);
   void say_goodbye(int code, std::string_view text);
   Task<void> take_leave();
+
+  // When the primary is not there (session_takeover.cpp).
+  void use_route(std::size_t route);
+  void follow_state();
+  Task<bool> reach_primary(std::string why);
+  Task<std::string> replay(Deadline by);
+  Task<std::string> replay_envelope(Deadline by, bool is_batch);
+  void write_outstanding();
+  void learn_recipient(const std::string& address, const Reply& reply);
+  void note_verdict(const Reply& reply);
+  StandIn stand_in() const;
 
   // Content (session_content.cpp).
   struct Content;
   Task<Next> relay_data();
   Task<Next> relay_bdat(BdatCommand chunk, std::string line);
   Task<Next> finish_content(Content& content);
-  Task<Next> finish_chunk(const std::string& held);
+  Task<Next> finish_chunk(const std::string& held, std::uint64_t chunk_size);
   Task<std::optional<Reply>> final_reply(std::string& failure);
+  Task<Reply> live_verdict(Content& content, bool is_committed, bool is_end_sent);
+  Task<std::optional<Reply>> send_again(Content& content, std::string& failure, bool& is_end_sent);
+  Task<std::optional<Reply>> hold_message(Content& content, const Reply* verdict = nullptr);
+  void give_to_control(Content& content);
+  void settle(Content& content, const Reply& verdict);
+  bool is_void(const Content& content) const;
+  std::string protocol() const;
   Task<bool> wait_for_content(Deadline& due, std::uint64_t& size_then);
   void begin_content();
   void take_content(std::string_view piece);
@@ -92,8 +112,7 @@ class Session {
   Next abandon_content();
   Reply own_verdict() const;
   journal::MessageRecord make_record() const;
-  void record_outcome(journal::RecordId entry, const Reply& reply);
-  void log_message(journal::RecordId entry, std::uint64_t size, const Reply& reply);
+  void log_message(const Content& content, const Reply& reply);
   void end_transaction();
   void drop_upstream();
 
@@ -110,6 +129,11 @@ class Session {
   Stream client_;
   std::unique_ptr<Upstream> upstream_;
   std::size_t route_ = 0;
+  RouteBoard* board_ = nullptr;  ///< of the route
+  bool is_holding_ = false;      ///< Holdfast answers in the primary's place
+  std::string lost_why_;         ///< not empty: the connection to the primary was lost in the middle of something
+  std::optional<Deadline> trouble_since_;  ///< the primary has answered nothing since then
+  bool is_primary_out_ = false;  ///< the breaker has tripped while we waited
   ClientFacts facts_;
   bool is_counted_ = false;
 
@@ -121,9 +145,9 @@ class Session {
 
   std::deque<Awaited> awaited_;
   bool is_synchronising_ = false;  ///< a command is out after which the client must wait
-  enum class Mode { commands, data, bdat, auth, starttls, quitting } mode_ = Mode::commands;
+  enum class Mode { commands, data, bdat, auth, starttls, quitting, switching } mode_ = Mode::commands;
   std::optional<BdatCommand> bdat_;
-  std::string line_;  ///< BDAT's or QUIT's, as it came
+  std::string line_;  ///< BDAT's, QUIT's or the switching RCPT's, as it came
   Transaction transaction_;
   std::unique_ptr<Content> content_;
   std::uint64_t commands_ = 0, errors_ = 0;

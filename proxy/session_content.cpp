@@ -62,14 +62,15 @@ void Session::watch_upstream() {
   std::size_t consumed = 0;
   ReplyParser::State state = ReplyParser().parse(upstream_->stream.input(), reply, consumed);
   if (state == ReplyParser::State::incomplete && upstream_->stream.is_alive()) return;
-  bool is_refusal = state == ReplyParser::State::complete && (reply.is_transient() || reply.is_permanent());
-  if (is_refusal)
+  bool is_refusal = state == ReplyParser::State::complete && reply.code != 421 && (reply.is_transient() || reply.is_permanent());
+  if (is_refusal) {
     content_->early_reply = std::move(reply);
-  else
-    worker_.pool.failed(*settings_, route_, upstream_->address, "it went away in the middle of a message");
-  Transaction kept = transaction_;
-  drop_upstream();
-  transaction_ = std::move(kept);
+  } else {
+    // The rest of the content goes into the journal, and from there to wherever the primary is then.
+    content_->lost_why = "it went away in the middle of a message";
+    worker_.pool.failed(*settings_, route_, upstream_->address, content_->lost_why);
+  }
+  upstream_.reset();
 }
 
 /// Waits for more of the content, or for room to put it. False when the session must end.
@@ -170,30 +171,45 @@ Task<Session::Next> Session::relay_bdat(BdatCommand chunk, std::string line) {
     Next next = co_await finish_content(*content_);
     co_return next;
   }
-  Next next = co_await finish_chunk(held);
+  Next next = co_await finish_chunk(held, chunk.size);
   co_return next;
 }
 
 /// A chunk that ends nothing, or that belongs to no transaction: the primary's word on it is the client's.
-Task<Session::Next> Session::finish_chunk(const std::string& held) {
-  if (!upstream_) {
+Task<Session::Next> Session::finish_chunk(const std::string& held, std::uint64_t chunk_size) {
+  if (!content_ && !upstream_) {
+    client_.write(own_reply(transaction_.is_open ? 554 : 503, "5.5.1 Error: no valid recipients"));
+    co_return Next::go_on;
+  }
+  if (content_ && !upstream_ && is_void(*content_)) {
     // Too large, journal failed, or the primary spoke early: the client learns it now, the rest of the series is void.
     Reply reply = own_verdict();
     client_.write(reply.wire);
     end_transaction();
     co_return Next::go_on;
   }
-  upstream_->stream.flush(held);
-  std::string failure;
-  std::optional<Reply> reply = co_await final_reply(failure);
-  if (!reply) {
-    lose_upstream(failure);
-    co_return Next::close;
+  std::optional<Reply> reply;
+  if (upstream_) {
+    upstream_->stream.flush(held);
+    std::string failure;
+    reply = co_await final_reply(failure);
+    if (!reply) {
+      worker_.pool.failed(*settings_, route_, upstream_->address, failure);
+      upstream_.reset();
+      if (content_) content_->lost_why = failure;
+    }
   }
-  if (!content_ && reply->is_positive()) {
+  bool is_taken_for_nobody = reply && !content_ && reply->is_positive();
+  if (is_taken_for_nobody || (!reply && !content_)) {
     // It takes content for recipients that it refused: nothing of this was journaled, so it may not be acknowledged.
-    lose_upstream("it accepted content without a recipient");
-    co_return Next::close;
+    upstream_.reset();
+    client_.write(own_reply(554, "5.5.1 Error: no valid recipients"));
+    co_return Next::go_on;
+  }
+  if (!reply) {
+    // The primary is away: the chunk is in the journal, and the end of the series decides.
+    client_.write(StandIn::chunk_taken(chunk_size).wire);
+    co_return Next::go_on;
   }
   client_.write(reply->wire);
   if (!reply->is_positive()) {
@@ -220,17 +236,23 @@ Session::Next Session::abandon_content() {
   return Next::close;
 }
 
+/// Nothing can become of the content, whoever is asked.
+bool Session::is_void(const Content& content) const {
+  bool must_be_journaled = settings_->config.journal.when_full == WhenFull::refuse;
+  return content.is_too_large || (content.ticket->has_failed() && must_be_journaled) || content.early_reply;
+}
+
 /// What the client is told when the primary cannot be asked.
 Reply Session::own_verdict() const {
   Reply reply;
   if (content_ && content_->is_too_large) {
     reply.code = 552;
     reply.wire = own_reply(552, "5.3.4 Error: message file too big");
-  } else if (content_ && content_->ticket->has_failed() && settings_->config.journal.when_full == WhenFull::refuse) {
-    reply.code = 452;
-    reply.wire = own_reply(452, "4.3.1 Insufficient system storage, try again later");
   } else if (content_ && content_->early_reply) {
     reply = *content_->early_reply;
+  } else if (content_ && (content_->ticket->has_failed() || content_->is_unholdable)) {
+    reply.code = 452;
+    reply.wire = own_reply(452, "4.3.1 Insufficient system storage, try again later");
   } else {
     reply.code = 451;
     reply.wire = own_reply(451, "4.4.2 The mail server does not answer, try again later");
@@ -238,9 +260,10 @@ Reply Session::own_verdict() const {
   return reply;
 }
 
-/// All content is here. Commits it, lets the primary have the end, and gives the client the primary's word.
+/// All content is here. Commits it, lets the primary have the end, and gives the client the primary's word; or, when the
+/// primary is away, holds the message.
 Task<Session::Next> Session::finish_content(Content& content) {
-  bool is_parallel = settings_->config.journal.order == JournalOrder::parallel;
+  bool is_parallel = settings_->config.journal.order == JournalOrder::parallel && upstream_;
   bool is_committed = false;
   if (!content.is_too_large && !content.ticket->has_failed()) {
     journal::MessageRecord record = make_record();
@@ -249,37 +272,160 @@ Task<Session::Next> Session::finish_content(Content& content) {
     while (!content.ticket->is_settled()) co_await wakeup_.wait(Deadline::max());
     is_committed = content.ticket->is_committed();
   }
-  bool is_bypassing = !is_committed && !content.is_too_large && settings_->config.journal.when_full == WhenFull::bypass;
+  bool is_bypassing = !is_committed && !content.is_too_large && settings_->config.journal.when_full == WhenFull::bypass && upstream_;
   if (is_bypassing) {
     worker_.shared.bypassed.fetch_add(1, std::memory_order_relaxed);
     log(LogLevel::error, "bypass", {{"session", id_}, {"from", transaction_.mail_from}, {"problem", "passed WITHOUT a journal entry: " + content.ticket->error().message}});
   }
-  Reply verdict;
-  if (upstream_ && (is_committed || is_bypassing)) {
-    if (!is_parallel || !is_committed) send_end(content);
-    std::string failure;
-    std::optional<Reply> reply = co_await final_reply(failure);
-    if (reply) {
-      verdict = std::move(*reply);
-      ++upstream_->transactions;
-      if (!verdict.is_positive()) upstream_->may_be_reused = false;
-    } else {
-      worker_.pool.failed(*settings_, route_, upstream_->address, failure);
-      verdict = own_verdict();
-      upstream_.reset();
-    }
+  Reply verdict = own_verdict();
+  if (is_committed && is_holding_) {
+    // The record says that the recipients are held: it needs no more.
+    verdict = StandIn::taken(content.ticket->id());
+    give_to_control(content);
+  } else if ((is_committed && !content.early_reply) || is_bypassing) {
+    verdict = co_await live_verdict(content, is_committed, is_parallel);
   } else {
-    verdict = own_verdict();
     upstream_.reset();
   }
-  if (is_committed) record_outcome(content.ticket->id(), verdict);
-  log_message(is_committed ? content.ticket->id() : 0, content.draft.size(), verdict);
+  log_message(content, verdict);
+  if (is_committed && !content.is_held) settle(content, verdict);
   client_.write(verdict.wire);
   if (verdict.is_positive()) commands_ = 0;
-  bool is_farewell = verdict.code == 421;
   end_transaction();
-  is_over_ = is_over_ || is_farewell;
   co_return Next::go_on;
+}
+
+/// The primary's word on the whole message: from this connection, from a fresh one, or Holdfast's own when it holds the message.
+Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_end_sent) {
+  bool may_have_arrived = false;
+  std::optional<Reply> reply;
+  std::string why = content.lost_why;
+  if (upstream_) {
+    if (!is_end_sent) send_end(content);
+    reply = co_await final_reply(why);
+    may_have_arrived = !reply;
+  }
+  while (!reply) {
+    if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
+    upstream_.reset();
+    if (!is_committed) {
+      worker_.shared.control.failed(*board_, why);
+      co_return own_verdict();
+    }
+    if (may_have_arrived) content.is_possible_duplicate = true;
+    bool is_reached = co_await reach_primary(std::exchange(why, std::string("it went away")));
+    if (!is_reached) {
+      is_over_ = true;
+      co_return own_verdict();
+    }
+    if (is_holding_) {
+      std::optional<Reply> held = co_await hold_message(content);
+      co_return held ? *held : own_verdict();
+    }
+    reply = co_await send_again(content, why, may_have_arrived);
+  }
+  ++upstream_->transactions;
+  trouble_since_.reset();
+  if (!reply->is_positive()) upstream_->may_be_reused = false;
+  note_verdict(*reply);
+  bool keeps_some = std::any_of(transaction_.recipients.begin(), transaction_.recipients.end(),
+                                [](const journal::Recipient& one) { return one.outcome == journal::Outcome::held; });
+  if (!keeps_some || !is_committed) co_return *reply;
+  // Some recipients were accepted before the primary went, and refused after: they are Holdfast's, if the message is anybody's.
+  if (!reply->is_positive()) {
+    for (journal::Recipient& one : transaction_.recipients)
+      if (one.outcome == journal::Outcome::held) one.outcome = journal::Outcome::deferred;
+    co_return *reply;
+  }
+  std::optional<Reply> held = co_await hold_message(content, &*reply);
+  co_return held ? *reply : own_verdict();
+}
+
+/// Content to a fresh connection, after its envelope: from memory while it is small, else out of the journal.
+Task<std::optional<Reply>> Session::send_again(Content& content, std::string& failure, bool& is_end_sent) {
+  std::optional<Reply> none;
+  auto entry = worker_.shared.journal.entry(content.ticket->id());
+  if (!entry) {
+    failure = entry.error().message;
+    co_return none;
+  }
+  std::uint64_t size = entry->message.size;
+  ContentEncoder encoder;
+  if (content.is_bdat) {
+    upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", size));
+  } else {
+    upstream_->stream.flush("DATA\r\n");
+    std::optional<Reply> go_ahead = co_await upstream_->read_reply(wakeup_, after(limits().timeouts.data_start));
+    if (!go_ahead) failure = upstream_->failure;
+    if (!go_ahead || go_ahead->code == 421) co_return none;
+    if (go_ahead->code != 354) co_return go_ahead;
+  }
+  for (std::uint32_t index = 0;; ++index) {
+    auto frame = worker_.shared.journal.frame(*entry, index);
+    if (!frame) {
+      failure = frame.error().message;
+      co_return none;
+    }
+    if (!*frame) break;
+    if (content.is_bdat || encoder.is_plain(**frame)) {
+      encoder.skip(**frame);
+      upstream_->stream.flush(**frame);
+    } else {
+      std::string stuffed;
+      encoder.feed(**frame, stuffed);
+      upstream_->stream.flush(stuffed);
+    }
+    Deadline due = after(limits().timeouts.data_block);
+    while (upstream_->stream.is_flooded() && upstream_->stream.is_alive() && Clock::now() < due && !is_primary_out_)
+      co_await wakeup_.wait(due);
+    if (!upstream_->stream.is_alive() || upstream_->stream.is_flooded()) {
+      failure = "it went away in the middle of a message";
+      co_return none;
+    }
+  }
+  if (!content.is_bdat) upstream_->stream.flush(encoder.end());
+  is_end_sent = true;
+  std::optional<Reply> reply = co_await final_reply(failure);
+  co_return reply;
+}
+
+/// The message is in the journal with recipients that are pending: makes it durable that they are held before anybody is told.
+///
+/// @param verdict  the primary's word for the recipients that it took itself; null when it took none.
+Task<std::optional<Reply>> Session::hold_message(Content& content, const Reply* verdict) {
+  journal::OutcomeRecord outcome;
+  outcome.time_us = journal::now_us();
+  outcome.entry = content.ticket->id();
+  outcome.is_possible_duplicate = content.is_possible_duplicate;
+  for (std::uint32_t i = 0; i < transaction_.recipients.size(); ++i) {
+    journal::Recipient& one = transaction_.recipients[i];
+    if (!verdict && one.outcome == journal::Outcome::pending) one.outcome = journal::Outcome::held;
+    if (one.outcome == journal::Outcome::held) outcome.changes.push_back({i, journal::Outcome::held, one.reply});
+  }
+  if (verdict) outcome.changes.push_back({journal::OutcomeRecord::every_pending, outcome_of(*verdict), verdict->summary()});
+  auto ticket = std::make_shared<LoopTicket>(worker_.loop, wakeup_);
+  worker_.shared.journal.writer().submit_urgent(journal::RecordKind::outcome, journal::encode(outcome), ticket);
+  while (!ticket->is_settled()) co_await wakeup_.wait(Deadline::max());
+  ticket->forget();
+  std::optional<Reply> none;
+  if (!ticket->is_committed()) {
+    content.is_unholdable = true;
+    co_return none;
+  }
+  if (content.is_possible_duplicate) board_->possible_duplicates.fetch_add(1, std::memory_order_relaxed);
+  give_to_control(content);
+  co_return StandIn::taken(content.ticket->id());
+}
+
+void Session::give_to_control(Content& content) {
+  std::vector<HeldRecipient> held;
+  for (std::uint32_t i = 0; i < transaction_.recipients.size(); ++i) {
+    const journal::Recipient& one = transaction_.recipients[i];
+    bool is_held = one.outcome == journal::Outcome::held || (is_holding_ && one.outcome == journal::Outcome::pending);
+    if (is_held) held.push_back({i, one.address});
+  }
+  content.is_held = true;
+  worker_.shared.control.hold(*board_, content.ticket->id(), journal::now_us(), std::move(held));
 }
 
 void Session::send_end(Content& content) {
@@ -296,15 +442,36 @@ void Session::send_end(Content& content) {
   upstream_->stream.flush(stuffed, content.encoder.end());
 }
 
+/// The answer to the end of a message or chunk. Nothing, and failure set, when the primary is gone, says that it goes, or
+/// when the breaker has tripped and no answer comes for takeover_after more.
 Task<std::optional<Reply>> Session::final_reply(std::string& failure) {
   Deadline due = after(limits().timeouts.data_end);
-  std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, due);
-  if (reply && reply->code >= 300 && reply->code < 400) {
-    failure = "it sent an intermediate reply where none belongs";
-    co_return std::nullopt;
+  bool is_shortened = false;
+  std::optional<Reply> none;
+  for (;;) {
+    Reply reply;
+    Upstream::Poll found = upstream_->poll_reply(reply);
+    if (found == Upstream::Poll::failed) {
+      failure = upstream_->failure;
+      co_return none;
+    }
+    if (found == Upstream::Poll::reply) {
+      bool is_intermediate = reply.code >= 300 && reply.code < 400;
+      if (is_intermediate) failure = "it sent an intermediate reply where none belongs";
+      if (reply.code == 421) failure = "it says " + reply.summary();
+      if (is_intermediate || reply.code == 421) co_return none;
+      co_return reply;
+    }
+    if (is_primary_out_ && !is_shortened) {
+      is_shortened = true;
+      due = std::min(due, Clock::now() + route().failover.takeover_after);
+    }
+    bool in_time = co_await wakeup_.wait(due);
+    if (!in_time && Clock::now() >= due) {
+      failure = "it did not answer in time";
+      co_return none;
+    }
   }
-  if (!reply) failure = upstream_->failure;
-  co_return reply;
 }
 
 journal::MessageRecord Session::make_record() const {
@@ -314,33 +481,52 @@ journal::MessageRecord Session::make_record() const {
   record.session = id_;
   record.route = route().name;
   record.client = to_string(facts_.client);
+  record.server = to_string(facts_.server);
   record.helo = helo_;
+  record.protocol = protocol();
   record.tls = client_.tls_description();
   record.auth = auth_;
   record.mail_from = transaction_.mail_from;
   record.mail_params = transaction_.mail_params;
   record.recipients = transaction_.recipients;
+  if (is_holding_)
+    for (journal::Recipient& one : record.recipients)
+      if (one.outcome == journal::Outcome::pending) one.outcome = journal::Outcome::held;
   HeaderFields fields = read_header_fields(content_->draft.beginning());
   record.message_id = std::move(fields.message_id);
   record.subject = std::move(fields.subject);
   return record;
 }
 
-void Session::record_outcome(journal::RecordId entry, const Reply& reply) {
-  journal::OutcomeRecord outcome;
-  outcome.time_us = journal::now_us();
-  outcome.entry = entry;
-  outcome.changes.push_back({journal::OutcomeRecord::every_pending, outcome_of(reply), reply.summary()});
-  worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
+/// How the message came, as a Received line says it (RFC 3848, RFC 6531 4.3).
+std::string Session::protocol() const {
+  bool is_extended = capabilities_.has_value();
+  if (!is_extended) return "SMTP";
+  bool is_international = upper(transaction_.mail_params).find("SMTPUTF8") != std::string::npos;
+  std::string name = is_international ? "UTF8SMTP" : "ESMTP";
+  if (client_.is_tls()) name += 'S';
+  if (!auth_.empty()) name += 'A';
+  return name;
 }
 
-void Session::log_message(journal::RecordId entry, std::uint64_t size, const Reply& reply) {
+/// What the primary said is the outcome of all recipients that it had accepted.
+void Session::settle(Content& content, const Reply& verdict) {
+  journal::OutcomeRecord outcome;
+  outcome.time_us = journal::now_us();
+  outcome.entry = content.ticket->id();
+  outcome.is_possible_duplicate = content.is_possible_duplicate;
+  outcome.changes.push_back({journal::OutcomeRecord::every_pending, outcome_of(verdict), verdict.summary()});
+  worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
+  if (content.is_possible_duplicate) board_->possible_duplicates.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Session::log_message(const Content& content, const Reply& reply) {
   if (!is_logged(LogLevel::info)) return;
   std::string first = transaction_.recipients.empty() ? "" : transaction_.recipients.front().address;
+  std::string_view outcome = content.is_held ? "held" : journal::to_string(outcome_of(reply));
   log(LogLevel::info, "message",
-      {{"session", id_}, {"entry", entry}, {"client", to_string(facts_.client)}, {"from", transaction_.mail_from}, {"to", first},
-       {"recipients", transaction_.recipients.size()}, {"size", size}, {"outcome", journal::to_string(outcome_of(reply))},
-       {"reply", reply.summary()}});
+      {{"session", id_}, {"entry", content.ticket->id()}, {"client", to_string(facts_.client)}, {"from", transaction_.mail_from}, {"to", first},
+       {"recipients", transaction_.recipients.size()}, {"size", content.draft.size()}, {"outcome", outcome}, {"reply", reply.summary()}});
 }
 
 void Session::end_transaction() {

@@ -6,7 +6,7 @@ namespace holdfast::proxy {
 
 bool Transaction::has_accepted_recipients() const {
   return is_open && std::any_of(recipients.begin(), recipients.end(), [](const journal::Recipient& one) {
-           return one.outcome == journal::Outcome::pending;
+           return one.outcome == journal::Outcome::pending || one.outcome == journal::Outcome::held;
          });
 }
 

@@ -16,6 +16,7 @@ struct Transaction {
   std::vector<journal::Recipient> recipients;  ///< with the primary's answers; those it refused included
   bool is_binary = false;                      ///< BODY=BINARYMIME: lines mean nothing in the content
 
+  /// Accepted by the primary, or by Holdfast in its place.
   bool has_accepted_recipients() const;
   void reset() { *this = Transaction(); }
 };

@@ -6,23 +6,29 @@
 
 namespace holdfast::proxy {
 
+Upstream::Poll Upstream::poll_reply(Reply& reply) {
+  std::size_t consumed = 0;
+  switch (ReplyParser().parse(stream.input(), reply, consumed)) {
+    case ReplyParser::State::complete:
+      stream.consume(consumed);
+      return Poll::reply;
+    case ReplyParser::State::malformed:
+      failure = "it answered with something that is no SMTP reply";
+      return Poll::failed;
+    case ReplyParser::State::incomplete:
+      break;
+  }
+  if (stream.is_alive()) return Poll::nothing;
+  failure = "it closed the connection";
+  return Poll::failed;
+}
+
 Task<std::optional<Reply>> Upstream::read_reply(Wakeup& wakeup, Deadline deadline) {
   for (;;) {
     Reply reply;
-    std::size_t consumed = 0;
-    ReplyParser::State state = ReplyParser().parse(stream.input(), reply, consumed);
-    if (state == ReplyParser::State::complete) {
-      stream.consume(consumed);
-      co_return reply;
-    }
-    if (state == ReplyParser::State::malformed) {
-      failure = "it answered with something that is no SMTP reply";
-      co_return std::nullopt;
-    }
-    if (!stream.is_alive()) {
-      failure = "it closed the connection";
-      co_return std::nullopt;
-    }
+    Poll found = poll_reply(reply);
+    if (found == Poll::reply) co_return reply;
+    if (found == Poll::failed) co_return std::nullopt;
     bool in_time = co_await wakeup.wait(deadline);
     if (!in_time) {
       failure = "it did not answer in time";
@@ -54,9 +60,8 @@ const Reply* UpstreamPool::goodbye(const std::string& route) const {
   return found == goodbyes_.end() ? nullptr : &found->second;
 }
 
-Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Settings& settings, std::size_t route, const ClientFacts& client,
-                                                    Wakeup& wakeup) {
-  const RouteConfig& config = settings.config.routes[route];
+Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wakeup& wakeup) {
+  const RouteConfig& config = opening.config();
   std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
   while (!idle.empty()) {
     std::unique_ptr<Idle> candidate = std::move(idle.back());
@@ -67,19 +72,18 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Settings& settings, st
     upstream->was_reused = true;
     if (config.identity != Identity::xclient) co_return upstream;
     Capabilities capabilities;
-    std::string failure = co_await greet_as_self(*upstream, settings, capabilities, wakeup);
-    if (failure.empty()) failure = co_await send_xclient(*upstream, settings, capabilities, client, wakeup);
+    std::string failure = co_await greet_as_self(*upstream, opening, capabilities, wakeup);
+    if (failure.empty()) failure = co_await send_xclient(*upstream, opening, capabilities, wakeup);
     if (failure.empty()) co_return upstream;
   }
   co_return nullptr;
 }
 
-Task<UpstreamPool::Opened> UpstreamPool::open(std::shared_ptr<const Settings> settings, std::size_t route, ClientFacts client,
-                                              Wakeup& wakeup, bool is_fresh) {
-  const RouteConfig& config = settings->config.routes[route];
+Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup, bool is_fresh) {
+  const RouteConfig& config = opening.config();
   Opened opened;
   if (!is_fresh) {
-    opened.upstream = co_await reuse(*settings, route, client, wakeup);
+    opened.upstream = co_await reuse(opening, wakeup);
     if (opened.upstream) co_return opened;
   }
   opened.failure = "no address of the primary answers";
@@ -89,7 +93,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(std::shared_ptr<const Settings> se
     std::string failure = "its name has no address in DNS";
     for (const SocketAddress& address : addresses) {
       std::unique_ptr<Upstream> upstream;
-      failure = co_await connect(address, index, *settings, route, client, wakeup, upstream);
+      failure = co_await connect(address, index, opening, wakeup, upstream);
       if (!failure.empty()) continue;
       if (!upstream->greeting.is_positive()) {
         // It is there and says no: its word, unless another address says yes.
@@ -101,84 +105,84 @@ Task<UpstreamPool::Opened> UpstreamPool::open(std::shared_ptr<const Settings> se
       opened.upstream = std::move(upstream);
       co_return opened;
     }
-    failed(*settings, route, index, failure);
+    failed(*opening.settings, opening.route, index, failure);
     opened.failure = fmt::format("{}: {}", to_string(host), failure);
   }
   co_return opened;
 }
 
 /// One address. Where TLS is only an opportunity, and fails, it is tried again without.
-Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_t index, const Settings& settings, std::size_t route,
-                                        const ClientFacts& client, Wakeup& wakeup, std::unique_ptr<Upstream>& upstream) {
-  UpstreamTls mode = settings.config.routes[route].tls;
+Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
+                                        std::unique_ptr<Upstream>& upstream) {
+  UpstreamTls mode = opening.config().tls;
   bool with_tls = mode != UpstreamTls::off;
   for (;;) {
     FileDescriptor socket = start_connect(address);
     if (!socket) co_return "cannot connect";
     upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
-    std::string failure = co_await prepare(*upstream, settings, route, client, wakeup, with_tls);
+    std::string failure = co_await prepare(*upstream, opening, wakeup, with_tls);
     bool may_go_plain = with_tls && mode == UpstreamTls::opportunistic && upstream->has_tls_failed;
     if (!may_go_plain) co_return failure;
-    log(LogLevel::warning, "upstream", {{"route", settings.config.routes[route].name}, {"problem", failure + "; going on in plain"}});
+    log(LogLevel::warning, "upstream", {{"route", opening.config().name}, {"problem", failure + "; going on in plain"}});
     with_tls = false;
   }
 }
 
-Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Settings& settings, std::size_t route, const ClientFacts& client,
-                                        Wakeup& wakeup, bool with_tls) {
-  const RouteConfig& config = settings.config.routes[route];
-  const TimeoutsConfig& timeouts = settings.config.limits.timeouts;
-  Deadline connect_by = loop_.now() + timeouts.connect;
+Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls) {
+  const RouteConfig& config = opening.config();
+  Deadline connect_by = due(opening, opening.timeouts().connect);
   while (upstream.stream.is_connecting()) {
     bool in_time = co_await wakeup.wait(connect_by);
-    if (!in_time) co_return "it does not answer to connecting";
+    if (!in_time && loop_.now() >= connect_by) co_return "it does not answer to connecting";
   }
   if (!upstream.stream.is_alive()) co_return "it refuses the connection";
-  if (config.identity == Identity::proxy_v2) upstream.stream.flush(make_proxy_header(client.client, client.server));
-  std::optional<Reply> greeting = co_await upstream.read_reply(wakeup, loop_.now() + timeouts.greeting);
+  if (config.identity == Identity::proxy_v2)
+    upstream.stream.flush(make_proxy_header(opening.client.client, opening.client.server));
+  std::optional<Reply> greeting = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().greeting));
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
   bool is_plain = !with_tls && config.identity != Identity::xclient;
   if (is_plain || !upstream.greeting.is_positive()) co_return "";
   Capabilities capabilities;
-  std::string failure = co_await greet_as_self(upstream, settings, capabilities, wakeup);
-  if (failure.empty() && with_tls)
-    failure = co_await start_tls(upstream, settings, config, capabilities, wakeup);
+  std::string failure = co_await greet_as_self(upstream, opening, capabilities, wakeup);
+  if (failure.empty() && with_tls) failure = co_await start_tls(upstream, opening, capabilities, wakeup);
   if (failure.empty() && config.identity == Identity::xclient)
-    failure = co_await send_xclient(upstream, settings, capabilities, client, wakeup);
+    failure = co_await send_xclient(upstream, opening, capabilities, wakeup);
   co_return failure;
 }
 
-Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Settings& settings, Capabilities& capabilities, Wakeup& wakeup) {
-  upstream.stream.flush(fmt::format("EHLO {}\r\n", settings.config.hostname));
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, loop_.now() + settings.config.limits.timeouts.command);
+Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup) {
+  upstream.stream.flush(fmt::format("EHLO {}\r\n", opening.settings->config.hostname));
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return "it refuses EHLO: " + reply->summary();
   capabilities = Capabilities::of(*reply);
   co_return "";
 }
 
-Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Settings& settings, const RouteConfig& route,
-                                          Capabilities& capabilities, Wakeup& wakeup) {
+Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup) {
+  const RouteConfig& route = opening.config();
   bool is_optional = route.tls == UpstreamTls::opportunistic;
   if (!capabilities.has("STARTTLS")) co_return is_optional ? "" : "it does not offer STARTTLS, which the route requires";
-  Deadline deadline = loop_.now() + settings.config.limits.timeouts.command;
+  Deadline deadline = due(opening, opening.timeouts().command);
   upstream.stream.flush("STARTTLS\r\n");
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, deadline);
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return is_optional ? "" : "it refuses STARTTLS: " + reply->summary();
   // Plain text behind the go-ahead was put there by someone in between (CVE-2011-0411).
-  if (!upstream.stream.input().empty()) co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
+  if (!upstream.stream.input().empty())
+    co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
   std::string name = route.tls_name.empty() ? route.upstreams[upstream.address].host : route.tls_name;
-  std::string failure = co_await upstream.stream.handshake(settings.tls->new_client(route.tls, name), false, deadline);
+  std::string failure = co_await upstream.stream.handshake(opening.settings->tls->new_client(route.tls, name), false, deadline);
   upstream.has_tls_failed = !failure.empty();
   if (!failure.empty()) co_return "TLS failed: " + failure;
-  failure = co_await greet_as_self(upstream, settings, capabilities, wakeup);
+  failure = co_await greet_as_self(upstream, opening, capabilities, wakeup);
   co_return failure;
 }
 
-Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Settings& settings, const Capabilities& capabilities,
-                                             const ClientFacts& client, Wakeup& wakeup) {
+Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& opening, const Capabilities& capabilities,
+                                             Wakeup& wakeup) {
+  const ClientFacts& client = opening.client;
   std::optional<std::string> offered = capabilities.words_of("XCLIENT");
   if (!offered) co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
   auto is_offered = [&](const std::string& attribute) { return (" " + upper(*offered) + " ").find(" " + attribute + " ") != std::string::npos; };
@@ -194,7 +198,7 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Settings&
   add("DESTPORT", fmt::format("{}", client.server.port));
   if (command == "XCLIENT") co_return "it offers XCLIENT without any attribute that could be sent";
   upstream.stream.flush(command + "\r\n");
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, loop_.now() + settings.config.limits.timeouts.command);
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
   if (!reply) co_return upstream.failure;
   // The answer is a new greeting, for this client. A refusal is the primary's word about this client, not a failure.
   upstream.greeting = std::move(*reply);

@@ -33,12 +33,27 @@ class Upstream {
   Reply greeting;             ///< what the client is to see first
   std::uint64_t transactions = 0;
   bool was_reused = false;
+  std::optional<Capabilities> own_capabilities;  ///< what it offered to Holdfast itself, which then need not greet again
   bool may_be_reused = true;  ///< false once something happened that the next client must not inherit
 
+  enum class Poll { nothing, reply, failed };
+  /// Looks whether a whole reply has come. On failed, failure says why.
+  Poll poll_reply(Reply& reply);
   /// Waits for one reply. Empty when the deadline passed or the connection ended; failure then says which.
   Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
   std::string failure;
   bool has_tls_failed = false;
+};
+
+/// For whom a connection is opened, and until when that may take.
+struct Opening {
+  std::shared_ptr<const Settings> settings;
+  std::size_t route;
+  ClientFacts client;
+  Deadline by = Deadline::max();
+
+  const RouteConfig& config() const { return settings->config.routes[route]; }
+  const TimeoutsConfig& timeouts() const { return settings->config.limits.timeouts; }
 };
 
 class UpstreamPool {
@@ -48,12 +63,14 @@ class UpstreamPool {
   struct Opened {
     std::unique_ptr<Upstream> upstream;  ///< null when no address of the route answers
     std::string failure;
-  bool has_tls_failed = false;
     std::optional<Reply> refusal;        ///< the primary's own 4xx or 5xx greeting, when it gave one
   };
   /// Takes an idle connection or opens a new one, and brings it to its greeting: PROXY header, TLS and XCLIENT as the route
   /// says. is_fresh asks for a new one.
-  Task<Opened> open(std::shared_ptr<const Settings> settings, std::size_t route, ClientFacts client, Wakeup& wakeup, bool is_fresh);
+  Task<Opened> open(Opening opening, Wakeup& wakeup, bool is_fresh);
+
+  /// Sends EHLO with Holdfast's own name. Returns an empty text, or why it failed; capabilities are set then.
+  Task<std::string> greet_as_self(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
 
   /// Takes back a connection that has no transaction open. Keeps it if it may be reused.
   void give_back(std::shared_ptr<const Settings> settings, std::size_t route, std::unique_ptr<Upstream> upstream);
@@ -83,13 +100,14 @@ class UpstreamPool {
     Deadline expires;
   };
   failover::UpstreamOrder& order(const RouteConfig& route);
-  Task<std::unique_ptr<Upstream>> reuse(const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup);
-  /// Returns an empty text, or why it failed.
-  Task<std::string> prepare(Upstream& upstream, const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup, bool with_tls);
-  Task<std::string> connect(const SocketAddress& address, std::size_t index, const Settings& settings, std::size_t route, const ClientFacts& client, Wakeup& wakeup, std::unique_ptr<Upstream>& upstream);
-  Task<std::string> start_tls(Upstream& upstream, const Settings& settings, const RouteConfig& route, Capabilities& capabilities, Wakeup& wakeup);
-  Task<std::string> send_xclient(Upstream& upstream, const Settings& settings, const Capabilities& capabilities, const ClientFacts& client, Wakeup& wakeup);
-  Task<std::string> greet_as_self(Upstream& upstream, const Settings& settings, Capabilities& capabilities, Wakeup& wakeup);
+  Deadline due(const Opening& opening, Duration patience) const { return std::min(opening.by, loop_.now() + patience); }
+  Task<std::unique_ptr<Upstream>> reuse(const Opening& opening, Wakeup& wakeup);
+  // Each returns an empty text, or why it failed.
+  Task<std::string> connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
+                            std::unique_ptr<Upstream>& upstream);
+  Task<std::string> prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls);
+  Task<std::string> start_tls(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
+  Task<std::string> send_xclient(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup);
 
   Loop& loop_;
   Resolver& resolver_;

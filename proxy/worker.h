@@ -8,6 +8,7 @@
 #include <string>
 
 #include "journal/journal.h"
+#include "proxy/control.h"
 #include "proxy/loop.h"
 #include "proxy/settings.h"
 #include "proxy/upstream.h"
@@ -36,6 +37,7 @@ class ConnectionCounts {
 struct Shared {
   journal::Journal& journal;
   Resolver& resolver;
+  Control& control;
   ConnectionCounts connections;
   std::atomic<std::uint64_t> next_session{1};
   std::atomic<std::uint64_t> accepted{0}, bypassed{0};

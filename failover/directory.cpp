@@ -1,0 +1,220 @@
+#include "failover/directory.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "journal/bytes.h"
+#include "journal/catalog.h"
+
+namespace holdfast::failover {
+namespace {
+
+/// A recipient that is confirmed more often than this is not written again.
+constexpr std::int64_t refresh_us = 3'600'000'000;
+constexpr std::string_view name_prefix = "directory:";
+
+std::string encode(const Directory::Person& person) {
+  ByteWriter out;
+  out.string(person.address);
+  out.integer(static_cast<std::uint8_t>(person.exists));
+  out.integer(static_cast<std::uint8_t>(person.source));
+  out.integer(person.time_us);
+  for (const std::string* text : {&person.reply, &person.name, &person.telephone}) out.string(*text);
+  for (const auto* list : {&person.aliases, &person.members}) {
+    out.integer(static_cast<std::uint32_t>(list->size()));
+    for (const std::string& text : *list) out.string(text);
+  }
+  return out.take();
+}
+
+std::optional<Directory::Person> decode(std::string_view bytes) {
+  ByteReader in(bytes);
+  Directory::Person person;
+  person.address = in.string();
+  person.exists = in.integer<std::uint8_t>() != 0;
+  auto source = in.integer<std::uint8_t>();
+  if (source > static_cast<std::uint8_t>(Source::ldap)) return std::nullopt;
+  person.source = static_cast<Source>(source);
+  person.time_us = in.integer<std::int64_t>();
+  for (std::string* text : {&person.reply, &person.name, &person.telephone}) *text = in.string();
+  for (auto* list : {&person.aliases, &person.members}) {
+    auto count = in.integer<std::uint32_t>();
+    for (std::uint32_t i = 0; i < count && in.ok(); ++i) list->emplace_back(in.string());
+  }
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  return person;
+}
+
+}  // namespace
+
+std::string_view to_string(Source source) {
+  switch (source) {
+    case Source::learned: return "learned";
+    case Source::imported: return "imported";
+    case Source::ldap: return "ldap";
+  }
+  return "learned";
+}
+
+bool says_unknown(int code, std::string_view reply) {
+  if (code != 550 && code != 551 && code != 553) return false;
+  std::string_view text = reply.size() > 4 ? reply.substr(4) : std::string_view();
+  bool has_enhanced = text.size() > 4 && text[0] == '5' && text[1] == '.';
+  if (!has_enhanced) return true;
+  std::string_view enhanced = text.substr(0, text.find(' '));
+  return enhanced == "5.1.1" || enhanced == "5.1.6" || enhanced == "5.1.10";
+}
+
+void Directory::set_options(DirectoryOptions options) {
+  std::unique_lock lock(mutex_);
+  options_ = std::move(options);
+}
+
+std::string Directory::canonical(std::string_view address) const {
+  std::string normal = journal::normalise(address);
+  std::size_t at = normal.rfind('@');
+  if (at == std::string::npos) return normal;
+  auto alias = options_.domain_aliases.find(normal.substr(at + 1));
+  return alias == options_.domain_aliases.end() ? normal : normal.substr(0, at + 1) + alias->second;
+}
+
+std::string Directory::without_tag(const std::string& address) const {
+  const std::string& separator = options_.sub_address_separator;
+  std::size_t at = address.rfind('@');
+  std::size_t tag = separator.empty() ? std::string::npos : address.find(separator);
+  if (at == std::string::npos || tag == std::string::npos || tag == 0 || tag >= at) return address;
+  return address.substr(0, tag) + address.substr(at);
+}
+
+/// What is known of a canonical address, unless it has aged.
+const Directory::Person* Directory::find(const std::string& key, std::int64_t now_us) const {
+  auto found = people_.find(key);
+  if (found == people_.end()) {
+    auto alias = aliases_.find(key);
+    if (alias == aliases_.end()) return nullptr;
+    found = people_.find(alias->second);
+    if (found == people_.end()) return nullptr;
+  }
+  const Person& person = found->second;
+  std::int64_t lasts = person.exists ? options_.positive_us : options_.negative_us;
+  if (person.source == Source::learned && now_us - person.time_us > lasts) return nullptr;
+  return &person;
+}
+
+Directory::Answer Directory::look_up(std::string_view address, std::int64_t now_us) const {
+  std::shared_lock lock(mutex_);
+  std::string key = canonical(address);
+  const Person* person = find(key, now_us);
+  if (!person) person = find(without_tag(key), now_us);
+  if (person && person->exists) return {Verdict::known, {}};
+  std::size_t at = key.rfind('@');
+  if (at != std::string::npos && options_.catch_all.count(key.substr(at + 1))) return {Verdict::known, {}};
+  if (person) return {Verdict::refused, person->reply};
+  return {};
+}
+
+void Directory::put(Person person) {
+  std::string key = canonical(person.address);
+  drop(key);
+  for (const std::string& alias : person.aliases) aliases_[canonical(alias)] = key;
+  changed_.insert(key);
+  people_[key] = std::move(person);
+}
+
+void Directory::drop(const std::string& key) {
+  auto found = people_.find(key);
+  if (found == people_.end()) return;
+  for (const std::string& alias : found->second.aliases) {
+    auto one = aliases_.find(canonical(alias));
+    if (one != aliases_.end() && one->second == key) aliases_.erase(one);
+  }
+  people_.erase(found);
+  changed_.insert(key);
+}
+
+void Directory::learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us) {
+  {
+    std::shared_lock lock(mutex_);
+    auto found = people_.find(canonical(address));
+    if (found != people_.end() && found->second.exists == exists &&
+        (found->second.source != Source::learned || now_us - found->second.time_us < refresh_us))
+      return;
+  }
+  std::unique_lock lock(mutex_);
+  std::string key = canonical(address);
+  auto found = people_.find(key);
+  // What an administrator said outweighs one answer of the primary.
+  if (found != people_.end() && found->second.source != Source::learned) return;
+  Person person;
+  person.address = std::string(address);
+  person.exists = exists;
+  person.time_us = now_us;
+  person.reply = exists ? std::string() : reply;
+  put(std::move(person));
+}
+
+void Directory::import(std::vector<Person> people) {
+  std::unique_lock lock(mutex_);
+  for (Person& person : people) put(std::move(person));
+}
+
+void Directory::replace(Source source, std::vector<Person> people) {
+  std::unique_lock lock(mutex_);
+  std::vector<std::string> gone;
+  for (const auto& [key, person] : people_)
+    if (person.source == source) gone.push_back(key);
+  for (const std::string& key : gone) drop(key);
+  for (Person& person : people) put(std::move(person));
+}
+
+bool Directory::remove(std::string_view address) {
+  std::unique_lock lock(mutex_);
+  std::string key = canonical(address);
+  if (!people_.count(key)) return false;
+  drop(key);
+  return true;
+}
+
+std::vector<Directory::Person> Directory::list() const {
+  std::shared_lock lock(mutex_);
+  std::vector<Person> all;
+  for (const auto& [key, person] : people_) all.push_back(person);
+  std::sort(all.begin(), all.end(), [](const Person& a, const Person& b) { return a.address < b.address; });
+  return all;
+}
+
+std::size_t Directory::size() const {
+  std::shared_lock lock(mutex_);
+  return people_.size();
+}
+
+Status Directory::load(const journal::SealedStore& store) {
+  std::unique_lock lock(mutex_);
+  Status read = store.each([&](journal::SealedStore::Item& item) {
+    if (!item.name.starts_with(name_prefix)) return true;
+    if (std::optional<Person> person = decode(item.value)) put(std::move(*person));
+    return true;
+  });
+  changed_.clear();
+  return read;
+}
+
+Status Directory::store(journal::SealedStore& store) {
+  std::vector<journal::SealedStore::Item> items;
+  {
+    std::unique_lock lock(mutex_);
+    for (const std::string& key : changed_) {
+      auto found = people_.find(key);
+      items.push_back({std::string(name_prefix) + key, found == people_.end() ? std::string() : encode(found->second)});
+    }
+    changed_.clear();
+  }
+  if (items.empty()) return {};
+  Status stored = store.put(items);
+  if (stored) return stored;
+  std::unique_lock lock(mutex_);
+  for (const auto& item : items) changed_.insert(item.name.substr(name_prefix.size()));
+  return stored;
+}
+
+}  // namespace holdfast::failover

@@ -1,0 +1,93 @@
+// The directory: which recipients exist. Learned from the primary's own answers to RCPT, imported, or synced from LDAP.
+//
+// Thread-safe: sessions of all loops ask and teach it. It lives in memory; what changed is stored now and then by store().
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "journal/sealed_store.h"
+
+namespace holdfast::failover {
+
+struct DirectoryOptions {
+  std::set<std::string> catch_all;                     ///< domains of which every address exists
+  std::string sub_address_separator = "+";             ///< "" for none: user+tag is user
+  std::map<std::string, std::string> domain_aliases;   ///< alias -> the domain it stands for
+  std::int64_t positive_us = 90LL * 86'400'000'000;    ///< how long a learned "exists" is believed, in microseconds
+  std::int64_t negative_us = 4LL * 3'600'000'000;      ///< how long a learned "does not exist" is believed
+  bool operator==(const DirectoryOptions&) const = default;
+};
+
+/// Where an entry of the directory comes from. Imported and synced ones do not age.
+enum class Source : std::uint8_t { learned = 0, imported = 1, ldap = 2 };
+std::string_view to_string(Source source);
+
+class Directory {
+ public:
+  explicit Directory(DirectoryOptions options) : options_(std::move(options)) {}
+  void set_options(DirectoryOptions options);
+
+  struct Person {
+    std::string address;  ///< as learned or imported
+    bool exists = true;
+    Source source = Source::learned;
+    std::int64_t time_us = 0;  ///< when it was last confirmed
+    std::string reply;         ///< the primary's refusal, when it does not exist
+    std::string name, telephone;
+    std::vector<std::string> aliases;  ///< further addresses of the same person
+    std::vector<std::string> members;  ///< of a group
+  };
+
+  enum class Verdict { known, refused, unknown };
+  struct Answer {
+    Verdict verdict = Verdict::unknown;
+    std::string reply;  ///< the primary's own words, when refused
+  };
+  /// Does it exist? Sub-addresses, domain aliases and catch-all domains are taken into account.
+  Answer look_up(std::string_view address, std::int64_t now_us) const;
+
+  /// The primary took the recipient, or refused it as unknown.
+  void learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
+  /// Adds or replaces.
+  void import(std::vector<Person> people);
+  /// Replaces all that came from that source: those who are gone there are gone here.
+  void replace(Source source, std::vector<Person> people);
+  bool remove(std::string_view address);
+  std::vector<Person> list() const;
+  std::size_t size() const;
+
+  /// Reads what was stored.
+  Status load(const journal::SealedStore& store);
+  /// Stores what changed since the last time. To be called from one thread.
+  Status store(journal::SealedStore& store);
+
+  /// The form under which an address is looked up.
+  std::string canonical(std::string_view address) const;
+
+ private:
+  std::string without_tag(const std::string& address) const;
+  const Person* find(const std::string& key, std::int64_t now_us) const;
+  void put(Person person);
+  void drop(const std::string& key);
+
+  mutable std::shared_mutex mutex_;
+  DirectoryOptions options_;
+  std::unordered_map<std::string, Person> people_;        ///< by canonical address
+  std::unordered_map<std::string, std::string> aliases_;  ///< canonical alias -> canonical address
+  std::set<std::string> changed_;
+};
+
+/// True when a refusal of RCPT says that the recipient does not exist, rather than something about the sender or the moment:
+/// 550, 551 or 553 with X.1.1, X.1.6, X.1.10, or without an enhanced code (RFC 3463 3.2).
+bool says_unknown(int code, std::string_view reply);
+
+}  // namespace holdfast::failover

@@ -1,0 +1,48 @@
+#include "journal/segments.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace holdfast::journal {
+
+void Segments::adopt(std::shared_ptr<Segment> segment) {
+  std::lock_guard lock(mutex_);
+  open_[segment->header().number] = std::move(segment);
+}
+
+Result<std::shared_ptr<Segment>> Segments::get(std::uint32_t number) {
+  std::lock_guard lock(mutex_);
+  if (auto found = open_.find(number); found != open_.end()) return found->second;
+  auto opened = Segment::open(journal_, number, master_, Environment::Mode::read);
+  if (!opened) return opened.error();
+  std::shared_ptr<Segment> segment(std::move(*opened));
+  open_[number] = segment;
+  return segment;
+}
+
+Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
+  {
+    // Mostly it is in a segment that is open, as is the one after it.
+    std::lock_guard lock(mutex_);
+    for (auto newer = open_.rend(), one = open_.rbegin(); one != open_.rend(); newer = one++) {
+      if (one->second->header().first_cell > id) continue;
+      bool is_newest = newer == open_.rend();
+      if (is_newest || newer->first == one->first + 1) return one->second;
+      break;
+    }
+  }
+  auto numbers = list_segments(journal_);
+  if (!numbers) return numbers.error();
+  for (auto number = numbers->rbegin(); number != numbers->rend(); ++number) {
+    auto segment = get(*number);
+    if (!segment) {
+      if (segment.error().code == ErrorCode::corrupt) continue;
+      return segment.error();
+    }
+    if ((*segment)->header().first_cell <= id) return segment;
+  }
+  return Error{ErrorCode::not_found, fmt::format("there is no record {} in this journal", id)};
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,32 @@
+// The segments that the daemon has open: one object each for the whole process, as LMDB wants it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "journal/segment.h"
+
+namespace holdfast::journal {
+
+/// Thread-safe. A segment stays open once it was opened.
+class Segments {
+ public:
+  Segments(std::string journal, const Key& master) : journal_(std::move(journal)), master_(master) {}
+
+  /// Takes note of a segment that someone else opened: the writer's.
+  void adopt(std::shared_ptr<Segment> segment);
+  /// The segment with that number, opened for reading when it is not open yet. Errors as Segment::open.
+  Result<std::shared_ptr<Segment>> get(std::uint32_t number);
+  /// The segment that holds a record. Error: not_found.
+  Result<std::shared_ptr<Segment>> holding(RecordId id);
+
+ private:
+  const std::string journal_;
+  const Key master_;
+  std::mutex mutex_;
+  std::map<std::uint32_t, std::shared_ptr<Segment>> open_;
+};
+
+}  // namespace holdfast::journal

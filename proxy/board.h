@@ -1,0 +1,53 @@
+// The board of a route: what its sessions on all loops must know at once, and what they note for the control thread.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "failover/route_state.h"
+#include "proxy/reply.h"
+
+namespace holdfast::proxy {
+
+/// Thread-safe. Lives as long as the process.
+class RouteBoard {
+ public:
+  explicit RouteBoard(std::string route) : name(std::move(route)) {}
+
+  const std::string name;
+  std::atomic<failover::State> state{failover::State::pass};
+  std::atomic<failover::Mode> mode{failover::Mode::automatic};
+  std::atomic<std::uint64_t> held{0};                 ///< entries
+  std::atomic<std::uint64_t> possible_duplicates{0};  ///< since the start
+  std::atomic<std::uint64_t> successes{0};            ///< the primary took a message; harvested by the control thread
+
+  bool is_held() const { return state.load(std::memory_order_acquire) == failover::State::hold; }
+
+  /// The primary's last positive answer to EHLO, for answering in its place.
+  void learn_ehlo(const Reply& reply) {
+    std::lock_guard lock(mutex_);
+    if (ehlo_ && ehlo_->wire == reply.wire) return;
+    ehlo_ = reply;
+    is_ehlo_new_ = true;
+  }
+  std::optional<Reply> ehlo() const {
+    std::lock_guard lock(mutex_);
+    return ehlo_;
+  }
+  /// The EHLO once after it changed.
+  std::optional<Reply> take_new_ehlo() {
+    std::lock_guard lock(mutex_);
+    if (!is_ehlo_new_) return std::nullopt;
+    is_ehlo_new_ = false;
+    return ehlo_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::optional<Reply> ehlo_;
+  bool is_ehlo_new_ = false;
+};
+
+}  // namespace holdfast::proxy

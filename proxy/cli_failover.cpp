@@ -1,0 +1,138 @@
+// `holdfast failover`, `holdfast queue` and `holdfast directory`: what operators ask and tell the running daemon.
+#include <fmt/format.h>
+#include <sysexits.h>
+
+#include <nlohmann/json.hpp>
+
+#include "proxy/admin.h"
+#include "proxy/cli.h"
+#include "proxy/config.h"
+#include "proxy/log.h"
+#include "proxy/people.h"
+
+namespace holdfast::proxy {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Result<Json> ask(const std::string& config_path, const std::string& resource, const Json& body = Json::object()) {
+  Result<Config> config = load_config(config_path);
+  if (!config) return config.error();
+  if (config->admin_socket.empty())
+    return Error{ErrorCode::invalid, config_path + ": admin.socket is not set, so the daemon cannot be asked; set it and restart"};
+  return ask_admin(config->admin_socket, resource, body);
+}
+
+std::string text_of(const Json& json, const char* key) { return escape(json.value(key, std::string())); }
+
+int set_mode(const std::string& config, const std::string& mode, const std::string& route, const std::string& reason) {
+  auto changed = ask(config, "/failover", {{"mode", mode}, {"route", route}, {"reason", reason}});
+  if (!changed) return fail(changed.error());
+  for (const Json& one : *changed)
+    fmt::print("route {}: state {}, mode {}\n", text_of(one, "name"), text_of(one, "state"), text_of(one, "mode"));
+  return EX_OK;
+}
+
+int queue_list(const std::string& config, const std::string& route, std::uint64_t limit, bool as_json) {
+  auto list = ask(config, "/queue/list", {{"route", route}, {"limit", limit}});
+  if (!list) return fail(list.error());
+  for (const Json& one : *list) {
+    if (as_json) {
+      fmt::print("{}\n", one.dump());
+      continue;
+    }
+    fmt::print("{:>8}  {}  {}  <{}>  {} bytes\n", one["id"].get<std::uint64_t>(), text_of(one, "time"), text_of(one, "route"), text_of(one, "mail_from"),
+               one["size"].get<std::uint64_t>());
+    for (const Json& recipient : one["recipients"])
+      fmt::print("{:>10}<{}>  {}  {}\n", "", text_of(recipient, "address"), text_of(recipient, "status"), text_of(recipient, "reply"));
+  }
+  if (as_json) return EX_OK;
+  auto status = ask(config, "/status");
+  if (!status) return fail(status.error());
+  for (const Json& one : (*status)["routes"]) {
+    std::string left = one["left_s"].is_number() ? fmt::format(", about {} s left", one["left_s"].get<std::uint64_t>()) : "";
+    fmt::print("route {}: {} held, {:.0f} delivered a second{}\n", text_of(one, "name"), one["held"].get<std::uint64_t>(), one["per_second"].get<double>(), left);
+  }
+  return EX_OK;
+}
+
+int report(const Result<Json>& answer, const char* done) {
+  if (!answer) return fail(answer.error());
+  if (answer->contains("problem")) return fail({ErrorCode::not_found, (*answer)["problem"].get<std::string>()});
+  for (const auto& [key, value] : answer->items()) fmt::print("{} {}\n", value.dump(), done);
+  return EX_OK;
+}
+
+int directory_list(const std::string& config, bool as_json) {
+  auto list = ask(config, "/directory/list");
+  if (!list) return fail(list.error());
+  for (const Json& one : *list) {
+    if (as_json)
+      fmt::print("{}\n", one.dump());
+    else
+      fmt::print("{:<40}  {:<14}  {:<8}  {}  {}\n", text_of(one, "address"), one["exists"].get<bool>() ? "exists" : "does not exist", text_of(one, "source"),
+                 text_of(one, "time"), text_of(one, "name"));
+  }
+  return EX_OK;
+}
+
+int directory_import(const std::string& config, const std::string& file) {
+  auto people = read_people_file(file);
+  if (!people) return fail(people.error()), EX_DATAERR;
+  return report(ask(config, "/directory/import", {{"people", people_to_json(*people)}}), "recipients imported");
+}
+
+}  // namespace
+
+void add_failover_commands(CLI::App& app, const std::string& config, int& exit_code) {
+  // Options live as long as the program.
+  static std::string route, reason, file;
+  static std::uint64_t id = 0, limit = 1000;
+  static bool as_json = false, all = false;
+
+  CLI::App* group = app.add_subcommand("failover", "decide whether mail is held or passes; without a decision the breaker decides");
+  group->require_subcommand(1);
+  group->fallthrough();
+  for (auto [mode, what] : {std::pair("hold", "hold all mail, whatever the primary does"), std::pair("pass", "let mail pass, whatever the breaker says"),
+                            std::pair("auto", "let the breaker decide")}) {
+    CLI::App* command = group->add_subcommand(mode, what);
+    command->add_option("--route", route, "only this route; default: all");
+    command->add_option("--reason", reason, "why; goes into the journal")->required();
+    command->callback([&config, &exit_code, mode = std::string(mode)] { exit_code = set_mode(config, mode, route, reason); });
+  }
+
+  group = app.add_subcommand("queue", "held mail");
+  group->require_subcommand(1);
+  group->fallthrough();
+  CLI::App* command = group->add_subcommand("list", "what is held, oldest first, and how fast it flows");
+  command->add_option("--route", route, "only this route");
+  command->add_option("--limit", limit, "at most so many")->capture_default_str();
+  command->add_flag("--json", as_json, "one JSON object a line");
+  command->callback([&config, &exit_code] { exit_code = queue_list(config, route, limit, as_json); });
+  command = group->add_subcommand("show", "all about one held entry");
+  command->add_option("ID", id, "the entry's number")->required();
+  command->add_flag("--json", as_json, "one JSON object a line");
+  command->callback([&config, &exit_code] { exit_code = show_entry(config, id, as_json); });
+  command = group->add_subcommand("retry", "deliver now what waits for its next attempt, or was kept for you");
+  command->add_option("ID", id, "the entry's number");
+  command->add_flag("--all", all, "everything");
+  command->callback([&config, &exit_code] {
+    exit_code = id == 0 && !all ? (fail({ErrorCode::invalid, "name an entry, or --all"}), EX_USAGE) : report(ask(config, "/queue/retry", {{"id", id}}), "entries are tried again");
+  });
+  command = group->add_subcommand("drop", "give up on a held entry; nobody is told");
+  command->add_option("ID", id, "the entry's number")->required();
+  command->add_option("--reason", reason, "why; goes into the journal")->required();
+  command->callback([&config, &exit_code] { exit_code = report(ask(config, "/queue/drop", {{"id", id}, {"reason", reason}}), "recipients dropped"); });
+
+  group = app.add_subcommand("directory", "which recipients exist");
+  group->require_subcommand(1);
+  group->fallthrough();
+  command = group->add_subcommand("list", "all that are known");
+  command->add_flag("--json", as_json, "one JSON object a line");
+  command->callback([&config, &exit_code] { exit_code = directory_list(config, as_json); });
+  command = group->add_subcommand("import", "add recipients from a file: one address a line, or CSV with a heading line");
+  command->add_option("FILE", file, "the file")->required();
+  command->callback([&config, &exit_code] { exit_code = directory_import(config, file); });
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,384 @@
+#include "proxy/control.h"
+
+#include <fmt/format.h>
+
+#include <future>
+
+#include "proxy/admin.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr auto tick_interval = std::chrono::milliseconds(100);
+constexpr std::string_view ehlo_prefix = "ehlo:";
+/// A probe that takes longer than this has failed, however patient the route's other timeouts are.
+constexpr Duration longest_probe{2000};
+
+}  // namespace
+
+Control::Control(journal::Journal& journal, Resolver& resolver, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip)
+    : journal_(journal), store_(std::move(store)), on_trip_(std::move(on_trip)), pool_(loop_, resolver) {}
+
+Control::~Control() { stop(); }
+
+RouteBoard& Control::board(const std::string& route) {
+  std::lock_guard lock(mutex_);
+  std::unique_ptr<RouteBoard>& board = boards_[route];
+  if (!board) board = std::make_unique<RouteBoard>(route);
+  return *board;
+}
+
+void Control::configure(std::shared_ptr<const Settings> settings) {
+  for (const RouteConfig& route : settings->config.routes) board(route.name);
+  directory_.set_options(settings->config.directory.options);
+  auto take = [this, settings] {
+    settings_ = settings;
+    for (auto& [name, route] : routes_) route->is_configured = false;
+    for (const RouteConfig& config : settings_->config.routes) {
+      std::unique_ptr<ControlledRoute>& route = routes_[config.name];
+      bool is_new = !route;
+      if (is_new) route = std::make_unique<ControlledRoute>(board(config.name), config.failover);
+      route->is_configured = true;
+      route->breaker.set_options(config.failover.breaker);
+      route->queue.set_options(config.failover.retry);
+      if (!is_new || !thread_.joinable()) continue;
+      if (Status restored = restore(*route); !restored) log(LogLevel::error, "failover", {{"problem", restored.error().message}});
+      probe(*route).spawn();
+      dispatch(*route).spawn();
+    }
+    pool_.sweep(true);
+  };
+  if (thread_.joinable())
+    loop_.post(take);
+  else
+    take();
+}
+
+std::size_t Control::index_of(const ControlledRoute& route) const {
+  return find_route(settings_->config, route.board.name).value_or(0);
+}
+
+const FailoverConfig& Control::config_of(const ControlledRoute& route) const {
+  return settings_->config.routes[index_of(route)].failover;
+}
+
+/// The state of before the last stop, and what is held.
+Status Control::restore(ControlledRoute& route) {
+  auto before = journal_.state_of(route.board.name);
+  if (!before) return before.error();
+  failover::RouteState::Status status;
+  status.mode = config_of(route).mode;
+  status.since_us = started_us_;
+  if (*before) {
+    status.state = static_cast<failover::State>((*before)->state);
+    status.mode = static_cast<failover::Mode>((*before)->mode);
+    status.since_us = (*before)->time_us;
+    status.by = (*before)->by;
+    status.reason = (*before)->reason;
+  }
+  route.state = failover::RouteState(status);
+  bool was_tripped = status.state == failover::State::hold && status.mode == failover::Mode::automatic;
+  if (was_tripped) {
+    route.breaker.start_open(status.reason);
+    route.state.set_breaker(true, status.reason, journal::now_us());
+  }
+  constexpr std::size_t batch = 4096;
+  std::uint64_t held = 0;
+  for (journal::RecordId last = 0;;) {
+    auto found = journal_.held_after(last, batch);
+    if (!found) return found.error();
+    for (const journal::Catalog::Held& one : *found) held += one.route == journal::route_hash(route.board.name);
+    if (found->size() < batch) break;
+    last = found->back().entry;
+  }
+  route.board.held.store(held, std::memory_order_relaxed);
+  route.is_all_loaded = held == 0;
+  refill(route);
+  bool has_changed = route.state.set_backlog(held == 0, journal::now_us());
+  // A configured mode that was never recorded takes effect now.
+  if (!*before && status.mode != failover::Mode::automatic)
+    has_changed |= route.state.set_mode(status.mode, "configuration", "failover.mode", journal::now_us());
+  apply(route, has_changed);
+  return {};
+}
+
+Status Control::start() {
+  Status loaded = directory_.load(*store_);
+  if (!loaded) log(LogLevel::error, "directory", {{"problem", loaded.error().message}, {"remedy", "it is learned anew; import it again"}});
+  Status read = store_->each([this](journal::SealedStore::Item& item) {
+    if (!item.name.starts_with(ehlo_prefix)) return true;
+    Reply reply;
+    std::size_t consumed = 0;
+    if (ReplyParser().parse(item.value, reply, consumed) == ReplyParser::State::complete) {
+      RouteBoard& on = board(item.name.substr(ehlo_prefix.size()));
+      on.learn_ehlo(reply);
+      on.take_new_ehlo();
+    }
+    return true;
+  });
+  if (!read) log(LogLevel::error, "directory", {{"problem", read.error().message}});
+  for (auto& [name, route] : routes_)
+    if (Status restored = restore(*route); !restored) return restored.error();
+  thread_ = std::thread([this] {
+    for (auto& [name, route] : routes_) {
+      probe(*route).spawn();
+      dispatch(*route).spawn();
+    }
+    tick().spawn();
+    loop_.run();
+  });
+  // What is learned is stored on a thread of its own: no loop waits for the disk.
+  keeper_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "keeper");
+    for (bool is_last = false; !is_last;) {
+      {
+        std::unique_lock lock(keeper_mutex_);
+        is_last = keeper_wake_.wait_for(lock, std::chrono::seconds(1), [this] { return is_keeper_stopping_; });
+      }
+      std::vector<journal::SealedStore::Item> items;
+      {
+        std::lock_guard lock(mutex_);
+        for (auto& [name, board] : boards_)
+          if (std::optional<Reply> ehlo = board->take_new_ehlo()) items.push_back({std::string(ehlo_prefix) + name, ehlo->wire});
+      }
+      Status stored = items.empty() ? Status() : store_->put(items);
+      if (stored) stored = directory_.store(*store_);
+      if (!stored) log(LogLevel::error, "directory", {{"problem", stored.error().message}});
+    }
+  });
+  return {};
+}
+
+void Control::stop() {
+  if (!thread_.joinable()) return;
+  // Deliveries under way may finish: what the primary took should be on record.
+  auto is_quiet = std::make_shared<std::promise<void>>();
+  loop_.post([this] { is_stopping_ = true; });
+  Deadline patience = Clock::now() + std::chrono::seconds(5);
+  for (bool is_busy = true; is_busy && Clock::now() < patience;) {
+    auto answer = std::make_shared<std::promise<bool>>();
+    auto future = answer->get_future();
+    loop_.post([this, answer] {
+      bool has_deliveries = false;
+      for (auto& [name, route] : routes_) has_deliveries |= route->under_way > 0;
+      answer->set_value(has_deliveries);
+    });
+    is_busy = future.get();
+    if (is_busy) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  loop_.post([this] { loop_.stop(); });
+  thread_.join();
+  {
+    std::lock_guard lock(keeper_mutex_);
+    is_keeper_stopping_ = true;
+  }
+  keeper_wake_.notify_one();
+  keeper_.join();
+}
+
+// ---- What sessions see
+
+void Control::failed(RouteBoard& board, const std::string& why) {
+  loop_.post([this, &board, why] {
+    ControlledRoute& route = route_named(board.name);
+    bool was_open = route.breaker.is_open();
+    route.breaker.failed(Clock::now(), why);
+    apply_breaker(route, was_open);
+  });
+}
+
+void Control::faltered(RouteBoard& board, const std::string& why) {
+  loop_.post([this, &board, why] {
+    ControlledRoute& route = route_named(board.name);
+    bool was_open = route.breaker.is_open();
+    route.breaker.faltered(Clock::now(), why);
+    apply_breaker(route, was_open);
+  });
+}
+
+void Control::gave_up(RouteBoard& board, Deadline since, const std::string& why) {
+  loop_.post([this, &board, since, why] {
+    ControlledRoute& route = route_named(board.name);
+    bool was_open = route.breaker.is_open();
+    route.breaker.gave_up(Clock::now(), since, why);
+    apply_breaker(route, was_open);
+  });
+}
+
+ControlledRoute& Control::route_named(const std::string& name) { return *routes_.at(name); }
+
+void Control::apply_breaker(ControlledRoute& route, bool was_open) {
+  bool is_open = route.breaker.is_open();
+  if (is_open == was_open) return;
+  log(is_open ? LogLevel::warning : LogLevel::info, "breaker",
+      {{"route", route.board.name}, {"state", is_open ? "open" : "closed"}, {"reason", is_open ? route.breaker.reason() : "the primary answers again"}});
+  apply(route, route.state.set_breaker(is_open, route.breaker.reason(), journal::now_us()));
+  if (is_open && on_trip_) on_trip_(route.board.name);
+}
+
+/// Shows the state to all loops, and writes it into the journal when it has changed.
+void Control::apply(ControlledRoute& route, bool has_changed) {
+  const failover::RouteState::Status& status = route.state.status();
+  route.board.mode.store(status.mode, std::memory_order_release);
+  route.board.state.store(status.state, std::memory_order_release);
+  if (route.wakeup) route.wakeup->fire();
+  if (!has_changed) return;
+  log(LogLevel::warning, "state", {{"route", route.board.name}, {"state", failover::to_string(status.state)}, {"mode", failover::to_string(status.mode)},
+                                   {"by", status.by}, {"reason", status.reason}});
+  journal::StateRecord record;
+  record.time_us = status.since_us;
+  record.route = route.board.name;
+  record.state = static_cast<std::uint8_t>(status.state);
+  record.mode = static_cast<std::uint8_t>(status.mode);
+  record.by = status.by;
+  record.reason = status.reason;
+  journal_.writer().submit_urgent(journal::RecordKind::state, journal::encode(record), nullptr);
+}
+
+// ---- Probes
+
+/// What happened on the live side since the last look.
+Task<void> Control::tick() {
+  Wakeup wakeup(loop_);
+  while (!is_stopping_) {
+    co_await wakeup.wait(Clock::now() + tick_interval);
+    for (auto& [name, route] : routes_) {
+      std::uint64_t successes = route->board.successes.load(std::memory_order_relaxed);
+      if (successes != route->seen_successes) {
+        route->seen_successes = successes;
+        bool was_open = route->breaker.is_open();
+        if (!was_open) route->breaker.succeeded(Clock::now());
+      }
+      expire(*route);
+    }
+    pool_.sweep(false);
+  }
+}
+
+Task<void> Control::probe(ControlledRoute& route) {
+  Wakeup wakeup(loop_);
+  bool is_well = true;
+  while (!is_stopping_) {
+    if (route.is_configured) {
+      std::string failure = co_await probe_once(route, wakeup);
+      is_well = failure.empty();
+      bool was_open = route.breaker.is_open();
+      if (is_well)
+        route.breaker.succeeded(Clock::now());
+      else
+        route.breaker.failed(Clock::now(), failure);
+      apply_breaker(route, was_open);
+    }
+    // Once in doubt, look more often: the answer is wanted soon.
+    Duration interval = config_of(route).probe_interval;
+    if (!is_well && !route.breaker.is_open()) interval = std::max(interval / 4, Duration(10));
+    Deadline next = Clock::now() + interval;
+    bool was_woken = true;
+    while (was_woken && !is_stopping_ && Clock::now() < next) was_woken = co_await wakeup.wait(next);
+  }
+}
+
+/// EHLO and a null transaction on a fresh connection, with TLS where the route wants it. Returns why it failed, or nothing.
+Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
+  Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}}, Deadline::max()};
+  opening.by = Clock::now() + std::max(longest_probe, config_of(route).takeover_after);
+  UpstreamPool::Opened opened = co_await pool_.open(opening, wakeup, true);
+  if (!opened.upstream) co_return opened.failure;
+  Upstream& upstream = *opened.upstream;
+  Capabilities capabilities;
+  std::string failure = co_await pool_.greet_as_self(upstream, opening, capabilities, wakeup);
+  if (!failure.empty()) co_return failure;
+  // What a primary says to the null sender it says for many reasons; only silence and system failures count.
+  upstream.stream.flush("MAIL FROM:<>\r\n");
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, opening.by);
+  if (!reply) co_return upstream.failure;
+  if (reply->code == 421 || reply->summary().find(" 4.3.") == 3)
+    co_return "it refuses mail: " + reply->summary();
+  upstream.stream.flush("RSET\r\n");
+  reply = co_await upstream.read_reply(wakeup, opening.by);
+  if (!reply) co_return upstream.failure;
+  upstream.stream.flush("QUIT\r\n");
+  reply = co_await upstream.read_reply(wakeup, opening.by);
+  co_return "";
+}
+
+// ---- Operators
+
+Result<Control::Json> Control::ask(std::function<Json()> question) {
+  auto answer = std::make_shared<std::promise<Json>>();
+  auto future = answer->get_future();
+  loop_.post([answer, question = std::move(question)] { answer->set_value(question()); });
+  if (future.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready)
+    return Error{ErrorCode::unavailable, "the control loop does not answer; see the log"};
+  return future.get();
+}
+
+Result<Control::Json> Control::set_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
+  return ask([this, name, mode, by, reason] {
+    Json changed = Json::array();
+    for (auto& [route_name, route] : routes_) {
+      bool is_meant = name.empty() ? !settings_->config.routes[index_of(*route)].is_egress : name == route_name;
+      if (!is_meant || !route->is_configured) continue;
+      apply(*route, route->state.set_mode(mode, by, reason, journal::now_us()));
+      changed.push_back(describe(*route));
+    }
+    return changed;
+  });
+}
+
+void Control::set_flag(bool is_there, const std::string& path) {
+  loop_.post([this, is_there, path] {
+    for (auto& [name, route] : routes_)
+      if (!settings_->config.routes[index_of(*route)].is_egress)
+        apply(*route, route->state.set_flag(is_there, "flag file " + path, journal::now_us()));
+  });
+}
+
+Control::Json Control::describe(ControlledRoute& route) {
+  const failover::RouteState::Status& status = route.state.status();
+  Json json = {{"name", route.board.name},
+               {"state", failover::to_string(status.state)},
+               {"mode", failover::to_string(status.mode)},
+               {"since", format_time(status.since_us)},
+               {"by", status.by},
+               {"reason", status.reason},
+               {"held", route.board.held.load()},
+               {"kept_for_operator", route.kept.size()},
+               {"possible_duplicates", route.board.possible_duplicates.load()},
+               {"delivering", route.under_way},
+               {"delivered", route.delivered}};
+  // An estimate from the last seconds' progress.
+  double per_second = 0;
+  if (route.progress.size() >= 2) {
+    double seconds = std::chrono::duration<double>(route.progress.back().first - route.progress.front().first).count();
+    if (seconds > 0) per_second = static_cast<double>(route.progress.back().second - route.progress.front().second) / seconds;
+  }
+  json["per_second"] = per_second;
+  json["left_s"] = per_second > 0 ? Json(static_cast<std::uint64_t>(static_cast<double>(route.board.held.load()) / per_second)) : Json();
+  json["problem"] = route.breaker.reason();
+  json["releases_after"] = to_text(route.breaker.current_release());
+  return json;
+}
+
+Result<Control::Json> Control::status() {
+  return ask([this] {
+    Json all = Json::array();
+    for (const RouteConfig& config : settings_->config.routes) {
+      Json one = describe(route_named(config.name));
+      Json upstreams = Json::array();
+      const failover::UpstreamOrder* order = pool_.order_of(config.name);
+      for (std::size_t i = 0; i < config.upstreams.size(); ++i) {
+        bool is_known = order && i < order->states().size();
+        upstreams.push_back({{"address", to_string(config.upstreams[i])},
+                             {"healthy", is_known ? order->states()[i].is_healthy : true},
+                             {"last_error", is_known ? order->states()[i].last_error : std::string()}});
+      }
+      one["upstreams"] = upstreams;
+      all.push_back(one);
+    }
+    return all;
+  });
+}
+
+}  // namespace holdfast::proxy

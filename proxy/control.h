@@ -1,0 +1,148 @@
+// Control: the thread that decides for all routes. It probes the primaries, runs breakers and states, keeps what is held in order and
+// has it delivered; sessions tell it what they see, operators what they want.
+//
+// What sessions must know at once is on each route's board. Everything else lives on the control loop.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "failover/breaker.h"
+#include "failover/hold_queue.h"
+#include "failover/notification.h"
+#include "journal/journal.h"
+#include "journal/sealed_store.h"
+#include "proxy/board.h"
+#include "proxy/delivery.h"
+#include "proxy/resolver.h"
+#include "proxy/settings.h"
+#include "proxy/upstream.h"
+
+namespace holdfast::proxy {
+
+/// One recipient that Holdfast has taken responsibility for.
+struct HeldRecipient {
+  std::uint32_t index;
+  std::string address;
+};
+
+/// A route as control sees it. Belongs to the control loop.
+struct ControlledRoute {
+  ControlledRoute(RouteBoard& on, const FailoverConfig& config)
+      : board(on), breaker(config.breaker), queue(config.retry) {}
+
+  RouteBoard& board;
+  failover::Breaker breaker;
+  failover::RouteState state;
+  failover::HoldQueue queue;
+  /// Refused for good, but the sender could not be told: for the operator. By entry: recipient and the primary's words.
+  std::map<failover::EntryId, std::map<std::uint32_t, std::string>> kept;
+  failover::EntryId loaded_to = 0;   ///< entries up to here are in the queue, or were
+  bool is_all_loaded = true;         ///< nothing is left on disk only
+  std::uint64_t under_way = 0;       ///< deliveries
+  std::uint64_t delivered = 0;       ///< entries, since the start
+  failover::EntryId skipped_to = 0;  ///< entries up to here were left on disk, for want of room in the queue
+  failover::EntryId delay_told_to = 0;
+  std::uint64_t seen_successes = 0;
+  Deadline paused_until{};           ///< after a connection failed
+  Duration pause{0};
+  std::vector<std::pair<Deadline, std::uint64_t>> progress;  ///< (when, delivered) lately, for the estimate
+  std::unique_ptr<Wakeup> wakeup;    ///< of the dispatcher
+  bool is_configured = true;
+};
+
+class Control {
+ public:
+  using OnTrip = std::function<void(const std::string& route)>;
+  /// on_trip is called on the control thread when a breaker has tripped.
+  Control(journal::Journal& journal, Resolver& resolver, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip);
+  ~Control();
+
+  /// Takes a configuration; before start() the first time. From the main thread.
+  void configure(std::shared_ptr<const Settings> settings);
+  /// Reads what was held and decided before, and starts the thread. Error: the journal cannot be read.
+  Status start();
+  void stop();
+
+  // For sessions; thread-safe, none of them waits.
+  RouteBoard& board(const std::string& route);
+  failover::Directory& directory() { return directory_; }
+  void failed(RouteBoard& board, const std::string& why);
+  void faltered(RouteBoard& board, const std::string& why);
+  /// A client has waited since then, and no address of the primary answered.
+  void gave_up(RouteBoard& board, Deadline since, const std::string& why);
+  /// An entry, durable in the journal, is Holdfast's to deliver.
+  void hold(RouteBoard& board, journal::RecordId entry, std::int64_t time_us, std::vector<HeldRecipient> recipients);
+
+  // For operators; thread-safe, they wait for the control loop (at most half a second, else an error).
+  using Json = nlohmann::ordered_json;
+  /// route may be empty for all.
+  Result<Json> set_mode(const std::string& route, failover::Mode mode, const std::string& by, const std::string& reason);
+  void set_flag(bool is_there, const std::string& path);
+  Result<Json> status();
+  Result<Json> queue_list(const std::string& route, std::size_t most);
+  Result<Json> queue_retry(failover::EntryId entry);
+  Result<Json> queue_drop(failover::EntryId entry, const std::string& by, const std::string& reason);
+
+ private:
+  // On the control loop (control.cpp).
+  Result<Json> ask(std::function<Json()> question);
+  std::size_t index_of(const ControlledRoute& route) const;
+  const FailoverConfig& config_of(const ControlledRoute& route) const;
+  ControlledRoute& route_named(const std::string& name);
+  void apply(ControlledRoute& route, bool has_changed);
+  void apply_breaker(ControlledRoute& route, bool was_open);
+  void update_backlog(ControlledRoute& route);
+  Status restore(ControlledRoute& route);
+  Task<void> probe(ControlledRoute& route);
+  Task<std::string> probe_once(ControlledRoute& route, Wakeup& wakeup);
+  Task<void> tick();
+  void remember(ControlledRoute& route);
+  Json describe(ControlledRoute& route);
+
+  // Held mail (control_queue.cpp).
+  Task<void> dispatch(ControlledRoute& route);
+  void refill(ControlledRoute& route);
+  bool load(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients);
+  void enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients);
+  Task<void> deliver_one(ControlledRoute& route, failover::HoldQueue::Delivery delivery);
+  Task<void> take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup);
+  void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);
+  void expire(ControlledRoute& route);
+  Task<void> expire_entry(ControlledRoute& route, failover::HoldQueue::Delivery delivery);
+  Task<void> tell_delay(ControlledRoute& route, failover::EntryId entry);
+  using Words = std::vector<std::pair<std::uint32_t, std::string>>;  ///< recipients, and what was said about each
+  /// Records what became of recipients in flight, and takes them out of the queue.
+  void settle(ControlledRoute& route, journal::RecordId entry, journal::Outcome outcome, const Words& recipients);
+  void keep(ControlledRoute& route, journal::RecordId entry, const Words& recipients);
+  void entry_may_be_done(ControlledRoute& route, failover::EntryId entry);
+  /// Tells the sender about refused or expired recipients, or keeps them for the operator when it may not be told.
+  Task<void> refuse(ControlledRoute& route, const journal::Entry& entry, Words recipients, journal::Outcome outcome, Wakeup& wakeup);
+  /// Journals a notification and has it delivered. False when the journal cannot be written now.
+  Task<bool> notify(const journal::Entry& entry, Words recipients, failover::Action action, Wakeup& wakeup);
+  bool may_be_told(const journal::Entry& entry);
+
+  journal::Journal& journal_;
+  std::unique_ptr<journal::SealedStore> store_;
+  OnTrip on_trip_;
+  Loop loop_;
+  UpstreamPool pool_;
+  failover::Directory directory_{failover::DirectoryOptions()};
+  std::shared_ptr<const Settings> settings_;  ///< the control loop's, once started
+
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<RouteBoard>> boards_;
+
+  std::map<std::string, std::unique_ptr<ControlledRoute>> routes_;
+  std::int64_t started_us_ = journal::now_us();
+  std::uint64_t next_notification_ = 1;
+  bool is_stopping_ = false;
+  std::thread thread_, keeper_;
+  std::condition_variable keeper_wake_;
+  std::mutex keeper_mutex_;
+  bool is_keeper_stopping_ = false;
+};
+
+}  // namespace holdfast::proxy

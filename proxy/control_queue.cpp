@@ -1,0 +1,438 @@
+// Control's side of held mail: what is delivered when, and what becomes of it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "failover/notification.h"
+#include "journal/draft.h"
+#include "proxy/admin.h"
+#include "proxy/control.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+namespace {
+
+/// Entries of a route in memory at once; the rest waits on disk.
+constexpr std::size_t window = 20000;
+/// Entries read from disk in one turn of the loop.
+constexpr std::size_t refill_step = 500;
+constexpr Duration first_pause{100}, longest_pause{10'000};
+/// A whole message goes back with a notification (RET=FULL) up to this size.
+constexpr std::uint64_t largest_returned = 1 << 20;
+
+/// "192.0.2.1:25" or "[2001:db8::1]:25" as recorded.
+Endpoint endpoint_of(const std::string& text) {
+  std::optional<HostPort> parsed = parse_host_port(text);
+  if (!parsed) return {"127.0.0.1", 0};
+  return {parsed->host, parsed->port};
+}
+
+}  // namespace
+
+void Control::hold(RouteBoard& board, journal::RecordId entry, std::int64_t time_us, std::vector<HeldRecipient> recipients) {
+  board.held.fetch_add(1, std::memory_order_relaxed);
+  loop_.post([this, &board, entry, time_us, recipients = std::move(recipients)] {
+    enqueue(route_named(board.name), entry, time_us, recipients);
+  });
+}
+
+void Control::enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients) {
+  bool is_late = entry < route.loaded_to;
+  if (!is_late && (!route.is_all_loaded || route.queue.size() >= window)) {
+    route.is_all_loaded = false;
+    route.skipped_to = std::max(route.skipped_to, entry);
+    return;
+  }
+  std::vector<failover::HoldQueue::Recipient> queued;
+  for (const HeldRecipient& one : recipients)
+    queued.push_back({one.index, std::hash<std::string>()(directory_.canonical(one.address))});
+  route.queue.add(entry, time_us, queued);
+  if (!is_late) route.loaded_to = entry;
+  if (route.wakeup) route.wakeup->fire();
+}
+
+/// An entry from disk into the queue.
+bool Control::load(ControlledRoute& route, journal::RecordId id, const std::vector<std::uint32_t>& recipients) {
+  auto entry = journal_.entry(id);
+  if (!entry) {
+    log(LogLevel::error, "held", {{"entry", id}, {"problem", entry.error().message}});
+    return false;
+  }
+  std::vector<failover::HoldQueue::Recipient> queued;
+  for (std::uint32_t index : recipients)
+    if (index < entry->message.recipients.size())
+      queued.push_back({index, std::hash<std::string>()(directory_.canonical(entry->message.recipients[index].address))});
+  route.queue.add(id, entry->message.time_us, queued);
+  return true;
+}
+
+void Control::refill(ControlledRoute& route) {
+  if (route.is_all_loaded || route.queue.size() >= window / 2) return;
+  auto held = journal_.held_after(route.loaded_to, refill_step);
+  if (!held) {
+    log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", held.error().message}});
+    return;
+  }
+  std::uint32_t mine = journal::route_hash(route.board.name);
+  for (const journal::Catalog::Held& one : *held) {
+    route.loaded_to = one.entry;
+    if (one.route == mine && !route.queue.has(one.entry)) load(route, one.entry, one.recipients);
+  }
+  if (held->size() < refill_step && route.loaded_to >= route.skipped_to) route.is_all_loaded = true;
+}
+
+void Control::update_backlog(ControlledRoute& route) {
+  apply(route, route.state.set_backlog(route.queue.size() == 0 && route.is_all_loaded, journal::now_us()));
+}
+
+void Control::remember(ControlledRoute& route) {
+  constexpr auto lately = std::chrono::seconds(10);
+  Deadline now = Clock::now();
+  if (!route.progress.empty() && now - route.progress.back().first < std::chrono::milliseconds(200)) return;
+  route.progress.emplace_back(now, route.delivered);
+  std::erase_if(route.progress, [&](const auto& one) { return now - one.first > lately; });
+}
+
+Task<void> Control::dispatch(ControlledRoute& route) {
+  route.wakeup = std::make_unique<Wakeup>(loop_);
+  while (!is_stopping_) {
+    refill(route);
+    bool may_deliver = route.is_configured && route.state.status().state != failover::State::hold && Clock::now() >= route.paused_until;
+    while (may_deliver && route.under_way < config_of(route).drain_concurrency) {
+      std::optional<failover::HoldQueue::Delivery> next = route.queue.next(Clock::now());
+      if (!next) break;
+      ++route.under_way;
+      deliver_one(route, std::move(*next)).spawn();
+      may_deliver = Clock::now() >= route.paused_until;
+    }
+    bool is_empty = route.queue.size() == 0 && route.is_all_loaded;
+    bool shows_empty = route.state.status().state != failover::State::drain;
+    if (is_empty != shows_empty || !is_empty) route.state.set_backlog(is_empty, journal::now_us()) ? apply(route, true) : void();
+    remember(route);
+    bool reads_on = !route.is_all_loaded && route.queue.size() < window / 2 && route.loaded_to >= route.skipped_to;
+    Deadline next = Clock::now() + (reads_on ? std::chrono::milliseconds(1) : std::chrono::milliseconds(500));
+    if (route.paused_until > Clock::now()) next = std::min(next, route.paused_until);
+    if (std::optional<failover::Time> due = route.queue.next_due()) next = std::min(next, *due);
+    co_await route.wakeup->wait(next);
+  }
+}
+
+Task<void> Control::deliver_one(ControlledRoute& route, failover::HoldQueue::Delivery delivery) {
+  Wakeup wakeup(loop_);
+  auto entry = journal_.entry(delivery.id);
+  if (!entry) {
+    log(LogLevel::error, "held", {{"entry", delivery.id}, {"problem", entry.error().message}});
+    for (std::uint32_t one : delivery.recipients) route.queue.defer(delivery.id, one, entry.error().message, Clock::now());
+  } else {
+    const journal::MessageRecord& message = entry->message;
+    Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
+    DeliveryResult result = co_await deliver(pool_, loop_, journal_, opening, *entry, delivery.recipients, wakeup);
+    if (!result.connection_failure.empty()) {
+      connection_failed(route, delivery, result);
+    } else {
+      route.pause = Duration(0);
+      co_await take_verdicts(route, *entry, result, wakeup);
+      // Whoever got no verdict is tried again.
+      route.queue.put_back(delivery);
+    }
+  }
+  --route.under_way;
+  route.wakeup->fire();
+}
+
+void Control::connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result) {
+  if (result.may_have_arrived) {
+    journal::OutcomeRecord outcome;
+    outcome.time_us = journal::now_us();
+    outcome.entry = delivery.id;
+    outcome.is_possible_duplicate = true;
+    for (std::uint32_t one : delivery.recipients)
+      outcome.changes.push_back({one, journal::Outcome::held, "the answer to the whole message was lost: " + result.connection_failure});
+    journal_.writer().submit_urgent(journal::RecordKind::outcome, journal::encode(outcome), nullptr);
+    route.board.possible_duplicates.fetch_add(1, std::memory_order_relaxed);
+  }
+  bool was_open = route.breaker.is_open();
+  route.breaker.failed(Clock::now(), result.connection_failure);
+  apply_breaker(route, was_open);
+  route.pause = std::min(longest_pause, std::max(first_pause, route.pause * 2));
+  route.paused_until = Clock::now() + route.pause;
+  route.queue.put_back(delivery);
+}
+
+Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup) {
+  Words delivered, deferred, refused;
+  for (const DeliveryResult::Verdict& verdict : result.verdicts) {
+    Words& list = verdict.reply.is_positive() ? delivered : verdict.reply.is_permanent() ? refused : deferred;
+    list.emplace_back(verdict.recipient, verdict.reply.summary());
+  }
+  bool was_open = route.breaker.is_open();
+  if (!delivered.empty()) route.breaker.succeeded(Clock::now());
+  for (const auto& [recipient, words] : deferred)
+    if (words.find(" 4.3.") == 3) route.breaker.faltered(Clock::now(), words);
+  apply_breaker(route, was_open);
+  log(LogLevel::info, "delivery", {{"entry", entry.id}, {"route", route.board.name}, {"delivered", delivered.size()}, {"deferred", deferred.size()},
+                                   {"refused", refused.size()}, {"reply", result.verdicts.empty() ? "" : result.verdicts.back().reply.summary()}});
+  if (!deferred.empty()) {
+    journal::OutcomeRecord outcome;
+    outcome.time_us = journal::now_us();
+    outcome.entry = entry.id;
+    for (const auto& [recipient, words] : deferred) outcome.changes.push_back({recipient, journal::Outcome::held, words});
+    journal_.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
+    for (const auto& [recipient, words] : deferred) route.queue.defer(entry.id, recipient, words, Clock::now());
+  }
+  if (!delivered.empty()) {
+    settle(route, entry.id, journal::Outcome::delivered, delivered);
+    Words wants_to_know;
+    for (const auto& one : delivered)
+      if (failover::notify_of(entry.message.recipients[one.first].params).success) wants_to_know.push_back(one);
+    if (!wants_to_know.empty() && !result.tells_of_success && !entry.message.mail_from.empty() && may_be_told(entry))
+      co_await notify(entry, std::move(wants_to_know), failover::Action::relayed, wakeup);
+  }
+  if (!refused.empty()) co_await refuse(route, entry, std::move(refused), journal::Outcome::bounced, wakeup);
+}
+
+void Control::settle(ControlledRoute& route, journal::RecordId entry, journal::Outcome outcome, const Words& recipients) {
+  journal::OutcomeRecord record;
+  record.time_us = journal::now_us();
+  record.entry = entry;
+  for (const auto& [recipient, words] : recipients) record.changes.push_back({recipient, outcome, words});
+  journal_.writer().submit_urgent(journal::RecordKind::outcome, journal::encode(record), nullptr);
+  for (const auto& [recipient, words] : recipients) {
+    route.queue.remove(entry, recipient);
+    auto kept = route.kept.find(entry);
+    if (kept == route.kept.end()) continue;
+    kept->second.erase(recipient);
+    if (kept->second.empty()) route.kept.erase(kept);
+  }
+  if (outcome == journal::Outcome::delivered) ++route.delivered;
+  entry_may_be_done(route, entry);
+}
+
+void Control::entry_may_be_done(ControlledRoute& route, failover::EntryId entry) {
+  if (route.queue.has(entry) || route.kept.count(entry)) return;
+  route.board.held.fetch_sub(1, std::memory_order_relaxed);
+}
+
+/// Out of the queue, so that it blocks nobody, but not settled: an operator decides.
+void Control::keep(ControlledRoute& route, journal::RecordId entry, const Words& recipients) {
+  journal::OutcomeRecord record;
+  record.time_us = journal::now_us();
+  record.entry = entry;
+  for (const auto& [recipient, words] : recipients) {
+    std::string why = "kept for the operator, the sender is not verified: " + words;
+    record.changes.push_back({recipient, journal::Outcome::held, why});
+    route.kept[entry][recipient] = words;
+    route.queue.remove(entry, recipient);
+  }
+  journal_.writer().submit_urgent(journal::RecordKind::outcome, journal::encode(record), nullptr);
+  log(LogLevel::warning, "kept", {{"entry", entry}, {"route", route.board.name}, {"reply", recipients.front().second},
+                                  {"remedy", "holdfast queue show, retry or drop"}});
+}
+
+/// A sender that was not verified may be forged: to tell it would be backscatter.
+bool Control::may_be_told(const journal::Entry& entry) {
+  if (!settings_->config.routes.back().is_egress) return false;
+  if (!entry.message.auth.empty()) return true;
+  auto first = journal_.frame(entry, 0);
+  return first && *first && failover::has_spf_pass(**first, settings_->config.spf_gateway);
+}
+
+Task<void> Control::refuse(ControlledRoute& route, const journal::Entry& entry, Words recipients, journal::Outcome outcome, Wakeup& wakeup) {
+  bool has_sender = !entry.message.mail_from.empty();
+  Words told, silent;
+  for (auto& [recipient, words] : recipients) {
+    bool wants = has_sender && failover::notify_of(entry.message.recipients[recipient].params).failure;
+    if (wants)
+      told.emplace_back(recipient, std::move(words));
+    else
+      silent.emplace_back(recipient, words + (has_sender ? " (no notification: NOTIFY)" : " (no notification: null sender)"));
+  }
+  if (!silent.empty()) settle(route, entry.id, outcome, silent);
+  if (told.empty()) co_return;
+  if (!may_be_told(entry)) {
+    keep(route, entry.id, told);
+    co_return;
+  }
+  bool is_told = co_await notify(entry, told, failover::Action::failed, wakeup);
+  if (is_told) {
+    settle(route, entry.id, outcome, told);
+    co_return;
+  }
+  for (const auto& [recipient, words] : told) route.queue.defer(entry.id, recipient, words, Clock::now());
+}
+
+Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failover::Action action, Wakeup& wakeup) {
+  const journal::MessageRecord& message = entry.message;
+  failover::Notification notification;
+  notification.action = action;
+  notification.reporting_mta = settings_->config.hostname;
+  notification.time_us = journal::now_us();
+  notification.id = fmt::format("{}.{}.{}", entry.id, started_us_, next_notification_++);
+  notification.entry = &entry;
+  notification.is_whole = upper(message.mail_params).find("RET=FULL") != std::string::npos && message.size <= largest_returned &&
+                          action == failover::Action::failed;
+  for (std::size_t i = 0; i < settings_->config.routes.size(); ++i)
+    if (settings_->config.routes[i].name == message.route)
+      notification.will_retry_until_us = message.time_us + settings_->config.routes[i].failover.max_hold.count() * 1000;
+  const char* fallback = action == failover::Action::failed ? "5.0.0" : action == failover::Action::delayed ? "4.4.1" : "2.0.0";
+  for (const auto& [recipient, words] : recipients) {
+    const journal::Recipient& one = message.recipients[recipient];
+    notification.recipients.push_back({one.address, one.params, words, failover::status_in(words, fallback)});
+  }
+  for (std::uint32_t index = 0;; ++index) {
+    auto frame = journal_.frame(entry, index);
+    if (!frame || !*frame) break;
+    notification.original += **frame;
+    if (!notification.is_whole) break;
+  }
+  if (!notification.is_whole) {
+    std::size_t end = notification.original.find("\r\n\r\n");
+    if (end != std::string::npos) notification.original.resize(end + 2);
+  }
+
+  auto ticket = std::make_shared<LoopTicket>(loop_, wakeup);
+  journal::Draft draft(journal_.writer(), ticket);
+  draft.append(failover::write_notification(notification));
+  journal::MessageRecord record;
+  record.time_us = notification.time_us;
+  record.direction = journal::Direction::outbound;
+  record.session = "notification";
+  record.route = settings_->config.routes.back().name;
+  record.client = record.server = "127.0.0.1:0";
+  record.helo = settings_->config.hostname;
+  record.protocol = "ESMTP";
+  record.mail_params = upper(message.mail_params).find("SMTPUTF8") != std::string::npos ? "SMTPUTF8" : "";
+  record.message_id = fmt::format("holdfast-{}@{}", notification.id, notification.reporting_mta);
+  record.subject = "delivery status notification";
+  record.recipients.push_back({message.mail_from, "NOTIFY=NEVER", "", journal::Outcome::held});
+  draft.finish(record);
+  while (!ticket->is_settled()) co_await wakeup.wait(Deadline::max());
+  ticket->forget();
+  if (!ticket->is_committed()) co_return false;
+  ControlledRoute& egress = route_named(record.route);
+  egress.board.held.fetch_add(1, std::memory_order_relaxed);
+  enqueue(egress, ticket->id(), record.time_us, {{0, message.mail_from}});
+  log(LogLevel::info, "notification", {{"entry", entry.id}, {"notification", ticket->id()}, {"to", message.mail_from}});
+  co_return true;
+}
+
+void Control::expire(ControlledRoute& route) {
+  const FailoverConfig& config = config_of(route);
+  auto age = [&](failover::EntryId id) { return Duration((journal::now_us() - route.queue.time_us(id)) / 1000); };
+  for (std::optional<failover::EntryId> id = route.queue.oldest(); id && age(*id) > config.max_hold; id = route.queue.first_after(*id)) {
+    std::optional<failover::HoldQueue::Delivery> all = route.queue.take(*id);
+    if (all) expire_entry(route, std::move(*all)).spawn();
+    if (!route.queue.has(*id)) break;  // it went at once
+  }
+  if (config.delay_notice == Duration(0)) return;
+  for (std::optional<failover::EntryId> id = route.queue.first_after(route.delay_told_to); id && age(*id) > config.delay_notice;
+       id = route.queue.first_after(*id)) {
+    route.delay_told_to = *id;
+    // Those that were due before this start were told then.
+    bool is_new = route.queue.time_us(*id) + config.delay_notice.count() * 1000 > started_us_;
+    if (is_new) tell_delay(route, *id).spawn();
+  }
+}
+
+Task<void> Control::expire_entry(ControlledRoute& route, failover::HoldQueue::Delivery delivery) {
+  Wakeup wakeup(loop_);
+  Words words;
+  for (const failover::HoldQueue::Waiting& one : route.queue.waiting(delivery.id))
+    words.emplace_back(one.index, one.reply.empty() ? "450 4.4.7 the mail server was away for too long" : one.reply);
+  auto entry = journal_.entry(delivery.id);
+  if (entry)
+    co_await refuse(route, *entry, std::move(words), journal::Outcome::expired, wakeup);
+  else
+    log(LogLevel::error, "held", {{"entry", delivery.id}, {"problem", entry.error().message}});
+}
+
+Task<void> Control::tell_delay(ControlledRoute& route, failover::EntryId id) {
+  Wakeup wakeup(loop_);
+  auto entry = journal_.entry(id);
+  if (!entry || entry->message.mail_from.empty() || !may_be_told(*entry)) co_return;
+  Words words;
+  for (const failover::HoldQueue::Waiting& one : route.queue.waiting(id)) {
+    std::string_view params = entry->message.recipients[one.index].params;
+    bool is_unsaid = upper(params).find("NOTIFY=") == std::string::npos;
+    if (is_unsaid || failover::notify_of(params).delay) words.emplace_back(one.index, one.reply);
+  }
+  if (!words.empty()) co_await notify(*entry, std::move(words), failover::Action::delayed, wakeup);
+}
+
+// ---- Operators
+
+Result<Control::Json> Control::queue_list(const std::string& name, std::size_t most) {
+  return ask([this, name, most] {
+    Json list = Json::array();
+    for (auto& [route_name, route] : routes_) {
+      if (!name.empty() && name != route_name) continue;
+      std::set<failover::EntryId> ids;
+      for (const auto& [id, recipients] : route->kept) ids.insert(id);
+      for (std::optional<failover::EntryId> id = route->queue.oldest(); id && ids.size() < most; id = route->queue.first_after(*id)) ids.insert(*id);
+      for (failover::EntryId id : ids) {
+        if (list.size() >= most) break;
+        auto entry = journal_.entry(id);
+        if (!entry) continue;
+        Json recipients = Json::array();
+        auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts) {
+          recipients.push_back({{"address", entry->message.recipients[index].address}, {"status", status}, {"reply", reply}, {"attempts", attempts}});
+        };
+        for (const failover::HoldQueue::Waiting& one : route->queue.waiting(id))
+          add(one.index, one.is_in_flight ? "delivering" : one.attempts > 0 ? "deferred" : "waiting", one.reply, one.attempts);
+        if (auto kept = route->kept.find(id); kept != route->kept.end())
+          for (const auto& [index, words] : kept->second) add(index, "kept", words, 1);
+        list.push_back({{"id", id}, {"route", route_name}, {"time", format_time(entry->message.time_us)}, {"mail_from", entry->message.mail_from},
+                        {"size", entry->message.size}, {"recipients", recipients}});
+      }
+    }
+    return list;
+  });
+}
+
+Result<Control::Json> Control::queue_retry(failover::EntryId id) {
+  return ask([this, id] {
+    std::uint64_t count = 0;
+    for (auto& [name, route] : routes_) {
+      for (auto kept = route->kept.begin(); kept != route->kept.end();) {
+        if (id != 0 && kept->first != id) {
+          ++kept;
+          continue;
+        }
+        std::vector<std::uint32_t> recipients;
+        for (const auto& [index, words] : kept->second) recipients.push_back(index);
+        if (load(*route, kept->first, recipients)) ++count;
+        kept = route->kept.erase(kept);
+      }
+      if (id == 0 || route->queue.has(id)) count += id == 0 ? route->queue.size() : 1;
+      route->queue.retry_now(id);
+      route->paused_until = {};
+      if (route->wakeup) route->wakeup->fire();
+    }
+    return Json{{"retried", count}};
+  });
+}
+
+Result<Control::Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
+  return ask([this, id, by, reason] {
+    for (auto& [name, route] : routes_) {
+      Words words;
+      std::string text = fmt::format("dropped by {}: {}", by, reason);
+      if (route->queue.has(id)) {
+        std::optional<failover::HoldQueue::Delivery> all = route->queue.take(id);
+        if (!all) return Json{{"problem", "it is being delivered at this moment; try again"}};
+        for (std::uint32_t one : all->recipients) words.emplace_back(one, text);
+      }
+      if (auto kept = route->kept.find(id); kept != route->kept.end())
+        for (const auto& [index, said] : kept->second) words.emplace_back(index, text);
+      if (words.empty()) continue;
+      settle(*route, id, journal::Outcome::dropped, words);
+      log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
+      if (route->wakeup) route->wakeup->fire();
+      return Json{{"dropped", words.size()}};
+    }
+    return Json{{"problem", fmt::format("entry {} is not held", id)}};
+  });
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,128 @@
+#include "proxy/people.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "proxy/address.h"
+#include "proxy/admin.h"
+#include "proxy/command.h"
+
+namespace holdfast::proxy {
+namespace {
+
+using failover::Directory;
+using failover::Source;
+
+/// One line of CSV (RFC 4180): fields may be quoted, a quote within is doubled.
+std::vector<std::string> split_csv(const std::string& line, char separator) {
+  std::vector<std::string> fields(1);
+  bool is_quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    char c = line[i];
+    if (is_quoted && c == '"' && i + 1 < line.size() && line[i + 1] == '"')
+      fields.back() += line[++i];
+    else if (c == '"')
+      is_quoted = !is_quoted;
+    else if (c == separator && !is_quoted)
+      fields.emplace_back();
+    else
+      fields.back() += c;
+  }
+  for (std::string& field : fields) {
+    while (!field.empty() && field.front() == ' ') field.erase(0, 1);
+    while (!field.empty() && field.back() == ' ') field.pop_back();
+  }
+  return fields;
+}
+
+bool is_address(const std::string& text) {
+  std::optional<Path> path = parse_path(text);
+  return path && path->rest.empty() && path->address.find('@') != std::string_view::npos && is_utf8(text);
+}
+
+std::vector<std::string> words(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> list;
+  for (std::string word; in >> word;) list.push_back(word);
+  return list;
+}
+
+}  // namespace
+
+Result<std::vector<Directory::Person>> parse_people(const std::string& text, const std::string& name) {
+  std::vector<Directory::Person> people;
+  std::vector<std::string> columns;
+  char separator = ',';
+  std::istringstream in(text);
+  std::size_t number = 0;
+  for (std::string line; std::getline(in, line);) {
+    ++number;
+    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (line.empty() || line.front() == '#') continue;
+    auto refuse = [&](const std::string& what) { return Error{ErrorCode::invalid, fmt::format("{}:{}: {}", name, number, what)}; };
+    bool is_heading = people.empty() && columns.empty() && line.find('@') == std::string::npos;
+    if (is_heading) {
+      separator = line.find(';') != std::string::npos ? ';' : line.find('\t') != std::string::npos ? '\t' : ',';
+      for (std::string& column : split_csv(line, separator)) columns.push_back(upper(column));
+      bool has_address = std::any_of(columns.begin(), columns.end(), [](const std::string& c) { return c == "ADDRESS" || c == "MAIL"; });
+      if (!has_address) return refuse("the heading line names no column \"address\"");
+      continue;
+    }
+    std::vector<std::string> fields = columns.empty() ? std::vector{line} : split_csv(line, separator);
+    Directory::Person person;
+    person.source = Source::imported;
+    person.time_us = journal::now_us();
+    if (columns.empty()) person.address = fields.front();
+    for (std::size_t i = 0; i < columns.size() && i < fields.size(); ++i) {
+      const std::string& column = columns[i];
+      if (column == "ADDRESS" || column == "MAIL") person.address = fields[i];
+      if (column == "NAME") person.name = fields[i];
+      if (column == "TELEPHONE") person.telephone = fields[i];
+      if (column == "ALIASES") person.aliases = words(fields[i]);
+      if (column == "EXISTS") person.exists = upper(fields[i]) != "NO";
+    }
+    if (!is_address(person.address)) return refuse(fmt::format("\"{}\" is no mail address", person.address));
+    for (const std::string& alias : person.aliases)
+      if (!is_address(alias)) return refuse(fmt::format("\"{}\" is no mail address", alias));
+    people.push_back(std::move(person));
+  }
+  return people;
+}
+
+Result<std::vector<Directory::Person>> read_people_file(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return Error{ErrorCode::invalid, fmt::format("{}: cannot be read; it should hold one address a line, or CSV", path)};
+  std::ostringstream text;
+  text << file.rdbuf();
+  return parse_people(text.str(), path);
+}
+
+nlohmann::ordered_json people_to_json(const std::vector<Directory::Person>& people) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Directory::Person& one : people)
+    list.push_back({{"address", one.address}, {"exists", one.exists}, {"source", failover::to_string(one.source)}, {"time", format_time(one.time_us)},
+                    {"reply", one.reply}, {"name", one.name}, {"telephone", one.telephone}, {"aliases", one.aliases}, {"members", one.members}});
+  return list;
+}
+
+std::vector<Directory::Person> people_from_json(const nlohmann::ordered_json& json) {
+  std::vector<Directory::Person> people;
+  for (const auto& one : json.at("people")) {
+    Directory::Person person;
+    person.address = one.at("address").get<std::string>();
+    person.exists = one.value("exists", true);
+    person.source = Source::imported;
+    person.time_us = journal::now_us();
+    person.name = one.value("name", std::string());
+    person.telephone = one.value("telephone", std::string());
+    person.aliases = one.value("aliases", std::vector<std::string>());
+    people.push_back(std::move(person));
+  }
+  return people;
+}
+
+}  // namespace holdfast::proxy

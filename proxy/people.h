@@ -1,0 +1,22 @@
+// People of the directory, as files and JSON have them.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "failover/directory.h"
+#include "journal/record.h"
+
+namespace holdfast::proxy {
+
+/// Reads one address a line, or CSV with a heading line that names the columns: address (or mail), name, telephone, aliases
+/// (blank-separated), exists (yes or no). Empty lines and lines that begin with # are skipped. Errors name the line.
+Result<std::vector<failover::Directory::Person>> parse_people(const std::string& text, const std::string& name);
+Result<std::vector<failover::Directory::Person>> read_people_file(const std::string& path);
+
+nlohmann::ordered_json people_to_json(const std::vector<failover::Directory::Person>& people);
+/// The inverse, of {"people": [...]}. Throws nlohmann's exception when it is something else.
+std::vector<failover::Directory::Person> people_from_json(const nlohmann::ordered_json& json);
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,186 @@
+// What a session does when its primary is not there: first a fresh connection, with all that the client has said so far; when
+// no address answers for too long, Holdfast answers in the primary's place. The client notices neither.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "proxy/log.h"
+#include "proxy/session.h"
+#include "proxy/session_content.h"
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr Duration first_pause{10}, longest_pause{200};
+
+}  // namespace
+
+void Session::use_route(std::size_t route) {
+  route_ = route;
+  board_ = &worker_.shared.control.board(this->route().name);
+}
+
+StandIn Session::stand_in() const { return {*settings_, route(), *board_, worker_.shared.control.directory()}; }
+
+/// Between transactions a session goes over to what the route's state says.
+void Session::follow_state() {
+  if (!has_quiet() || mode_ != Mode::commands || !lost_why_.empty()) return;
+  bool is_held = board_->is_held();
+  if (is_held == is_holding_) return;
+  is_holding_ = is_held;
+  if (is_held && upstream_) worker_.pool.give_back(settings_, route_, std::move(upstream_));
+  upstream_.reset();
+}
+
+void Session::primary_is_out(const std::string& route) {
+  if (route != board_->name || is_holding_) return;
+  is_primary_out_ = true;
+  wakeup_.fire();
+}
+
+/// Brings the session back to a live primary, or to where Holdfast answers for it. False when neither may be: an operator has
+/// decided that mail must pass, and the primary does not answer; the client has been told.
+///
+/// @param why  why the last connection was lost; empty when there was none.
+Task<bool> Session::reach_primary(std::string why) {
+  Control& control = worker_.shared.control;
+  Deadline began = Clock::now();
+  if (!why.empty()) control.failed(*board_, why);
+  if (!trouble_since_) trouble_since_ = began;
+  Deadline since = *trouble_since_, by = since + route().failover.takeover_after;
+  bool is_first = why.empty();
+  // A connection that was in the pool may have ended of age; that is no trouble.
+  bool may_be_pooled = helo_line_.empty() && !transaction_.is_open && awaited_.empty() && is_first;
+  bool may_go_live = auth_.empty();
+  // A client that is gone needs no primary; converse() sees that it is.
+  for (Duration pause = first_pause; may_go_live && !board_->is_held() && !is_stopped_ && !client_.is_broken(); pause = std::min(pause * 2, longest_pause)) {
+    bool is_late = Clock::now() >= by && !is_first;
+    if (is_late) break;
+    is_first = false;
+    Opening opening{settings_, route_, facts_, std::max(by, Clock::now() + std::chrono::milliseconds(20))};
+    UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_, !may_be_pooled);
+    is_primary_out_ = false;
+    may_be_pooled = false;
+    if (opened.upstream) {
+      upstream_ = std::move(opened.upstream);
+      std::string failure = co_await replay(by);
+      if (failure.empty()) {
+        write_outstanding();
+        co_return true;
+      }
+      why = failure;
+      if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, failure);
+      upstream_.reset();
+      if (is_holding_) co_return true;
+    } else {
+      why = opened.failure;
+      bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
+      if (opened.refusal && is_new_session) {
+        // It is there and does not want this client: its word.
+        if (opened.refusal->code == 421) control.failed(*board_, opened.refusal->summary());
+        client_.write(opened.refusal->wire);
+        is_over_ = true;
+        co_return false;
+      }
+    }
+    control.failed(*board_, why);
+    Deadline next = std::min(by, Clock::now() + pause);
+    while (Clock::now() < next && !board_->is_held() && !is_stopped_) co_await wakeup_.wait(next);
+  }
+  is_primary_out_ = false;
+  bool may_hold = board_->mode.load(std::memory_order_acquire) != failover::Mode::pass;
+  if (!may_hold) {
+    log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", why}});
+    awaited_.clear();
+    transaction_.reset();
+    say_goodbye(421, fmt::format("4.4.2 {} The mail server does not answer, try again later", hostname()));
+    co_return false;
+  }
+  if (may_go_live && !board_->is_held()) control.gave_up(*board_, since, why);
+  log(LogLevel::info, "takeover", {{"session", id_}, {"route", route().name}, {"client", to_string(facts_.client)}, {"problem", why}});
+  trouble_since_.reset();
+  is_holding_ = true;
+  write_outstanding();
+  co_return true;
+}
+
+/// Tells a fresh connection what the client has said and the primary accepted before. Returns an empty text, or why it failed.
+Task<std::string> Session::replay(Deadline by) {
+  by = std::max(by, Clock::now() + std::chrono::milliseconds(50));
+  if (helo_line_.empty()) co_return "";
+  upstream_->stream.flush(helo_line_);
+  std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, by);
+  if (!reply) co_return upstream_->failure;
+  if (!reply->is_positive()) co_return "it refuses the client's greeting: " + reply->summary();
+  bool is_extended = capabilities_.has_value();
+  bool is_batch = false;
+  if (is_extended) {
+    capabilities_ = Capabilities::of(*reply);
+    is_batch = capabilities_->has("PIPELINING");
+  }
+  if (!transaction_.is_open) co_return "";
+  std::string failure = co_await replay_envelope(by, is_batch);
+  co_return failure;
+}
+
+Task<std::string> Session::replay_envelope(Deadline by, bool is_batch) {
+  auto space = [](const std::string& params) { return params.empty() ? std::string() : " " + params; };
+  std::vector<std::string> lines{fmt::format("MAIL FROM:<{}>{}\r\n", transaction_.mail_from, space(transaction_.mail_params))};
+  std::vector<std::size_t> asked;
+  for (std::size_t i = 0; i < transaction_.recipients.size(); ++i) {
+    const journal::Recipient& one = transaction_.recipients[i];
+    if (one.outcome != journal::Outcome::pending) continue;
+    lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", one.address, space(one.params)));
+    asked.push_back(i);
+  }
+  if (is_batch) {
+    for (const std::string& line : lines) upstream_->stream.write(line);
+    upstream_->stream.flush();
+  }
+  std::size_t refused = 0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (!is_batch) upstream_->stream.flush(lines[i]);
+    std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, by);
+    if (!reply) co_return upstream_->failure;
+    if (reply->code == 421 || (i == 0 && !reply->is_positive())) co_return "it says " + reply->summary();
+    if (i == 0 || reply->is_positive()) continue;
+    // The client was told that this recipient exists: Holdfast answers for it.
+    journal::Recipient& one = transaction_.recipients[asked[i - 1]];
+    one.outcome = journal::Outcome::held;
+    one.reply = reply->summary();
+    ++refused;
+  }
+  if (!asked.empty() && refused == asked.size()) {
+    is_holding_ = true;
+    co_return "it refuses all recipients now";
+  }
+  co_return "";
+}
+
+/// What was asked and not answered is asked again. A login cannot be: its secrets are not kept.
+void Session::write_outstanding() {
+  for (Awaited& awaited : awaited_) {
+    if (awaited.verb == Verb::auth && awaited.own_reply.empty()) {
+      awaited.own_reply = own_reply(454, "4.7.0 Temporary authentication failure");
+      mode_ = Mode::commands;
+    }
+    if (upstream_ && awaited.own_reply.empty()) upstream_->stream.write(awaited.line);
+  }
+  if (awaited_.empty() && mode_ == Mode::auth) mode_ = Mode::commands;
+  if (upstream_) upstream_->stream.flush();
+}
+
+void Session::learn_recipient(const std::string& address, const Reply& reply) {
+  if (is_holding_ || address.empty()) return;
+  bool exists = reply.is_positive();
+  if (exists || failover::says_unknown(reply.code, reply.wire))
+    worker_.shared.control.directory().learn(address, exists, reply.summary(), journal::now_us());
+}
+
+/// What the primary said to a whole message tells how it is.
+void Session::note_verdict(const Reply& reply) {
+  if (reply.is_positive()) board_->successes.fetch_add(1, std::memory_order_relaxed);
+  if (reply.is_transient() && reply.summary().find(" 4.3.") == 3) worker_.shared.control.faltered(*board_, reply.summary());
+}
+
+}  // namespace holdfast::proxy

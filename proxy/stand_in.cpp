@@ -1,0 +1,90 @@
+#include "proxy/stand_in.h"
+
+#include <fmt/format.h>
+
+namespace holdfast::proxy {
+namespace {
+
+Reply make(int code, std::string_view text) {
+  Reply reply;
+  reply.code = code;
+  reply.wire = own_reply(code, text);
+  return reply;
+}
+
+}  // namespace
+
+Reply StandIn::greeting() const { return make(220, fmt::format("{} ESMTP", settings_.config.hostname)); }
+
+Reply StandIn::ehlo() const {
+  Reply reply;
+  reply.code = 250;
+  std::vector<std::string> keywords;
+  std::optional<Reply> last = board_.ehlo();
+  if (last) {
+    std::vector<std::string_view> lines = last->lines();
+    for (std::size_t i = 1; i < lines.size(); ++i) keywords.emplace_back(lines[i]);
+  } else {
+    keywords = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"};
+  }
+  reply.wire = fmt::format("250{}{}\r\n", keywords.empty() ? ' ' : '-', settings_.config.hostname);
+  for (std::size_t i = 0; i < keywords.size(); ++i)
+    reply.wire += fmt::format("250{}{}\r\n", i + 1 < keywords.size() ? '-' : ' ', keywords[i]);
+  return reply;
+}
+
+Reply StandIn::recipient(const std::string& address) const {
+  failover::Directory::Answer found = directory_.look_up(address, journal::now_us());
+  if (found.verdict == failover::Directory::Verdict::known) return make(250, "2.1.5 Ok");
+  if (found.verdict == failover::Directory::Verdict::refused)
+    return make(550, fmt::format("5.1.1 <{}>: Recipient address rejected: User unknown", address));
+  switch (route_.unknown_recipients) {
+    case UnknownRecipients::accept:
+      return make(250, "2.1.5 Ok");
+    case UnknownRecipients::reject:
+      return make(550, fmt::format("5.1.1 <{}>: Recipient address rejected: User unknown", address));
+    case UnknownRecipients::defer:
+      break;
+  }
+  return make(450, fmt::format("4.2.1 <{}>: Recipient cannot be verified now, try again later", address));
+}
+
+Reply StandIn::answer(Verb verb, const std::string& address, const Transaction& transaction) const {
+  switch (verb) {
+    case Verb::ehlo:
+      return ehlo();
+    case Verb::helo:
+      return make(250, settings_.config.hostname);
+    case Verb::mail:
+      if (transaction.is_open) return make(503, "5.5.1 Error: nested MAIL command");
+      if (board_.held.load(std::memory_order_relaxed) >= route_.failover.max_held)
+        return make(452, "4.3.1 Error: too much mail is held already, try again later");
+      return make(250, "2.1.0 Ok");
+    case Verb::rcpt:
+      if (!transaction.is_open) return make(503, "5.5.1 Error: need MAIL command");
+      return recipient(address);
+    case Verb::data:
+      if (transaction.has_accepted_recipients()) return make(354, "End data with <CR><LF>.<CR><LF>");
+      return transaction.recipients.empty() ? make(503, "5.5.1 Error: need RCPT command") : make(554, "5.5.1 Error: no valid recipients");
+    case Verb::rset:
+    case Verb::noop:
+      return make(250, "2.0.0 Ok");
+    case Verb::vrfy:
+      return make(252, "2.0.0 Cannot verify now, but will take mail for known recipients");
+    case Verb::help:
+      return make(214, "2.0.0 The mail server is away; Holdfast takes mail for it");
+    case Verb::auth:
+      return make(454, "4.7.0 Temporary authentication failure");
+    case Verb::etrn:
+      return make(458, "4.3.0 Cannot start the queue now");
+    case Verb::expn:
+    default:
+      return make(502, "5.5.2 Error: command not recognized");
+  }
+}
+
+Reply StandIn::chunk_taken(std::uint64_t size) { return make(250, fmt::format("2.0.0 Ok: {} bytes", size)); }
+
+Reply StandIn::taken(journal::RecordId entry) { return make(250, fmt::format("2.0.0 Ok: queued as {}", entry)); }
+
+}  // namespace holdfast::proxy
