@@ -199,7 +199,8 @@ Task<void> Session::converse() {
         lose_upstream("it closed the connection");
     }
     if (is_primary_out_ && upstream_ && !awaited_.empty()) lose_upstream("the breaker has tripped");
-    bool is_missed = !upstream_ && !is_holding_ && (has_line || !awaited_.empty());
+    // A series of chunks whose primary went away goes on without one; its end decides.
+    bool is_missed = !upstream_ && !is_holding_ && !content_ && (has_line || !awaited_.empty());
     if (!lost_why_.empty() || is_missed) {
       bool is_reached = co_await reach_primary(std::exchange(lost_why_, std::string()));
       if (!is_reached) continue;
@@ -300,7 +301,7 @@ void Session::take_reply(Reply& reply) {
     case Verb::ehlo:
     case Verb::helo:
       if (reply.is_positive()) {
-        transaction_.reset();
+        end_transaction();
         helo_line_ = awaited.line;
         helo_ = awaited.address;
         capabilities_.reset();
@@ -309,7 +310,7 @@ void Session::take_reply(Reply& reply) {
       break;
     case Verb::mail:
       if (reply.is_positive()) {
-        transaction_.reset();
+        end_transaction();
         transaction_.is_open = true;
         transaction_.mail_from = std::move(awaited.address);
         transaction_.mail_params = std::move(awaited.params);
@@ -323,7 +324,7 @@ void Session::take_reply(Reply& reply) {
                                            reply.is_positive() ? journal::Outcome::pending : outcome_of(reply)});
       break;
     case Verb::rset:
-      if (reply.is_positive()) transaction_.reset();
+      if (reply.is_positive()) end_transaction();
       break;
     case Verb::data:
       if (reply.code == 354) {
@@ -359,7 +360,7 @@ void Session::take_ehlo_reply(Reply& reply) {
 /// Takes what the client has sent, as far as it may be taken now. True when there was anything.
 bool Session::take_commands() {
   bool has_moved = false;
-  while (!is_over_ && !is_synchronising_ && (upstream_ || is_holding_) && lost_why_.empty() && awaited_.size() < most_awaited &&
+  while (!is_over_ && !is_synchronising_ && (upstream_ || is_holding_ || content_) && lost_why_.empty() && awaited_.size() < most_awaited &&
          !client_.is_flooded() && !(upstream_ && upstream_->stream.is_flooded())) {
     bool is_primary_slow = capabilities_ && !capabilities_->has("PIPELINING") && !awaited_.empty();
     if (is_primary_slow) break;
@@ -437,6 +438,7 @@ void Session::take_command(std::string_view line) {
   }
   Command command = parse_command(line);
   if (!is_well_formed(command, line)) return;
+  if (content_ && !upstream_ && !may_interrupt_chunks(command.verb)) return;
   Awaited awaited;
   awaited.verb = command.verb;
   bool has_tls = client_.is_tls();
@@ -487,6 +489,26 @@ void Session::take_command(std::string_view line) {
       return forward(std::move(awaited), line);
     default:
       return forward(std::move(awaited), line);
+  }
+}
+
+/// In a series of chunks that no primary gets for the moment, only what ends the series may come, and further chunks.
+bool Session::may_interrupt_chunks(Verb verb) {
+  switch (verb) {
+    case Verb::bdat:
+      return true;
+    case Verb::noop:
+      answer(250, "2.0.0 Ok");
+      return false;
+    case Verb::rset:
+    case Verb::ehlo:
+    case Verb::helo:
+    case Verb::quit:
+      content_.reset();
+      return true;
+    default:
+      answer_error(503, "5.5.1 Error: BDAT in progress");
+      return false;
   }
 }
 
@@ -588,7 +610,7 @@ Task<Session::Next> Session::client_starttls() {
   if (!is_secure) co_return Next::close;
   // RFC 3207 4.2: all that was learned before is forgotten; the client's next EHLO starts the primary anew too.
   if (transaction_.is_open) drop_upstream();
-  transaction_.reset();
+  end_transaction();
   capabilities_.reset();
   helo_line_.clear();
   co_return Next::go_on;

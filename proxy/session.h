@@ -60,6 +60,7 @@ class Session {
   Task<void> converse();
   bool take_commands();
   void take_command(std::string_view line);
+  bool may_interrupt_chunks(Verb verb);
   void take_envelope(const Command& command, std::string_view line);
   bool is_well_formed(const Command& command, std::string_view line);
   bool take_replies();

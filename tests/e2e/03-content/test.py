@@ -110,4 +110,24 @@ def _(scene):
     check(primary, holdfast, content, 1)
 
 
+@test("a series of chunks that was reset leaves nothing in the next message")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary)
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for ending in ("RSET", "EHLO client.example.net"):
+        client.ask("MAIL FROM:<a@example.net>")
+        client.ask("RCPT TO:<b@example.org>")
+        client.send("BDAT 5\r\nold\r\n")
+        equal(client.reply(), "250 2.0.0 Ok")
+        client.ask(ending)
+        client.ask("MAIL FROM:<a@example.net>")
+        client.ask("RCPT TO:<b@example.org>")
+        client.send("BDAT 5 LAST\r\nnew\r\n")
+        equal(client.reply(), "250 2.0.0 Ok")
+        equal(primary.messages[-1][1], b"new\r\n", ending)
+        equal(holdfast.content(holdfast.entries()[-1]["id"]), b"new\r\n", ending)
+
+
 main()
