@@ -258,9 +258,9 @@ Task<void> Control::tick() {
 
 Task<void> Control::probe(ControlledRoute& route) {
   Wakeup wakeup(loop_);
-  bool is_well = true;
+  bool is_well = true, is_first = true;
   while (!is_stopping_) {
-    if (route.is_configured) {
+    if (route.is_configured && !std::exchange(is_first, false)) {
       std::string failure = co_await probe_once(route, wakeup);
       is_well = failure.empty();
       bool was_open = route.breaker.is_open();

@@ -276,20 +276,23 @@ void Session::take_reply(Reply& reply) {
   if (is_intermediate && !may_be_intermediate) nonsense = "it sent an intermediate reply where none belongs";
   if (awaited.verb == Verb::data && !is_intermediate && reply.is_positive()) nonsense = "it answered DATA with neither 354 nor a refusal";
   if (is_intermediate && awaited.verb == Verb::data && reply.code != 354) nonsense = "it answered DATA with neither 354 nor a refusal";
-  // 421 4.7 is about the client, all other 421 about the primary: it is going away.
+  // A primary that says 421 is going away: another one, or a fresh connection, may do better. Said twice, or when it is about
+  // this client (4.7), it is the primary's word.
   bool is_farewell = reply.code == 421 && !is_holding_;
-  bool is_about_client = is_farewell && reply.summary().find(" 4.7.") == 3;
-  if (is_farewell && !is_about_client) nonsense = "it says " + reply.summary();
+  bool is_meant = is_farewell && (farewells_++ > 0 || reply.summary().find(" 4.7.") == 3);
+  if (is_farewell && !is_meant) nonsense = "it says " + reply.summary();
   if (!nonsense.empty()) {
     awaited_.push_front(std::move(awaited));
     return lose_upstream(nonsense);
   }
-  if (is_about_client) {
+  if (is_meant) {
+    worker_.shared.control.failed(*board_, "it says " + reply.summary());
     client_.write(reply.wire);
     is_over_ = true;
     return drop_upstream();
   }
   trouble_since_.reset();
+  farewells_ = 0;
   if (upstream_) {
     upstream_->was_reused = false;  // it lives
     if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;

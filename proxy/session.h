@@ -134,6 +134,7 @@ class Session {
   bool is_holding_ = false;      ///< Holdfast answers in the primary's place
   std::string lost_why_;         ///< not empty: the connection to the primary was lost in the middle of something
   std::optional<Deadline> trouble_since_;  ///< the primary has answered nothing since then
+  unsigned farewells_ = 0;       ///< how often it has said 421 to what was asked last
   bool is_primary_out_ = false;  ///< the breaker has tripped while we waited
   ClientFacts facts_;
   bool is_counted_ = false;

@@ -75,7 +75,8 @@ Task<bool> Session::reach_primary(std::string why) {
     } else {
       why = opened.failure;
       bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
-      if (opened.refusal && is_new_session) {
+      bool says_it_again = opened.refusal && opened.refusal->code == 421 && farewells_ > 0;
+      if ((opened.refusal && is_new_session) || says_it_again) {
         // It is there and does not want this client: its word.
         if (opened.refusal->code == 421) control.failed(*board_, opened.refusal->summary());
         client_.write(opened.refusal->wire);
@@ -91,9 +92,13 @@ Task<bool> Session::reach_primary(std::string why) {
   bool may_hold = board_->mode.load(std::memory_order_acquire) != failover::Mode::pass;
   if (!may_hold) {
     log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", why}});
+    bool is_new_session = helo_line_.empty() && awaited_.empty();
     awaited_.clear();
     transaction_.reset();
-    say_goodbye(421, fmt::format("4.4.2 {} The mail server does not answer, try again later", hostname()));
+    if (is_new_session)
+      say_goodbye(421, fmt::format("4.3.2 {} The mail server is not reachable, try again later", hostname()));
+    else
+      say_goodbye(421, fmt::format("4.4.2 {} The mail server does not answer, try again later", hostname()));
     co_return false;
   }
   if (may_go_live && !board_->is_held()) control.gave_up(*board_, since, why);

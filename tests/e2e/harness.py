@@ -21,6 +21,9 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BINARY = os.environ.get("HOLDFAST", os.path.join(ROOT, "build", "release", "holdfast"))
 os.environ["PATH"] += ":/usr/sbin"
 
+# For scenarios that look at what clients are told when the primary fails and nothing is held.
+PASS = "failover:\n  mode: pass\n  takeover_after: 200ms\n  probe_interval: 1h\n"
+
 _tests = []
 
 
@@ -133,6 +136,8 @@ class Holdfast:
         self.process = None
 
     def write_config(self):
+        # Probes would stand in the scripted primaries' records: only scenarios about failover have them.
+        failover = "" if "failover:" in self.yaml else "failover:\n  probe_interval: 1h\n"
         listed = ", ".join(f'"{one}"' for one in self.upstreams)
         with open(self.config, "w") as file:
             file.write(f"""hostname: holdfast.example.org
@@ -146,7 +151,7 @@ listeners:
   path: {self.journal_path}
 {indent(self.journal, 2)}admin:
   socket: {self.socket}
-{self.yaml}
+{failover}{self.yaml}
 """)
 
     def start(self, ready=True):
@@ -255,10 +260,14 @@ class ScriptedPrimary:
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def stop(self):
+    def leave(self):
+        """Listens no more; sessions go on."""
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+
+    def stop(self):
+        self.leave()
         for session in self.sessions:
             session.close()
 

@@ -167,7 +167,7 @@ def _(scene):
     equal(client.ask(FROM), "250-first\r\n250-\r\n250 2.1.0 last line")
 
 
-@test("a 421 of the primary's, at any time, is the client's 421")
+@test("a 421 that the primary repeats is the client's 421, at any time")
 def _(scene):
     farewell = b"421 4.3.2 primary.example.org shutting down\r\n"
     for verb, steps in (("EHLO", [HELLO]), ("MAIL", [HELLO, FROM]), ("RCPT", [HELLO, FROM, TO]), ("DATA", [HELLO, FROM, TO, "DATA"])):
@@ -177,11 +177,18 @@ def _(scene):
             client.ask(step)
         equal(client.ask(steps[-1]), farewell.decode().rstrip(), verb)
         equal(client.rest(), "", verb)
+        equal(len([line for line in primary.lines() if line.startswith(verb.encode())]), 2, "it was asked once more, on a fresh connection")
+
+
+@test("a 421 that nobody asked for ends the primary's connection, not the client's")
+def _(scene):
     primary = scene.primary()
     client = scene.client(scene.holdfast(primary).port)
     client.ask(HELLO)
-    primary.sessions[-1].connection.sendall(farewell)
-    equal(client.reply(), farewell.decode().rstrip(), "unasked")
+    primary.sessions[-1].connection.sendall(b"421 4.4.2 primary.example.org timeout exceeded\r\n")
+    primary.sessions[-1].close()
+    equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken")
+    equal(len(primary.sessions), 2)
 
 
 main()

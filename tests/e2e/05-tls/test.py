@@ -113,7 +113,7 @@ def _(scene):
     for route, has_tls, yaml, is_tls, is_refused in rows:
         replies = {"EHLO": lambda session, line: offers if not session.is_tls else b"250-primary\r\n250 8BITMIME\r\n"} if has_tls else {}
         primary = scene.primary(replies=replies, tls=server_tls(certificate, key))
-        holdfast = scene.holdfast(primary, route=route, yaml=yaml)
+        holdfast = scene.holdfast(primary, route=route, yaml=yaml + "\n" + PASS)
         client = scene.client(holdfast.port)
         if is_refused:
             equal(client.greeting, unreachable, route)

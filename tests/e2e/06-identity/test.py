@@ -82,7 +82,7 @@ def _(scene):
 
 @test("a primary that does not offer XCLIENT is not used with identity: xclient")
 def _(scene):
-    holdfast = scene.holdfast(scene.primary(), route="identity: xclient")
+    holdfast = scene.holdfast(scene.primary(), route="identity: xclient", yaml=PASS)
     equal(scene.client(holdfast.port).greeting, "421 4.3.2 holdfast.example.org The mail server is not reachable, try again later")
     assert holdfast.logged("smtpd_authorized_xclient_hosts")
 

@@ -16,7 +16,9 @@ def _(scene):
     for key in ("hostname", "listeners", "address", "role", "tls", "proxy_protocol_from", "route", "certificates", "minimum_version", "ca_file", "routes", "name", "domains",
                 "upstreams", "identity", "tls_name", "limits", "connections", "per_client", "message_size", "line_length", "recipients", "commands", "errors", "timeouts", "connect",
                 "greeting", "command", "mail", "rcpt", "data_start", "data_block", "data_end", "reuse", "transactions", "idle", "journal", "path", "order", "segment_size",
-                "segment_age", "key_file", "when_full", "admin", "socket", "log", "format", "level", "shutdown_grace", "threads"):
+                "segment_age", "key_file", "when_full", "admin", "socket", "log", "format", "level", "shutdown_grace", "threads", "unknown_recipients", "failover", "mode",
+                "probe_interval", "trip_after", "takeover_after", "release_after", "max_hold", "delay_notice", "max_held", "retry_min", "retry_max", "drain_concurrency", "flag_file",
+                "directory", "file", "catch_all", "sub_address_separator", "domain_aliases", "positive_ttl", "negative_ttl", "egress", "spf_gateway"):
         assert f"{key}:" in text, f"deploy/holdfast.yaml does not explain {key}"
 
 
@@ -114,7 +116,9 @@ def _(scene):
     holdfast = scene.holdfast(primary)
     scene.client(holdfast.port).send_mail()
     status = holdfast.status()
-    equal(status["routes"], [{"name": "primary", "upstreams": [{"address": f"127.0.0.1:{primary.port}", "healthy": True, "last_error": ""}]}])
+    route = status["routes"][0]
+    equal((len(status["routes"]), route["name"], route["state"], route["mode"], route["held"]), (1, "primary", "pass", "auto", 0))
+    equal(route["upstreams"], [{"address": f"127.0.0.1:{primary.port}", "healthy": True, "last_error": ""}])
     equal(status["journal"]["entries"], 1)
     assert status["journal"]["bytes"] > 0 and status["journal"]["last_id"] > 0 and status["journal"]["writable"]
     assert status["version"] and status["uptime_s"] >= 0

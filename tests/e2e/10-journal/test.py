@@ -37,7 +37,7 @@ def _(scene):
     newest = holdfast.entries("--newest", "--limit", "1")[0]
     equal([(one["address"], one["outcome"]) for one in newest["recipients"]], [("nobody@example.org", "rejected"), ("carol@example.org", "forwarded")])
     equal(newest["recipients"][0]["reply"], "550 5.1.1 no")
-    keys = ["id", "time", "direction", "route", "client", "helo", "tls", "mail_from", "recipients", "size", "sha256", "message_id", "subject"]
+    keys = ["id", "time", "direction", "route", "client", "helo", "tls", "mail_from", "recipients", "size", "sha256", "message_id", "subject", "possible_duplicate"]
     equal(list(newest), keys)
     equal(holdfast.run("journal", "list", "--since", "yesterday", check=False).returncode, 64)
     shown = json.loads(holdfast.run("journal", "show", str(newest["id"]), "--json").stdout)
