@@ -289,6 +289,7 @@ Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   Capabilities capabilities;
   std::string failure = co_await pool_.greet_as_self(upstream, opening, capabilities, wakeup);
   if (!failure.empty()) co_return failure;
+  route.board.learn_ehlo(upstream.ehlo);
   // What a primary says to the null sender it says for many reasons; only silence and system failures count.
   upstream.stream.flush("MAIL FROM:<>\r\n");
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, opening.by);

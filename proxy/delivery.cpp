@@ -13,7 +13,8 @@ namespace {
 
 /// The parameters that the primary offers; SIZE is written anew, since a line is added.
 std::string offered_params(std::string_view params, const Capabilities& capabilities) {
-  std::optional<EnvelopeCommand> command = parse_envelope(fmt::format("TO:<> {}", params), "TO:");
+  std::string line = fmt::format("TO:<> {}", params);  // what is parsed out of it are views of it
+  std::optional<EnvelopeCommand> command = parse_envelope(line, "TO:");
   std::string kept;
   if (!command) return kept;
   for (const Parameter& parameter : command->parameters) {

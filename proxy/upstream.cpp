@@ -157,6 +157,7 @@ Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening&
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return "it refuses EHLO: " + reply->summary();
   capabilities = Capabilities::of(*reply);
+  upstream.ehlo = std::move(*reply);
   co_return "";
 }
 

@@ -31,6 +31,7 @@ class Upstream {
   Stream stream;
   std::size_t address;        ///< index of the route's upstream
   Reply greeting;             ///< what the client is to see first
+  Reply ehlo;                 ///< its last answer to Holdfast's own EHLO
   std::uint64_t transactions = 0;
   bool was_reused = false;
   std::optional<Capabilities> own_capabilities;  ///< what it offered to Holdfast itself, which then need not greet again

@@ -47,7 +47,7 @@ TEST_CASE_METHOD(JournalFixture, "outcomes show in the entry; what a stop left o
     REQUIRE(journal);
     settled = add(**journal, "a\r\n");
     open_one = add(**journal, "b\r\n");
-    OutcomeRecord outcome{now_us(), settled, {{OutcomeRecord::every_pending, Outcome::forwarded, "250 taken"}}};
+    OutcomeRecord outcome{now_us(), settled, false, {{OutcomeRecord::every_pending, Outcome::forwarded, "250 taken"}}};
     (*journal)->writer().submit_record(RecordKind::outcome, encode(outcome));
   }
   { REQUIRE(open()); }

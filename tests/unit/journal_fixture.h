@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <condition_variable>
 #include <cstdlib>
+#include <fstream>
 #include <filesystem>
 #include <mutex>
 

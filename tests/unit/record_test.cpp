@@ -37,7 +37,7 @@ TEST_CASE("a record that is cut short, too long or has unknown values is no reco
   std::string bytes = encode(sample());
   for (std::size_t size = 0; size < bytes.size(); ++size) CHECK_FALSE(decode_message(std::string_view(bytes).substr(0, size)));
   CHECK_FALSE(decode_message(bytes + "x"));
-  OutcomeRecord outcome{1, 2, {{0, Outcome::forwarded, "250 ok"}}};
+  OutcomeRecord outcome{1, 2, false, {{0, Outcome::forwarded, "250 ok"}}};
   std::string encoded = encode(outcome);
   CHECK(decode_outcome(encoded)->changes[0].reply == "250 ok");
   for (std::size_t size = 0; size < encoded.size(); ++size) CHECK_FALSE(decode_outcome(std::string_view(encoded).substr(0, size)));
@@ -45,7 +45,7 @@ TEST_CASE("a record that is cut short, too long or has unknown values is no reco
 
 TEST_CASE("an outcome for all pending recipients leaves the refused ones alone") {
   MessageRecord record = sample();
-  bring_up_to_date(record.recipients, {1, 2, {{OutcomeRecord::every_pending, Outcome::forwarded, "250 taken"}}});
+  bring_up_to_date(record.recipients, {1, 2, false, {{OutcomeRecord::every_pending, Outcome::forwarded, "250 taken"}}});
   CHECK(record.recipients[0].outcome == Outcome::forwarded);
   CHECK(record.recipients[0].reply == "250 taken");
   CHECK(record.recipients[1].outcome == Outcome::rejected);

@@ -1,0 +1,168 @@
+"""How held mail ends: delivered, bounced, expired or dropped, each on record; and nobody is told who should not be."""
+import email
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 300ms\n  retry_min: 100ms\n  retry_max: 200ms"
+CHECKED = "Authentication-Results: gw.example.org; spf=pass smtp.mailfrom=a@example.net\r\n"
+
+
+def held(scene, holdfast, primary, messages):
+    """Has Holdfast hold messages: (recipient, content, further parameters of RCPT)."""
+    wait_for(lambda: primary.sessions, what="a probe")
+    primary.stop()
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "hold", what="hold")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for sender, recipient, content, params in messages:
+        for command in (f"MAIL FROM:<{sender}> RET=HDRS ENVID=E1", f"RCPT TO:<{recipient}>{params}", "DATA"):
+            reply = client.ask(command)
+            assert reply[:3] in ("250", "354"), (command, reply)
+        client.send(content + ".\r\n")
+        assert client.reply().startswith("250")
+    return [entry["id"] for entry in holdfast.entries()]
+
+
+def world(scene, egress=True, extra="", refusal=b"550 5.1.1 nobody here\r\n"):
+    """A Holdfast with people imported, its primary, an egress; and how the primary answers after the hold."""
+    port = free_port()
+    primary, outside = scene.primary(port=port), scene.primary()
+    people = scene.path("people.csv")
+    with open(people, "w") as file:
+        file.write("address;name;aliases\nb@example.org;Bea B;bea@example.org\nc@example.org;C;\ngone@example.org;G;\n")
+    yaml = QUICK + extra + f"\ndirectory:\n  file: {people}\n"
+    if egress:
+        yaml += f"egress:\n  upstreams: [\"127.0.0.1:{outside.port}\"]\n  spf_gateway: gw.example.org\n"
+    holdfast = scene.holdfast(primary, yaml=yaml)
+    def comes_back():
+        return scene.primary(port=port, replies={"RCPT": lambda session, line: refusal if b"gone@" in line else b"250 2.1.5 Ok\r\n"})
+    return holdfast, primary, outside, comes_back
+
+
+def outcome(holdfast, entry):
+    return json.loads(holdfast.run("journal", "show", str(entry), "--json").stdout)["recipients"][0]
+
+
+@test("a permanent refusal of a verified sender's message makes a notification, by the egress route, with the original header")
+def _(scene):
+    holdfast, primary, outside, comes_back = world(scene)
+    entry, = held(scene, holdfast, primary, [("a@example.net", "gone@example.org", CHECKED + "Message-ID: <1@x>\r\nSubject: =?utf-8?q?h=C3=A4llo?=\r\n\r\nsecret body\r\n", " NOTIFY=FAILURE ORCPT=rfc822;gone@example.org")])
+    comes_back()
+    wait_for(lambda: outside.messages, what="the notification")
+    envelope, content = outside.messages[0]
+    equal([line.split(b" SIZE")[0].split(b" NOTIFY")[0] for line in envelope], [b"MAIL FROM:<>", b"RCPT TO:<a@example.net>"])
+    report = email.message_from_bytes(content)
+    equal(report.get_content_type(), "multipart/report")
+    equal(report.get_param("report-type"), "delivery-status")
+    text, status, header = report.get_payload()
+    facts = status.get_payload()
+    equal((facts[0]["Reporting-MTA"], facts[0]["Original-Envelope-Id"]), ("dns; holdfast.example.org", "E1"))
+    equal((facts[1]["Final-Recipient"], facts[1]["Action"], facts[1]["Status"]), ("rfc822; gone@example.org", "failed", "5.1.1"))
+    equal(header.get_content_type(), "text/rfc822-headers")
+    assert "Subject: =?utf-8?q?h" in header.get_payload() and b"secret body" not in content
+    wait_for(lambda: outcome(holdfast, entry)["outcome"] == "bounced", what="the outcome")
+    wait_for(lambda: holdfast.entries()[-1]["recipients"][0]["outcome"] == "delivered", what="the notification's outcome")
+    equal(holdfast.entries()[-1]["direction"], "outbound")
+    wait_for(lambda: [one["held"] for one in holdfast.status()["routes"]] == [0, 0], what="empty queues")
+
+
+@test("no notification for the null sender, for NOTIFY=NEVER, or where the sender is not verified: that is kept for the operator, who retries or drops it")
+def _(scene):
+    holdfast, primary, outside, comes_back = world(scene)
+    null, never, forged, other = held(scene, holdfast, primary, [
+        ("", "gone@example.org", CHECKED + "\r\nx\r\n", ""), ("a@example.net", "gone@example.org", CHECKED + "\r\nx\r\n", " NOTIFY=NEVER"),
+        ("a@example.net", "gone@example.org", "Subject: forged\r\n\r\nx\r\n", ""), ("a@example.net", "bea@example.org", "Subject: y\r\n\r\nx\r\n", "")])
+    back = comes_back()
+    wait_for(lambda: outcome(holdfast, other)["outcome"] == "delivered", what="the good one")
+    for entry in (null, never):
+        wait_for(lambda: outcome(holdfast, entry)["outcome"] == "bounced", what="the end")
+        assert "no notification" in outcome(holdfast, entry)["reply"]
+    wait_for(lambda: holdfast.status()["routes"][0]["kept_for_operator"] == 1, what="the kept one")
+    equal(outcome(holdfast, forged)["outcome"], "held")
+    listed = [json.loads(line) for line in holdfast.run("queue", "list", "--json").stdout.splitlines()]
+    equal([(one["id"], one["recipients"][0]["status"]) for one in listed], [(forged, "kept")])
+    assert "KEPT FOR YOU" in holdfast.run("status").stdout
+    equal(outside.messages, [])
+    holdfast.run("queue", "retry", str(forged))
+    wait_for(lambda: sum(line.startswith(b"RCPT TO:<gone@") for line in back.lines()) >= 4, what="another attempt")
+    wait_for(lambda: holdfast.status()["routes"][0]["kept_for_operator"] == 1, what="kept again")
+    missing = holdfast.run("queue", "drop", str(forged), check=False)
+    assert missing.returncode == 64 and "--reason" in missing.stderr + missing.stdout, missing
+    holdfast.run("queue", "drop", str(forged), "--reason", "spam")
+    wait_for(lambda: outcome(holdfast, forged)["outcome"] == "dropped", what="the drop")
+    assert "spam" in outcome(holdfast, forged)["reply"] and "user " in outcome(holdfast, forged)["reply"]
+    assert holdfast.run("queue", "drop", str(forged), "--reason", "again", check=False).returncode != 0
+    equal(holdfast.status()["routes"][0]["held"], 0)
+
+
+@test("what is held for longer than max_hold expires, with a notification; a delay is told before, once")
+def _(scene):
+    holdfast, primary, outside, comes_back = world(scene, extra="\n  max_hold: 2s\n  delay_notice: 500ms")
+    entry, = held(scene, holdfast, primary, [("a@example.net", "b@example.org", CHECKED + "\r\nx\r\n", "")])
+    wait_for(lambda: len(outside.messages) == 2, what="delay and expiry")
+    actions = [email.message_from_bytes(content).get_payload()[1].get_payload()[1] for _, content in outside.messages]
+    equal([one["Action"] for one in actions], ["delayed", "failed"])
+    assert actions[0]["Will-Retry-Until"] and actions[1]["Status"] == "4.4.7", actions[1].as_string()
+    wait_for(lambda: outcome(holdfast, entry)["outcome"] == "expired", what="the outcome")
+    back = comes_back()
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", what="pass")
+    equal(back.messages, [])
+
+
+@test("without an egress route nothing is bounced: what was refused is kept")
+def _(scene):
+    holdfast, primary, outside, comes_back = world(scene, egress=False)
+    entry, = held(scene, holdfast, primary, [("a@example.net", "gone@example.org", CHECKED + "\r\nx\r\n", "")])
+    comes_back()
+    wait_for(lambda: holdfast.status()["routes"][0]["kept_for_operator"] == 1, what="the kept one")
+    equal(outcome(holdfast, entry)["outcome"], "held")
+
+
+@test("the directory is imported from files of both kinds, listed, and bad lines are refused by number")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    plain = scene.path("plain.txt")
+    with open(plain, "w") as file:
+        file.write("# people\nx@example.org\n\ny@example.org\n")
+    assert "2 recipients imported" in holdfast.run("directory", "import", plain).stdout
+    with open(plain, "a") as file:
+        file.write("no address\n")
+    bad = holdfast.run("directory", "import", plain, check=False)
+    assert bad.returncode == 65 and "plain.txt:5" in bad.stderr, bad.stderr
+    scene.client(holdfast.port).send_mail(recipient="learned@example.org")
+    people = {one["address"]: one for one in map(json.loads, holdfast.run("directory", "list", "--json").stdout.splitlines())}
+    equal({name: one["source"] for name, one in people.items()}, {"x@example.org": "imported", "y@example.org": "imported", "learned@example.org": "learned"})
+    holdfast.stop()
+    holdfast.start()
+    equal(len(holdfast.run("directory", "list", "--json").stdout.splitlines()), 3, "after a restart")
+
+
+@test("held mail goes with its original parameters, and a message without a line end at its end stays as it was")
+def _(scene):
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, yaml=QUICK)
+    scene.client(holdfast.port).send_mail(recipient="b\u00fcro@example.org")
+    scene.client(holdfast.port).send_mail()
+    primary.stop()
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "hold", what="hold")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    client.ask("MAIL FROM:<j\u00fcrgen@example.net> BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=x+2By SIZE=20")
+    client.ask("RCPT TO:<b@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@example.org")
+    client.send(b"BDAT 9 LAST\r\na: b\r\n\r\nc")
+    assert client.reply().startswith("250")
+    primary = scene.primary(port=port)
+    wait_for(lambda: primary.messages, what="the delivery")
+    envelope, content = primary.messages[0]
+    mail, rcpt = [line.decode() for line in envelope]
+    for word in ("MAIL FROM:<j\u00fcrgen@example.net>", "BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=x+2By"):
+        assert word in mail, mail
+    equal(rcpt, "RCPT TO:<b@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@example.org")
+    assert content.endswith(b"+0000\r\na: b\r\n\r\nc") and content.startswith(b"Received: ") and b"with UTF8SMTP id" in content, content
+
+
+main()

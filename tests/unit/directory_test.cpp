@@ -1,0 +1,87 @@
+#include "failover/directory.h"
+
+#include <catch2/catch.hpp>
+
+#include "tests/unit/journal_fixture.h"
+
+using namespace holdfast::failover;
+using holdfast::journal::TemporaryFolder;
+
+namespace {
+
+constexpr std::int64_t hour = 3'600'000'000;
+using Verdict = Directory::Verdict;
+
+}  // namespace
+
+TEST_CASE("the directory learns who exists and who does not, and forgets with age") {
+  Directory directory{DirectoryOptions()};
+  CHECK(directory.look_up("a@example.org", 0).verdict == Verdict::unknown);
+  directory.learn("A@Example.org", true, "250 ok", 0);
+  directory.learn("no@example.org", false, "550 5.1.1 no", 0);
+  CHECK(directory.look_up("a@EXAMPLE.org", hour).verdict == Verdict::known);
+  CHECK(directory.look_up("no@example.org", hour).verdict == Verdict::refused);
+  CHECK(directory.look_up("no@example.org", 5 * hour).verdict == Verdict::unknown);
+  CHECK(directory.look_up("a@example.org", 100 * 24 * hour).verdict == Verdict::unknown);
+  directory.learn("no@example.org", true, "250 ok", 6 * hour);
+  CHECK(directory.look_up("no@example.org", 6 * hour).verdict == Verdict::known);
+}
+
+TEST_CASE("sub-addresses, aliases, alias domains and catch-all domains are understood") {
+  DirectoryOptions options;
+  options.domain_aliases = {{"example.com", "example.org"}};
+  options.catch_all = {"all.example.org"};
+  Directory directory{options};
+  Directory::Person person;
+  person.address = "jane@example.org";
+  person.aliases = {"j.doe@example.org"};
+  person.source = Source::imported;
+  directory.import({person});
+  for (const char* address : {"jane@example.org", "jane+news@example.org", "j.doe@example.org", "j.doe+x@example.com", "Jane@Example.COM", "any@all.example.org"})
+    CHECK(directory.look_up(address, 1000 * 24 * hour).verdict == Verdict::known);
+  for (const char* address : {"+x@example.org", "jan@example.org", "jane@other.example.org", "jane"})
+    CHECK(directory.look_up(address, 0).verdict == Verdict::unknown);
+  directory.replace(Source::imported, {});
+  CHECK(directory.look_up("j.doe@example.org", 0).verdict == Verdict::unknown);
+}
+
+TEST_CASE("what was learned and imported comes back from the store, and nothing of it stands there in the clear") {
+  TemporaryFolder folder;
+  auto master = holdfast::journal::random_key();
+  std::string path = folder.path + "/directory.lmdb";
+  {
+    auto store = holdfast::journal::SealedStore::open(path, master, holdfast::journal::Environment::Mode::write);
+    REQUIRE(store);
+    Directory directory{DirectoryOptions()};
+    directory.learn("needle@example.org", true, "250 ok", 1);
+    directory.learn("gone@example.org", true, "250 ok", 1);
+    REQUIRE(directory.store(**store));
+    directory.remove("gone@example.org");
+    REQUIRE(directory.store(**store));
+  }
+  {
+    auto store = holdfast::journal::SealedStore::open(path, master, holdfast::journal::Environment::Mode::write);
+    REQUIRE(store);
+    Directory directory{DirectoryOptions()};
+    REQUIRE(directory.load(**store));
+    CHECK(directory.list().size() == 1);
+    CHECK(directory.look_up("needle@example.org", 2).verdict == Verdict::known);
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  CHECK(bytes.find("needle") == std::string::npos);
+  auto wrong = holdfast::journal::SealedStore::open(path, holdfast::journal::random_key(), holdfast::journal::Environment::Mode::read);
+  REQUIRE(wrong);
+  Directory other{DirectoryOptions()};
+  CHECK_FALSE(other.load(**wrong));
+}
+
+TEST_CASE("only some refusals say that a recipient does not exist") {
+  CHECK(says_unknown(550, "550 5.1.1 User unknown\r\n"));
+  CHECK(says_unknown(550, "550 5.1.10 no such recipient\r\n"));
+  CHECK(says_unknown(550, "550 No such user here\r\n"));
+  CHECK_FALSE(says_unknown(550, "550 5.7.1 Blocked by policy\r\n"));
+  CHECK_FALSE(says_unknown(554, "554 5.7.1 Relay access denied\r\n"));
+  CHECK_FALSE(says_unknown(450, "450 4.2.1 later\r\n"));
+  CHECK_FALSE(says_unknown(552, "552 5.2.2 mailbox full\r\n"));
+}
