@@ -12,8 +12,8 @@ void Breaker::trip(Time now, const std::string& why) {
   if (is_open_) return;
   is_open_ = true;
   bool is_relapse = was_released_ && now - released_at_ < options_.relapse_within;
-  release_ = is_relapse ? std::min(current_release() * 2, std::max(options_.longest_release, options_.release_after))
-                        : options_.release_after;
+  Span longest = options_.release_after * options_.longest_release;
+  release_ = is_relapse ? std::min(current_release() * 2, longest) : options_.release_after;
 }
 
 void Breaker::succeeded(Time now) {

@@ -228,6 +228,21 @@ class Postfix:
     def stop(self):
         subprocess.run([os.path.join(ROOT, "deploy", "trial-primary"), "stop", self.folder], check=False)
 
+    def kill(self):
+        """SIGKILL to the master and all that it has started."""
+        with open(os.path.join(self.folder, "spool", "pid", "master.pid")) as file:
+            os.killpg(int(file.read()), signal.SIGKILL)
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", self.port)) != 0, what="Postfix's end")
+
+    def subjects(self):
+        """The Subject of each delivered message."""
+        found = []
+        for mail in self.mails():
+            for line in mail.split(b"\n\n")[0].split(b"\n"):
+                if line.startswith(b"Subject: "):
+                    found.append(line[9:].strip().decode())
+        return found
+
     def mails(self):
         folder = os.path.join(self.folder, "mail", "all", "new")
         if not os.path.isdir(folder):
