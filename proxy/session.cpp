@@ -195,6 +195,8 @@ Task<void> Session::converse() {
       // Nobody was waiting for it, or it was in the pool and ended of age just as this client was given it.
       if (has_quiet() || upstream_->was_reused)
         upstream_.reset();
+      else if (content_ && awaited_.empty())
+        lose_upstream_in_chunks("it closed the connection");
       else
         lose_upstream("it closed the connection");
     }
@@ -624,6 +626,14 @@ void Session::lose_upstream(const std::string& why) {
   if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
   upstream_.reset();
   lost_why_ = why;
+}
+
+/// The same between two chunks: what was sent of the series is in the journal, and its end decides.
+void Session::lose_upstream_in_chunks(const std::string& why) {
+  worker_.pool.failed(*settings_, route_, upstream_->address, why);
+  worker_.shared.control.failed(*board_, why);
+  upstream_.reset();
+  content_->lost_why = why;
 }
 
 void Session::drop_upstream() {

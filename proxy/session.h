@@ -75,6 +75,7 @@ class Session {
   Task<Next> client_starttls();
   Task<Next> switch_route();
   void lose_upstream(const std::string& why);
+  void lose_upstream_in_chunks(const std::string& why);
   void say_goodbye(int code, std::string_view text);
   Task<void> take_leave();
 

@@ -117,6 +117,7 @@ Task<Session::Next> Session::relay_data() {
 
 /// A chunk: its bytes are counted, not searched. The last chunk is kept back, whole or but for its last byte, until the commit.
 Task<Session::Next> Session::relay_bdat(BdatCommand chunk, std::string line) {
+  if (content_ && content_->is_orphaned) upstream_.reset();
   bool is_part = transaction_.has_accepted_recipients();
   if (is_part) begin_content();
   std::uint64_t left = chunk.size;

@@ -47,6 +47,7 @@ Task<bool> Session::reach_primary(std::string why) {
   Deadline began = Clock::now();
   if (!why.empty()) control.failed(*board_, why);
   if (!trouble_since_) trouble_since_ = began;
+  if (content_ && content_->is_bdat) content_->is_orphaned = true;
   Deadline since = *trouble_since_, by = since + route().failover.takeover_after;
   bool is_first = why.empty();
   // A connection that was in the pool may have ended of age; that is no trouble.

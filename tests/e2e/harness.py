@@ -269,7 +269,7 @@ class ScriptedPrimary:
                         "BDAT": b"250 2.0.0 Ok\r\n", "RSET": b"250 2.0.0 Ok\r\n", "NOOP": b"250 2.0.0 Ok\r\n", "QUIT": b"221 2.0.0 Bye\r\n",
                         "STARTTLS": b"220 2.0.0 Go ahead\r\n", "AUTH": b"235 2.7.0 Welcome\r\n"}
         self.replies.update(replies or {})
-        self.messages, self.sessions = [], []
+        self.messages, self.sessions, self.is_stopped = [], [], False
         self.tls, self.on_accept = tls, on_accept
         self.listener = socket.create_server(("127.0.0.1", port), backlog=200)
         self.port = self.listener.getsockname()[1]
@@ -282,6 +282,7 @@ class ScriptedPrimary:
         self.listener.close()
 
     def stop(self):
+        self.is_stopped = True
         self.leave()
         for session in self.sessions:
             session.close()
@@ -295,6 +296,8 @@ class ScriptedPrimary:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             session = PrimarySession(self, connection)
             self.sessions.append(session)
+            if self.is_stopped:  # it came in the last moment
+                session.close()
             threading.Thread(target=session.run, daemon=True).start()
 
     def lines(self):
