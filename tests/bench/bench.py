@@ -17,7 +17,7 @@ import time
 
 import servers
 from measure import disk_sync_seconds, load, ratio, table
-from harness import Client, Holdfast, Scene, wait_for
+from harness import Client, Scene, wait_for
 
 LIMITS = "limits:\n  per_client: 20000\n  connections: 20000"
 QUIET = 0.3  # seconds between two measurements, for what the last one left to be done
@@ -196,7 +196,127 @@ def restart_seconds(holdfast):
     return time.monotonic() - begin
 
 
-CASES = {"kept": case_kept, "reconnect": case_reconnect, "large": case_large, "single": case_single, "latency": case_latency, "idle": case_idle, "full": case_full}
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 200ms\n  release_after: 100ms\n"
+
+
+def teach(holdfast, count=200):
+    """Recipients that the directory knows. smtp-source sends to one of them, the drain's load to all."""
+    client = Client(holdfast.port)
+    client.ask("EHLO teacher")
+    client.ask("MAIL FROM:<a@example.net>")
+    for address in ["b@example.org", *[f"p{number}@example.org" for number in range(count)]]:
+        client.ask(f"RCPT TO:<{address}>")
+    client.ask("QUIT")
+
+
+def case_hold(options):
+    """Accepting while in hold, against passing, and against a Postfix that queues with its destination down."""
+    with scene() as s:
+        sink = servers.sink(s)
+        passing, holding = s.holdfast(sink, yaml=LIMITS), s.holdfast(sink, yaml=LIMITS)
+        teach(holding)
+        holding.run("failover", "hold", "--reason", "benchmark")
+        queueing = servers.postfix_relay(s, servers.free_port())
+        ports = {"Holdfast passing": (passing.port, 1.0), "Postfix queueing": (queueing.port, 0.2), "Holdfast in hold": (holding.port, 1.0)}
+        rates = {name: [] for name in ports}
+        for number in range(options.rounds + 1):
+            for name, (port, share) in ports.items():
+                rate = load(port, int(options.scaled(12000) * share), 10240, 20, True)
+                if number > 0:
+                    rates[name].append(rate.per_second)
+                time.sleep(QUIET)
+        print(f"accepting while in hold: 10 KB, 20 sessions, connections kept, {options.rounds} rounds")
+        wanted = {"Holdfast passing": 1.3, "Postfix queueing": 6}
+        rows = []
+        for name, found in rates.items():
+            middle, least, most = ratio(rates["Holdfast in hold"], found)
+            rows.append([name, f"{statistics.median(found):.0f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f})" if name in wanted else "", f">= {wanted[name]}" if name in wanted else ""])
+        table(["", "messages", "in hold against it", "wanted"], rows)
+        print_journal(holding)
+
+
+def case_drain(options):
+    """Draining, against smtp-source that sends as many messages of the same size straight."""
+    count = options.scaled(10000)
+    rates = {"straight": [], "drain": [], "drain, one recipient": []}
+    with scene() as s:
+        sink = servers.sink(s)
+        holdfast = s.holdfast(sink, yaml=LIMITS + "\n" + QUICK)
+        teach(holdfast)
+        content = b"Subject: x\r\n\r\n" + b"0123456789abcdef" * 4 * 160 + b"\r\n.\r\n"
+        for number in range(options.rounds):
+            rates["straight"].append(load(sink.port, count, 10240, 20, True).per_second)
+            for name in ("drain", "drain, one recipient"):
+                holdfast.run("failover", "hold", "--reason", "benchmark")
+                if name == "drain":
+                    fill(holdfast.port, count, content)
+                else:
+                    load(holdfast.port, count, 10240, 20, True)
+                wait_for(lambda: holdfast.status()["routes"][0]["held"] == count, what="the fill")
+                begin = time.monotonic()
+                holdfast.run("failover", "auto", "--reason", "benchmark")
+                while holdfast.status()["routes"][0]["held"] > 0:
+                    time.sleep(0.02)
+                rates[name].append(count / (time.monotonic() - begin))
+        print(f"draining {count} messages of 10 KB to 200 recipients, and to one, {options.rounds} rounds")
+        rows = []
+        for name, found in rates.items():
+            middle, least, most = ratio(found, rates["straight"])
+            rows.append([name, f"{statistics.median(found):.0f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f})", ">= 0.8" if name == "drain" else ""])
+        table(["", "messages", "against straight", "wanted"], rows)
+
+
+def fill(port, count, content):
+    """Messages to 200 recipients in turn, pipelined, over one connection."""
+    client = Client(port)
+    client.ask("EHLO filler")
+    for number in range(count):
+        client.send(f"MAIL FROM:<a@example.net>\r\nRCPT TO:<p{number % 200}@example.org>\r\nDATA\r\n")
+        for _ in range(3):
+            client.reply()
+        client.send(content)
+        client.reply()
+
+
+def case_trip(options):
+    """From SIGKILL of the primary to the first 250 in hold, with live traffic; and from the operator's word to the new state."""
+    import signal as signals
+    beyond, command, by_signal = [], [], []
+    takeover_ms = 200
+    with scene() as s:
+        for number in range(options.scaled(50)):
+            sink = servers.sink(s)
+            holdfast = s.holdfast(sink, yaml=LIMITS + "\n" + QUICK)
+            teach(holdfast, 1)
+            client = Client(holdfast.port)
+            client.send_mail(recipient="b@example.org")
+            sink.process.send_signal(signals.SIGKILL)
+            begin = time.monotonic()
+            reply = client.send_mail(recipient="b@example.org", helo=None)
+            beyond.append((time.monotonic() - begin) * 1e3 - takeover_ms)
+            if not reply.startswith("250"):
+                sys.exit(reply)
+            holdfast.stop()
+        sink = servers.sink(s)
+        holdfast = s.holdfast(sink, yaml=LIMITS + "\n" + QUICK)
+        teach(holdfast, 1)
+        for number in range(options.scaled(50)):
+            for times, act in ((command, lambda: holdfast.run("failover", "hold", "--reason", "x")), (by_signal, lambda: holdfast.signal(signals.SIGUSR1))):
+                begin = time.monotonic()
+                act()
+                while not Client(holdfast.port).greeting.startswith("220 holdfast"):
+                    pass
+                times.append((time.monotonic() - begin) * 1e3)
+                holdfast.run("failover", "auto", "--reason", "x")
+    print("how fast the state follows")
+    table(["", "median", "worst", "wanted"],
+          [["SIGKILL of the primary to the first 250, beyond takeover_after", f"{statistics.median(beyond):.0f} ms", f"{max(beyond):.0f} ms", "< 100 ms"],
+           ["command `failover hold` to a session in hold, the command's own start included", f"{statistics.median(command):.0f} ms", f"{max(command):.0f} ms", "< 50 ms"],
+           ["SIGUSR1 to a session in hold", f"{statistics.median(by_signal):.0f} ms", f"{max(by_signal):.0f} ms", "< 50 ms"]])
+
+
+CASES = {"kept": case_kept, "reconnect": case_reconnect, "large": case_large, "single": case_single, "latency": case_latency, "idle": case_idle, "full": case_full,
+         "hold": case_hold, "drain": case_drain, "trip": case_trip}
 
 
 def main():

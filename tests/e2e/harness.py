@@ -263,7 +263,7 @@ class ScriptedPrimary:
 
     EHLO = b"250-primary.example.org\r\n250-PIPELINING\r\n250-SIZE 200000000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
 
-    def __init__(self, replies=None, port=0, tls=None, on_accept=None):
+    def __init__(self, replies=None, port=0, tls=None, on_accept=None, host="127.0.0.1"):
         self.replies = {"greeting": b"220 primary.example.org ESMTP\r\n", "EHLO": self.EHLO, "HELO": b"250 primary.example.org\r\n",
                         "MAIL": b"250 2.1.0 Ok\r\n", "RCPT": b"250 2.1.5 Ok\r\n", "DATA": b"354 Go ahead\r\n", "content": b"250 2.0.0 Ok: taken\r\n",
                         "BDAT": b"250 2.0.0 Ok\r\n", "RSET": b"250 2.0.0 Ok\r\n", "NOOP": b"250 2.0.0 Ok\r\n", "QUIT": b"221 2.0.0 Bye\r\n",
@@ -271,7 +271,7 @@ class ScriptedPrimary:
         self.replies.update(replies or {})
         self.messages, self.sessions, self.is_stopped = [], [], False
         self.tls, self.on_accept = tls, on_accept
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=200)
+        self.listener = socket.create_server((host, port), backlog=200)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
