@@ -7,8 +7,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
-POSTFIX_KILLS = int(os.environ.get("HOLDFAST_POSTFIX_KILLS", "20"))
-SCRIPTED_KILLS = int(os.environ.get("HOLDFAST_SCRIPTED_KILLS", "80"))
+POSTFIX_KILLS = int(os.environ.get("HOLDFAST_POSTFIX_KILLS", "50"))
+SCRIPTED_KILLS = int(os.environ.get("HOLDFAST_SCRIPTED_KILLS", "50"))
 OWN_KILLS = int(os.environ.get("HOLDFAST_OWN_KILLS", "25"))
 QUICK = "failover:\n  probe_interval: 50ms\n  takeover_after: 200ms\n  release_after: 100ms\n  retry_min: 100ms\n  retry_max: 200ms"
 
@@ -195,7 +195,7 @@ def _(scene):
     Pace.goal = 1 << 60  # the primary dies of what they send
     clients = [Load(holdfast.port, number, number, acknowledged) for number in range(20)]
     for kill in range(SCRIPTED_KILLS):
-        mortal = Mortal(noise.randrange(1, 150000))
+        mortal = Mortal(noise.randrange(1, 400000))
         mortal.watch()
         wait_for(lambda: mortal.is_dead.is_set() or any(client.problem for client in clients), seconds=60, what=f"death {kill}")
         assert not any(client.problem for client in clients), [client.problem for client in clients if client.problem]
@@ -204,7 +204,7 @@ def _(scene):
     mortals.append(Mortal(1 << 60))
     finish(clients)
     assert not any(client.problem for client in clients), [client.problem for client in clients]
-    wait_for(lambda: settled(holdfast), seconds=120, what="the drain")
+    wait_for(lambda: settled(holdfast), seconds=400, what="the drain")
     delivered = [name_in(content) for mortal in mortals for _, content in mortal.primary.messages]
     check(holdfast, acknowledged, delivered)
     print(f"{len(acknowledged)} messages over {SCRIPTED_KILLS} deaths")
