@@ -5,7 +5,7 @@
 namespace holdfast::journal {
 namespace {
 
-constexpr std::uint64_t map_size = 1ULL << 36;  // sparse
+constexpr std::uint64_t map_size = 1ULL << 32;  // sparse
 constexpr std::string_view associated = "sealed store";
 
 }  // namespace
