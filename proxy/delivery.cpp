@@ -155,7 +155,9 @@ class Run {
     std::uint64_t frames = entry_.message.size / journal::frame_plain_size;
     if (frames > 0 && entry_.message.size % journal::frame_plain_size == 0) --frames;
     auto last = journal_.frame(entry_, static_cast<std::uint32_t>(frames));
-    return last && *last && !(*last)->empty() && !(*last)->ends_with("\r\n");
+    bool is_exact = last && *last && !(*last)->empty() && !(*last)->ends_with("\r\n");
+    if (frames == 0 && last) only_frame_ = std::move(*last);
+    return is_exact;
   }
 
   Task<void> content() {
@@ -163,7 +165,8 @@ class Run {
     if (uses_bdat_) upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", entry_.message.size + received_.size()));
     send(encoder, received_);
     for (std::uint32_t index = 0;; ++index) {
-      auto frame = journal_.frame(entry_, index);
+      bool has_it = index == 0 && only_frame_;
+      auto frame = has_it ? Result(std::exchange(only_frame_, std::nullopt)) : journal_.frame(entry_, index);
       if (!frame) {
         // Half a message must not become one.
         upstream_.reset();
@@ -217,6 +220,7 @@ class Run {
   std::unique_ptr<Upstream> upstream_;
   std::vector<std::uint32_t> accepted_;
   std::string received_;
+  std::optional<std::string> only_frame_;  ///< small content that was read already
   bool uses_bdat_ = false, is_asked_ = false;
   DeliveryResult result_;
 };
