@@ -83,7 +83,8 @@ void Control::refill(ControlledRoute& route) {
 }
 
 void Control::update_backlog(ControlledRoute& route) {
-  apply(route, route.state.set_backlog(route.queue.size() == 0 && route.is_all_loaded, journal::now_us()));
+  bool has_changed = route.state.set_backlog(route.queue.size() == 0 && route.is_all_loaded, journal::now_us());
+  if (has_changed) apply(route, true);
 }
 
 void Control::remember(ControlledRoute& route) {
@@ -106,9 +107,7 @@ Task<void> Control::dispatch(ControlledRoute& route) {
       deliver_one(route, std::move(*next)).spawn();
       may_deliver = Clock::now() >= route.paused_until;
     }
-    bool is_empty = route.queue.size() == 0 && route.is_all_loaded;
-    bool shows_empty = route.state.status().state != failover::State::drain;
-    if (is_empty != shows_empty || !is_empty) route.state.set_backlog(is_empty, journal::now_us()) ? apply(route, true) : void();
+    update_backlog(route);
     remember(route);
     bool reads_on = !route.is_all_loaded && route.queue.size() < window / 2 && route.loaded_to >= route.skipped_to;
     Deadline next = Clock::now() + (reads_on ? std::chrono::milliseconds(1) : std::chrono::milliseconds(500));

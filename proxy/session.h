@@ -56,19 +56,21 @@ class Session {
   Task<bool> start_tls_with_client();
   bool enter_limits();
 
-  // Conversation (session.cpp).
-  Task<void> converse();
+  // What the client says (session_commands.cpp).
   bool take_commands();
   void take_command(std::string_view line);
   bool may_interrupt_chunks(Verb verb);
   void take_envelope(const Command& command, std::string_view line);
   bool is_well_formed(const Command& command, std::string_view line);
-  bool take_replies();
-  void take_reply(Reply& reply);
-  void take_ehlo_reply(Reply& reply);
   void forward(Awaited awaited, std::string_view line);
   void answer(int code, std::string_view text);
   void answer_error(int code, std::string_view text);
+
+  // Conversation (session.cpp).
+  Task<void> converse();
+  bool take_replies();
+  void take_reply(Reply& reply);
+  void take_ehlo_reply(Reply& reply);
   void flush();
   bool has_quiet() const { return awaited_.empty() && !transaction_.is_open; }
   Task<Next> quit();
@@ -94,29 +96,31 @@ class Session {
   struct Content;
   Task<Next> relay_data();
   Task<Next> relay_bdat(BdatCommand chunk, std::string line);
-  Task<Next> finish_content(Content& content);
   Task<Next> finish_chunk(const std::string& held, std::uint64_t chunk_size);
-  Task<std::optional<Reply>> final_reply(std::string& failure);
-  Task<Reply> live_verdict(Content& content, bool is_committed, bool is_end_sent);
-  Task<std::optional<Reply>> send_again(Content& content, std::string& failure, bool& is_end_sent);
-  Task<std::optional<Reply>> hold_message(Content& content, const Reply* verdict = nullptr);
-  void give_to_control(Content& content);
-  void settle(Content& content, const Reply& verdict);
-  bool is_void(const Content& content) const;
-  std::string protocol() const;
   Task<bool> wait_for_content(Deadline& due, std::uint64_t& size_then);
   void begin_content();
   void take_content(std::string_view piece);
   void forward_content(std::string_view piece);
-  void send_end(Content& content);
   void watch_upstream();
   void refuse_bare_newline();
   Next abandon_content();
-  Reply own_verdict() const;
-  journal::MessageRecord make_record() const;
-  void log_message(const Content& content, const Reply& reply);
   void end_transaction();
   void drop_upstream();
+
+  // What becomes of a whole message (session_verdict.cpp).
+  Task<Next> finish_content(Content& content);
+  Task<Reply> live_verdict(Content& content, bool is_committed, bool is_end_sent);
+  Task<std::optional<Reply>> send_again(Content& content, std::string& failure, bool& is_end_sent);
+  Task<std::optional<Reply>> hold_message(Content& content, const Reply* verdict = nullptr);
+  Task<std::optional<Reply>> final_reply(std::string& failure);
+  void send_end(Content& content);
+  void give_to_control(Content& content);
+  void settle(Content& content, const Reply& verdict);
+  bool is_void(const Content& content) const;
+  Reply own_verdict() const;
+  std::string protocol() const;
+  journal::MessageRecord make_record() const;
+  void log_message(const Content& content, const Reply& reply);
 
   const LimitsConfig& limits() const { return settings_->config.limits; }
   const RouteConfig& route() const { return settings_->config.routes[route_]; }

@@ -106,4 +106,32 @@ def _(scene):
     assert "pace left on" in serve.stderr, serve.stderr
 
 
+@test("what was delivered while the disk was full is on record when there is space again, and is not delivered twice")
+def _(scene):
+    disk = small_disk(scene, 12)
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, journal_path=os.path.join(disk, "journal"), yaml="failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 300ms")
+    client = scene.client(holdfast.port)
+    equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    primary.stop()
+    for number in range(5):
+        assert client.send_mail(f"Subject: {number}\r\n\r\nx\r\n", helo=None).startswith("250")
+    fill(os.path.join(disk, "ballast"))
+    for _ in range(50):  # what space is left in the files goes to these
+        if client.send_mail(BODY, helo=None) == FULL:
+            break
+    held = holdfast.status()["routes"][0]["held"]
+    primary = scene.primary(port=port)
+    wait_for(lambda: len(primary.messages) == held, what="the deliveries")
+    wait_for(lambda: holdfast.status()["routes"][0]["held"] == 0, what="an empty queue")
+    os.unlink(os.path.join(disk, "ballast"))
+    wait_for(lambda: all(one["recipients"][0]["outcome"] in ("forwarded", "delivered", "deferred") for one in holdfast.entries()), what="the outcomes")
+    holdfast.stop()
+    holdfast.start()
+    equal(holdfast.status()["routes"][0]["held"], 0)
+    equal(scene.client(holdfast.port).send_mail("Subject: last\r\n\r\nx\r\n"), "250 2.0.0 Ok: taken")
+    equal(len(primary.messages), held + 1, "nothing twice")
+
+
 main()
