@@ -14,6 +14,9 @@ namespace {
 constexpr auto lazy_delay = std::chrono::milliseconds(10);
 /// An open group this large is committed though nobody waits: its pages are in memory until then.
 constexpr std::size_t group_size = 1024 * 1024;
+/// Outcomes that could not be written are tried again so often, and kept up to so many.
+constexpr auto retry_delay = std::chrono::seconds(1);
+constexpr std::size_t most_unwritten = 100000;
 /// Pages of the map that were looked at stay in our memory's account until we let them go: after so many bytes written.
 constexpr std::size_t most_mapped = 16 * 1024 * 1024;
 /// Map space beyond a segment's size: for the last group, and for large content that is brought home.
@@ -112,12 +115,17 @@ std::vector<Writer::Job> Writer::gather() {
   std::unique_lock lock(mutex_);
   auto is_pressed = [this] { return queue_is_pressing_ || is_stopping_; };
   is_asleep_ = !is_pressed();
-  if (group_.empty()) wake_.wait(lock, [&] { return is_pressed() || !queue_.empty(); });
+  auto has_work = [&] { return is_pressed() || !queue_.empty(); };
+  if (group_.empty() && unwritten_.empty()) wake_.wait(lock, has_work);
+  if (group_.empty() && !unwritten_.empty()) wake_.wait_for(lock, retry_delay, has_work);
   is_asleep_ = !is_pressed();
   wake_.wait_for(lock, lazy_delay, is_pressed);
   is_asleep_ = false;
   queue_is_pressing_ = false;
-  return std::exchange(queue_, {});
+  std::vector<Job> jobs = std::exchange(unwritten_, {});
+  jobs.insert(jobs.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
+  queue_.clear();
+  return jobs;
 }
 
 void Writer::store_all(std::vector<Job>& jobs) {
@@ -278,7 +286,8 @@ void Writer::finish_group() {
   if (!committed.empty()) on_committed_(committed);
 }
 
-/// Undoes the open group and tells all who wait for it.
+/// Undoes the open group and tells all who wait for it. Records for which nobody waits are kept for the next group: an outcome that
+/// was lost would have a message delivered twice after a restart.
 void Writer::fail_group(const Error& error) {
   transaction_.reset();
   std::vector<std::shared_ptr<Ticket>> settled;
@@ -288,16 +297,23 @@ void Writer::fail_group(const Error& error) {
     touched.ticket->failed_.store(true, std::memory_order_release);
     settled.push_back(std::move(touched.ticket));
   }
-  std::size_t lost_outcomes = 0;
-  for (const Job& job : group_) lost_outcomes += !job.ticket;
-  group_.clear();
+  std::vector<Job> group = std::exchange(group_, {});
   group_ids_.clear();
   touched_.clear();
   group_bytes_ = 0;
   group_is_urgent_ = false;
   bool is_news;
+  std::size_t lost_outcomes = 0;
   {
     std::lock_guard lock(mutex_);
+    for (Job& job : group) {
+      if (job.ticket) continue;
+      bool is_kept = !is_stopping_ && unwritten_.size() < most_unwritten;
+      if (is_kept)
+        unwritten_.push_back(std::move(job));
+      else
+        ++lost_outcomes;
+    }
     is_news = state_.is_working || state_.last_error != error.message;
     if (state_.is_working) state_.failing_since_us = now_us();
     state_.is_working = false;

@@ -3,8 +3,8 @@
 // Jobs that wait for their commit (messages) are committed as soon as the thread is free, together with all that has come
 // by then. Jobs for which nobody waits (outcomes, the frames of large content) ride along, or are committed shortly after.
 //
-// When a commit fails, everything in the group fails with its error, the log's tail is as before, and the next group
-// tries anew: so service resumes by itself when a full disk has space again.
+// When a commit fails, everything in the group that somebody waits for fails with its error, the log's tail is as before, and
+// the next group tries anew, with the outcomes of the failed one: so service resumes by itself when a full disk has space again.
 #pragma once
 
 #include <condition_variable>
@@ -134,6 +134,7 @@ class Writer {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Job> queue_;
+  std::vector<Job> unwritten_;  ///< records of failed groups for which nobody waits; the writer's own
   bool queue_is_pressing_ = false;
   bool is_stopping_ = false;
   bool is_asleep_ = false;

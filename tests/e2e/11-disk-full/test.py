@@ -19,11 +19,11 @@ def small_disk(scene, megabytes=24):
 
 def fill(path):
     """Takes all space that is left."""
-    with open(path, "wb") as file:
-        with contextlib.suppress(OSError):
-            while True:
-                file.write(b"\0" * 65536)
-                file.flush()
+    with open(path, "wb", buffering=0) as file:
+        for size in (65536, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
 
 
 @test("mail gets 452 while the disk is full, and 250 again when there is space; everything acknowledged is in the journal")
