@@ -165,4 +165,42 @@ def _(scene):
     assert content.endswith(b"+0000\r\na: b\r\n\r\nc") and content.startswith(b"Received: ") and b"with UTF8SMTP id" in content, content
 
 
+@test("what the primary gets after hold and drain is what it would have got live, but for one Received line")
+def _(scene):
+    contents = [b"Subject: x\r\n\r\nplain\r\n", b"", b"\r\n", b".\r\n..\r\n.x\r\n", b"Subject: 8\r\n\r\n\xff\xfe\x80\r\n", b"a: b\r\n\r\n" + b"y" * 5000 + b"\r\n",
+                b"no header at all\r\n", b"Subject: folded\r\n\tline\r\n\r\n\r\n\r\n", b"Received: from x\r\n\r\n" + b"z" * 70 + b"\r\n", (b"l" * 78 + b"\r\n") * 4000]
+    # Sizes around a frame's edge.
+    contents += [b"s" * (65252 + extra - 2) + b"\r\n" for extra in (-1, 0, 1)]
+
+    def stuffed(content):
+        return b"\r\n".join(b"." + line if line.startswith(b".") else line for line in content.split(b"\r\n"))
+
+    def send(port, number, content):
+        client = scene.client(port)
+        client.ask("EHLO client.example.net")
+        client.ask(f"MAIL FROM:<a@example.net> BODY=8BITMIME RET=HDRS ENVID=E{number}")
+        client.ask("RCPT TO:<b@example.org> NOTIFY=FAILURE")
+        client.ask("DATA")
+        client.send(stuffed(content) + b".\r\n")
+        assert client.reply().startswith("250")
+    port = free_port()
+    live = scene.primary(port=port)
+    holdfast = scene.holdfast(live, yaml=QUICK)
+    for number, content in enumerate(contents):
+        send(holdfast.port, number, content)
+    equal([content for _, content in live.messages], contents, "live")
+    live.stop()
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "hold", what="hold")
+    for number, content in enumerate(contents):
+        send(holdfast.port, number, content)
+    drained = scene.primary(port=port)
+    wait_for(lambda: len(drained.messages) == len(contents), what="the drain")
+    for (envelope, content), (late_envelope, late) in zip(live.messages, drained.messages):
+        size = b" SIZE=%d" % len(late)
+        equal([line.replace(size, b"") for line in late_envelope], envelope, "the envelope but for SIZE")
+        end = late.index(b"+0000\r\n") + 7
+        assert late.startswith(b"Received: from client.example.net ") and late[:end].count(b"\r\n") == 4, late[:end]
+        equal(late[end:], content)
+
+
 main()
