@@ -135,7 +135,7 @@ struct Config {
   LogFormat log_format = LogFormat::text;
   LogLevel log_level = LogLevel::info;
   Duration shutdown_grace{std::chrono::seconds(30)};
-  std::uint64_t threads = 0;  ///< event loops; 0: one a core
+  std::uint64_t threads = 0;  ///< event loops; 0: one a core but one
 };
 
 /// Reads a configuration from YAML text. name is the file's, for messages such as

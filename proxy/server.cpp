@@ -164,7 +164,8 @@ int Server::run() {
   if (Status started = control_.start(); !started) return give_up(started.error());
   if (Status imported = import_directory(config); !imported) return give_up(imported.error());
   watch_flag(config);
-  std::size_t threads = config.threads ? config.threads : std::max(1U, std::thread::hardware_concurrency());
+  // A core is left to the journal's writer: with a loop on each, the loops are what delays its commits.
+  std::size_t threads = config.threads ? config.threads : std::max(2U, std::thread::hardware_concurrency()) - 1;
   for (std::size_t i = 0; i < threads; ++i) workers_.push_back(std::make_unique<Running>(shared_, settings_));
   if (Status started = start_listeners(config); !started) return give_up(started.error());
   if (Status opened = open_admin(); !opened) return give_up(opened.error());
