@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <utility>
 
 #include "journal/bytes.h"
 #include "journal/catalog.h"
@@ -116,7 +117,13 @@ Directory::Answer Directory::look_up(std::string_view address, std::int64_t now_
 void Directory::put(Person person) {
   std::string key = canonical(person.address);
   drop(key);
-  for (const std::string& alias : person.aliases) aliases_[canonical(alias)] = key;
+  for (const std::string& alias : person.aliases) {
+    std::string other = canonical(alias);
+    auto found = people_.find(other);
+    bool is_superseded = found != people_.end() && found->second.source == Source::learned && person.source != Source::learned;
+    if (is_superseded) drop(other);
+    aliases_[other] = key;
+  }
   changed_.insert(key);
   people_[key] = std::move(person);
 }
@@ -143,6 +150,8 @@ void Directory::learn(std::string_view address, bool exists, const std::string& 
   std::unique_lock lock(mutex_);
   std::string key = canonical(address);
   auto found = people_.find(key);
+  if (found == people_.end())
+    if (auto alias = aliases_.find(key); alias != aliases_.end()) found = people_.find(alias->second);
   // What an administrator said outweighs one answer of the primary.
   if (found != people_.end() && found->second.source != Source::learned) return;
   Person person;
@@ -160,11 +169,25 @@ void Directory::import(std::vector<Person> people) {
 
 void Directory::replace(Source source, std::vector<Person> people) {
   std::unique_lock lock(mutex_);
-  std::vector<std::string> gone;
+  std::set<std::string> gone;
   for (const auto& [key, person] : people_)
-    if (person.source == source) gone.push_back(key);
+    if (person.source == source) gone.insert(key);
+  for (Person& person : people) {
+    std::string key = canonical(person.address);
+    auto known = people_.find(key);
+    if (known != people_.end() && known->second.source == Source::imported && source != Source::imported) continue;
+    bool is_there = gone.erase(key) > 0;
+    if (is_there) {
+      // Who has not changed is not written again.
+      std::int64_t time_us = std::exchange(known->second.time_us, person.time_us);
+      if (known->second == person) {
+        known->second.time_us = time_us;
+        continue;
+      }
+    }
+    put(std::move(person));
+  }
   for (const std::string& key : gone) drop(key);
-  for (Person& person : people) put(std::move(person));
 }
 
 bool Directory::remove(std::string_view address) {

@@ -45,6 +45,7 @@ class Directory {
     std::string name, telephone;
     std::vector<std::string> aliases;  ///< further addresses of the same person
     std::vector<std::string> members;  ///< of a group
+    bool operator==(const Person&) const = default;
   };
 
   enum class Verdict { known, refused, unknown };
@@ -59,7 +60,7 @@ class Directory {
   void learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
   /// Adds or replaces.
   void import(std::vector<Person> people);
-  /// Replaces all that came from that source: those who are gone there are gone here.
+  /// Replaces all that came from that source: those who are gone there are gone here. What was imported stays as it is.
   void replace(Source source, std::vector<Person> people);
   bool remove(std::string_view address);
   std::vector<Person> list() const;

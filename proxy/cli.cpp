@@ -50,6 +50,12 @@ void print_status(const nlohmann::ordered_json& status) {
              journal["last_id"].get<std::uint64_t>(), journal["oldest"].get<std::string>());
   if (!journal["writable"].get<bool>()) fmt::print("  NOT WRITABLE: {}\n", journal["last_error"].get<std::string>());
   if (std::uint64_t bypassed = journal["bypassed"].get<std::uint64_t>()) fmt::print("  {} messages passed WITHOUT an entry (when_full: bypass)\n", bypassed);
+  fmt::print("directory: {} recipients known\n", status["recipients_known"].get<std::uint64_t>());
+  if (const auto& ldap = status["ldap"]; !ldap.is_null()) {
+    std::string last = ldap["last_success"].get<std::string>();
+    fmt::print("  synced with {}: {}\n", escape(ldap["url"].get<std::string>()), last.empty() ? "not yet" : fmt::format("{} entries, last {}", ldap["people"].get<std::uint64_t>(), last));
+    if (!ldap["problem"].get<std::string>().empty()) fmt::print("  NOT SYNCED: {}\n", escape(ldap["problem"].get<std::string>()));
+  }
   for (const auto& listener : status["listeners"]) fmt::print("listening on {}\n", listener.get<std::string>());
 }
 

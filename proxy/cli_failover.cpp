@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 #include <sysexits.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "proxy/admin.h"
 #include "proxy/cli.h"
@@ -82,6 +84,25 @@ int directory_import(const std::string& config, const std::string& file) {
   return report(ask(config, "/directory/import", {{"people", people_to_json(*people)}}), "recipients imported");
 }
 
+/// Waits until the daemon has synced, however long the LDAP server takes.
+int directory_sync(const std::string& config) {
+  auto asked = ask(config, "/directory/sync");
+  if (!asked) return fail(asked.error());
+  for (;;) {
+    auto state = ask(config, "/directory/ldap");
+    if (!state) return fail(state.error());
+    if (state->is_null()) return fail({ErrorCode::unavailable, "directory.ldap was taken out of the configuration meanwhile"});
+    if ((*state)["runs"] < (*asked)["run"]) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      continue;
+    }
+    if (std::string problem = text_of(*state, "problem"); !problem.empty())
+      return fail({ErrorCode::unavailable, problem + "; the last good copy stays in use"});
+    fmt::print("{} entries, {}\n", (*state)["people"].get<std::uint64_t>(), text_of(*state, "last_run"));
+    return EX_OK;
+  }
+}
+
 }  // namespace
 
 void add_failover_commands(CLI::App& app, const std::string& config, int& exit_code) {
@@ -130,6 +151,8 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
   command = group->add_subcommand("list", "all that are known");
   command->add_flag("--json", as_json, "one JSON object a line");
   command->callback([&config, &exit_code] { exit_code = directory_list(config, as_json); });
+  command = group->add_subcommand("sync", "fetch people and groups from the LDAP server now");
+  command->callback([&config, &exit_code] { exit_code = directory_sync(config); });
   command = group->add_subcommand("import", "add recipients from a file: one address a line, or CSV with a heading line");
   command->add_option("FILE", file, "the file")->required();
   command->callback([&config, &exit_code] { exit_code = directory_import(config, file); });

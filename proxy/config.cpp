@@ -57,6 +57,10 @@ class Value {
     return *value;
   }
 
+  bool yes_or_no() const {
+    return one_of<bool>({{"true", true}, {"false", false}});
+  }
+
   std::uint64_t count(std::uint64_t least) const {
     std::optional<std::uint64_t> value = parse_number(text());
     if (!value || *value < least) refuse(fmt::format("\"{}\" is no whole number of at least {}", text(), least));
@@ -195,6 +199,35 @@ FailoverConfig read_failover(const Value& value, FailoverConfig failover, std::s
   return failover;
 }
 
+LdapConfig read_ldap(const Value& value) {
+  Section section(value);
+  LdapConfig ldap;
+  Value url = section.required("url");
+  ldap.url = url.non_empty();
+  bool is_ldap = ldap.url.starts_with("ldap://") || ldap.url.starts_with("ldaps://") || ldap.url.starts_with("ldapi://");
+  if (!is_ldap) url.refuse(fmt::format("\"{}\" is no LDAP URL; write ldap://dc.example.org or ldaps://dc.example.org", ldap.url));
+  section.read("start_tls", [&](const Value& v) { ldap.start_tls = v.yes_or_no(); });
+  ldap.base = section.required("base").text();
+  for (auto [key, slot] : std::initializer_list<std::pair<const char*, std::string*>>{
+           {"ca_file", &ldap.ca_file}, {"bind_dn", &ldap.bind_dn}, {"password_file", &ldap.password_file}, {"filter", &ldap.filter}})
+    section.read(key, [slot = slot](const Value& one) { *slot = one.non_empty(); });
+  section.read("alias_attributes", [&](const Value& v) {
+    ldap.alias_attributes.clear();
+    for (const Value& one : v.list()) ldap.alias_attributes.push_back(journal::normalise(one.non_empty()));
+  });
+  section.read("page_size", [&](const Value& v) {
+    ldap.page_size = v.count(1);
+    if (ldap.page_size > 100'000) v.refuse("must be at most 100000");
+  });
+  for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{{"interval", &ldap.interval}, {"timeout", &ldap.timeout}})
+    section.read(key, [slot = slot](const Value& one) {
+      *slot = one.duration();
+      if (*slot < std::chrono::seconds(1)) one.refuse("must be at least 1s");
+    });
+  section.finish();
+  return ldap;
+}
+
 DirectoryConfig read_directory(const Value& value) {
   Section section(value);
   DirectoryConfig directory;
@@ -210,6 +243,7 @@ DirectoryConfig read_directory(const Value& value) {
       directory.options.domain_aliases[journal::normalise(item.first.Scalar())] = journal::normalise(item.second.Scalar());
   });
   section.read("positive_ttl", [&](const Value& v) { directory.options.positive_us = us(v.duration()); });
+  section.read("ldap", [&](const Value& v) { directory.ldap = read_ldap(v); });
   section.read("negative_ttl", [&](const Value& v) { directory.options.negative_us = us(v.duration()); });
   section.finish();
   return directory;

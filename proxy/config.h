@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -114,9 +115,25 @@ struct JournalConfig {
   bool operator==(const JournalConfig&) const = default;
 };
 
+struct LdapConfig {
+  std::string url;  ///< ldap://, ldaps:// or ldapi://; several, separated by blanks, are tried in order
+  bool start_tls = true;
+  std::string ca_file;  ///< for verifying the server; the system's when empty
+  std::string bind_dn, password_file;
+  std::string base;
+  std::string filter = "(|(mail=*)(proxyAddresses=*))";
+  std::vector<std::string> alias_attributes{"proxyaddresses"};  ///< in lower case
+  std::uint64_t page_size = 500;
+  Duration interval{std::chrono::minutes(15)};
+  Duration timeout{std::chrono::seconds(30)};
+  bool uses_start_tls() const { return start_tls && url.starts_with("ldap://"); }
+  bool operator==(const LdapConfig&) const = default;
+};
+
 struct DirectoryConfig {
   failover::DirectoryOptions options;
   std::string file;  ///< imported at the start and at each reload
+  std::optional<LdapConfig> ldap;
   bool operator==(const DirectoryConfig&) const = default;
 };
 

@@ -14,6 +14,7 @@
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
 #include "proxy/flag_file.h"
+#include "proxy/ldap_sync.h"
 #include "proxy/log.h"
 #include "proxy/people.h"
 #include "proxy/session.h"
@@ -68,6 +69,7 @@ class Server {
       : config_path_(std::move(config_path)),
         settings_(std::move(settings)),
         control_(journal, resolver_, journal.take_store(), [this](const std::string& route) { tell_sessions(route); }),
+        ldap_(control_.directory()),
         shared_{journal, resolver_, control_, {}, {1}, {0}, {0}} {}
 
   int run();
@@ -93,6 +95,7 @@ class Server {
   std::shared_ptr<const Settings> settings_;
   Resolver resolver_;
   Control control_;
+  LdapSync ldap_;
   Shared shared_;
   std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
@@ -163,6 +166,7 @@ int Server::run() {
   control_.configure(settings_);
   if (Status started = control_.start(); !started) return give_up(started.error());
   if (Status imported = import_directory(config); !imported) return give_up(imported.error());
+  ldap_.configure(config.directory.ldap);
   watch_flag(config);
   // A core is left to the journal's writer: with a loop on each, the loops are what delays its commits.
   std::size_t threads = config.threads ? config.threads : std::max(2U, std::thread::hardware_concurrency()) - 1;
@@ -247,6 +251,7 @@ void Server::reload() {
   settings_ = *loaded;
   configure_log(settings_->config.log_format, settings_->config.log_level);
   watch_flag(settings_->config);
+  ldap_.configure(settings_->config.directory.ldap);
   for (const auto& running : workers_) {
     Worker* worker = &running->worker;
     worker->loop.post([worker, settings = settings_] {
@@ -338,6 +343,7 @@ Admin::Answer Server::status() {
             {"last_error", writer.last_error},
             {"bypassed", shared_.bypassed.load()}}},
           {"recipients_known", control_.directory().size()},
+          {"ldap", ldap_.state()},
           {"listeners", listeners},
           {"connections", shared_.connections.all()},
           {"accepted", shared_.accepted.load()},
@@ -371,6 +377,11 @@ Status Server::open_admin() {
     return control_.queue_drop(number(request, "id"), "user " + request.user, text(request, "reason"));
   });
   admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
+  admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {
+    if (std::uint64_t run = ldap_.request()) return nlohmann::ordered_json{{"run", run}};
+    return Error{ErrorCode::invalid, "directory.ldap is not configured, so there is nothing to sync with"};
+  });
+  admin_->on("/directory/ldap", [this](const Request&) { return ldap_.state(); });
   admin_->on("/directory/import", [this](const Request& request) -> Admin::Answer {
     std::vector<failover::Directory::Person> people = people_from_json(request.body);
     std::size_t count = people.size();

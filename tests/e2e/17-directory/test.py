@@ -1,0 +1,235 @@
+"""The directory is synced from LDAP: a real slapd, with Active Directory's attributes."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+BASE = "dc=example,dc=org"
+
+CONFIG = """include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+attributetype ( 1.2.840.113556.1.2.210 NAME 'proxyAddresses' EQUALITY caseIgnoreMatch SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+objectclass ( 1.2.840.113556.1.5.6.1 NAME 'mailRecipient' SUP top AUXILIARY MAY ( mail $ proxyAddresses $ displayName ) )
+modulepath /usr/lib/ldap
+moduleload back_mdb
+pidfile {folder}/slapd.pid
+TLSCertificateFile {certificate}
+TLSCertificateKeyFile {key}
+database mdb
+suffix {base}
+directory {folder}/data
+maxsize 104857600
+rootdn cn=admin,{base}
+rootpw secret
+limits * size.prtotal=unlimited size=100
+access to * by anonymous auth by users read
+"""
+
+
+class Slapd:
+    """OpenLDAP's server, unprivileged, on loopback; what ldapmodify sends is LDIF."""
+
+    def __init__(self, scene):
+        self.scene, self.folder, self.port = scene, scene.path("slapd"), free_port()
+        os.makedirs(os.path.join(self.folder, "data"))
+        self.certificate, key = scene.certificate("localhost", "localhost", socket.gethostname(), socket.getfqdn())  # libldap takes the machine's own name for localhost
+        for path in (self.certificate, key):
+            os.chmod(path, 0o644)
+        with open(os.path.join(self.folder, "slapd.conf"), "w") as file:
+            file.write(CONFIG.format(folder=self.folder, base=BASE, certificate=self.certificate, key=key))
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", "openldap:", self.folder], check=True)
+        scene.stack.callback(self.stop)
+
+    def start(self):
+        as_user = ["-u", "openldap", "-g", "openldap"] if os.geteuid() == 0 else []
+        self.process = subprocess.Popen(["slapd", *as_user, "-f", os.path.join(self.folder, "slapd.conf"), "-h", f"ldap://127.0.0.1:{self.port}", "-d", "0"],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self.answers, what="slapd to answer")
+        return self
+
+    def answers(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+    def modify(self, ldif):
+        done = subprocess.run(["ldapmodify", "-x", "-H", f"ldap://127.0.0.1:{self.port}", "-D", f"cn=admin,{BASE}", "-w", "secret"],
+                              input=ldif, text=True, capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def person(uid, *lines, unit="people"):
+    return "\n".join([f"dn: uid={uid},ou={unit},{BASE}", "changetype: add", "objectClass: inetOrgPerson", "objectClass: mailRecipient", f"uid: {uid}", f"cn: {uid}",
+                      "sn: x", *lines, "", ""])
+
+
+PEOPLE = f"""dn: {BASE}
+changetype: add
+objectClass: dcObject
+objectClass: organization
+dc: example
+o: Example
+
+dn: ou=people,{BASE}
+changetype: add
+objectClass: organizationalUnit
+ou: people
+
+dn: uid=holdfast,{BASE}
+changetype: add
+objectClass: account
+objectClass: simpleSecurityObject
+uid: holdfast
+userPassword: reader
+
+""" + person("ada", "mail: ada@example.org", "proxyAddresses: SMTP:ada@example.org", "proxyAddresses: smtp:countess@example.org", "proxyAddresses: x500:/o=Example/cn=ada",
+             "displayName: Ada Lovelace", "telephoneNumber: +44 20 7946 0001") + \
+    person("bob", "proxyAddresses: smtp:robert@example.org", "proxyAddresses: SMTP:bob@example.org") + \
+    person("printer") + f"""dn: cn=engineers,ou=people,{BASE}
+changetype: add
+objectClass: groupOfNames
+objectClass: mailRecipient
+cn: engineers
+mail: engineers@example.org
+member: UID=ada, OU=people, {BASE}
+member: uid=bob,ou=people,{BASE}
+member: uid=printer,ou=people,{BASE}
+
+"""
+
+
+def settings(scene, slapd, more=""):
+    password = scene.path("ldap-password")
+    with open(password, "w") as file:
+        file.write("reader\n")
+    return f"""failover:
+  probe_interval: 100ms
+  takeover_after: 200ms
+directory:
+  ldap:
+    url: ldap://localhost:{slapd.port}
+    ca_file: {slapd.certificate}
+    bind_dn: uid=holdfast,{BASE}
+    password_file: {password}
+    base: {BASE}
+    interval: 1h
+    timeout: 5s
+{more}"""
+
+
+def people(holdfast):
+    return {one["address"]: one for one in map(json.loads, holdfast.run("directory", "list", "--json").stdout.splitlines())}
+
+
+def ldap(holdfast):
+    return holdfast.status()["ldap"]
+
+
+def reload(holdfast, yaml):
+    def reloads():
+        with open(holdfast.log) as log:
+            return sum("reload" in line for line in log)
+    before = reloads()
+    holdfast.yaml = yaml
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: reloads() > before, what="the reload")
+
+
+@test("people with name, telephone and aliases, and groups with their members, come from LDAP by StartTLS; changes and departures follow, incrementally")
+def _(scene):
+    slapd = Slapd(scene).start()
+    slapd.modify(PEOPLE)
+    holdfast = scene.holdfast(scene.primary(), yaml=settings(scene, slapd))
+    wait_for(lambda: ldap(holdfast)["last_success"], what="the first sync")
+    found = people(holdfast)
+    equal(sorted(found), ["ada@example.org", "bob@example.org", "engineers@example.org"])
+    equal((found["ada@example.org"]["name"], found["ada@example.org"]["telephone"], found["ada@example.org"]["aliases"], found["ada@example.org"]["source"]),
+          ("Ada Lovelace", "+44 20 7946 0001", ["countess@example.org"], "ldap"))
+    equal(found["bob@example.org"]["aliases"], ["robert@example.org"])
+    equal(found["engineers@example.org"]["members"], ["ada@example.org", "bob@example.org"])
+    slapd.modify(person("eve", "mail: eve@example.org") + f"dn: uid=bob,ou=people,{BASE}\nchangetype: delete\n\n" +
+                 f"dn: uid=ada,ou=people,{BASE}\nchangetype: modify\nreplace: telephoneNumber\ntelephoneNumber: +44 20 7946 0002\n\n")
+    # The entry of the newcomer is unknown by name and changed: it is read as a change, not by reading everything anew.
+    said = holdfast.run("directory", "sync").stdout
+    assert "incremental" in said, said
+    found = people(holdfast)
+    equal(sorted(found), ["ada@example.org", "engineers@example.org", "eve@example.org"])
+    equal(found["ada@example.org"]["telephone"], "+44 20 7946 0002")
+    equal(found["engineers@example.org"]["members"], ["ada@example.org"], "who is gone is in no group")
+    # A branch gets another name, in a later second than all changes below it: they are found again by their names alone.
+    written = int(time.time())
+    wait_for(lambda: int(time.time()) > written, what="the next second")
+    holdfast.run("directory", "sync")
+    slapd.modify(f"dn: ou=people,{BASE}\nchangetype: modrdn\nnewrdn: ou=staff\ndeleteoldrdn: 1\n\n")
+    said = holdfast.run("directory", "sync").stdout
+    assert "full" in said, said
+    equal(sorted(people(holdfast)), ["ada@example.org", "engineers@example.org", "eve@example.org"])
+
+
+@test("a thousand people come page by page from a server that gives a hundred at a time")
+def _(scene):
+    slapd = Slapd(scene).start()
+    slapd.modify(PEOPLE + "".join(person(f"u{i}", f"mail: u{i}@example.org") for i in range(1000)))
+    holdfast = scene.holdfast(scene.primary(), yaml=settings(scene, slapd, "    page_size: 100\n"))
+    wait_for(lambda: ldap(holdfast)["people"] == 1003, what="all pages")
+    equal(len(people(holdfast)), 1003)
+
+
+@test("while LDAP is gone, over a restart and in hold too, the last good copy decides; the problem is named")
+def _(scene):
+    slapd = Slapd(scene).start()
+    slapd.modify(PEOPLE)
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml=settings(scene, slapd))
+    wait_for(lambda: ldap(holdfast)["last_success"], what="the first sync")
+    slapd.stop()
+    failed = holdfast.run("directory", "sync", check=False)
+    assert failed.returncode != 0 and "last good copy" in failed.stderr and "directory.ldap.url" in failed.stderr, failed.stderr
+    assert "NOT SYNCED" in holdfast.run("status").stdout
+    equal(len(people(holdfast)), 3)
+    holdfast.stop()
+    holdfast.start()
+    wait_for(lambda: ldap(holdfast)["problem"], what="the problem to be seen")
+    primary.stop()
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    client.ask("MAIL FROM:<a@example.net>")
+    for address in ("ada@example.org", "COUNTESS@example.org", "bob+tag@example.org", "engineers@example.org"):
+        equal(client.ask(f"RCPT TO:<{address}>")[:3], "250", address)
+    equal(client.ask("RCPT TO:<stranger@example.org>")[:3], "450")
+    slapd.start()
+    holdfast.run("directory", "sync")
+    equal(ldap(holdfast)["problem"], "")
+
+
+@test("a wrong password, an untrusted certificate, a base where nobody is: each is named, and the copy stays")
+def _(scene):
+    slapd = Slapd(scene).start()
+    slapd.modify(PEOPLE)
+    good = settings(scene, slapd)
+    holdfast = scene.holdfast(scene.primary(), yaml=good)
+    wait_for(lambda: ldap(holdfast)["last_success"], what="the first sync")
+    other = scene.certificate("other.example.org")[0]
+    for change, said in (((f"uid=holdfast,{BASE}", f"uid=nobody,{BASE}"), "bind_dn and password_file"), ((slapd.certificate, other), "ca_file"),
+                         ((f"base: {BASE}", f"base: ou=people,{BASE}\n    filter: (cn=nothing)"), "nobody with a mail address")):
+        assert change[0] in good
+        reload(holdfast, good.replace(*change))
+        failed = holdfast.run("directory", "sync", check=False)
+        assert failed.returncode != 0 and said in failed.stderr, (change, failed.stderr)
+        equal(len(people(holdfast)), 3, change)
+    reload(holdfast, good)
+    assert "3 entries" in holdfast.run("directory", "sync").stdout
+    # Taken out of the configuration, its people leave.
+    reload(holdfast, "")
+    wait_for(lambda: not people(holdfast), what="the people to leave")
+    assert "not configured" in holdfast.run("directory", "sync", check=False).stderr
+
+
+main()
