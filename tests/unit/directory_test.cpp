@@ -45,6 +45,30 @@ TEST_CASE("sub-addresses, aliases, alias domains and catch-all domains are under
   CHECK(directory.look_up("j.doe@example.org", 0).verdict == Verdict::unknown);
 }
 
+TEST_CASE("a source's people are replaced as a whole; what an administrator imported stays, and what was learned about them gives way") {
+  Directory directory{DirectoryOptions()};
+  auto person = [](const char* address, Source source, std::vector<std::string> aliases = {}) {
+    Directory::Person one;
+    one.address = address;
+    one.source = source;
+    one.aliases = std::move(aliases);
+    return one;
+  };
+  directory.learn("jd@example.org", false, "550 5.1.1 unknown", 1);
+  directory.import({person("kept@example.org", Source::imported)});
+  directory.replace(Source::ldap, {person("jane@example.org", Source::ldap, {"jd@example.org"}), person("gone@example.org", Source::ldap), person("kept@example.org", Source::ldap)});
+  CHECK(directory.look_up("jd@example.org", 2).verdict == Verdict::known);
+  directory.learn("jd@example.org", false, "550 5.1.1 unknown", 3);
+  CHECK(directory.look_up("jd@example.org", 4).verdict == Verdict::known);
+  directory.replace(Source::ldap, {person("jane@example.org", Source::ldap)});
+  CHECK(directory.look_up("jane@example.org", 4).verdict == Verdict::known);
+  CHECK(directory.look_up("jd@example.org", 4).verdict == Verdict::unknown);
+  CHECK(directory.look_up("gone@example.org", 4).verdict == Verdict::unknown);
+  directory.replace(Source::ldap, {});
+  CHECK(directory.look_up("kept@example.org", 4).verdict == Verdict::known);
+  CHECK(directory.size() == 1);
+}
+
 TEST_CASE("what was learned and imported comes back from the store, and nothing of it stands there in the clear") {
   TemporaryFolder folder;
   auto master = holdfast::journal::random_key();
