@@ -1,6 +1,7 @@
 #include "failover/hold_queue.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace holdfast::failover {
 
@@ -46,6 +47,35 @@ std::optional<HoldQueue::Delivery> HoldQueue::next(Time now) {
     if (!delivery.recipients.empty()) return delivery;
   }
   return std::nullopt;
+}
+
+std::optional<HoldQueue::Delivery> HoldQueue::next_behind(const Delivery& ahead, Time now) {
+  auto before = entries_.find(ahead.id);
+  if (before == entries_.end() || ahead.recipients.empty()) return std::nullopt;
+  std::set<std::uint64_t> freed;
+  for (std::uint32_t index : ahead.recipients) freed.insert(before->second.recipients.at(index).lane);
+  const std::set<EntryId>& line = lanes_.at(*freed.begin());
+  auto behind = line.upper_bound(ahead.id);
+  if (behind == line.end()) return std::nullopt;
+  Delivery delivery{*behind, {}};
+  for (auto& [index, pending] : entries_.at(*behind).recipients) {
+    if (pending.is_in_flight || pending.due > now) continue;
+    bool is_next = freed.count(pending.lane) > 0 && *std::next(lanes_.at(pending.lane).find(ahead.id)) == *behind;
+    if (!is_next && !is_front(*behind, pending.lane)) continue;
+    pending.is_in_flight = true;
+    delivery.recipients.push_back(index);
+  }
+  if (delivery.recipients.empty()) return std::nullopt;
+  return delivery;
+}
+
+bool HoldQueue::is_first(const Delivery& delivery) const {
+  auto found = entries_.find(delivery.id);
+  if (found == entries_.end()) return false;
+  return std::all_of(delivery.recipients.begin(), delivery.recipients.end(), [&](std::uint32_t index) {
+    auto one = found->second.recipients.find(index);
+    return one != found->second.recipients.end() && is_front(delivery.id, one->second.lane);
+  });
 }
 
 std::optional<HoldQueue::Delivery> HoldQueue::take(EntryId id) {

@@ -43,6 +43,12 @@ class HoldQueue {
   /// The oldest entry with recipients that may be delivered to now; they are in flight until settle() or put_back().
   std::optional<Delivery> next(Time now);
 
+  /// The entry that comes after one in flight for the same recipient, to be made ready while the other is under way. It may be
+  /// delivered only once is_first() says so; it is in flight too.
+  std::optional<Delivery> next_behind(const Delivery& ahead, Time now);
+  /// True when nothing older is left for any of its recipients.
+  bool is_first(const Delivery& delivery) const;
+
   /// Takes all recipients of one entry in flight, wherever they stand; nothing when some of them are already.
   std::optional<Delivery> take(EntryId id);
   /// The oldest entry after this one; nothing when there is none.

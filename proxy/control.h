@@ -107,7 +107,9 @@ class Control {
   void refill(ControlledRoute& route);
   bool load(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients);
   void enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients);
-  Task<void> deliver_one(ControlledRoute& route, failover::HoldQueue::Delivery delivery);
+  bool may_deliver(const ControlledRoute& route) const;
+  std::unique_ptr<Errand> next_errand(ControlledRoute& route, const Errand* ahead);
+  Task<void> deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand);
   Task<void> take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup);
   void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);
   void expire(ControlledRoute& route);

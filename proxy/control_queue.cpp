@@ -99,13 +99,11 @@ Task<void> Control::dispatch(ControlledRoute& route) {
   route.wakeup = std::make_unique<Wakeup>(loop_);
   while (!is_stopping_) {
     refill(route);
-    bool may_deliver = route.is_configured && route.state.status().state != failover::State::hold && Clock::now() >= route.paused_until;
-    while (may_deliver && route.under_way < config_of(route).drain_concurrency) {
-      std::optional<failover::HoldQueue::Delivery> next = route.queue.next(Clock::now());
-      if (!next) break;
+    while (may_deliver(route) && route.under_way < config_of(route).drain_concurrency) {
+      std::unique_ptr<Errand> first = next_errand(route, nullptr);
+      if (!first) break;
       ++route.under_way;
-      deliver_one(route, std::move(*next)).spawn();
-      may_deliver = Clock::now() >= route.paused_until;
+      deliver_on(route, std::move(first)).spawn();
     }
     update_backlog(route);
     remember(route);
@@ -117,25 +115,55 @@ Task<void> Control::dispatch(ControlledRoute& route) {
   }
 }
 
-Task<void> Control::deliver_one(ControlledRoute& route, failover::HoldQueue::Delivery delivery) {
-  Wakeup wakeup(loop_);
-  auto entry = journal_.entry(delivery.id);
-  if (!entry) {
-    log(LogLevel::error, "held", {{"entry", delivery.id}, {"problem", entry.error().message}});
-    for (std::uint32_t one : delivery.recipients) route.queue.defer(delivery.id, one, entry.error().message, Clock::now());
-  } else {
-    const journal::MessageRecord& message = entry->message;
-    Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
-    DeliveryResult result = co_await deliver(pool_, loop_, journal_, opening, *entry, delivery.recipients, wakeup);
-    if (!result.connection_failure.empty()) {
-      connection_failed(route, delivery, result);
-    } else {
-      route.pause = Duration(0);
-      co_await take_verdicts(route, *entry, result, wakeup);
-      // Whoever got no verdict is tried again.
-      route.queue.put_back(delivery);
-    }
+bool Control::may_deliver(const ControlledRoute& route) const {
+  return !is_stopping_ && route.is_configured && route.state.status().state != failover::State::hold && Clock::now() >= route.paused_until;
+}
+
+/// The oldest entry that may go now; else what comes right behind the one ahead. Null when there is none.
+std::unique_ptr<Errand> Control::next_errand(ControlledRoute& route, const Errand* ahead) {
+  for (;;) {
+    std::optional<failover::HoldQueue::Delivery> next = route.queue.next(Clock::now());
+    if (!next && ahead) next = route.queue.next_behind(ahead->delivery, Clock::now());
+    if (!next) return nullptr;
+    auto entry = journal_.entry(next->id);
+    if (entry) return std::make_unique<Errand>(std::move(*next), std::move(*entry));
+    log(LogLevel::error, "held", {{"entry", next->id}, {"problem", entry.error().message}});
+    for (std::uint32_t one : next->recipients) route.queue.defer(next->id, one, entry.error().message, Clock::now());
   }
+}
+
+/// One entry after the other over one connection, while there are any and the primary takes them.
+Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand) {
+  Wakeup wakeup(loop_);
+  auto courier = std::make_unique<Courier>(pool_, loop_, journal_, wakeup);
+  while (errand) {
+    const journal::MessageRecord& message = errand->entry.message;
+    Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
+    std::unique_ptr<Errand> following;
+    Courier::Next next = [&] {
+      if (may_deliver(route)) following = next_errand(route, errand.get());
+      return following.get();
+    };
+    co_await courier->deliver(*errand, opening, next);
+    if (errand->result.connection_failure.empty()) {
+      route.pause = Duration(0);
+      co_await take_verdicts(route, errand->entry, errand->result, wakeup);
+      route.queue.put_back(errand->delivery);  // whoever got no verdict is tried again
+    } else {
+      connection_failed(route, errand->delivery, errand->result);
+    }
+    route.wakeup->fire();
+    // What was announced may go on only in its turn, and while there is a connection.
+    bool goes_on = following && errand->result.connection_failure.empty() && may_deliver(route) && route.queue.is_first(following->delivery);
+    if (following && !goes_on) {
+      courier = std::make_unique<Courier>(pool_, loop_, journal_, wakeup);
+      route.queue.put_back(following->delivery);
+      following.reset();
+    }
+    errand = std::move(following);
+    if (!errand && may_deliver(route)) errand = next_errand(route, nullptr);
+  }
+  courier.reset();
   --route.under_way;
   route.wakeup->fire();
 }

@@ -1,8 +1,15 @@
-// A delivery: one held entry on its way to some of its recipients, over one connection to the route's upstream.
+// A courier: one connection to a route's upstream, over which held entries are delivered one after the other.
+//
+// Where the primary pipelines, the next entry's envelope goes out with the end of this one's content (RFC 2920 3.1): a message
+// costs one round trip, not two.
 #pragma once
+
+#include <functional>
+#include <memory>
 
 #include "failover/hold_queue.h"
 #include "journal/journal.h"
+#include "proxy/content.h"
 #include "proxy/upstream.h"
 
 namespace holdfast::proxy {
@@ -19,8 +26,57 @@ struct DeliveryResult {
   std::vector<Verdict> verdicts;
 };
 
-/// Delivers an entry with its original envelope and one Received line on top. All references must outlive the task.
-Task<DeliveryResult> deliver(UpstreamPool& pool, Loop& loop, journal::Journal& journal, const Opening& opening,
-                             const journal::Entry& entry, const std::vector<std::uint32_t>& recipients, Wakeup& wakeup);
+/// One entry on its way to some of its recipients.
+struct Errand {
+  Errand(failover::HoldQueue::Delivery what, journal::Entry from) : delivery(std::move(what)), entry(std::move(from)) {}
+  failover::HoldQueue::Delivery delivery;
+  journal::Entry entry;
+  DeliveryResult result;
+
+ private:
+  friend class Courier;
+  std::string received_line;
+  std::optional<std::string> only_frame;  ///< small content that was read already
+  std::vector<std::string> lines;         ///< MAIL, RCPT and DATA
+  std::vector<std::uint32_t> accepted;
+  bool uses_bdat = false, is_announced = false, is_asked = false;
+};
+
+class Courier {
+ public:
+  /// All references must outlive the courier.
+  Courier(UpstreamPool& pool, Loop& loop, journal::Journal& journal, Wakeup& wakeup) : pool_(pool), loop_(loop), journal_(journal), wakeup_(wakeup) {}
+  /// The connection goes back to the pool, unless something is under way on it.
+  ~Courier();
+
+  /// Asked once in a delivery, when the next envelope could go out: what follows, or null. It is to be delivered next, or the
+  /// courier sent away.
+  using Next = std::function<Errand*()>;
+  /// Delivers with the original envelope and one Received line on top. What came of it is in errand.result.
+  Task<void> deliver(Errand& errand, const Opening& opening, const Next& next);
+
+ private:
+  const TimeoutsConfig& timeouts() const { return opening_->timeouts(); }
+  Deadline after(Duration duration) const { return loop_.now() + duration; }
+  void fail(Errand& errand, const std::string& why);
+  void give_all(Errand& errand, const Reply& reply);
+  void give_back();
+  bool may_follow() const;
+  Task<bool> open(Errand& errand);
+  void prepare(Errand& errand);
+  void announce(Errand& errand);
+  Task<bool> envelope(Errand& errand);
+  bool must_be_exact(Errand& errand);
+  Task<void> content(Errand& errand, const Next& next);
+  void send(const Errand& errand, ContentEncoder& encoder, std::string_view piece);
+
+  UpstreamPool& pool_;
+  Loop& loop_;
+  journal::Journal& journal_;
+  Wakeup& wakeup_;
+  std::optional<Opening> opening_;
+  std::unique_ptr<Upstream> upstream_;
+  bool is_busy_ = false;  ///< an envelope is out whose content is not
+};
 
 }  // namespace holdfast::proxy

@@ -28,6 +28,39 @@ TEST_CASE("entries come out oldest first, and the same recipient's one at a time
   CHECK(queue.next(now)->id == 3);
 }
 
+TEST_CASE("what comes behind an entry in flight can be made ready, and goes only in its turn") {
+  HoldQueue queue(options());
+  Time now{100s};
+  queue.add(1, 0, {{0, 7}});
+  queue.add(2, 0, {{0, 7}, {1, 8}});
+  queue.add(3, 0, {{0, 8}});
+  auto ahead = queue.next(now);
+  REQUIRE(ahead);
+  REQUIRE(ahead->id == 1);
+  auto behind = queue.next_behind(*ahead, now);
+  REQUIRE(behind);
+  CHECK(behind->id == 2);
+  CHECK(behind->recipients == std::vector<std::uint32_t>{0, 1});
+  CHECK_FALSE(queue.next(now));  // 2 is in flight, 3 is behind it
+  CHECK_FALSE(queue.is_first(*behind));
+  SECTION("delivered: it is first") {
+    queue.remove(1, 0);
+    CHECK(queue.is_first(*behind));
+    auto third = queue.next_behind(*behind, now);
+    CHECK_FALSE(third);  // behind 2 for lane 7 there is nothing
+  }
+  SECTION("deferred: it waits again, and so does what was behind it") {
+    queue.defer(1, 0, "450 later", now);
+    CHECK_FALSE(queue.is_first(*behind));
+    queue.put_back(*behind);
+    auto other = queue.next(now);
+    REQUIRE(other);  // its second recipient has nothing before it
+    CHECK(other->id == 2);
+    CHECK(other->recipients == std::vector<std::uint32_t>{1});
+    CHECK(queue.next(now + 1s)->id == 1);
+  }
+}
+
 TEST_CASE("a deferred recipient waits, longer each time, and holds back only its own later mail") {
   HoldQueue queue(options());
   Time now{100s};

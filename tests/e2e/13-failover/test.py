@@ -222,6 +222,38 @@ def _(scene):
     wait_for(lambda: route(holdfast)["held"] == 0 and state(holdfast) == "pass", what="an empty queue")
 
 
+@test("one recipient's mail flows over one connection, the next envelope behind the content before it; deferred mail holds back what was announced")
+def _(scene):
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, yaml=QUICK)
+    teach(scene, holdfast)
+    holdfast.run("failover", "hold", "--reason", "test")
+    for number in range(8):
+        scene.client(holdfast.port).send_mail(f"Subject: {number}\r\n\r\nx\r\n")
+    primary.stop()
+    taken, refused, dropped = [], set(), []
+
+    def verdict(session, line):
+        subject = int(session.primary.messages[-1][1].split(b"Subject: ")[1].split(b"\r\n")[0])
+        if subject == 2 and 2 not in refused:
+            refused.add(2)
+            return b"451 4.2.0 mailbox busy\r\n"
+        if subject == 5 and not dropped:
+            dropped.append(session)
+            return None
+        taken.append(subject)
+        return b"250 2.0.0 Ok\r\n"
+
+    primary = scene.primary(port=port, replies={"content": verdict})
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(taken) == 8 and route(holdfast)["held"] == 0, what="the drain")
+    equal(taken, list(range(8)), "in order, each once")
+    pipelined = [read for session in primary.sessions for read in session.reads if b"\r\n.\r\nMAIL FROM:" in read]
+    assert len(pipelined) >= 4, "content and the next envelope in one write"
+    equal(route(holdfast)["possible_duplicates"], 1, "the one whose answer was lost")
+
+
 @test("a primary that dies again during the drain: back to hold, and nothing that it confirmed is sent twice")
 def _(scene):
     port = free_port()
