@@ -20,6 +20,7 @@ class RouteBoard {
   std::atomic<failover::State> state{failover::State::pass};
   std::atomic<failover::Mode> mode{failover::Mode::automatic};
   std::atomic<std::uint64_t> held{0};                 ///< entries
+  std::atomic<bool> is_disk_low{false};               ///< there is no room for more of them
   std::atomic<std::uint64_t> possible_duplicates{0};  ///< since the start
   std::atomic<std::uint64_t> successes{0};            ///< the primary took a message; harvested by the control thread
 

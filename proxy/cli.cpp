@@ -37,6 +37,7 @@ void print_status(const nlohmann::ordered_json& status) {
     }
     if (kept > 0) fmt::print("  {} KEPT FOR YOU: refused, and the sender may not be told; see holdfast queue list\n", kept);
     if (std::uint64_t twice = route["possible_duplicates"].get<std::uint64_t>()) fmt::print("  {} possible duplicates since the start\n", twice);
+    if (std::string limit = route["limit_reached"].get<std::string>(); !limit.empty()) fmt::print("  LIMIT REACHED: {}: no more mail is held, senders are told 452\n", limit);
     if (!route["problem"].get<std::string>().empty()) fmt::print("  PROBLEM: {}\n", escape(route["problem"].get<std::string>()));
     for (const auto& upstream : route["upstreams"]) {
       bool is_healthy = upstream["healthy"].get<bool>();

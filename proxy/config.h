@@ -58,6 +58,7 @@ struct FailoverConfig {
   Duration delay_notice{0};          ///< tell senders after so long; 0: never
   std::uint64_t drain_concurrency = 20;
   std::uint64_t max_held = 1'000'000;  ///< messages
+  std::uint64_t keep_free = 0;         ///< bytes of the journal's disk that held mail must leave free
   bool operator==(const FailoverConfig&) const = default;
 };
 

@@ -1,6 +1,7 @@
 #include "proxy/control.h"
 
 #include <fmt/format.h>
+#include <sys/statvfs.h>
 
 #include <future>
 
@@ -251,9 +252,27 @@ Task<void> Control::tick() {
         if (!was_open) route->breaker.succeeded(Clock::now());
       }
       expire(*route);
+      watch_room(*route);
     }
     pool_.sweep(false);
   }
+}
+
+/// Notices when a limit on held mail is reached, and when there is room again. Clients are told by the stand-in.
+void Control::watch_room(ControlledRoute& route) {
+  const FailoverConfig& config = config_of(route);
+  struct statvfs disk {};
+  std::uint64_t free = UINT64_MAX;
+  if (config.keep_free > 0 && ::statvfs(journal_.path().c_str(), &disk) == 0) free = static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
+  bool is_disk_low = free < config.keep_free;
+  route.board.is_disk_low.store(is_disk_low, std::memory_order_relaxed);
+  std::string limit = is_disk_low ? "failover.keep_free" : route.board.held.load(std::memory_order_relaxed) >= config.max_held ? "failover.max_held" : "";
+  if (limit == route.limit_reached) return;
+  route.limit_reached = limit;
+  if (limit.empty())
+    log(LogLevel::info, "held", {{"route", route.board.name}, {"note", "there is room for held mail again"}});
+  else
+    log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", limit + " is reached: senders are told 452 while the primary is away"}, {"held", route.board.held.load()}});
 }
 
 Task<void> Control::probe(ControlledRoute& route) {
@@ -358,6 +377,7 @@ Control::Json Control::describe(ControlledRoute& route) {
   json["per_second"] = per_second;
   json["left_s"] = per_second > 0 ? Json(static_cast<std::uint64_t>(static_cast<double>(route.board.held.load()) / per_second)) : Json();
   json["problem"] = route.breaker.reason();
+  json["limit_reached"] = route.limit_reached;
   json["releases_after"] = to_text(route.breaker.current_release());
   return json;
 }

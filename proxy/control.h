@@ -50,6 +50,7 @@ struct ControlledRoute {
   Duration pause{0};
   std::vector<std::pair<Deadline, std::uint64_t>> progress;  ///< (when, delivered) lately, for the estimate
   std::unique_ptr<Wakeup> wakeup;    ///< of the dispatcher
+  std::string limit_reached;         ///< the key of a limit on held mail that keeps more from being held
   bool is_configured = true;
 };
 
@@ -100,6 +101,7 @@ class Control {
   Task<std::string> probe_once(ControlledRoute& route, Wakeup& wakeup);
   Task<void> tick();
   void remember(ControlledRoute& route);
+  void watch_room(ControlledRoute& route);
   Json describe(ControlledRoute& route);
 
   // Held mail (control_queue.cpp).

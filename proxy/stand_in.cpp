@@ -59,6 +59,8 @@ Reply StandIn::answer(Verb verb, const std::string& address, const Transaction& 
       if (transaction.is_open) return make(503, "5.5.1 Error: nested MAIL command");
       if (board_.held.load(std::memory_order_relaxed) >= route_.failover.max_held)
         return make(452, "4.3.1 Error: too much mail is held already, try again later");
+      if (board_.is_disk_low.load(std::memory_order_relaxed))
+        return make(452, "4.3.1 Error: too little disk space is left for held mail, try again later");
       return make(250, "2.1.0 Ok");
     case Verb::rcpt:
       if (!transaction.is_open) return make(503, "5.5.1 Error: need MAIL command");

@@ -112,6 +112,31 @@ def _(scene):
     equal(back.messages, [])
 
 
+@test("held mail has limits, on its count and on the disk that it leaves free: senders are told 452, the log and status name the limit")
+def _(scene):
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, yaml=QUICK + "\n  max_held: 3")
+    scene.client(holdfast.port).send_mail()
+    holdfast.run("failover", "hold", "--reason", "test")
+    for number in range(3):
+        assert scene.client(holdfast.port).send_mail().startswith("250")
+    equal(scene.client(holdfast.port).send_mail(), "452 4.3.1 Error: too much mail is held already, try again later")
+    wait_for(lambda: "LIMIT REACHED: failover.max_held" in holdfast.run("status").stdout and holdfast.logged("failover.max_held is reached"), what="the limit to be named")
+    holdfast.yaml = QUICK + "\n  keep_free: 100TiB"
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: "LIMIT REACHED: failover.keep_free" in holdfast.run("status").stdout, what="the other limit")
+    equal(scene.client(holdfast.port).send_mail(), "452 4.3.1 Error: too little disk space is left for held mail, try again later")
+    holdfast.yaml = QUICK
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: holdfast.logged("there is room for held mail again"), what="room")
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 5, what="the drain")
+
+
 @test("without an egress route nothing is bounced: what was refused is kept")
 def _(scene):
     holdfast, primary, outside, comes_back = world(scene, egress=False)
