@@ -1,0 +1,92 @@
+"""A long hold: 200,000 messages are held and drained; memory stays flat, and each recipient gets its mail in order."""
+import multiprocessing
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+MESSAGES, RECIPIENTS, SENDERS = 200_000, 60, 4
+YAML = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 100ms\nlog:\n  level: warning\nlimits:\n  commands: 1000000"
+
+
+def send(port, first, count):
+    """Numbered messages to every fourth recipient in turn, each envelope in one batch."""
+    client = Client(port)
+    client.ask("EHLO sender.example.net")
+    for number in range(count):
+        recipient = first + SENDERS * (number % (RECIPIENTS // SENDERS))
+        client.send(f"MAIL FROM:<a@example.net>\r\nRCPT TO:<p{recipient}@example.org>\r\nDATA\r\n")
+        for _ in range(3):
+            client.reply()
+        client.send(f"Subject: {number}\r\n\r\n" + "x" * 60 + "\r\n.\r\n")
+        reply = client.reply()
+        assert reply.startswith("250"), reply
+    client.ask("QUIT")
+
+
+def send_all(port, begin, end):
+    senders = [multiprocessing.Process(target=send, args=(port, first, (end - begin) // SENDERS)) for first in range(SENDERS)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+        equal(sender.exitcode, 0, "a sender")
+
+
+def primary(scene, dump):
+    """smtp-sink, which appends all that it gets to one file, in the order in which it gets it."""
+    port = free_port()
+    as_user = ["-u", "postfix"] if os.geteuid() == 0 else []
+    process = subprocess.Popen(["smtp-sink", *as_user, "-D", dump, f"127.0.0.1:{port}", "1000"])
+    scene.stack.callback(process.wait)
+    scene.stack.callback(process.terminate)
+    wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, what="smtp-sink")
+    return port
+
+
+@test(f"{MESSAGES} messages are held and drained: memory stays flat, nothing is missing or doubled, and each recipient's order is kept")
+def _(scene):
+    os.makedirs(scene.path("dump"))
+    os.chmod(scene.path("dump"), 0o777)
+    dump = scene.path("dump/all")
+    holdfast = scene.holdfast(primary(scene, dump), yaml=YAML)
+    teacher = scene.client(holdfast.port)
+    teacher.ask("EHLO teacher")
+    teacher.ask("MAIL FROM:<a@example.net>")
+    for number in range(RECIPIENTS):
+        assert teacher.ask(f"RCPT TO:<p{number}@example.org>").startswith("250")
+    teacher.ask("QUIT")
+    holdfast.run("failover", "hold", "--reason", "test")
+    memory = []
+    for tenth in range(10):
+        begin = time.monotonic()
+        send_all(holdfast.port, tenth * MESSAGES // 10, (tenth + 1) * MESSAGES // 10)
+        memory.append(holdfast.memory("RssAnon"))
+        print(f"  {(tenth + 1) * MESSAGES // 10} held, {MESSAGES / 10 / (time.monotonic() - begin):.0f} accepted a second, {memory[-1]} KiB", flush=True)
+    held = holdfast.status()["routes"][0]["held"]
+    equal(held, MESSAGES)
+    assert max(memory) < memory[1] + 8 * 1024, f"memory grew: {memory}"
+    begin = time.monotonic()
+    holdfast.run("failover", "auto", "--reason", "test")
+    while holdfast.status()["routes"][0]["held"] > 0:
+        memory.append(holdfast.memory("RssAnon"))
+        time.sleep(0.2)
+    print(f"  drained, {held / (time.monotonic() - begin):.0f} a second, at most {max(memory)} KiB", flush=True)
+    assert max(memory) < memory[1] + 24 * 1024, f"memory grew: {memory}"
+    with open(dump, encoding="latin-1") as file:
+        found = re.findall(r"^X-Rcpt-Args: <p(\d+)@.*?^Subject: (\d+)$", file.read(), re.MULTILINE | re.DOTALL)
+    equal(len(found), held, "each message once")
+    order = {}
+    for recipient, number in found:
+        order.setdefault(recipient, []).append(int(number))
+    equal(len(order), RECIPIENTS)
+    # Each tenth counts anew.
+    for recipient, numbers in order.items():
+        falls = sum(after < before for before, after in zip(numbers, numbers[1:]))
+        equal(falls, 9, f"p{recipient} got its mail in order")
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+
+
+main()
