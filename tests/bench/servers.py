@@ -30,8 +30,8 @@ class Process:
         self.process.wait()
 
 
-def sink(scene, *options):
-    port = free_port()
+def sink(scene, *options, port=None):
+    port = port or free_port()
     as_user = ["-u", "postfix"] if os.geteuid() == 0 else []
     return Process(scene, port, ["smtp-sink", *as_user, *options, f"127.0.0.1:{port}", "1000"])
 
