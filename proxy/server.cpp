@@ -55,6 +55,7 @@ struct Running {
   explicit Running(Shared& shared, std::shared_ptr<const Settings> settings) : worker(shared, std::move(settings)) {}
   Worker worker;
   std::vector<std::unique_ptr<Acceptor>> acceptors;  ///< the worker's thread's
+  std::vector<ListenerConfig> listeners;             ///< what they listen on, for the main thread
   std::thread thread;
 };
 
@@ -129,7 +130,7 @@ void Server::watch_names(const Config& config) {
 Status Server::start_listeners(const Config& config) {
   std::vector<std::vector<std::unique_ptr<Acceptor>>> opened(workers_.size());
   auto has = [](const Running& running, const ListenerConfig& listener) {
-    return std::any_of(running.acceptors.begin(), running.acceptors.end(), [&](const auto& one) { return one->listener() == listener; });
+    return std::find(running.listeners.begin(), running.listeners.end(), listener) != running.listeners.end();
   };
   std::vector<std::pair<std::size_t, std::pair<ListenerConfig, FileDescriptor>>> sockets;
   for (const ListenerConfig& listener : config.listeners) {
@@ -149,6 +150,7 @@ Status Server::start_listeners(const Config& config) {
   }
   for (const auto& running : workers_) {
     Running* one = running.get();
+    one->listeners = config.listeners;
     one->worker.loop.post([one, listeners = config.listeners] {
       std::erase_if(one->acceptors, [&](const auto& acceptor) {
         return std::find(listeners.begin(), listeners.end(), acceptor->listener()) == listeners.end();

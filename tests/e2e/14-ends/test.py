@@ -37,6 +37,8 @@ def world(scene, egress=True, extra="", refusal=b"550 5.1.1 nobody here\r\n"):
     if egress:
         yaml += f"egress:\n  upstreams: [\"127.0.0.1:{outside.port}\"]\n  spf_gateway: gw.example.org\n"
     holdfast = scene.holdfast(primary, yaml=yaml)
+    # What the primary offers is known from the first probe on.
+    wait_for(lambda: any(line.startswith(b"QUIT") or line.startswith(b"RSET") for line in primary.lines()), what="a whole probe")
     def comes_back():
         return scene.primary(port=port, replies={"RCPT": lambda session, line: refusal if b"gone@" in line else b"250 2.1.5 Ok\r\n"})
     return holdfast, primary, outside, comes_back
