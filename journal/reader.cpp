@@ -112,18 +112,28 @@ Result<std::optional<std::vector<RecordId>>> Reader::candidates(std::uint32_t nu
   return none;
 }
 
+Result<std::vector<RecordId>> Reader::ids(const Filter& filter) {
+  std::vector<RecordId> found;
+  bool goes_on = true;
+  for (std::uint32_t number : numbers_) {
+    Status read = each_in(number, filter, false, filter.outcome.has_value(), [&](const Entry& entry) { return found.push_back(entry.id), true; }, goes_on);
+    if (!read) return read.error();
+  }
+  return found;
+}
+
 Status Reader::each(const Filter& filter, bool newest_first, const std::function<bool(const Entry&)>& visit) {
   std::vector<std::uint32_t> order = numbers_;
   if (newest_first) std::reverse(order.begin(), order.end());
   bool goes_on = true;
   for (std::uint32_t number : order) {
-    if (Status read = each_in(number, filter, newest_first, visit, goes_on); !read) return read;
+    if (Status read = each_in(number, filter, newest_first, true, visit, goes_on); !read) return read;
     if (!goes_on) break;
   }
   return {};
 }
 
-Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_first,
+Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
                        const std::function<bool(const Entry&)>& visit, bool& goes_on) {
   Result<Segment*> segment = this->segment(number);
   if (!segment) {
@@ -138,7 +148,7 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
     std::optional<MessageRecord> message = decode_message(record.encoded);
     if (!message) return ++damaged_, true;
     Entry entry{record.id, number, std::move(*message), std::move(record.extents)};
-    problem = settle(entry);
+    if (with_outcomes) problem = settle(entry);
     if (!problem) return false;
     if (passes(entry, filter)) goes_on = visit(entry);
     return goes_on;
@@ -181,6 +191,13 @@ Result<std::optional<std::uint32_t>> Reader::segment_of(RecordId id) {
 }
 
 Result<Entry> Reader::entry(RecordId id) {
+  Result<Entry> entry = entry_as_written(id);
+  if (!entry) return entry;
+  if (Status settled = settle(*entry); !settled) return settled.error();
+  return entry;
+}
+
+Result<Entry> Reader::entry_as_written(RecordId id) {
   auto number = segment_of(id);
   if (!number) return number.error();
   Error unknown{ErrorCode::not_found, fmt::format("there is no entry {} in this journal; see: holdfast journal list", id)};
@@ -193,9 +210,13 @@ Result<Entry> Reader::entry(RecordId id) {
   if ((*record)->kind != RecordKind::message) return unknown;
   std::optional<MessageRecord> message = decode_message((*record)->encoded);
   if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: its record cannot be decoded", id)};
-  Entry entry{id, **number, std::move(*message), std::move((*record)->extents)};
-  if (Status settled = settle(entry); !settled) return settled.error();
-  return entry;
+  return Entry{id, **number, std::move(*message), std::move((*record)->extents)};
+}
+
+Result<std::optional<std::string>> Reader::frame(const Entry& entry, std::uint32_t index) {
+  Result<Segment*> segment = this->segment(entry.segment);
+  if (!segment) return segment.error();
+  return (*segment)->frame(entry.message, entry.extents, index);
 }
 
 Status Reader::content(const Entry& entry, const std::function<bool(std::string_view)>& sink) {

@@ -43,8 +43,14 @@ class Reader {
   /// Hands entries that pass the filter to visit, oldest first (or newest), until it returns false.
   /// A damaged record is skipped and counted in damaged().
   Status each(const Filter& filter, bool newest_first, const std::function<bool(const Entry&)>& visit);
+  /// The ids of entries that pass the filter, oldest first. Damaged records are left out and counted.
+  Result<std::vector<RecordId>> ids(const Filter& filter);
   /// Errors: not_found, corrupt.
   Result<Entry> entry(RecordId id);
+  /// The same as it was written, without what became of the recipients later.
+  Result<Entry> entry_as_written(RecordId id);
+  /// One frame of the content; nothing after the last.
+  Result<std::optional<std::string>> frame(const Entry& entry, std::uint32_t index);
   /// Hands the content to sink piece by piece. The caller must check the whole against message.content_hash when it matters.
   Status content(const Entry& entry, const std::function<bool(std::string_view)>& sink);
 
@@ -55,7 +61,7 @@ class Reader {
 
  private:
   Reader(std::string journal, const Key& master) : journal_(std::move(journal)), master_(master) {}
-  Status each_in(std::uint32_t number, const Filter& filter, bool newest_first,
+  Status each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
                  const std::function<bool(const Entry&)>& visit, bool& goes_on);
   Result<std::optional<std::vector<RecordId>>> candidates(std::uint32_t number, const Filter& filter);
   Result<std::optional<std::uint32_t>> segment_of(RecordId id);

@@ -15,8 +15,10 @@
 #include "journal/verify.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
+#include "proxy/cli_filter.h"
 #include "proxy/config.h"
 #include "proxy/log.h"
+#include "proxy/progress_bar.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -53,71 +55,6 @@ Json to_json(const Entry& entry) {
           {"message_id", message.message_id},
           {"subject", decode_subject(message.subject)},
           {"possible_duplicate", entry.is_possible_duplicate}};
-}
-
-/// A time as RFC 3339 writes it, a date, or a duration back from now ("2h").
-std::optional<std::int64_t> parse_time(const std::string& text) {
-  if (std::optional<Duration> ago = parse_duration(text))
-    return journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(*ago).count();
-  std::string full = text.size() == 10 ? text + "T00:00:00Z" : text;
-  GTimeZone* utc = g_time_zone_new_utc();
-  GDateTime* time = g_date_time_new_from_iso8601(full.c_str(), utc);
-  g_time_zone_unref(utc);
-  if (!time) return std::nullopt;
-  std::int64_t us = g_date_time_to_unix(time) * 1000000 + g_date_time_get_microsecond(time);
-  g_date_time_unref(time);
-  return us;
-}
-
-struct FilterOptions {
-  std::string since, until, sender, recipient, message_id, outcome, route, direction;
-
-  void add_to(CLI::App& command) {
-    command.add_option("--since", since, "from this time on: 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago");
-    command.add_option("--until", until, "before this time");
-    command.add_option("--sender", sender, "the envelope's sender");
-    command.add_option("--recipient", recipient, "one of the envelope's recipients");
-    command.add_option("--message-id", message_id, "the Message-ID header");
-    command.add_option("--outcome", outcome, "forwarded, rejected, deferred, abandoned, ...: of any recipient");
-    command.add_option("--route", route, "the route's name");
-    command.add_option("--direction", direction, "inbound or outbound");
-  }
-
-  Result<journal::Filter> filter() const {
-    journal::Filter result;
-    auto set = [](const std::string& text, std::optional<std::string>& slot) {
-      if (!text.empty()) slot = text;
-    };
-    set(sender, result.sender);
-    set(recipient, result.recipient);
-    set(message_id, result.message_id);
-    set(route, result.route);
-    for (auto [text, slot] : {std::pair(&since, &result.since_us), std::pair(&until, &result.until_us)}) {
-      if (text->empty()) continue;
-      *slot = parse_time(*text);
-      if (!*slot) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no time; write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago", *text)};
-    }
-    if (!outcome.empty()) {
-      result.outcome = journal::parse_outcome(outcome);
-      if (!result.outcome) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no outcome; see holdfast journal list --help", outcome)};
-    }
-    if (direction == "inbound") result.direction = journal::Direction::inbound;
-    if (direction == "outbound") result.direction = journal::Direction::outbound;
-    if (!direction.empty() && !result.direction) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no direction; write inbound or outbound", direction)};
-    return result;
-  }
-};
-
-Result<JournalConfig> journal_config(const std::string& config_path) {
-  Result<Config> config = load_config(config_path);
-  if (!config) return Error{ErrorCode::invalid, config.error().message};
-  return config->journal;
-}
-
-Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path) {
-  Result<JournalConfig> config = journal_config(config_path);
-  if (!config) return config.error();
-  return journal::Reader::open(config->path, config->key_file);
 }
 
 int warn_of_damage(const journal::Reader& reader) {
@@ -222,32 +159,6 @@ int stats(const std::string& config_path, bool as_json) {
   return warn_of_damage(**reader);
 }
 
-/// A bar on a terminal, nothing elsewhere.
-class ProgressBar {
- public:
-  explicit ProgressBar(std::string what) : what_(std::move(what)), is_shown_(::isatty(STDERR_FILENO)) {}
-  ~ProgressBar() {
-    if (is_shown_) fmt::print(stderr, "\r\x1b[K");
-  }
-  void show(double share) {
-    auto now = std::chrono::steady_clock::now();
-    if (!is_shown_ || now - last_ < std::chrono::milliseconds(100)) return;
-    last_ = now;
-    constexpr int width = 40;
-    int full = static_cast<int>(share * width);
-    double elapsed = std::chrono::duration<double>(now - begun_).count();
-    std::string left = share > 0.01 ? fmt::format("{:.0f} s left", elapsed / share - elapsed) : "";
-    fmt::print(stderr, "\r\x1b[K{} [{}{}] {:3.0f}% {}", what_, std::string(static_cast<std::size_t>(full), '#'),
-               std::string(static_cast<std::size_t>(width - full), ' '), share * 100, left);
-    std::fflush(stderr);
-  }
-
- private:
-  std::string what_;
-  bool is_shown_;
-  std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now(), last_{};
-};
-
 int verify(const std::string& config_path, bool as_json) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
@@ -345,6 +256,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
   command = add("export", "an entry's exact content to standard output", [&config] { return export_content(config, id); });
   command->add_option("ID", id, "the entry's number")->required();
 
+  add_replay_command(*group, config, exit_code);
   add_json(add("stats", "counts and sizes", [&config] { return stats(config, as_json); }));
   add_json(add("verify", "check chain, hashes and tags; exits 65 when anything is damaged", [&config] { return verify(config, as_json); }));
   add("rebuild", "build the catalog anew from the segments", [&config] { return rebuild(config); });

@@ -20,6 +20,7 @@ namespace holdfast::proxy {
 enum class Role { mx, submission };
 enum class ListenerTls { none, starttls, implicit };
 enum class UpstreamTls { off, opportunistic, required, verify };
+enum class Protocol { smtp, lmtp };
 enum class Identity { none, xclient, proxy_v2 };
 enum class JournalOrder { before, parallel };
 enum class WhenFull { refuse, bypass };
@@ -68,6 +69,8 @@ struct RouteConfig {
   std::vector<HostPort> upstreams;
   Identity identity = Identity::none;
   UpstreamTls tls = UpstreamTls::off;
+  Protocol protocol = Protocol::smtp;
+  bool is_tls_from_start = false;  ///< RFC 8314 3.3, instead of STARTTLS
   std::string tls_name;  ///< the name that the primary's certificate must have; the upstream's host when empty
   UnknownRecipients unknown_recipients = UnknownRecipients::defer;
   FailoverConfig failover;

@@ -126,7 +126,11 @@ std::unique_ptr<Errand> Control::next_errand(ControlledRoute& route, const Erran
     if (!next && ahead) next = route.queue.next_behind(ahead->delivery, Clock::now());
     if (!next) return nullptr;
     auto entry = journal_.entry(next->id);
-    if (entry) return std::make_unique<Errand>(std::move(*next), std::move(*entry));
+    if (entry) {
+      auto errand = std::make_unique<Errand>(std::move(*next), std::move(*entry));
+      errand->payload = payload_of(errand->entry, [this, from = errand.get()](std::uint32_t index) { return journal_.frame(from->entry, index); });
+      return errand;
+    }
     log(LogLevel::error, "held", {{"entry", next->id}, {"problem", entry.error().message}});
     for (std::uint32_t one : next->recipients) route.queue.defer(next->id, one, entry.error().message, Clock::now());
   }
@@ -135,7 +139,7 @@ std::unique_ptr<Errand> Control::next_errand(ControlledRoute& route, const Erran
 /// One entry after the other over one connection, while there are any and the primary takes them.
 Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand) {
   Wakeup wakeup(loop_);
-  auto courier = std::make_unique<Courier>(pool_, loop_, journal_, wakeup);
+  auto courier = std::make_unique<Courier>(pool_, loop_, wakeup);
   while (errand) {
     const journal::MessageRecord& message = errand->entry.message;
     Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
@@ -156,7 +160,7 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
     // What was announced may go on only in its turn, and while there is a connection.
     bool goes_on = following && errand->result.connection_failure.empty() && may_deliver(route) && route.queue.is_first(following->delivery);
     if (following && !goes_on) {
-      courier = std::make_unique<Courier>(pool_, loop_, journal_, wakeup);
+      courier = std::make_unique<Courier>(pool_, loop_, wakeup);
       route.queue.put_back(following->delivery);
       following.reset();
     }

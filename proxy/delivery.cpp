@@ -28,6 +28,11 @@ std::string offered_params(std::string_view params, const Capabilities& capabili
 
 }  // namespace
 
+Payload payload_of(const journal::Entry& entry, std::function<Result<std::optional<std::string>>(std::uint32_t index)> read_frame) {
+  std::uint64_t frames = std::max<std::uint64_t>(1, (entry.message.size + journal::frame_plain_size - 1) / journal::frame_plain_size);
+  return {entry.message.size, static_cast<std::uint32_t>(frames), std::move(read_frame)};
+}
+
 Courier::~Courier() { give_back(); }
 
 void Courier::give_back() {
@@ -96,8 +101,8 @@ void Courier::prepare(Errand& errand) {
   const journal::MessageRecord& message = errand.entry.message;
   const std::vector<std::uint32_t>& recipients = errand.delivery.recipients;
   std::string for_recipient = recipients.size() == 1 ? message.recipients[recipients.front()].address : std::string();
-  errand.received_line = failover::received_line(errand.entry, opening_->settings->config.hostname, for_recipient);
-  std::string size = offers.has("SIZE") ? fmt::format(" SIZE={}", message.size + errand.received_line.size()) : std::string();
+  if (errand.adds_received_line) errand.received_line = failover::received_line(errand.entry, opening_->settings->config.hostname, for_recipient);
+  std::string size = offers.has("SIZE") ? fmt::format(" SIZE={}", errand.payload.size + errand.received_line.size()) : std::string();
   errand.uses_bdat = offers.has("CHUNKING") && must_be_exact(errand);
   errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, offered_params(message.mail_params, offers)));
   for (std::uint32_t one : recipients) {
@@ -171,31 +176,28 @@ bool Courier::must_be_exact(Errand& errand) {
   const journal::MessageRecord& message = errand.entry.message;
   bool is_binary = upper(message.mail_params).find("BODY=BINARYMIME") != std::string::npos;
   if (is_binary) return true;
-  std::uint64_t frames = message.size / journal::frame_plain_size;
-  if (frames > 0 && message.size % journal::frame_plain_size == 0) --frames;
-  auto last = journal_.frame(errand.entry, static_cast<std::uint32_t>(frames));
+  auto last = errand.payload.frame(errand.payload.frames - 1);
   bool is_exact = last && *last && !(*last)->empty() && !(*last)->ends_with("\r\n");
-  if (frames == 0 && last) errand.only_frame = std::move(*last);
+  if (errand.payload.frames == 1 && last) errand.only_frame = std::move(*last);
   return is_exact;
 }
 
 Task<void> Courier::content(Errand& errand, const Next& next) {
   ContentEncoder encoder;
-  if (errand.uses_bdat) upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", errand.entry.message.size + errand.received_line.size()));
+  if (errand.uses_bdat) upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", errand.payload.size + errand.received_line.size()));
   send(errand, encoder, errand.received_line);
-  for (std::uint32_t index = 0;; ++index) {
+  for (std::uint32_t index = 0; index < errand.payload.frames; ++index) {
     bool has_it = index == 0 && errand.only_frame;
-    auto frame = has_it ? Result(std::exchange(errand.only_frame, std::nullopt)) : journal_.frame(errand.entry, index);
-    if (!frame) {
+    auto frame = has_it ? Result(std::exchange(errand.only_frame, std::nullopt)) : errand.payload.frame(index);
+    if (!frame || !*frame) {
       // Half a message must not become one.
       upstream_.reset();
       Reply reply;
       reply.code = 451;
-      reply.wire = own_reply(451, "4.3.0 " + frame.error().message);
+      reply.wire = own_reply(451, "4.3.0 " + (frame ? "the content is not whole" : frame.error().message));
       give_all(errand, reply);
       co_return;
     }
-    if (!*frame) break;
     send(errand, encoder, **frame);
     Deadline due = after(timeouts().data_block);
     while (upstream_->stream.is_flooded() && upstream_->stream.is_alive()) {
@@ -214,13 +216,28 @@ Task<void> Courier::content(Errand& errand, const Next& next) {
     }
   }
   upstream_->stream.flush();
-  std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(timeouts().data_end));
-  if (reply && reply->code != 421) {
-    give_all(errand, *reply);
-    co_return;
+  co_await take_verdicts(errand);
+}
+
+/// One reply to the whole, or with LMTP one for each recipient that was accepted (RFC 2033 4.2).
+Task<void> Courier::take_verdicts(Errand& errand) {
+  bool is_lmtp = opening_->config().protocol == Protocol::lmtp;
+  while (!errand.accepted.empty()) {
+    std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(timeouts().data_end));
+    if (!reply || reply->code == 421) {
+      errand.result.may_have_arrived = !reply;
+      std::vector<DeliveryResult::Verdict> given = std::move(errand.result.verdicts);
+      fail(errand, reply ? "it says " + reply->summary() : upstream_->failure);
+      if (is_lmtp) errand.result.verdicts = std::move(given);
+      co_return;
+    }
+    if (!is_lmtp) {
+      give_all(errand, *reply);
+      co_return;
+    }
+    errand.result.verdicts.push_back({errand.accepted.front(), *reply});
+    errand.accepted.erase(errand.accepted.begin());
   }
-  errand.result.may_have_arrived = !reply;
-  fail(errand, reply ? "it says " + reply->summary() : upstream_->failure);
 }
 
 void Courier::send(const Errand& errand, ContentEncoder& encoder, std::string_view piece) {

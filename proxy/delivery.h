@@ -26,11 +26,22 @@ struct DeliveryResult {
   std::vector<Verdict> verdicts;
 };
 
+/// What is sent as content, frame by frame. Only the last frame may be empty, when it is the only one.
+struct Payload {
+  std::uint64_t size;
+  std::uint32_t frames;
+  std::function<Result<std::optional<std::string>>(std::uint32_t index)> frame;
+};
+/// The content of an entry, as read_frame gives it.
+Payload payload_of(const journal::Entry& entry, std::function<Result<std::optional<std::string>>(std::uint32_t index)> read_frame);
+
 /// One entry on its way to some of its recipients.
 struct Errand {
   Errand(failover::HoldQueue::Delivery what, journal::Entry from) : delivery(std::move(what)), entry(std::move(from)) {}
   failover::HoldQueue::Delivery delivery;
   journal::Entry entry;
+  Payload payload;
+  bool adds_received_line = true;
   DeliveryResult result;
 
  private:
@@ -45,14 +56,14 @@ struct Errand {
 class Courier {
  public:
   /// All references must outlive the courier.
-  Courier(UpstreamPool& pool, Loop& loop, journal::Journal& journal, Wakeup& wakeup) : pool_(pool), loop_(loop), journal_(journal), wakeup_(wakeup) {}
+  Courier(UpstreamPool& pool, Loop& loop, Wakeup& wakeup) : pool_(pool), loop_(loop), wakeup_(wakeup) {}
   /// The connection goes back to the pool, unless something is under way on it.
   ~Courier();
 
   /// Asked once in a delivery, when the next envelope could go out: what follows, or null. It is to be delivered next, or the
   /// courier sent away.
   using Next = std::function<Errand*()>;
-  /// Delivers with the original envelope and one Received line on top. What came of it is in errand.result.
+  /// Delivers with the original envelope, and with one Received line on top if so asked. What came of it is in errand.result.
   Task<void> deliver(Errand& errand, const Opening& opening, const Next& next);
 
  private:
@@ -68,11 +79,11 @@ class Courier {
   Task<bool> envelope(Errand& errand);
   bool must_be_exact(Errand& errand);
   Task<void> content(Errand& errand, const Next& next);
+  Task<void> take_verdicts(Errand& errand);
   void send(const Errand& errand, ContentEncoder& encoder, std::string_view piece);
 
   UpstreamPool& pool_;
   Loop& loop_;
-  journal::Journal& journal_;
   Wakeup& wakeup_;
   std::optional<Opening> opening_;
   std::unique_ptr<Upstream> upstream_;

@@ -138,6 +138,11 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
   if (!upstream.stream.is_alive()) co_return "it refuses the connection";
   if (config.identity == Identity::proxy_v2)
     upstream.stream.flush(make_proxy_header(opening.client.client, opening.client.server));
+  if (config.is_tls_from_start) {
+    std::string failure = co_await secure(upstream, opening, connect_by);
+    if (!failure.empty()) co_return failure;
+    with_tls = false;
+  }
   std::optional<Reply> greeting = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().greeting));
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
@@ -152,13 +157,22 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
 }
 
 Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup) {
-  upstream.stream.flush(fmt::format("EHLO {}\r\n", opening.settings->config.hostname));
+  const char* verb = opening.config().protocol == Protocol::lmtp ? "LHLO" : "EHLO";
+  upstream.stream.flush(fmt::format("{} {}\r\n", verb, opening.settings->config.hostname));
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
   if (!reply) co_return upstream.failure;
-  if (!reply->is_positive()) co_return "it refuses EHLO: " + reply->summary();
+  if (!reply->is_positive()) co_return fmt::format("it refuses {}: {}", verb, reply->summary());
   capabilities = Capabilities::of(*reply);
   upstream.ehlo = std::move(*reply);
   co_return "";
+}
+
+Task<std::string> UpstreamPool::secure(Upstream& upstream, const Opening& opening, Deadline deadline) {
+  const RouteConfig& route = opening.config();
+  std::string name = route.tls_name.empty() ? route.upstreams[upstream.address].host : route.tls_name;
+  std::string failure = co_await upstream.stream.handshake(opening.settings->tls->new_client(route.tls, name), false, deadline);
+  upstream.has_tls_failed = !failure.empty();
+  co_return failure.empty() ? failure : "TLS failed: " + failure;
 }
 
 Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup) {
@@ -173,10 +187,8 @@ Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& ope
   // Plain text behind the go-ahead was put there by someone in between (CVE-2011-0411).
   if (!upstream.stream.input().empty())
     co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
-  std::string name = route.tls_name.empty() ? route.upstreams[upstream.address].host : route.tls_name;
-  std::string failure = co_await upstream.stream.handshake(opening.settings->tls->new_client(route.tls, name), false, deadline);
-  upstream.has_tls_failed = !failure.empty();
-  if (!failure.empty()) co_return "TLS failed: " + failure;
+  std::string failure = co_await secure(upstream, opening, deadline);
+  if (!failure.empty()) co_return failure;
   failure = co_await greet_as_self(upstream, opening, capabilities, wakeup);
   co_return failure;
 }

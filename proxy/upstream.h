@@ -107,6 +107,7 @@ class UpstreamPool {
   Task<std::string> connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
                             std::unique_ptr<Upstream>& upstream);
   Task<std::string> prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls);
+  Task<std::string> secure(Upstream& upstream, const Opening& opening, Deadline deadline);
   Task<std::string> start_tls(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
   Task<std::string> send_xclient(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup);
 

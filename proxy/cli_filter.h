@@ -1,0 +1,27 @@
+// The filters that all commands on the journal share, and how they open it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "journal/reader.h"
+#include "proxy/config.h"
+
+namespace holdfast::proxy {
+
+struct FilterOptions {
+  std::string since, until, sender, recipient, message_id, outcome, route, direction;
+  std::vector<std::uint64_t> ids;  ///< only for commands that offer --id
+
+  void add_to(CLI::App& command);
+  void add_ids_to(CLI::App& command) { command.add_option("--id", ids, "the entry's number; may be given several times"); }
+  /// What to look for; ids apart. Errors say what is no time, outcome or direction.
+  Result<journal::Filter> filter() const;
+};
+
+Result<JournalConfig> journal_config(const std::string& config_path);
+Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path);
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,14 @@
+// A journal report, as archives for Exchange expect it: the envelope's facts as the outer message, the original attached.
+#pragma once
+
+#include <string>
+
+#include "journal/reader.h"
+#include "proxy/delivery.h"
+
+namespace holdfast::proxy {
+
+/// The report on an entry, whose content comes frame by frame, untouched, as message/rfc822.
+Payload journal_report(const journal::Entry& entry, const Payload& content, const std::string& hostname);
+
+}  // namespace holdfast::proxy
