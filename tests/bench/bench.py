@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -354,8 +355,42 @@ def case_trip(options):
            ["SIGUSR1 to a session in hold", f"{statistics.median(by_signal):.0f} ms", f"{max(by_signal):.0f} ms", "< 50 ms"]])
 
 
+def case_replay(options):
+    """Replaying, against cp of the same messages as files, and against smtp-source."""
+    count = options.scaled(20000)
+    with scene() as s:
+        sink = servers.sink(s)
+        holdfast = s.holdfast(sink, yaml=LIMITS)
+        load(holdfast.port, count, 10240, 20, True)
+        rates = {name: [] for name in ("cp", "eml", "maildir", "smtp-source", "smtp")}
+        for number in range(options.rounds):
+            files = s.path(f"files{number}")
+            for name in rates:
+                begin = time.monotonic()
+                if name == "smtp-source":
+                    load(sink.port, count, 10240, 4, True)
+                elif name == "smtp":
+                    holdfast.run("journal", "replay", "--to", f"smtp://127.0.0.1:{sink.port}")
+                elif name == "cp":
+                    if number == 0:  # what is copied must be there first
+                        holdfast.run("journal", "replay", "--to", "eml:" + s.path("original"))
+                        begin = time.monotonic()
+                    subprocess.run(["cp", "-r", s.path("original"), files], check=True)
+                    os.sync()
+                else:
+                    holdfast.run("journal", "replay", "--to", f"{name}:{files}-{name}")
+                rates[name].append(count / (time.monotonic() - begin))
+        print(f"replaying {count} messages of 10 KB, synced at the end, {options.rounds} rounds; smtp with 4 connections")
+        rows = []
+        for name, found in rates.items():
+            base = {"eml": "cp", "maildir": "cp", "smtp": "smtp-source"}.get(name)
+            middle, least, most = ratio(found, rates[base or name])
+            rows.append([name, f"{statistics.median(found):.0f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f}) of {base}" if base else "", ">= 0.8" if base else ""])
+        table(["", "messages", "ratio", "wanted"], rows)
+
+
 CASES = {"kept": case_kept, "reconnect": case_reconnect, "large": case_large, "single": case_single, "latency": case_latency, "idle": case_idle, "full": case_full,
-         "hold": case_hold, "long": case_long, "drain": case_drain, "trip": case_trip}
+         "hold": case_hold, "long": case_long, "drain": case_drain, "replay": case_replay, "trip": case_trip}
 
 
 def main():
