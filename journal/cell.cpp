@@ -90,11 +90,10 @@ SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encod
   return record;
 }
 
-std::optional<std::string> open_record(const Key& key, const RecordCell& cell) {
+std::optional<OpenedRecord> open_record(const Key& key, const RecordCell& cell) {
   std::optional<std::string> plain = open_sealed(key, cell.sealed, record_associated(cell.kind));
   if (!plain || plain->size() < salt_size || sha256(*plain) != cell.commitment) return std::nullopt;
-  plain->erase(0, salt_size);
-  return plain;
+  return OpenedRecord{plain->substr(0, salt_size), plain->substr(salt_size)};
 }
 
 std::string seal_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view plain) {

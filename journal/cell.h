@@ -63,8 +63,11 @@ struct SealedRecord {
   std::string sealed;
 };
 SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encoded);
-/// The encoded record (without its salt), or nothing when key, tag or commitment do not fit.
-std::optional<std::string> open_record(const Key& key, const RecordCell& cell);
+struct OpenedRecord {
+  std::string salt, encoded;
+};
+/// The record with the salt that was committed to with it, or nothing when key, tag or commitment do not fit.
+std::optional<OpenedRecord> open_record(const Key& key, const RecordCell& cell);
 
 /// Seals one frame of content, ready to be cut into cells. last says whether the content ends here.
 std::string seal_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view plain);

@@ -44,6 +44,25 @@ Status make_folder(const std::string& path) {
   return {};
 }
 
+Status write_file(const std::string& path, std::string_view content, unsigned mode) {
+  std::string draft = path + ".new";
+  FileDescriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
+  if (!file) return failed(path, "write");
+  std::string_view left = content;
+  while (!left.empty()) {
+    ssize_t written = ::write(file.get(), left.data(), left.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) break;
+    left.remove_prefix(static_cast<std::size_t>(written));
+  }
+  if (!left.empty() || ::fsync(file.get()) != 0 || ::rename(draft.c_str(), path.c_str()) != 0) {
+    Error error = failed(path, "write");
+    ::unlink(draft.c_str());
+    return error;
+  }
+  return sync_folder_of(path);
+}
+
 Result<FileDescriptor> lock_file(const std::string& path) {
   FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!file) return failed(path, "open the lock file");

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "journal/result.h"
@@ -42,6 +43,9 @@ Status sync_folder_of(const std::string& path);
 
 /// Makes the folder (mode 0700) and its parents when missing. Errors name what is in the way.
 Status make_folder(const std::string& path);
+
+/// Puts a file there, or in the place of the one there: whole or not at all, and synced.
+Status write_file(const std::string& path, std::string_view content, unsigned mode = 0600);
 
 /// Takes an exclusive lock on the file at path, which is made when missing, and writes our process id into it. The lock
 /// lasts as long as the descriptor. Error: busy, with the holder's process id.

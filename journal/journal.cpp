@@ -163,12 +163,24 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   const Catalog& index = **catalog;
   journal->catalog_ = &index;
   journal->cataloger_ = std::make_unique<Cataloger>(std::move(*catalog), [on_event](const std::string& what) { on_event(true, what); });
-  WriterOptions writing{options.path, options.segment_size, options.segment_age_us};
+  auto signing_key = SigningKey::open(options.path);
+  if (!signing_key) return signing_key.error();
+  SealerOptions sealing{options.path, options.publish_head, on_event};
+  journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
+  WriterOptions writing{options.path, options.segment_size, options.segment_age_us,
+                        [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
   journal->writer_ = std::make_unique<Writer>(
       writing, *master, *journal->segments_, newest->segment, newest->tail,
       [cataloger = journal->cataloger_.get()](std::vector<Committed>& records) { cataloger->add(records); }, on_event);
   abandon_unsettled(index, *journal->writer_, on_event);
   return journal;
+}
+
+std::uint32_t Journal::seal() {
+  WriterState state = writer_->state();
+  if (state.is_segment_empty) return 0;
+  writer_->roll_soon();
+  return state.segment;
 }
 
 Result<Entry> Journal::entry(RecordId id) {

@@ -9,6 +9,7 @@
 #include "journal/files.h"
 #include "journal/reader.h"
 #include "journal/sealed_store.h"
+#include "journal/sealer.h"
 #include "journal/writer.h"
 
 namespace holdfast::journal {
@@ -18,6 +19,8 @@ struct JournalOptions {
   std::string key_path;  ///< the master key's file; made when the journal is new
   std::uint64_t segment_size = 1ULL << 30;
   std::int64_t segment_age_us = 0;
+  /// Shows the head of each sealed segment to the world; an error is tried again. Called on a thread of its own; may be empty.
+  std::function<Status(const std::string& line)> publish_head;
 };
 
 class Journal {
@@ -29,6 +32,9 @@ class Journal {
   static Result<std::unique_ptr<Journal>> open(const JournalOptions& options, Writer::OnEvent on_event);
 
   Writer& writer() { return *writer_; }
+  /// Ends the newest segment, so that it is sealed. Returns its number, for which a head will be there soon; 0 when there is nothing
+  /// in it. Thread-safe, does not wait.
+  std::uint32_t seal();
 
   // For the daemon's own reading; thread-safe.
   /// An entry as it was journaled; its recipients' outcomes may have changed since. Errors: not_found, corrupt.
@@ -59,6 +65,7 @@ class Journal {
   std::unique_ptr<Segments> segments_;
   const Catalog* catalog_ = nullptr;  ///< the cataloger's
   std::unique_ptr<Cataloger> cataloger_;  ///< outlives the writer
+  std::unique_ptr<Sealer> sealer_;        ///< too
   std::unique_ptr<Writer> writer_;
 };
 

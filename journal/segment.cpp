@@ -111,6 +111,15 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, Seg
 
 Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const Key& master,
                                                Environment::Mode mode, std::uint64_t map_size) {
+  return open_file(journal, number, &master, mode, map_size);
+}
+
+Result<std::unique_ptr<Segment>> Segment::open_without_key(const std::string& journal, std::uint32_t number) {
+  return open_file(journal, number, nullptr, Environment::Mode::read, 0);
+}
+
+Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, std::uint32_t number, const Key* master,
+                                                    Environment::Mode mode, std::uint64_t map_size) {
   std::string path = segment_path(journal, number);
   // LMDB would make a missing file anew, and take a torn one for an empty one.
   std::error_code failure;
@@ -132,7 +141,7 @@ Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::
   return segment;
 }
 
-Status Segment::read_header(const Key& master) {
+Status Segment::read_header(const Key* master) {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<std::optional<std::string_view>> value = transaction->get(header_key);
@@ -141,7 +150,8 @@ Status Segment::read_header(const Key& master) {
   if (*value) header = decode_header(**value);
   if (!header) return Error{ErrorCode::corrupt, fmt::format("{}: the segment's header is missing or damaged", path())};
   header_ = std::move(*header);
-  std::optional<std::string> key = open_sealed(master, header_.sealed_key, key_associated(header_.number));
+  if (!master) return {};
+  std::optional<std::string> key = open_sealed(*master, header_.sealed_key, key_associated(header_.number));
   if (!key || key->size() != key_.size())
     return Error{ErrorCode::wrong_key,
                  fmt::format("{}: the master key does not open this segment; restore the key file that it was written with",
@@ -196,11 +206,13 @@ Segment::StoredRecord Segment::open_cell(CellNumber cell, std::string_view value
   stored.commitment = record->commitment;
   stored.link = record->link;
   stored.extents = std::move(record->extents);
-  std::optional<std::string> encoded = open_record(key_, *record);
-  if (encoded)
-    stored.encoded = std::move(*encoded);
-  else
+  std::optional<OpenedRecord> opened = open_record(key_, *record);
+  if (opened) {
+    stored.salt = std::move(opened->salt);
+    stored.encoded = std::move(opened->encoded);
+  } else {
     stored.damage = "the record's authentication tag or commitment does not fit";
+  }
   return stored;
 }
 

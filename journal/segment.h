@@ -41,6 +41,9 @@ class Segment {
   static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const Key& master,
                                                Environment::Mode mode, std::uint64_t map_size = 0);
 
+  /// Opens it for what needs no key: the header, numbers, commitments and links. Records then come with damage set.
+  static Result<std::unique_ptr<Segment>> open_without_key(const std::string& journal, std::uint32_t number);
+
   const SegmentHeader& header() const { return header_; }
   const Key& key() const { return key_; }
   const Environment& environment() const { return environment_; }
@@ -63,6 +66,7 @@ class Segment {
     Hash commitment{}, link{};
     std::vector<Extent> extents;
     std::string encoded;    ///< empty when damage is set
+    std::string salt;       ///< what was committed to is salt and encoded
     std::string damage;     ///< what is wrong with it, empty when nothing is
   };
   /// The record with that number, or nothing. Damage is reported in the record.
@@ -81,7 +85,9 @@ class Segment {
 
  private:
   explicit Segment(Environment environment) : environment_(std::move(environment)) {}
-  Status read_header(const Key& master);
+  static Result<std::unique_ptr<Segment>> open_file(const std::string& journal, std::uint32_t number, const Key* master,
+                                                    Environment::Mode mode, std::uint64_t map_size);
+  Status read_header(const Key* master);
   StoredRecord open_cell(CellNumber cell, std::string_view value) const;
   Status walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const;
 

@@ -21,6 +21,11 @@ Result<std::shared_ptr<Segment>> Segments::get(std::uint32_t number) {
   return segment;
 }
 
+std::uint32_t Segments::newest() {
+  std::lock_guard lock(mutex_);
+  return open_.empty() ? 0 : open_.rbegin()->first;
+}
+
 Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
   {
     // Mostly it is in a segment that is open, as is the one after it.

@@ -8,10 +8,16 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "journal/catalog.h"
 #include "journal/files.h"
+#include "journal/head.h"
 #include "journal/key_file.h"
+#include "journal/manifest.h"
+#include "journal/merkle.h"
 #include "journal/segment.h"
 
 namespace holdfast::journal {
@@ -27,8 +33,8 @@ struct Chain {
 /// The check of one segment. Runs in the child process.
 class SegmentCheck {
  public:
-  SegmentCheck(const Segment& segment, Chain chain, Verification& result, std::function<void(RecordId)> on_record)
-      : segment_(segment), chain_(chain), result_(result), on_record_(std::move(on_record)) {}
+  SegmentCheck(const Segment& segment, Chain chain, bool has_key, Verification& result, std::function<void(RecordId)> on_record)
+      : segment_(segment), chain_(chain), has_key_(has_key), result_(result), on_record_(std::move(on_record)) {}
 
   Chain run() {
     const SegmentHeader& header = segment_.header();
@@ -52,6 +58,11 @@ class SegmentCheck {
     return chain_;
   }
 
+  /// Entries up to this record are counted apart.
+  void count_to(RecordId indexed) { indexed_ = indexed; }
+  std::uint64_t entries_to_index() const { return indexed_entries_; }
+  Hash root() { return MerkleTree(std::move(leaves_)).root(); }
+
  private:
   void note(RecordId record, const std::string& what) {
     result_.findings.push_back({segment_.header().number, record, what});
@@ -63,13 +74,18 @@ class SegmentCheck {
     chain_.next_cell = record.id + 1;
     if (next_link(chain_.link, record.commitment) != record.link) note(record.id, "it does not continue the chain");
     chain_.link = record.link;
+    leaves_.push_back(leaf_hash(view(record.commitment)));
+    if (record.kind == RecordKind::message) {
+      ++result_.entries;
+      indexed_entries_ += record.id <= indexed_;
+    }
+    if (!has_key_) return;
     if (!record.damage.empty()) return note(record.id, record.damage);
     if (record.kind == RecordKind::message) return check_message(record);
     if (record.kind == RecordKind::outcome && !decode_outcome(record.encoded)) note(record.id, "the outcome cannot be decoded");
   }
 
   void check_message(const Segment::StoredRecord& record) {
-    ++result_.entries;
     std::optional<MessageRecord> message = decode_message(record.encoded);
     if (!message) return note(record.id, "the message record cannot be decoded");
     Sha256 hash;
@@ -87,20 +103,63 @@ class SegmentCheck {
 
   const Segment& segment_;
   Chain chain_;
+  bool has_key_;
   Verification& result_;
   std::function<void(RecordId)> on_record_;
+  std::vector<Hash> leaves_;
+  RecordId indexed_ = 0;
+  std::uint64_t indexed_entries_ = 0;
 };
 
+/// How far the catalog has come, and how many entries it has up to there.
+struct CatalogState {
+  bool is_known = false;
+  std::string problem;
+  RecordId position = 0;
+  std::uint64_t entries = 0;
+};
+
+CatalogState look_at_catalog(const std::string& journal, const Key& master) {
+  CatalogState state;
+  auto catalog = Catalog::open(journal, master, Environment::Mode::read);
+  if (!catalog) {
+    state.problem = catalog.error().message;
+    return state;
+  }
+  // The daemon may be moving it on at this moment: two looks must agree.
+  for (int look = 0; look < 100 && !state.is_known; ++look) {
+    auto position = (*catalog)->position();
+    auto entries = (*catalog)->entries();
+    auto again = (*catalog)->position();
+    if (!position || !entries || !again) {
+      state.problem = (!position ? position.error() : !entries ? entries.error() : again.error()).message;
+      return state;
+    }
+    state.is_known = *position == *again;
+    state.position = *position;
+    state.entries = *entries;
+  }
+  return state;
+}
+
+/// The catalog knows as many entries as the segments have, but for those that it has not come to yet.
+void check_catalog(const CatalogState& catalog, std::uint64_t entries, Verification& all) {
+  if (!catalog.problem.empty())
+    all.findings.push_back({0, 0, catalog.problem + "; run: holdfast journal rebuild"});
+  else if (catalog.is_known && catalog.entries != entries)
+    all.findings.push_back({0, 0, fmt::format("the catalog has {} entries where the segments have {}; run: holdfast journal rebuild", catalog.entries, entries)});
+}
+
 /// What the child tells the parent at its end, as one line of JSON.
-nlohmann::json report(const Verification& result, const Chain& chain) {
+nlohmann::json report(const Verification& result, const Chain& chain, const Hash& root) {
   nlohmann::json findings = nlohmann::json::array();
   for (const Finding& finding : result.findings) findings.push_back({finding.segment, finding.record, finding.what});
   return {{"records", result.records}, {"entries", result.entries}, {"content_bytes", result.content_bytes},
           {"findings", findings},      {"link", to_hex(view(chain.link))}, {"next_cell", chain.next_cell},
-          {"is_known", chain.is_known}};
+          {"is_known", chain.is_known}, {"root", to_hex(view(root))}};
 }
 
-[[noreturn]] void run_child(const std::string& journal, std::uint32_t number, const Key& master, Chain chain, int out) {
+[[noreturn]] void run_child(const std::string& journal, std::uint32_t number, const std::optional<Key>& master, Chain chain, RecordId indexed, int out) {
   // The parent tells of a crash; no core file and no message besides.
   Verification result;
   auto send = [out](const std::string& line) {
@@ -112,30 +171,139 @@ nlohmann::json report(const Verification& result, const Chain& chain) {
       left.remove_prefix(static_cast<std::size_t>(sent));
     }
   };
-  auto segment = Segment::open(journal, number, master, Environment::Mode::read);
+  auto segment = master ? Segment::open(journal, number, *master, Environment::Mode::read) : Segment::open_without_key(journal, number);
   if (!segment) {
     result.findings.push_back({number, 0, segment.error().message});
     chain.is_known = false;
-    send(report(result, chain).dump() + "\n");
+    send(report(result, chain, {}).dump() + "\n");
     ::_exit(0);
   }
   std::uint64_t counter = 0;
-  chain = SegmentCheck(**segment, chain, result, [&](RecordId id) {
-            if (counter++ % 64 == 0) send(fmt::format("at {} {}\n", id, result.content_bytes));
-          }).run();
-  send(report(result, chain).dump() + "\n");
+  SegmentCheck check(**segment, chain, master.has_value(), result, [&](RecordId id) {
+    if (counter++ % 64 == 0) send(fmt::format("at {} {}\n", id, result.content_bytes));
+  });
+  check.count_to(indexed);
+  chain = check.run();
+  nlohmann::json last = report(result, chain, check.root());
+  last["indexed_entries"] = check.entries_to_index();
+  send(last.dump() + "\n");
   ::_exit(0);
+}
+
+/// The heads of a journal, and whose signatures count.
+class HeadCheck {
+ public:
+  HeadCheck(std::string journal, const VerifyOptions& options, Verification& all) : journal_(std::move(journal)), all_(all), signer_(options.signer) {
+    if (signer_) return;
+    auto own = PublicKey::read(SigningKey::public_path(journal_));
+    if (own) signer_ = *own;
+  }
+
+  const PublicKey* signer() const { return signer_ ? &*signer_ : nullptr; }
+
+  /// Signatures, and that each head names the one before it. newest is the segment that is not sealed.
+  void check_lines(std::uint32_t newest) {
+    std::string before;
+    std::uint32_t last = 0;
+    for (std::uint32_t number : list_heads(journal_)) {
+      auto line = read_head(journal_, number);
+      if (!line) {
+        note(number, line.error().message);
+        continue;
+      }
+      auto head = parse_head(*line);
+      if (!head || head->segment != number) {
+        note(number, fmt::format("{}: the head is damaged", head_path(journal_, number)));
+        continue;
+      }
+      if (!signer_)
+        if (auto own = PublicKey::from_hex(head->key)) signer_ = *own;
+      bool is_signed = signer_ && is_signed_by(*line, *signer_);
+      bool is_next = before.empty() || last + 1 != number || head->before == sha256(before);
+      if (!is_signed) note(number, "its head's signature is not valid, or of another key");
+      if (!is_next) note(number, "its head does not continue the heads before it");
+      if (number >= newest) note(number, "there is a head of this segment, but the segment is missing, or not as it was: the journal was rolled back to an older state");
+      if (is_signed && is_next) ++all_.heads;
+      before = *line;
+      last = number;
+      heads_[number] = std::move(*head);
+    }
+  }
+
+  /// What a segment adds up to, against what was signed.
+  void check_segment(std::uint32_t number, bool must_have, std::uint64_t records, const std::string& root, const std::string& link) {
+    auto found = heads_.find(number);
+    if (found == heads_.end()) {
+      if (must_have) note(number, "its head is missing");
+      return;
+    }
+    const Head& head = found->second;
+    bool fits = head.records == records && to_hex(view(head.root)) == root && to_hex(view(head.last)) == link;
+    if (!fits) note(number, fmt::format("it is not what its head was signed for: {} records then, {} now", head.records, records));
+  }
+
+  bool has(std::uint32_t number) const { return heads_.count(number) > 0; }
+
+  /// Heads that were published must be here, word for word.
+  Status check_published(const std::string& path) {
+    if (path.empty()) return {};
+    std::ifstream file(path);
+    if (!file) return Error{ErrorCode::not_found, fmt::format("{}: cannot be read; it should hold published heads, one a line", path)};
+    std::string line;
+    while (std::getline(file, line)) {
+      if (line.empty()) continue;
+      auto head = parse_head(line);
+      if (!head) return Error{ErrorCode::corrupt, fmt::format("{}: {}", path, head.error().message)};
+      bool is_signed = signer_ && is_signed_by(line, *signer_);
+      auto own = read_head(journal_, head->segment);
+      if (!is_signed)
+        note(head->segment, "the published head's signature is not valid, or of another key");
+      else if (!own || *own != line)
+        note(head->segment, "the published head is not in this journal: it was rolled back to an older state, or is another journal");
+    }
+    return {};
+  }
+
+ private:
+  void note(std::uint32_t segment, const std::string& what) { all_.findings.push_back({segment, 0, what}); }
+
+  std::string journal_;
+  Verification& all_;
+  std::optional<PublicKey> signer_;
+  std::map<std::uint32_t, Head> heads_;
+};
+
+/// Segments that ended before the time; the last one never does.
+std::size_t segments_before(const std::string& journal, const std::vector<std::uint32_t>& numbers, std::int64_t since_us) {
+  std::size_t count = 0;
+  while (since_us > 0 && count + 1 < numbers.size()) {
+    auto next = Segment::open_without_key(journal, numbers[count + 1]);
+    if (!next || (*next)->header().created_us > since_us) break;
+    ++count;
+  }
+  return count;
 }
 
 }  // namespace
 
-Result<Verification> verify(const std::string& journal, const std::string& key_path,
+Result<Verification> verify(const std::string& journal, const VerifyOptions& options,
                             const std::function<void(const VerifyProgress&)>& on_progress) {
-  Result<Key> master = read_key_file(key_path);
-  if (!master) return master.error();
+  std::optional<Key> master;
+  if (!options.key_path.empty()) {
+    Result<Key> key = read_key_file(options.key_path);
+    if (!key) return key.error();
+    master = *key;
+  }
   auto numbers = list_segments(journal);
   if (!numbers) return numbers.error();
   Verification all;
+  HeadCheck heads(journal, options, all);
+  heads.check_lines(numbers->empty() ? 0 : numbers->back());
+  if (Status read = heads.check_published(options.heads_path); !read) return read.error();
+
+  std::size_t skipped = segments_before(journal, *numbers, options.since_us);
+  bool has_all = skipped == 0;
+  numbers->erase(numbers->begin(), numbers->begin() + static_cast<std::ptrdiff_t>(skipped));
   VerifyProgress progress{0, 0};
   std::vector<std::uint64_t> sizes;
   for (std::uint32_t number : *numbers) {
@@ -143,11 +311,14 @@ Result<Verification> verify(const std::string& journal, const std::string& key_p
     sizes.push_back(std::filesystem::file_size(segment_path(journal, number), ignored));
     progress.bytes_total += sizes.back();
   }
+  CatalogState catalog;
+  if (master) catalog = look_at_catalog(journal, *master);
+  std::uint64_t indexed_entries = 0;
   Chain chain;
   std::uint32_t expected = numbers->empty() ? 0 : numbers->front();
   for (std::size_t i = 0; i < numbers->size(); ++i) {
     std::uint32_t number = (*numbers)[i];
-    if (i == 0 && number != 1) chain.is_known = false;  // older segments have gone by retention
+    if (i == 0 && number != 1) chain.is_known = false;  // older segments have gone by retention, or are left out
     for (; expected < number; ++expected) {
       all.findings.push_back({expected, 0, "the segment is missing"});
       chain.is_known = false;
@@ -161,9 +332,12 @@ Result<Verification> verify(const std::string& journal, const std::string& key_p
     if (child == 0) {
       in.reset();
       for (int crash : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE}) std::signal(crash, SIG_DFL);
-      run_child(journal, number, *master, chain, out.get());
+      run_child(journal, number, master, chain, catalog.position, out.get());
     }
     out.reset();
+    // Meanwhile, on another core: the bytes.
+    if (heads.has(number))
+      for (const std::string& problem : check_manifest(journal, number, heads.signer(), {})) all.findings.push_back({number, 0, problem});
     std::string pending, final_line;
     RecordId last_record = 0;
     char buffer[65536];
@@ -198,15 +372,22 @@ Result<Verification> verify(const std::string& journal, const std::string& key_p
     }
     all.records += result["records"].get<std::uint64_t>();
     all.entries += result["entries"].get<std::uint64_t>();
+    indexed_entries += result.value("indexed_entries", std::uint64_t{0});
     all.content_bytes += result["content_bytes"].get<std::uint64_t>();
     for (const auto& finding : result["findings"])
       all.findings.push_back({finding[0].get<std::uint32_t>(), finding[1].get<std::uint64_t>(), finding[2].get<std::string>()});
-    std::string link = from_hex(result["link"].get<std::string>()).value_or(std::string(32, '\0'));
-    std::memcpy(chain.link.data(), link.data(), chain.link.size());
+    bool is_readable = result["is_known"].get<bool>();
+    // The segment before the newest may have been ended a moment ago.
+    bool must_have_head = i + 2 < numbers->size();
+    std::string link = result["link"].get<std::string>();
+    if (is_readable) heads.check_segment(number, must_have_head, result["records"].get<std::uint64_t>(), result["root"].get<std::string>(), link);
+    std::string link_bytes = from_hex(link).value_or(std::string(32, '\0'));
+    std::memcpy(chain.link.data(), link_bytes.data(), chain.link.size());
     chain.next_cell = result["next_cell"].get<CellNumber>();
-    chain.is_known = result["is_known"].get<bool>();
+    chain.is_known = is_readable;
   }
   all.last_link = to_hex(view(chain.link));
+  if (master && has_all && all.findings.empty()) check_catalog(catalog, indexed_entries, all);
   return all;
 }
 

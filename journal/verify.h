@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "journal/crypto.h"
+#include "journal/signing.h"
 #include "journal/result.h"
 
 namespace holdfast::journal {
@@ -19,6 +21,7 @@ struct Finding {
 
 struct Verification {
   std::uint64_t segments = 0, records = 0, entries = 0, content_bytes = 0;
+  std::uint64_t heads = 0;  ///< signed heads that hold
   std::vector<Finding> findings;  ///< in the order of the log; empty when all is well
   std::string last_link;          ///< hexadecimal: the chain's end
 };
@@ -27,12 +30,20 @@ struct VerifyProgress {
   std::uint64_t bytes_done, bytes_total;  ///< of the segment files
 };
 
+struct VerifyOptions {
+  std::string key_path;             ///< the master key's file; empty: check only what needs no decryption
+  std::optional<PublicKey> signer;  ///< whose signatures count; else that of signing.pub in the journal
+  std::string heads_path;           ///< a file of heads that were published: the journal must contain them all
+  std::int64_t since_us = 0;        ///< leave out segments that ended before
+};
+
 /// Checks, segment by segment: the header, the order of cells, the chain of links, each record's tag and commitment, each
-/// message's frames, size and SHA-256. Goes on after a finding. A segment is read in a process of its own, so
-/// that damage which makes LMDB itself fall over becomes a finding too.
+/// message's frames, size and SHA-256; for sealed segments the signed head over all that, and the manifest of the bytes; and at
+/// last how many entries the catalog has. Goes on after a finding. A segment is read in a process of its own, so that damage which
+/// makes LMDB itself fall over becomes a finding too.
 ///
 /// @param on_progress  called now and then; may be empty.
-Result<Verification> verify(const std::string& journal, const std::string& key_path,
+Result<Verification> verify(const std::string& journal, const VerifyOptions& options,
                             const std::function<void(const VerifyProgress&)>& on_progress);
 
 }  // namespace holdfast::journal

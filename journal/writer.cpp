@@ -45,6 +45,7 @@ Writer::Writer(WriterOptions options, const Key& master, Segments& segments, std
       key_(key_of(*segment_)) {
   state_.segment = segment_->header().number;
   state_.last_id = tail_.next_cell - 1;
+  state_.is_segment_empty = tail_.next_cell == segment_->header().first_cell;
   thread_ = std::thread([this] { run(); });
 }
 
@@ -88,6 +89,15 @@ void Writer::submit_urgent(RecordKind kind, std::string encoded, std::shared_ptr
   submit(std::move(job));
 }
 
+void Writer::roll_soon() {
+  {
+    std::lock_guard lock(mutex_);
+    must_roll_ = true;
+    queue_is_pressing_ = true;
+  }
+  wake_.notify_one();
+}
+
 std::shared_ptr<const Writer::SegmentKey> Writer::current_key() const {
   std::lock_guard lock(mutex_);
   return key_;
@@ -104,7 +114,7 @@ void Writer::run() {
     std::vector<Job> jobs = gather();
     bool is_done = jobs.empty() && is_stopping_;
     store_all(jobs);
-    if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty()) commit();
+    if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty() || must_roll_) commit();
     roll_if_due();
     if (is_done) return;
   }
@@ -279,6 +289,7 @@ void Writer::finish_group() {
     has_recovered = !state_.is_working;
     state_.is_working = true;
     state_.entries += messages;
+    state_.is_segment_empty &= committed.empty();
     state_.last_id = tail_.next_cell - 1;
   }
   tell(settled);
@@ -361,7 +372,8 @@ void Writer::roll_if_due() {
   bool is_empty = tail_.next_cell == segment_->header().first_cell;
   bool is_large = segment_->environment().used_bytes() >= options_.segment_size;
   bool is_old = options_.segment_age_us > 0 && now_us() - segment_->header().created_us >= options_.segment_age_us;
-  if (is_empty || !(is_large || is_old)) return;
+  bool is_asked = must_roll_.exchange(false);
+  if (is_empty || !(is_large || is_old || is_asked)) return;
   if (Status rolled = roll(); !rolled)
     on_event_(true, fmt::format("cannot begin a new segment, going on with the old one: {}", rolled.error().message));
 }
@@ -380,7 +392,9 @@ Status Writer::roll() {
     std::lock_guard lock(mutex_);
     key_ = key_of(*segment_);
     state_.segment = segment_->header().number;
+    state_.is_segment_empty = true;
   }
+  options_.on_rolled();
   on_event_(false, fmt::format("began journal segment {}", segment_->header().number));
   return {};
 }

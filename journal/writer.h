@@ -7,6 +7,7 @@
 // the next group tries anew, with the outcomes of the failed one: so service resumes by itself when a full disk has space again.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -24,6 +25,7 @@ struct WriterOptions {
   std::string journal;              ///< the journal's folder
   std::uint64_t segment_size = 0;   ///< bytes after which a new segment is begun
   std::int64_t segment_age_us = 0;  ///< microseconds after which a segment with records is followed by a new one; 0: never
+  std::function<void()> on_rolled = [] {};  ///< a new segment has begun; called on the writer's thread
 };
 
 /// A record that has been committed, for those who index it. encoded is as record.h encodes.
@@ -41,6 +43,7 @@ struct WriterState {
   std::uint64_t entries = 0;    ///< messages committed since the start
   RecordId last_id = 0;
   std::uint32_t segment = 0;
+  bool is_segment_empty = true;  ///< the newest one has no records
 };
 
 class Writer {
@@ -78,6 +81,9 @@ class Writer {
   void submit_record(RecordKind kind, std::string encoded);
   /// Submits a record that is to be committed at once; the ticket, when there is one, tells when.
   void submit_urgent(RecordKind kind, std::string encoded, std::shared_ptr<Ticket> ticket);
+
+  /// Begins a new segment as soon as the open group is committed, unless the newest is empty. Thread-safe, does not wait.
+  void roll_soon();
 
   /// The key to seal with now. Thread-safe.
   std::shared_ptr<const SegmentKey> current_key() const;
@@ -138,6 +144,7 @@ class Writer {
   bool queue_is_pressing_ = false;
   bool is_stopping_ = false;
   bool is_asleep_ = false;
+  std::atomic<bool> must_roll_{false};
   std::shared_ptr<const SegmentKey> key_;
   WriterState state_;
   std::thread thread_;

@@ -5,6 +5,8 @@
 
 #include <chrono>
 
+#include "proxy/publish_heads.h"
+
 namespace holdfast::proxy {
 namespace {
 
@@ -69,6 +71,16 @@ Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_p
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return config.error();
   return journal::Reader::open(config->path, config->key_file);
+}
+
+Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event) {
+  journal::JournalOptions options;
+  options.path = config.journal.path;
+  options.key_path = config.journal.key_file;
+  options.segment_size = config.journal.segment_size;
+  options.segment_age_us = std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
+  options.publish_head = head_publisher(config.journal.publish_heads);
+  return journal::Journal::open(options, std::move(on_event));
 }
 
 }  // namespace holdfast::proxy

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "journal/journal.h"
 #include "journal/reader.h"
 #include "proxy/config.h"
 
@@ -23,5 +24,7 @@ struct FilterOptions {
 
 Result<JournalConfig> journal_config(const std::string& config_path);
 Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path);
+/// As the daemon opens it, for when none runs. Error: busy when one does.
+Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event = [](bool, const std::string&) {});
 
 }  // namespace holdfast::proxy

@@ -12,7 +12,6 @@
 
 #include "journal/journal.h"
 #include "journal/reader.h"
-#include "journal/verify.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
@@ -159,32 +158,6 @@ int stats(const std::string& config_path, bool as_json) {
   return warn_of_damage(**reader);
 }
 
-int verify(const std::string& config_path, bool as_json) {
-  Result<JournalConfig> config = journal_config(config_path);
-  if (!config) return fail(config.error());
-  Result<journal::Verification> result = [&] {
-    ProgressBar bar("verifying");
-    return journal::verify(config->path, config->key_file, [&](const journal::VerifyProgress& progress) {
-      bar.show(progress.bytes_total ? static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total) : 1);
-    });
-  }();
-  if (!result) return fail(result.error());
-  for (const journal::Finding& finding : result->findings) {
-    if (as_json)
-      fmt::print("{}\n", dump({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
-    else
-      fmt::print("DAMAGED segment {}{}: {}\n", finding.segment, finding.record ? fmt::format(", record {}", finding.record) : "", escape(finding.what));
-  }
-  bool is_well = result->findings.empty();
-  if (as_json)
-    fmt::print("{}\n", dump({{"ok", is_well}, {"segments", result->segments}, {"records", result->records}, {"entries", result->entries},
-                             {"content_bytes", result->content_bytes}, {"findings", result->findings.size()}, {"last_link", result->last_link}}));
-  else
-    fmt::print("{}: {} entries, {} records in {} segments, {:.1f} MiB of content; the chain ends in {}\n", is_well ? "all is well" : "the journal is damaged",
-               result->entries, result->records, result->segments, static_cast<double>(result->content_bytes) / (1 << 20), result->last_link);
-  return is_well ? EX_OK : EX_DATAERR;
-}
-
 int rebuild(const std::string& config_path) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
@@ -258,7 +231,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
 
   add_replay_command(*group, config, exit_code);
   add_json(add("stats", "counts and sizes", [&config] { return stats(config, as_json); }));
-  add_json(add("verify", "check chain, hashes and tags; exits 65 when anything is damaged", [&config] { return verify(config, as_json); }));
+  add_proof_commands(*group, config, exit_code);
   add("rebuild", "build the catalog anew from the segments", [&config] { return rebuild(config); });
 }
 

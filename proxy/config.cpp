@@ -366,6 +366,9 @@ JournalConfig read_journal(const Value& value) {
     if (journal.segment_size < (1ULL << 20)) v.refuse("must be at least 1MiB");
   });
   section.read("segment_age", [&](const Value& v) { journal.segment_age = v.duration(); });
+  section.read("publish_heads", [&](const Value& v) {
+    for (const Value& one : v.list()) journal.publish_heads.push_back(one.non_empty());
+  });
   section.read("key_file", [&](const Value& v) { journal.key_file = v.non_empty(); });
   section.read("when_full", [&](const Value& v) {
     journal.when_full = v.one_of<WhenFull>({{"refuse", WhenFull::refuse}, {"bypass", WhenFull::bypass}});
@@ -504,8 +507,9 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.journal.when_full == after.journal.when_full, "journal.when_full changed");
   note(before.listeners == after.listeners, "listeners changed");
   note(before.journal.path == after.journal.path && before.journal.key_file == after.journal.key_file &&
-           before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age,
-       "journal.path, key_file, segment_size or segment_age changed: takes effect after a restart");
+           before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age &&
+           before.journal.publish_heads == after.journal.publish_heads,
+       "journal.path, key_file, segment_size, segment_age or publish_heads changed: takes effect after a restart");
   note(before.admin_socket == after.admin_socket, "admin.socket changed: takes effect after a restart");
   note(before.threads == after.threads, "threads changed: takes effect after a restart");
   return list;

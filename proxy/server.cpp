@@ -13,6 +13,7 @@
 
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
+#include "proxy/cli_filter.h"
 #include "proxy/flag_file.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/log.h"
@@ -378,6 +379,7 @@ Status Server::open_admin() {
   admin_->on("/queue/drop", [this, number, text](const Request& request) {
     return control_.queue_drop(number(request, "id"), "user " + request.user, text(request, "reason"));
   });
+  admin_->on("/journal/seal", [this](const Request&) { return nlohmann::ordered_json{{"segment", shared_.journal.seal()}}; });
   admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {
     if (std::uint64_t run = ldap_.request()) return nlohmann::ordered_json{{"run", run}};
@@ -405,12 +407,7 @@ int serve(const std::string& config_path) {
   if (!settings) return give_up(settings.error());
   const Config& config = (*settings)->config;
   configure_log(config.log_format, config.log_level);
-  journal::JournalOptions options;
-  options.path = config.journal.path;
-  options.key_path = config.journal.key_file;
-  options.segment_size = config.journal.segment_size;
-  options.segment_age_us = std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
-  auto journal = journal::Journal::open(options, [](bool is_error, const std::string& what) {
+  auto journal = open_journal(config, [](bool is_error, const std::string& what) {
     log(is_error ? LogLevel::error : LogLevel::info, "journal", {{is_error ? "problem" : "note", what}});
   });
   if (!journal) return give_up(journal.error());

@@ -1,0 +1,100 @@
+#include "journal/manifest.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "journal/crypto.h"
+#include "journal/files.h"
+#include "journal/segment.h"
+
+namespace holdfast::journal {
+namespace {
+
+constexpr std::string_view magic = "holdfast-manifest-1";
+constexpr std::string_view mark = "signature=";
+
+/// The hashes of a file's blocks, in hexadecimal, and its size.
+struct Blocks {
+  std::vector<std::string> hashes;
+  std::uint64_t size = 0;
+};
+
+Result<Blocks> read_blocks(const std::string& path, const std::function<void(std::uint64_t)>& on_bytes) {
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return Error{ErrorCode::io, fmt::format("{}: cannot be read: {}", path, std::strerror(errno))};
+  Blocks blocks;
+  std::string block(manifest_block, '\0');
+  for (;;) {
+    std::size_t filled = 0;
+    while (filled < block.size()) {
+      ssize_t got = ::read(file.get(), block.data() + filled, block.size() - filled);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return Error{ErrorCode::io, fmt::format("{}: reading failed at byte {}: {}", path, blocks.size + filled, std::strerror(errno))};
+      if (got == 0) break;
+      filled += static_cast<std::size_t>(got);
+    }
+    if (filled == 0) return blocks;
+    blocks.hashes.push_back(to_hex(view(sha256(std::string_view(block).substr(0, filled)))));
+    blocks.size += filled;
+    if (on_bytes) on_bytes(blocks.size);
+  }
+}
+
+}  // namespace
+
+std::string manifest_path(const std::string& journal, std::uint32_t segment) {
+  return fmt::format("{}/{:010}.manifest", segment_folder(journal), segment);
+}
+
+Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key) {
+  auto blocks = read_blocks(segment_path(journal, segment), {});
+  if (!blocks) return blocks.error();
+  std::string text = fmt::format("{} segment={} bytes={} block={} key={}\n", magic, segment, blocks->size, manifest_block, key.public_key().hex());
+  for (const std::string& hash : blocks->hashes) text += hash + "\n";
+  std::string signature = to_hex(key.sign(text));
+  return write_file(manifest_path(journal, segment), fmt::format("{}{}{}\n", text, mark, signature));
+}
+
+std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment, const PublicKey* key,
+                                        const std::function<void(std::uint64_t)>& on_bytes) {
+  std::string path = manifest_path(journal, segment);
+  std::ifstream file(path);
+  if (!file) return {fmt::format("{}: the manifest is missing", path)};
+  std::ostringstream whole;
+  whole << file.rdbuf();
+  std::string text = whole.str();
+  std::size_t end = text.rfind(mark);
+  std::istringstream lines(text);
+  std::string first, named_key;
+  std::getline(lines, first);
+  unsigned number = 0;
+  unsigned long long size = 0, block = 0;
+  char digits[65] = "";
+  bool is_read = std::sscanf(first.c_str(), "holdfast-manifest-1 segment=%u bytes=%llu block=%llu key=%64s", &number, &size, &block, digits) == 4 && block == manifest_block &&
+                 end != std::string::npos;
+  auto signature = is_read ? from_hex(std::string_view(text).substr(end + mark.size(), 128)) : std::nullopt;
+  auto own_key = PublicKey::from_hex(digits);
+  const PublicKey* signer = key ? key : own_key ? &*own_key : nullptr;
+  if (!is_read || !signature || !signer) return {fmt::format("{}: the manifest is damaged", path)};
+  if (number != segment) return {fmt::format("{}: this is the manifest of segment {}", path, number)};
+  if (!signer->verifies(std::string_view(text).substr(0, end), *signature)) return {fmt::format("{}: the manifest's signature is not valid", path)};
+
+  std::string segment_file = segment_path(journal, segment);
+  auto blocks = read_blocks(segment_file, on_bytes);
+  if (!blocks) return {blocks.error().message};
+  std::vector<std::string> problems;
+  if (blocks->size != size) problems.push_back(fmt::format("{}: has {} bytes, and had {} when it was sealed", segment_file, blocks->size, size));
+  std::string hash;
+  for (std::size_t i = 0; std::getline(lines, hash) && !hash.starts_with(mark); ++i)
+    if (i < blocks->hashes.size() && blocks->hashes[i] != hash)
+      problems.push_back(fmt::format("{}: bytes {} to {} are not those that were sealed", segment_file, i * manifest_block, std::min<std::uint64_t>((i + 1) * manifest_block, blocks->size) - 1));
+  return problems;
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,149 @@
+#include "journal/sealer.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+
+#include "journal/files.h"
+#include "journal/manifest.h"
+#include "journal/merkle.h"
+
+namespace holdfast::journal {
+namespace {
+
+/// What could not be sealed or published is tried again so often.
+constexpr auto retry_interval = std::chrono::minutes(1);
+
+std::string published_path(const std::string& journal) { return head_folder(journal) + "/published"; }
+
+}  // namespace
+
+Result<std::string> make_head(const std::string& journal, const Segment& segment, const SigningKey& key) {
+  Head head;
+  head.segment = segment.header().number;
+  head.first = segment.header().first_cell;
+  head.previous = head.last = segment.header().previous_link;
+  head.time_us = now_us();
+  std::vector<Hash> leaves;
+  std::string damage;
+  Status walked = segment.each_record(0, [&](Segment::StoredRecord& record) {
+    bool is_next = record.damage.empty() && next_link(head.last, record.commitment) == record.link;
+    if (!is_next) damage = fmt::format("{}: record {} is damaged, so the segment is not signed; run: holdfast journal verify", segment.path(), record.id);
+    head.last = record.link;
+    leaves.push_back(leaf_hash(view(record.commitment)));
+    return damage.empty();
+  });
+  if (!walked) return walked.error();
+  if (!damage.empty()) return Error{ErrorCode::corrupt, damage};
+  head.records = leaves.size();
+  head.root = MerkleTree(std::move(leaves)).root();
+  std::vector<std::uint32_t> heads = list_heads(journal);
+  auto after = std::lower_bound(heads.begin(), heads.end(), head.segment);
+  if (after != heads.begin()) {
+    auto line = read_head(journal, *std::prev(after));
+    if (!line) return line.error();
+    head.before = sha256(*line);
+  }
+  return sign_head(head, key);
+}
+
+Sealer::Sealer(SealerOptions options, Segments& segments, SigningKey key, std::uint32_t newest)
+    : options_(std::move(options)), segments_(segments), key_(std::move(key)), newest_(newest), thread_([this] { run(); }) {}
+
+Sealer::~Sealer() {
+  {
+    std::lock_guard lock(mutex_);
+    is_stopping_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void Sealer::newest_is(std::uint32_t number) {
+  {
+    std::lock_guard lock(mutex_);
+    newest_ = number;
+    has_work_ = true;
+  }
+  wake_.notify_one();
+}
+
+void Sealer::run() {
+  pthread_setname_np(pthread_self(), "sealer");
+  // Mail goes first.
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 19);
+  std::unique_lock lock(mutex_);
+  bool has_failed = false;
+  while (!is_stopping_) {
+    std::uint32_t newest = newest_;
+    has_work_ = false;
+    lock.unlock();
+    Status done = seal_all(newest);
+    Status published = publish_all();
+    if (done) done = published;
+    std::string problem = done ? "" : done.error().message;
+    if (!problem.empty() && problem != last_problem_) options_.on_event(true, problem);
+    last_problem_ = problem;
+    has_failed = !done;
+    lock.lock();
+    auto is_due = [this] { return has_work_ || is_stopping_; };
+    if (has_failed)
+      wake_.wait_for(lock, retry_interval, is_due);
+    else
+      wake_.wait(lock, is_due);
+  }
+}
+
+Status Sealer::seal_all(std::uint32_t newest) {
+  auto numbers = list_segments(options_.journal);
+  if (!numbers) return numbers.error();
+  Status first_problem;
+  for (std::uint32_t number : *numbers) {
+    if (number >= newest) break;
+    {
+      std::lock_guard lock(mutex_);
+      if (is_stopping_) break;
+    }
+    std::error_code ignored;
+    bool has_head = std::filesystem::exists(head_path(options_.journal, number), ignored);
+    bool has_manifest = std::filesystem::exists(manifest_path(options_.journal, number), ignored);
+    Status sealed;
+    if (!has_manifest) sealed = write_manifest(options_.journal, number, key_);
+    if (sealed && !has_head) {
+      sealed = [&]() -> Status {
+        auto segment = segments_.get(number);
+        if (!segment) return segment.error();
+        auto line = make_head(options_.journal, **segment, key_);
+        if (!line) return line.error();
+        if (Status written = write_head(options_.journal, number, *line); !written) return written;
+        options_.on_event(false, fmt::format("sealed journal segment {}", number));
+        return {};
+      }();
+    }
+    if (!sealed && first_problem) first_problem = sealed;
+  }
+  return first_problem;
+}
+
+/// Heads that were not shown yet, in order.
+Status Sealer::publish_all() {
+  if (!options_.publish) return {};
+  std::uint32_t shown = 0;
+  std::ifstream(published_path(options_.journal)) >> shown;
+  for (std::uint32_t number : list_heads(options_.journal)) {
+    if (number <= shown) continue;
+    auto line = read_head(options_.journal, number);
+    if (!line) return line.error();
+    if (Status published = options_.publish(*line); !published) return published;
+    if (Status noted = write_file(published_path(options_.journal), fmt::format("{}\n", number)); !noted) return noted;
+  }
+  return {};
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,49 @@
+// The sealer: gives each segment that is no longer written its signed head and manifest, on a thread of its own, and has heads published.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "journal/head.h"
+#include "journal/segments.h"
+
+namespace holdfast::journal {
+
+/// The head of a segment: walks its records, checks that they are a chain, and signs. Error: corrupt (then nothing is signed).
+Result<std::string> make_head(const std::string& journal, const Segment& segment, const SigningKey& key);
+
+struct SealerOptions {
+  std::string journal;
+  /// Shows a head to the world; an error is tried again later. Called on the sealer's thread; may be empty.
+  std::function<Status(const std::string& line)> publish;
+  std::function<void(bool is_error, const std::string&)> on_event;
+};
+
+class Sealer {
+ public:
+  Sealer(SealerOptions options, Segments& segments, SigningKey key, std::uint32_t newest);
+  /// Finishes the segment that it is at.
+  ~Sealer();
+  /// Segments below this one are written no more. Thread-safe.
+  void newest_is(std::uint32_t number);
+
+ private:
+  void run();
+  Status seal_all(std::uint32_t newest);
+  Status publish_all();
+
+  const SealerOptions options_;
+  Segments& segments_;
+  const SigningKey key_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::uint32_t newest_;
+  bool has_work_ = true, is_stopping_ = false;
+  std::string last_problem_;
+  std::thread thread_;
+};
+
+}  // namespace holdfast::journal

@@ -1,0 +1,61 @@
+#include "proxy/publish_heads.h"
+
+#include <curl/curl.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "journal/files.h"
+
+namespace holdfast::proxy {
+namespace {
+
+Status append_to(const std::string& path, const std::string& line) {
+  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  std::string text = line + "\n";
+  bool is_written = file && ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(file.get()) == 0;
+  if (is_written) return {};
+  return Error{ErrorCode::io, fmt::format("journal.publish_heads: {}: cannot append: {}", path, std::strerror(errno))};
+}
+
+Status post_to(const std::string& url, const std::string& line) {
+  std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
+  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(curl_slist_append(nullptr, "Content-Type: text/plain"), &curl_slist_free_all);
+  auto ignore = +[](char*, std::size_t size, std::size_t count, void*) { return size * count; };
+  curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
+  curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, line.c_str());
+  curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, headers.get());
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, ignore);
+  curl_easy_setopt(curl.get(), CURLOPT_FAILONERROR, 1L);
+  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 30L);
+  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
+  CURLcode code = curl_easy_perform(curl.get());
+  if (code == CURLE_OK) return {};
+  return Error{ErrorCode::unavailable, fmt::format("journal.publish_heads: {}: {}", url, curl_easy_strerror(code))};
+}
+
+}  // namespace
+
+std::function<Status(const std::string& line)> head_publisher(std::vector<std::string> places) {
+  if (places.empty()) return {};
+  return [places = std::move(places)](const std::string& line) -> Status {
+    for (const std::string& place : places) {
+      Status shown;
+      if (place == "syslog")
+        ::syslog(LOG_MAIL | LOG_NOTICE, "%s", line.c_str());
+      else if (place.starts_with("http://") || place.starts_with("https://"))
+        shown = post_to(place, line);
+      else
+        shown = append_to(place, line);
+      if (!shown) return shown;
+    }
+    return {};
+  };
+}
+
+}  // namespace holdfast::proxy
