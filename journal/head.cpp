@@ -67,7 +67,9 @@ bool is_signed_by(std::string_view line, const PublicKey& key) {
   std::size_t end = line.rfind(mark);
   if (end == std::string_view::npos) return false;
   std::optional<std::string> signature = from_hex(line.substr(end + mark.size()));
-  return signature && key.verifies(line.substr(0, end), *signature);
+  // One signature has one spelling.
+  bool is_canonical = signature && to_hex(*signature) == line.substr(end + mark.size());
+  return is_canonical && key.verifies(line.substr(0, end), *signature);
 }
 
 std::string head_folder(const std::string& journal) { return journal + "/heads"; }

@@ -81,7 +81,8 @@ std::vector<std::string> check_manifest(const std::string& journal, std::uint32_
   auto signature = is_read ? from_hex(std::string_view(text).substr(end + mark.size(), 128)) : std::nullopt;
   auto own_key = PublicKey::from_hex(digits);
   const PublicKey* signer = key ? key : own_key ? &*own_key : nullptr;
-  if (!is_read || !signature || !signer) return {fmt::format("{}: the manifest is damaged", path)};
+  bool is_canonical = signature && fmt::format("{}{}\n", mark, to_hex(*signature)) == std::string_view(text).substr(end);
+  if (!is_read || !is_canonical || !signer) return {fmt::format("{}: the manifest is damaged", path)};
   if (number != segment) return {fmt::format("{}: this is the manifest of segment {}", path, number)};
   if (!signer->verifies(std::string_view(text).substr(0, end), *signature)) return {fmt::format("{}: the manifest's signature is not valid", path)};
 

@@ -100,7 +100,9 @@ struct JournalFixture {
   }
 
   Verification verification() {
-    auto result = verify(options.path, options.key_path, {});
+    VerifyOptions all;
+    all.key_path = options.key_path;
+    auto result = verify(options.path, all, {});
     REQUIRE(result);
     return std::move(*result);
   }

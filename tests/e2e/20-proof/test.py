@@ -1,0 +1,219 @@
+"""What the journal proves: signed heads, manifests, inclusion proofs; and that no change to it goes unseen."""
+import http.server
+import os
+import random
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+
+def fill(scene, holdfast, count, first=0):
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for number in range(first, first + count):
+        assert client.send_mail(f"Subject: {number}\r\n\r\n{'x' * (number % 7) * 3000}\r\n", recipient=f"p{number}@example.org", helo=None).startswith("250")
+    client.ask("QUIT")
+
+
+def world(scene, seals=3, **options):
+    """A journal of so many sealed segments and an open one."""
+    holdfast = scene.holdfast(scene.primary(), **options)
+    for number in range(seals):
+        fill(scene, holdfast, 10, number * 10)
+        wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+        holdfast.run("journal", "seal")
+    fill(scene, holdfast, 3, 100)
+    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+    return holdfast
+
+
+def verify(holdfast, *options):
+    done = holdfast.run("journal", "verify", "--json", *options, check=False)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines, done.stderr
+    return done.returncode, lines[-1], [one["problem"] for one in lines[:-1]]
+
+
+def public_key(holdfast):
+    return os.path.join(holdfast.journal_path, "signing.pub")
+
+
+def segment(holdfast, number):
+    return os.path.join(holdfast.journal_path, "segments", f"{number:010}.lmdb")
+
+
+def head(holdfast, number):
+    return os.path.join(holdfast.journal_path, "heads", f"{number:010}.head")
+
+
+@test("sealed segments have signed heads; verify checks them, with the decryption key and with the public key alone")
+def _(scene):
+    holdfast = world(scene)
+    code, summary, problems = verify(holdfast)
+    equal((code, summary["ok"], summary["segments"], summary["heads"], summary["entries"], problems), (0, True, 4, 3, 33, []))
+    key = scene.path("public.pem")
+    shutil.copy(public_key(holdfast), key)
+    os.rename(os.path.join(holdfast.journal_path, "master.key"), scene.path("master.key"))
+    code, summary, problems = verify(holdfast, "--key", key)
+    equal((code, summary["heads"], summary["entries"], problems), (0, 3, 33, []))
+    equal(holdfast.run("journal", "verify", check=False).returncode, 66, "without either key")
+    os.rename(scene.path("master.key"), os.path.join(holdfast.journal_path, "master.key"))
+    lines = holdfast.run("journal", "head", "--all").stdout.splitlines()
+    equal(len(lines), 3)
+    equal(holdfast.run("journal", "head").stdout.splitlines(), lines[2:])
+    equal(holdfast.run("journal", "head", "2").stdout.splitlines(), lines[1:2])
+    assert all(line.startswith(f"holdfast-head-1 segment={number + 1} ") for number, line in enumerate(lines)), lines
+    # The signature is plain Ed25519 over the line before it: anybody's tool can check it.
+    text, signature = lines[0].split(" signature=")
+    with open(scene.path("text"), "w") as file:
+        file.write(text)
+    with open(scene.path("signature"), "wb") as file:
+        file.write(bytes.fromhex(signature))
+    run("openssl", "pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", "-in", scene.path("text"), "-sigfile", scene.path("signature"), check=True)
+    # Another key's word does not count.
+    run("openssl", "genpkey", "-algorithm", "ed25519", "-out", scene.path("other.key"), check=True)
+    run("openssl", "pkey", "-in", scene.path("other.key"), "-pubout", "-out", scene.path("other.pem"), check=True)
+    code, summary, problems = verify(holdfast, "--key", scene.path("other.pem"))
+    equal(code, 65)
+    assert any("signature is not valid" in one for one in problems), problems
+
+
+@test("a proof shows a third party, without the journal, that an entry was in it; any change to the proof is seen")
+def _(scene):
+    holdfast = world(scene, seals=2)
+    key = public_key(holdfast)
+    entries = holdfast.entries()
+    for entry in (entries[0], entries[7], entries[19]):
+        proof, content = scene.path("proof.json"), scene.path("content.eml")
+        with open(proof, "w") as file:
+            file.write(holdfast.run("journal", "proof", str(entry["id"])).stdout)
+        with open(content, "wb") as file:
+            file.write(holdfast.content(entry["id"]))
+        said = run(BINARY, "-c", "/nowhere", "journal", "verify", "--proof", proof, "--key", key, "--content", content)
+        equal(said.returncode, 0, said.stderr)
+        assert entry["sha256"] in said.stdout and f"to <{entry['recipients'][0]['address']}>" in said.stdout, said.stdout
+        facts = json.loads(run(BINARY, "journal", "verify", "--proof", proof, "--json").stdout)
+        equal((facts["sha256"], facts["signer_given"]), (entry["sha256"], False))
+        with open(content, "ab") as file:
+            file.write(b"x")
+        equal(run(BINARY, "journal", "verify", "--proof", proof, "--key", key, "--content", content).returncode, 65)
+        good = json.load(open(proof))
+        changes = {"record": good["record"][:-2] + "00", "salt": "00" * 16, "index": good["index"] + 1, "path": good["path"][:-1], "head": good["head"].replace("records=", "records=1"), "format": "x"}
+        for field, value in changes.items():
+            with open(proof, "w") as file:
+                json.dump({**good, field: value}, file)
+            said = run(BINARY, "journal", "verify", "--proof", proof, "--key", key)
+            equal(said.returncode, 65, field)
+            assert "the proof does not hold" in said.stderr, said.stderr
+    unsealed = holdfast.run("journal", "proof", str(entries[-1]["id"]), check=False)
+    assert unsealed.returncode == 66 and "journal seal" in unsealed.stderr, unsealed.stderr
+    equal(holdfast.run("journal", "proof", "999999", check=False).returncode, 66)
+
+
+@test("any flipped bit of a sealed segment, a manifest or a head is found and named, with and without the decryption key")
+def _(scene):
+    holdfast = world(scene, seals=2)
+    holdfast.stop()
+    key = scene.path("public.pem")
+    shutil.copy(public_key(holdfast), key)
+    places = random.Random(2)
+    for path in (segment(holdfast, 1), segment(holdfast, 1).replace(".lmdb", ".manifest"), head(holdfast, 2)):
+        with open(path, "rb") as file:
+            good = file.read()
+        # Each page of the segment once; the text files at many places.
+        step = 4096 if path.endswith(".lmdb") else max(1, len(good) // 20)
+        for begin in range(0, len(good) - 1, step):
+            place = begin + places.randrange(min(step, len(good) - 1 - begin))
+            with open(path, "r+b") as file:
+                file.seek(place)
+                file.write(bytes([good[place] ^ (1 << places.randrange(8))]))
+            options = [(), ("--key", key)][begin // step % 2]
+            code, summary, problems = verify(holdfast, *options)
+            assert code == 65 and problems, f"{path}: a bit of byte {place} was flipped, and verify {options} did not see it"
+            with open(path, "wb") as file:
+                file.write(good)
+    equal(verify(holdfast)[0], 0)
+
+
+@test("segments missing, swapped, cut short or from an older backup, heads missing: each is found; a rollback also against published heads")
+def _(scene):
+    published = scene.path("published")
+    holdfast = world(scene, journal=f"publish_heads: [{published}]")
+    wait_for(lambda: os.path.exists(published) and len(open(published).readlines()) == 3, what="three published heads")
+    holdfast.stop()
+    journal, backup = holdfast.journal_path, scene.path("backup")
+    shutil.copytree(journal, backup)
+    equal(verify(holdfast, "--heads", published)[0], 0)
+
+    def found(change, words, *options):
+        change()
+        code, summary, problems = verify(holdfast, *options)
+        equal(code, 65, words)
+        assert any(words in one for one in problems), (words, problems)
+        shutil.rmtree(journal)
+        shutil.copytree(backup, journal)
+
+    def swap():
+        os.rename(segment(holdfast, 1), segment(holdfast, 9))
+        os.rename(segment(holdfast, 2), segment(holdfast, 1))
+        os.rename(segment(holdfast, 9), segment(holdfast, 2))
+
+    def roll_back(with_heads):
+        os.unlink(segment(holdfast, 4))
+        os.unlink(segment(holdfast, 3))
+        if with_heads:
+            os.unlink(head(holdfast, 3))
+            os.unlink(segment(holdfast, 3).replace(".lmdb", ".manifest"))
+
+    found(lambda: os.unlink(segment(holdfast, 2)), "the segment is missing")
+    found(swap, "the file says that it is segment")
+    found(lambda: os.truncate(segment(holdfast, 2), 20000), "bytes")
+    found(lambda: os.unlink(head(holdfast, 1)), "its head is missing")
+    found(lambda: os.unlink(segment(holdfast, 1).replace(".lmdb", ".manifest")), "the manifest is missing")
+    found(lambda: roll_back(False), "rolled back")
+    found(lambda: roll_back(True), "rolled back", "--heads", published)
+    found(lambda: os.unlink(os.path.join(journal, "catalog.lmdb")), "rebuild")
+
+
+@test("heads are published to files and URLs, each once and in order, also those for which the place was away")
+def _(scene):
+    received, is_away = [], [True]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            self.send_response(503 if is_away[0] else 204)
+            self.end_headers()
+            if not is_away[0]:
+                received.append(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    scene.stack.callback(server.shutdown)
+    holdfast = scene.holdfast(scene.primary(), journal=f'publish_heads: ["http://127.0.0.1:{server.server_port}/heads"]')
+    fill(scene, holdfast, 2)
+    holdfast.run("journal", "seal")
+    wait_for(lambda: holdfast.logged("publish_heads"), what="the problem in the log")
+    is_away[0] = False
+    fill(scene, holdfast, 2)
+    holdfast.run("journal", "seal")
+    wait_for(lambda: len(received) == 2, what="both heads")
+    equal(received, holdfast.run("journal", "head", "--all").stdout.splitlines())
+
+
+@test("seal without a daemon, and with nothing to seal; verify --since leaves out what is older")
+def _(scene):
+    holdfast = world(scene, seals=1)
+    holdfast.stop()
+    assert holdfast.run("journal", "seal").stdout.startswith("holdfast-head-1 segment=2 ")
+    assert "all is sealed already" in holdfast.run("journal", "seal").stderr
+    equal(verify(holdfast)[1]["segments"], 3)
+    equal(verify(holdfast, "--since", "1s")[1]["segments"] <= 3, True)
+    equal(verify(holdfast, "--since", "2000-01-01")[1]["segments"], 3)
+
+
+main()
