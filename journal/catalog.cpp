@@ -132,6 +132,7 @@ Status Catalog::index(Transaction& transaction, const std::vector<Committed>& re
     if (record.id <= last) continue;
     last = record.id;
     *entries += record.kind == RecordKind::message;
+    if (record.encoded.empty()) continue;  // erased
     Status indexed = record.kind == RecordKind::message   ? index_message(transaction, record)
                      : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
                      : record.kind == RecordKind::state   ? index_state(transaction, record)
@@ -202,6 +203,30 @@ Result<std::vector<std::string>> Catalog::keys_with(std::string_view prefix) con
     if (!*item || !(*item)->key.starts_with(prefix)) return keys;
     keys.emplace_back((*item)->key);
   }
+}
+
+Status Catalog::forget(const std::set<RecordId>& entries) {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  std::vector<std::string> keys;
+  {
+    Result<Cursor> cursor = Cursor::open(*transaction);
+    if (!cursor) return cursor.error();
+    // Terms end in the entry's id, all others begin with it.
+    for (auto item = cursor->at_or_after(std::string_view("\0", 1));; item = cursor->next()) {
+      if (!item) return item.error();
+      if (!*item) break;
+      std::string_view key = (*item)->key;
+      bool is_term = key.size() == 1 + 4 + hash_size + 8 && (key[0] == 'r' || key[0] == 's' || key[0] == 'm');
+      bool is_of_entry = (key.size() == 9 || key.size() == 17) && (key[0] == outcome_letter || key[0] == unsettled_letter || key[0] == held_letter);
+      if (!is_term && !is_of_entry) continue;
+      RecordId id = from_big_endian(is_term ? key.data() + key.size() - 8 : key.data() + 1);
+      if (entries.count(id)) keys.emplace_back(key);
+    }
+  }
+  for (const std::string& key : keys)
+    if (Status erased = transaction->erase(key); !erased) return erased;
+  return transaction->commit();
 }
 
 Result<std::vector<RecordId>> Catalog::find(std::uint32_t segment, Term term, std::string_view text) const {
@@ -284,18 +309,33 @@ void Cataloger::add(std::vector<Committed>& records) {
   if (is_early) wake_.notify_one();
 }
 
+Status Cataloger::run(std::function<Status(Catalog&)> task) {
+  std::packaged_task<Status(Catalog&)> packaged(std::move(task));
+  std::future<Status> done = packaged.get_future();
+  {
+    std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(packaged));
+  }
+  wake_.notify_one();
+  return done.get();
+}
+
 void Cataloger::run() {
   pthread_setname_np(pthread_self(), "cataloger");
   std::vector<Committed> batch;
+  std::vector<std::packaged_task<Status(Catalog&)>> tasks;
   bool has_gap = false;
   for (bool is_stopping = false; !is_stopping;) {
     {
       std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, delay, [this] { return is_stopping_ || queue_.size() >= early_batch; });
+      wake_.wait_for(lock, delay, [this] { return is_stopping_ || !tasks_.empty() || queue_.size() >= early_batch; });
       is_stopping = is_stopping_;
+      tasks.swap(tasks_);
       batch.insert(batch.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
       queue_.clear();
     }
+    for (auto& task : tasks) task(*catalog_);
+    tasks.clear();
     if (batch.empty()) continue;
     if (has_gap) {
       batch.clear();

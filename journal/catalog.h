@@ -7,7 +7,9 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -46,6 +48,9 @@ class Catalog {
   /// Throws everything away and indexes what feed hands to its sink, in one transaction: readers see the old catalog until
   /// the new one is whole, and another process that wants to write waits.
   Status rebuild(const std::function<Status(const Sink&)>& feed);
+
+  /// Takes out all that is indexed of erased entries, in one synced commit. They stay counted.
+  Status forget(const std::set<RecordId>& entries);
 
   /// Ids of entries in one segment that have the term, ascending.
   Result<std::vector<RecordId>> find(std::uint32_t segment, Term term, std::string_view text) const;
@@ -93,6 +98,8 @@ class Cataloger {
 
   /// Takes over records that were committed. Thread-safe, does not wait.
   void add(std::vector<Committed>& records);
+  /// Does something else with the catalog, between two batches, and waits for it. Thread-safe.
+  Status run(std::function<Status(Catalog&)> task);
 
  private:
   void run();
@@ -102,6 +109,7 @@ class Cataloger {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Committed> queue_;
+  std::vector<std::packaged_task<Status(Catalog&)>> tasks_;
   bool is_stopping_ = false;
   std::thread thread_;
 };

@@ -90,6 +90,13 @@ SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encod
   return record;
 }
 
+std::string seal_again(const Key& key, RecordKind kind, std::string_view salt, std::string_view encoded) {
+  std::string plain(salt), sealed;
+  plain += encoded;
+  seal(key, plain, record_associated(kind), sealed);
+  return sealed;
+}
+
 std::optional<OpenedRecord> open_record(const Key& key, const RecordCell& cell) {
   std::optional<std::string> plain = open_sealed(key, cell.sealed, record_associated(cell.kind));
   if (!plain || plain->size() < salt_size || sha256(*plain) != cell.commitment) return std::nullopt;

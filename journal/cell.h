@@ -45,7 +45,7 @@ struct CellKey {
 /// The inverse; nothing for a key that is none.
 std::optional<CellKey> parse_cell_key(std::string_view key);
 
-/// A record as stored. The sealed part holds the record's salt and encoding.
+/// A record as stored. The sealed part holds the record's salt and encoding; it is empty once the record was erased.
 struct RecordCell {
   RecordKind kind{};
   Hash commitment{};  ///< SHA-256(salt + encoded record)
@@ -63,6 +63,8 @@ struct SealedRecord {
   std::string sealed;
 };
 SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encoded);
+/// Seals a record anew with the salt that it was committed to with.
+std::string seal_again(const Key& key, RecordKind kind, std::string_view salt, std::string_view encoded);
 struct OpenedRecord {
   std::string salt, encoded;
 };

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "journal/key_file.h"
+#include "journal/rewrite.h"
 #include "journal/segment.h"
 
 namespace holdfast::journal {
@@ -163,8 +164,11 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   const Catalog& index = **catalog;
   journal->catalog_ = &index;
   journal->cataloger_ = std::make_unique<Cataloger>(std::move(*catalog), [on_event](const std::string& what) { on_event(true, what); });
+  if (Status destroyed = destroy_leftovers(options.path); !destroyed) on_event(true, destroyed.error().message);
   auto signing_key = SigningKey::open(options.path);
   if (!signing_key) return signing_key.error();
+  journal->master_ = *master;
+  journal->signing_key_ = *signing_key;
   SealerOptions sealing{options.path, options.publish_head, on_event};
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
   WriterOptions writing{options.path, options.segment_size, options.segment_age_us,
@@ -191,6 +195,7 @@ Result<Entry> Journal::entry(RecordId id) {
   if (!*record || (*record)->kind != RecordKind::message)
     return Error{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", id)};
   std::optional<MessageRecord> message;
+  if ((*record)->is_erased) return Error{ErrorCode::not_found, fmt::format("entry {} was erased", id)};
   if ((*record)->damage.empty()) message = decode_message((*record)->encoded);
   if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged; run: holdfast journal verify", id)};
   return Entry{id, (*segment)->header().number, std::move(*message), std::move((*record)->extents), false};

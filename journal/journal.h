@@ -36,6 +36,20 @@ class Journal {
   /// in it. Thread-safe, does not wait.
   std::uint32_t seal();
 
+  struct Erased {
+    std::uint64_t entries = 0, segments = 0;
+    RecordId record = 0;  ///< the erasure record
+  };
+  /// Erases entries with all that is recorded of them: an erasure record says by whom and why, their segments are rewritten without
+  /// them under new keys, and the catalog forgets them. Blocks, for long perhaps: for a thread of its own. When it fails in the
+  /// middle, what is left can be erased by calling it again. Held mail must be out of the queue before. on_progress: 0 to 1.
+  Result<Erased> erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
+                       const std::function<void(double)>& on_progress);
+
+  /// Takes away the oldest segments that ended before the time, up to the first that holds mail not delivered yet, with a record each.
+  /// Returns their numbers. Blocks.
+  Result<std::vector<std::uint32_t>> prune(std::int64_t before_us, const std::string& by, const std::string& reason);
+
   // For the daemon's own reading; thread-safe.
   /// An entry as it was journaled; its recipients' outcomes may have changed since. Errors: not_found, corrupt.
   Result<Entry> entry(RecordId id);
@@ -57,7 +71,12 @@ class Journal {
 
  private:
   Journal() = default;
+  Status settle_down();
+
   std::string path_;
+  Key master_{};
+  std::optional<SigningKey> signing_key_;
+  std::mutex maintenance_;  ///< held by who rewrites segments
   FileDescriptor lock_;
   std::int64_t oldest_us_ = 0;
   std::uint64_t entries_before_ = 0;

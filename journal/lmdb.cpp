@@ -58,7 +58,8 @@ Result<Environment> Environment::open(const std::string& path, Mode mode, std::u
   if (map_size > 0) mdb_env_set_mapsize(raw, map_size);
   mdb_env_set_maxreaders(raw, 1000);
   unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD;
-  if (mode == Mode::read) flags |= MDB_RDONLY;
+  if (mode != Mode::write) flags |= MDB_RDONLY;
+  if (mode == Mode::sealed) flags |= MDB_NOLOCK;
   int code = mdb_env_open(raw, path.c_str(), flags, 0600);
   // A copy on read-only media has no lock file and no writer: read it without one.
   if (mode == Mode::read && (code == EROFS || code == EACCES)) {
@@ -96,7 +97,7 @@ void Environment::forget_pages() const {
 Result<Transaction> Transaction::begin(const Environment& env, Environment::Mode mode) {
   Transaction transaction;
   MDB_txn* raw = nullptr;
-  unsigned flags = mode == Environment::Mode::read ? MDB_RDONLY : 0;
+  unsigned flags = mode == Environment::Mode::write ? 0 : MDB_RDONLY;
   int code = mdb_txn_begin(env.get(), nullptr, flags, &raw);
   // Another process may have made the map larger: adopt its size.
   if (code == MDB_MAP_RESIZED && mdb_env_set_mapsize(env.get(), 0) == 0)

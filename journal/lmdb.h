@@ -21,7 +21,8 @@ Error lmdb_error(int code, const std::string& what);
 
 class Environment {
  public:
-  enum class Mode { read, write };
+  /// sealed: reading a file that nobody writes, without a lock; it may be replaced by another one at any time.
+  enum class Mode { read, write, sealed };
 
   /// Opens the file at path, or makes it in Mode::write. map_size is in bytes; a reader passes 0 and takes the file's own.
   /// An environment must not be opened twice in one process.

@@ -52,18 +52,38 @@ std::string manifest_path(const std::string& journal, std::uint32_t segment) {
   return fmt::format("{}/{:010}.manifest", segment_folder(journal), segment);
 }
 
-Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key) {
-  auto blocks = read_blocks(segment_path(journal, segment), {});
+namespace {
+std::string next_path(const std::string& journal, std::uint32_t segment) { return manifest_path(journal, segment) + ".next"; }
+
+Status write_manifest_of(const std::string& file, std::uint32_t segment, const SigningKey& key, const std::string& path) {
+  auto blocks = read_blocks(file, {});
   if (!blocks) return blocks.error();
   std::string text = fmt::format("{} segment={} bytes={} block={} key={}\n", magic, segment, blocks->size, manifest_block, key.public_key().hex());
   for (const std::string& hash : blocks->hashes) text += hash + "\n";
   std::string signature = to_hex(key.sign(text));
-  return write_file(manifest_path(journal, segment), fmt::format("{}{}{}\n", text, mark, signature));
+  return write_file(path, fmt::format("{}{}{}\n", text, mark, signature));
 }
 
-std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment, const PublicKey* key,
-                                        const std::function<void(std::uint64_t)>& on_bytes) {
-  std::string path = manifest_path(journal, segment);
+}  // namespace
+
+Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key) {
+  return write_manifest_of(segment_path(journal, segment), segment, key, manifest_path(journal, segment));
+}
+
+Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file, const SigningKey& key) {
+  return write_manifest_of(file, segment, key, next_path(journal, segment));
+}
+
+Status take_next_manifest(const std::string& journal, std::uint32_t segment) {
+  if (std::rename(next_path(journal, segment).c_str(), manifest_path(journal, segment).c_str()) != 0)
+    return Error{ErrorCode::io, fmt::format("{}: cannot be renamed: {}", next_path(journal, segment), std::strerror(errno))};
+  return sync_folder_of(manifest_path(journal, segment));
+}
+
+namespace {
+
+std::vector<std::string> check_file(const std::string& path, const std::string& journal, std::uint32_t segment, const PublicKey* key,
+                                    const std::function<void(std::uint64_t)>& on_bytes) {
   std::ifstream file(path);
   if (!file) return {fmt::format("{}: the manifest is missing", path)};
   std::ostringstream whole;
@@ -96,6 +116,17 @@ std::vector<std::string> check_manifest(const std::string& journal, std::uint32_
     if (i < blocks->hashes.size() && blocks->hashes[i] != hash)
       problems.push_back(fmt::format("{}: bytes {} to {} are not those that were sealed", segment_file, i * manifest_block, std::min<std::uint64_t>((i + 1) * manifest_block, blocks->size) - 1));
   return problems;
+}
+
+}  // namespace
+
+std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment, const PublicKey* key,
+                                        const std::function<void(std::uint64_t)>& on_bytes) {
+  std::vector<std::string> problems = check_file(manifest_path(journal, segment), journal, segment, key, on_bytes);
+  bool has_next = ::access(next_path(journal, segment).c_str(), R_OK) == 0;
+  if (problems.empty() || !has_next) return problems;
+  std::vector<std::string> others = check_file(next_path(journal, segment), journal, segment, key, {});
+  return others.empty() ? others : problems;
 }
 
 }  // namespace holdfast::journal

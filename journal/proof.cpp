@@ -40,6 +40,7 @@ Result<std::string> make_proof(const std::string& journal, const Segment& segmen
   });
   if (!walked) return walked.error();
   if (!found) return Error{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", entry)};
+  if (found->is_erased) return Error{ErrorCode::not_found, fmt::format("entry {} was erased: nothing can be proven of it any more", entry)};
   if (!found->damage.empty()) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", entry, found->damage)};
   MerkleTree tree(std::move(leaves));
   auto head = parse_head(*line);

@@ -64,7 +64,7 @@ Status Reader::load_recent_outcomes() {
       return segment.error();
     }
     Status read = (*segment)->each_record(indexed_ + 1, [&](Segment::StoredRecord& record) {
-      if (record.kind == RecordKind::outcome && record.damage.empty())
+      if (record.kind == RecordKind::outcome && record.damage.empty() && !record.is_erased)
         if (auto outcome = decode_outcome(record.encoded)) recent_outcomes_[outcome->entry].push_back(std::move(*outcome));
       return true;
     });
@@ -144,7 +144,7 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
   Status problem;
   auto consider = [&](Segment::StoredRecord& record) {
     if (!record.damage.empty()) return ++damaged_, true;
-    if (record.kind != RecordKind::message) return true;
+    if (record.kind != RecordKind::message || record.is_erased) return true;
     std::optional<MessageRecord> message = decode_message(record.encoded);
     if (!message) return ++damaged_, true;
     Entry entry{record.id, number, std::move(*message), std::move(record.extents)};
@@ -208,6 +208,8 @@ Result<Entry> Reader::entry_as_written(RecordId id) {
   if (!(*record)->damage.empty())
     return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", id, (*record)->damage)};
   if ((*record)->kind != RecordKind::message) return unknown;
+  if ((*record)->is_erased)
+    return Error{ErrorCode::not_found, fmt::format("entry {} was erased; by whom and why, says: holdfast journal erasures", id)};
   std::optional<MessageRecord> message = decode_message((*record)->encoded);
   if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: its record cannot be decoded", id)};
   return Entry{id, **number, std::move(*message), std::move((*record)->extents)};

@@ -152,6 +152,28 @@ std::optional<StateRecord> decode_state(std::string_view bytes) {
   return record;
 }
 
+std::string encode(const ErasureRecord& record) {
+  ByteWriter out;
+  out.integer(record.time_us);
+  out.string(record.by);
+  out.string(record.reason);
+  out.integer(static_cast<std::uint32_t>(record.records.size()));
+  for (RecordId id : record.records) out.integer(id);
+  return out.take();
+}
+
+std::optional<ErasureRecord> decode_erasure(std::string_view bytes) {
+  ByteReader in(bytes);
+  ErasureRecord record;
+  record.time_us = in.integer<std::int64_t>();
+  record.by = in.string();
+  record.reason = in.string();
+  auto count = in.integer<std::uint32_t>();
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) record.records.push_back(in.integer<RecordId>());
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  return record;
+}
+
 std::int64_t now_us() {
   auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::microseconds>(since_epoch).count();

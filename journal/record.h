@@ -17,7 +17,7 @@ namespace holdfast::journal {
 /// A record's place in the log, and an entry's name. Ascends; never used twice.
 using RecordId = std::uint64_t;
 
-enum class RecordKind : std::uint8_t { message = 1, outcome = 2, state = 3 };
+enum class RecordKind : std::uint8_t { message = 1, outcome = 2, state = 3, erasure = 4 };
 
 enum class Direction : std::uint8_t { inbound = 0, outbound = 1 };
 
@@ -94,15 +94,24 @@ struct StateRecord {
   std::string by, reason;
 };
 
+/// Records that were, or are about to be, erased: by whom and why.
+struct ErasureRecord {
+  std::int64_t time_us = 0;
+  std::string by, reason;
+  std::vector<RecordId> records;  ///< messages, and the outcome records that belong to them
+};
+
 /// Brings the recipients up to date with an outcome record of their entry.
 void bring_up_to_date(std::vector<Recipient>& recipients, const OutcomeRecord& outcome);
 
 std::string encode(const MessageRecord& record);
 std::string encode(const OutcomeRecord& record);
 std::string encode(const StateRecord& record);
+std::string encode(const ErasureRecord& record);
 std::optional<MessageRecord> decode_message(std::string_view bytes);
 std::optional<OutcomeRecord> decode_outcome(std::string_view bytes);
 std::optional<StateRecord> decode_state(std::string_view bytes);
+std::optional<ErasureRecord> decode_erasure(std::string_view bytes);
 
 /// Microseconds since 1970, UTC.
 std::int64_t now_us();

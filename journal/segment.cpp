@@ -81,6 +81,13 @@ Result<std::vector<std::uint32_t>> list_segments(const std::string& journal) {
   return numbers;
 }
 
+std::string Segment::header_for(const Key& key, const Key& master) const {
+  SegmentHeader header = header_;
+  header.sealed_key.clear();
+  seal(master, view(key), key_associated(header.number), header.sealed_key);
+  return encode_header(header);
+}
+
 Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, SegmentHeader header, const Key& master,
                                                  std::uint64_t map_size) {
   std::string path = segment_path(journal, header.number);
@@ -127,6 +134,7 @@ Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, 
   if (failure) return lmdb_error(failure.value(), path);
   if (size < 2 * 4096)
     return Error{ErrorCode::corrupt, fmt::format("{}: the file is damaged (only {} bytes long)", path, size)};
+  if (mode == Environment::Mode::read && std::filesystem::exists(segment_path(journal, number + 1), failure)) mode = Environment::Mode::sealed;
   Result<Environment> environment = Environment::open(path, mode, map_size);
   if (!environment) return environment.error();
   MDB_envinfo info;
@@ -206,6 +214,8 @@ Segment::StoredRecord Segment::open_cell(CellNumber cell, std::string_view value
   stored.commitment = record->commitment;
   stored.link = record->link;
   stored.extents = std::move(record->extents);
+  stored.is_erased = record->sealed.empty();
+  if (stored.is_erased) return stored;
   std::optional<OpenedRecord> opened = open_record(key_, *record);
   if (opened) {
     stored.salt = std::move(opened->salt);

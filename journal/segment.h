@@ -37,7 +37,8 @@ class Segment {
   /// Makes the file whole or not at all: a crash leaves at most a file with the ending ".new", which the next call replaces.
   static Result<std::unique_ptr<Segment>> create(const std::string& journal, SegmentHeader header, const Key& master,
                                                  std::uint64_t map_size);
-  /// Errors: wrong_key, corrupt, permission, not_found. For Mode::read, map_size is 0.
+  /// Errors: wrong_key, corrupt, permission, not_found. For Mode::read, map_size is 0; a segment that another one follows is read
+  /// without a lock.
   static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const Key& master,
                                                Environment::Mode mode, std::uint64_t map_size = 0);
 
@@ -46,6 +47,8 @@ class Segment {
 
   const SegmentHeader& header() const { return header_; }
   const Key& key() const { return key_; }
+  /// The header's bytes for the same segment under another key.
+  std::string header_for(const Key& key, const Key& master) const;
   const Environment& environment() const { return environment_; }
   const std::string& path() const { return environment_.path(); }
 
@@ -67,6 +70,7 @@ class Segment {
     std::vector<Extent> extents;
     std::string encoded;    ///< empty when damage is set
     std::string salt;       ///< what was committed to is salt and encoded
+    bool is_erased = false; ///< only number, kind, commitment and link are left
     std::string damage;     ///< what is wrong with it, empty when nothing is
   };
   /// The record with that number, or nothing. Damage is reported in the record.

@@ -21,6 +21,11 @@ Result<std::shared_ptr<Segment>> Segments::get(std::uint32_t number) {
   return segment;
 }
 
+void Segments::forget(std::uint32_t number) {
+  std::lock_guard lock(mutex_);
+  open_.erase(number);
+}
+
 std::uint32_t Segments::newest() {
   std::lock_guard lock(mutex_);
   return open_.empty() ? 0 : open_.rbegin()->first;

@@ -19,6 +19,8 @@ class Segments {
   void adopt(std::shared_ptr<Segment> segment);
   /// The segment with that number, opened for reading when it is not open yet. Errors as Segment::open.
   Result<std::shared_ptr<Segment>> get(std::uint32_t number);
+  /// The file was replaced: whoever asks from now on gets the new one.
+  void forget(std::uint32_t number);
   /// The number of the newest that was adopted or opened; 0 for none.
   std::uint32_t newest();
   /// The segment that holds a record. Error: not_found.

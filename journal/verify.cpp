@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <nlohmann/json.hpp>
 
 #include "journal/catalog.h"
@@ -61,6 +62,8 @@ class SegmentCheck {
   /// Entries up to this record are counted apart.
   void count_to(RecordId indexed) { indexed_ = indexed; }
   std::uint64_t entries_to_index() const { return indexed_entries_; }
+  const std::set<RecordId>& erased() const { return erased_; }
+  const std::vector<RecordId>& announced() const { return announced_; }
   Hash root() { return MerkleTree(std::move(leaves_)).root(); }
 
  private:
@@ -80,9 +83,17 @@ class SegmentCheck {
       indexed_entries_ += record.id <= indexed_;
     }
     if (!has_key_) return;
+    if (record.is_erased) return erased_.insert(record.id), void();
     if (!record.damage.empty()) return note(record.id, record.damage);
+    if (record.kind == RecordKind::erasure) return check_erasure(record);
     if (record.kind == RecordKind::message) return check_message(record);
     if (record.kind == RecordKind::outcome && !decode_outcome(record.encoded)) note(record.id, "the outcome cannot be decoded");
+  }
+
+  void check_erasure(const Segment::StoredRecord& record) {
+    std::optional<ErasureRecord> erasure = decode_erasure(record.encoded);
+    if (!erasure) return note(record.id, "the erasure record cannot be decoded");
+    announced_.insert(announced_.end(), erasure->records.begin(), erasure->records.end());
   }
 
   void check_message(const Segment::StoredRecord& record) {
@@ -107,6 +118,8 @@ class SegmentCheck {
   Verification& result_;
   std::function<void(RecordId)> on_record_;
   std::vector<Hash> leaves_;
+  std::set<RecordId> erased_;          ///< records of which only the commitment is left
+  std::vector<RecordId> announced_;    ///< records of which an erasure record says that they were erased
   RecordId indexed_ = 0;
   std::uint64_t indexed_entries_ = 0;
 };
@@ -186,6 +199,8 @@ nlohmann::json report(const Verification& result, const Chain& chain, const Hash
   chain = check.run();
   nlohmann::json last = report(result, chain, check.root());
   last["indexed_entries"] = check.entries_to_index();
+  last["erased"] = check.erased();
+  last["announced"] = check.announced();
   send(last.dump() + "\n");
   ::_exit(0);
 }
@@ -304,7 +319,7 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
   if (Status read = heads.check_published(options.heads_path); !read) return read.error();
 
   std::size_t skipped = segments_before(journal, *numbers, options.since_us);
-  bool has_all = skipped == 0;
+  bool has_all = skipped == 0 && !numbers->empty() && numbers->front() == 1;
   numbers->erase(numbers->begin(), numbers->begin() + static_cast<std::ptrdiff_t>(skipped));
   VerifyProgress progress{0, 0};
   std::vector<std::uint64_t> sizes;
@@ -316,6 +331,8 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
   CatalogState catalog;
   if (master) catalog = look_at_catalog(journal, *master);
   std::uint64_t indexed_entries = 0;
+  std::vector<std::pair<std::uint32_t, RecordId>> erased;
+  std::set<RecordId> announced;
   Chain chain;
   std::uint32_t expected = numbers->empty() ? 0 : numbers->front();
   for (std::size_t i = 0; i < numbers->size(); ++i) {
@@ -374,6 +391,8 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     }
     all.records += result["records"].get<std::uint64_t>();
     all.entries += result["entries"].get<std::uint64_t>();
+    for (const auto& id : result.value("erased", nlohmann::json::array())) erased.emplace_back(number, id.get<RecordId>());
+    for (const auto& id : result.value("announced", nlohmann::json::array())) announced.insert(id.get<RecordId>());
     indexed_entries += result.value("indexed_entries", std::uint64_t{0});
     all.content_bytes += result["content_bytes"].get<std::uint64_t>();
     for (const auto& finding : result["findings"])
@@ -386,6 +405,10 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     chain.next_cell = result["next_cell"].get<CellNumber>();
     chain.is_known = is_readable;
   }
+  // The erasure record comes after what it erases: it is there whatever was pruned.
+  for (const auto& [number, id] : erased)
+    if (master && announced.count(id) == 0) all.findings.push_back({number, id, "it was erased, but there is no erasure record of it"});
+  all.erased = erased.size();
   all.last_link = to_hex(view(chain.link));
   if (master && has_all && all.findings.empty()) check_catalog(catalog, indexed_entries, all);
   return all;

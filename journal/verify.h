@@ -21,6 +21,7 @@ struct Finding {
 
 struct Verification {
   std::uint64_t segments = 0, records = 0, entries = 0, content_bytes = 0;
+  std::uint64_t erased = 0;  ///< records of which only the commitment is left
   std::uint64_t heads = 0;  ///< signed heads that hold
   std::vector<Finding> findings;  ///< in the order of the log; empty when all is well
   std::string last_link;          ///< hexadecimal: the chain's end

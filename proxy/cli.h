@@ -15,6 +15,7 @@ int run_command_line(int argc, char** argv);
 void add_failover_commands(CLI::App& app, const std::string& config, int& exit_code);
 void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code);
 
+void add_erase_commands(CLI::App& group, const std::string& config, int& exit_code);
 void add_proof_commands(CLI::App& group, const std::string& config, int& exit_code);
 void add_replay_command(CLI::App& group, const std::string& config, int& exit_code);
 

@@ -231,6 +231,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
 
   add_replay_command(*group, config, exit_code);
   add_json(add("stats", "counts and sizes", [&config] { return stats(config, as_json); }));
+  add_erase_commands(*group, config, exit_code);
   add_proof_commands(*group, config, exit_code);
   add("rebuild", "build the catalog anew from the segments", [&config] { return rebuild(config); });
 }

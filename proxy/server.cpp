@@ -17,6 +17,7 @@
 #include "proxy/flag_file.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/log.h"
+#include "proxy/maintenance.h"
 #include "proxy/people.h"
 #include "proxy/session.h"
 
@@ -88,6 +89,7 @@ class Server {
   void on_tick();
   void watch_flag(const Config& config);
   Admin::Answer status();
+  Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
   std::map<std::string, std::vector<UpstreamHealth>> health();
 
   static void on_signal(evutil_socket_t signal, short, void* self);
@@ -106,6 +108,8 @@ class Server {
   Clock::time_point started_ = Clock::now();
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
+  Clock::time_point next_prune_ = Clock::now();
+  Maintenance maintenance_;
 };
 
 /// Every connection takes two descriptors; the soft limit is often far below the hard one.
@@ -284,7 +288,25 @@ void Server::drain() {
   }
 }
 
+/// Whole segments, with a line in the log each.
+Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
+  auto pruned = shared_.journal.prune(before_us, by, reason);
+  if (!pruned) return pruned.error();
+  for (std::uint32_t number : *pruned) log(LogLevel::warning, "pruned", {{"segment", number}, {"by", by}, {"reason", reason}});
+  return nlohmann::ordered_json{{"segments", *pruned}};
+}
+
 void Server::on_tick() {
+  Duration retention = settings_->config.journal.retention;
+  if (retention > Duration(0) && Clock::now() >= next_prune_) {
+    next_prune_ = Clock::now() + std::min<Duration>(retention, std::chrono::minutes(10));
+    std::int64_t before_us = journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(retention).count();
+    (void)maintenance_.start([this, before_us, reason = "older than journal.retention: " + to_text(retention)](const Maintenance::OnProgress&) {
+      Maintenance::Outcome outcome = prune(before_us, "retention", reason);
+      if (!outcome) log(LogLevel::error, "pruned", {{"problem", outcome.error().message}});
+      return outcome;
+    });
+  }
   for (const auto& running : workers_)
     running->worker.loop.post([worker = &running->worker] { worker->pool.sweep(worker->is_draining); });
   if (is_draining_ && (shared_.connections.all() == 0 || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
@@ -379,6 +401,23 @@ Status Server::open_admin() {
   admin_->on("/queue/drop", [this, number, text](const Request& request) {
     return control_.queue_drop(number(request, "id"), "user " + request.user, text(request, "reason"));
   });
+  admin_->on("/journal/erase", [this](const Request& request) -> Admin::Answer {
+    auto ids = request.body.at("ids").get<std::vector<journal::RecordId>>();
+    std::string reason = request.body.at("reason").get<std::string>();
+    return maintenance_.start([this, ids, by = "user " + request.user, reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
+      for (journal::RecordId id : ids)
+        if (auto dropped = control_.queue_drop(id, by, "erased: " + reason); !dropped) return dropped.error();
+      auto erased = shared_.journal.erase(ids, by, reason, on_progress);
+      if (!erased) return erased.error();
+      log(LogLevel::warning, "erased", {{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}, {"by", by}, {"reason", reason}});
+      return nlohmann::ordered_json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
+    });
+  });
+  admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
+    auto before = request.body.at("before").get<std::int64_t>();
+    return maintenance_.start([this, before, by = "user " + request.user, reason = request.body.at("reason").get<std::string>()](const Maintenance::OnProgress&) { return prune(before, by, reason); });
+  });
+  admin_->on("/job", [this](const Request& request) { return maintenance_.state(request.body.value("job", std::uint64_t{0})); });
   admin_->on("/journal/seal", [this](const Request&) { return nlohmann::ordered_json{{"segment", shared_.journal.seal()}}; });
   admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {

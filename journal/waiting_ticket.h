@@ -1,0 +1,32 @@
+// A record that a thread may wait for: not for loops.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "journal/writer.h"
+
+namespace holdfast::journal {
+
+/// Submits a record and waits until it is committed, or cannot be. Blocks.
+inline Result<RecordId> write_record(Writer& writer, RecordKind kind, std::string encoded) {
+  struct Waiting : CompletionQueue {
+    std::mutex mutex;
+    std::condition_variable wake;
+    void complete(std::vector<std::shared_ptr<Ticket>>&) override {
+      std::lock_guard lock(mutex);
+      wake.notify_all();
+    }
+  } waiting;
+  auto ticket = std::make_shared<Ticket>(waiting);
+  writer.submit_urgent(kind, std::move(encoded), ticket);
+  std::unique_lock lock(waiting.mutex);
+  waiting.wake.wait(lock, [&] { return ticket->is_settled(); });
+  if (ticket->has_failed()) return ticket->error();
+  return ticket->id();
+}
+
+}  // namespace holdfast::journal

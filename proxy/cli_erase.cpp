@@ -1,0 +1,175 @@
+// `holdfast journal erase`, `prune` and `erasures`: what the journal forgets, and who said so.
+#include <fmt/format.h>
+#include <pwd.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "proxy/admin.h"
+#include "proxy/cli.h"
+#include "proxy/cli_filter.h"
+#include "proxy/log.h"
+#include "proxy/progress_bar.h"
+
+namespace holdfast::proxy {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct EraseCommand {
+  FilterOptions filter;
+  std::string reason;
+  bool with_held = false, is_dry = false, as_json = false;
+};
+
+std::string own_name() {
+  const passwd* user = ::getpwuid(::geteuid());
+  return user ? fmt::format("user {}", user->pw_name) : fmt::format("user {}", ::geteuid());
+}
+
+/// Asks the daemon to do it and waits; without a daemon, does it itself with the journal opened.
+Result<Json> do_job(const Config& config, const std::string& resource, const Json& body, const std::string& what,
+                    const std::function<Result<Json>(journal::Journal&)>& do_it_here) {
+  if (!config.admin_socket.empty()) {
+    auto started = ask_admin(config.admin_socket, resource, body);
+    if (started) {
+      ProgressBar bar(what);
+      for (;;) {
+        auto state = ask_admin(config.admin_socket, "/job", *started);
+        if (!state) return state.error();
+        if (!(*state)["running"].get<bool>()) return (*state)["result"];
+        bar.show((*state)["progress"].get<double>());
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+    }
+    if (started.error().code != ErrorCode::unavailable) return started.error();
+  }
+  auto journal = open_journal(config);
+  if (!journal) return journal.error();
+  return do_it_here(**journal);
+}
+
+bool has_held(const journal::Entry& entry) {
+  return std::any_of(entry.message.recipients.begin(), entry.message.recipients.end(), [](const journal::Recipient& one) { return one.outcome == journal::Outcome::held; });
+}
+
+void print_entry(const journal::Entry& entry, const char* note) {
+  fmt::print(stderr, "{:>8}  {}  <{}>  {} bytes{}\n", entry.id, format_time(entry.message.time_us), escape(entry.message.mail_from), entry.message.size, note);
+}
+
+int erase(const std::string& config_path, const EraseCommand& command) {
+  const FilterOptions& f = command.filter;
+  bool names_nobody = f.ids.empty() && f.sender.empty() && f.recipient.empty() && f.message_id.empty();
+  if (names_nobody) return fail({ErrorCode::invalid, "say whose mail, or which: --recipient, --sender, --message-id or --id"}), EX_USAGE;
+  Result<Config> config = load_config(config_path);
+  if (!config) return fail(config.error());
+  auto filter = f.filter();
+  if (!filter) return fail(filter.error()), EX_USAGE;
+  std::vector<journal::RecordId> ids;
+  std::vector<journal::Entry> held;
+  {
+    auto reader = open_reader(config_path);
+    if (!reader) return fail(reader.error());
+    auto take = [&](const journal::Entry& entry) {
+      ids.push_back(entry.id);
+      if (has_held(entry)) held.push_back(entry);
+      if (command.is_dry) print_entry(entry, has_held(entry) ? ", HELD" : "");
+      return true;
+    };
+    for (std::uint64_t id : f.ids) {
+      auto entry = (*reader)->entry(id);
+      if (!entry) return fail(entry.error());
+      take(*entry);
+    }
+    if (f.ids.empty())
+      if (Status read = (*reader)->each(*filter, false, take); !read) return fail(read.error());
+  }
+  if (command.is_dry) return fmt::print(stderr, "{} entries would be erased, {} of them held; nothing was changed\n", ids.size(), held.size()), EX_OK;
+  if (!held.empty() && !command.with_held) {
+    for (const journal::Entry& entry : held) print_entry(entry, "");
+    return fail({ErrorCode::busy, fmt::format("{} of these entries are held for delivery: deliver or drop them first, or erase them undelivered with --including-held. Nothing was changed", held.size())});
+  }
+  if (ids.empty()) return fmt::print(stderr, "no entry matches; nothing was erased\n"), EX_OK;
+  auto done = do_job(*config, "/journal/erase", {{"ids", ids}, {"reason", command.reason}}, "erasing", [&](journal::Journal& journal) -> Result<Json> {
+    ProgressBar bar("erasing");
+    auto erased = journal.erase(ids, own_name(), command.reason, [&](double share) { bar.show(share); });
+    if (!erased) return erased.error();
+    return Json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
+  });
+  if (!done) return fail({done.error().code, done.error().message + "; the same command erases what is left"});
+  if (command.as_json)
+    fmt::print("{}\n", done->dump());
+  else
+    fmt::print("{} entries erased; {} segments rewritten under new keys; on record as {}\n", (*done)["entries"].get<std::uint64_t>(), (*done)["segments"].get<std::uint64_t>(),
+               (*done)["record"].get<std::uint64_t>());
+  return EX_OK;
+}
+
+int prune(const std::string& config_path, const std::string& older_than, const std::string& reason) {
+  Result<Config> config = load_config(config_path);
+  if (!config) return fail(config.error());
+  std::optional<Duration> age = parse_duration(older_than);
+  if (!older_than.empty() && !age) return fail({ErrorCode::invalid, fmt::format("\"{}\" is no duration; write 90d", older_than)}), EX_USAGE;
+  if (!age && config->journal.retention == Duration(0)) return fail({ErrorCode::invalid, "journal.retention is not set; say how old with --older-than"}), EX_USAGE;
+  std::int64_t before_us = journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(age.value_or(config->journal.retention)).count();
+  auto done = do_job(*config, "/journal/prune", {{"before", before_us}, {"reason", reason}}, "pruning", [&](journal::Journal& journal) -> Result<Json> {
+    auto pruned = journal.prune(before_us, own_name(), reason);
+    if (!pruned) return pruned.error();
+    return Json{{"segments", *pruned}};
+  });
+  if (!done) return fail(done.error());
+  fmt::print("{} segments removed\n", (*done)["segments"].size());
+  return EX_OK;
+}
+
+int erasures(const std::string& config_path, bool as_json) {
+  auto reader = open_reader(config_path);
+  if (!reader) return fail(reader.error());
+  for (std::uint32_t number : (*reader)->segments()) {
+    auto segment = (*reader)->segment(number);
+    if (!segment) return fail(segment.error());
+    Status read = (*segment)->each_record(0, [&](journal::Segment::StoredRecord& record) {
+      if (record.kind != journal::RecordKind::erasure || !record.damage.empty()) return true;
+      auto erasure = journal::decode_erasure(record.encoded);
+      if (!erasure) return true;
+      if (as_json)
+        fmt::print("{}\n", Json{{"id", record.id}, {"time", format_time(erasure->time_us)}, {"by", erasure->by}, {"reason", erasure->reason}, {"records", erasure->records}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+      else
+        fmt::print("{:>8}  {}  by {}: {}  ({} records)\n", record.id, format_time(erasure->time_us), escape(erasure->by), escape(erasure->reason), erasure->records.size());
+      return true;
+    });
+    if (!read) return fail(read.error());
+  }
+  return EX_OK;
+}
+
+}  // namespace
+
+void add_erase_commands(CLI::App& group, const std::string& config, int& exit_code) {
+  // Options live as long as the program.
+  static EraseCommand command;
+  static std::string older_than, reason;
+  static bool as_json = false;
+  CLI::App* app = group.add_subcommand("erase", "erase entries for good; the chain and all published heads stay verifiable");
+  command.filter.add_to(*app);
+  command.filter.add_ids_to(*app);
+  app->add_option("--reason", command.reason, "why; goes into the journal")->required();
+  app->add_flag("--including-held", command.with_held, "also mail that is still to be delivered");
+  app->add_flag("--dry-run", command.is_dry, "say what would be erased, and do nothing");
+  app->add_flag("--json", command.as_json, "as JSON");
+  app->callback([&config, &exit_code] { exit_code = erase(config, command); });
+
+  app = group.add_subcommand("prune", "remove whole segments that are older than the retention, never one with held mail");
+  app->add_option("--older-than", older_than, "90d; default: journal.retention");
+  app->add_option("--reason", reason, "why; goes into the journal")->required();
+  app->callback([&config, &exit_code] { exit_code = prune(config, older_than, reason); });
+
+  app = group.add_subcommand("erasures", "what was erased or pruned: when, by whom and why");
+  app->add_flag("--json", as_json, "one JSON object a line");
+  app->callback([&config, &exit_code] { exit_code = erasures(config, as_json); });
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,38 @@
+// Long work on the journal, one job at a time, on a thread of its own, while the admin socket goes on answering.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+
+#include "journal/result.h"
+
+namespace holdfast::proxy {
+
+class Maintenance {
+ public:
+  using OnProgress = std::function<void(double share)>;
+  using Outcome = Result<nlohmann::ordered_json>;
+  using Work = std::function<Outcome(const OnProgress&)>;
+
+  Maintenance() = default;
+  /// Waits for the job that is running.
+  ~Maintenance();
+
+  /// {"job": number}. Error: busy while another one runs.
+  Outcome start(Work work);
+  /// {"running", "progress", "result"}, or the job's own error. Error: not_found when it is not the last one.
+  Outcome state(std::uint64_t job) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::uint64_t job_ = 0;
+  bool is_running_ = false;
+  double progress_ = 0;
+  Outcome outcome_ = nlohmann::ordered_json();
+  std::thread thread_;
+};
+
+}  // namespace holdfast::proxy
