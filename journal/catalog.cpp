@@ -18,6 +18,7 @@ constexpr std::string_view entries_key = "entries";
 constexpr char outcome_letter = 'o';
 constexpr char unsettled_letter = 'u';
 constexpr char held_letter = 'h';
+constexpr char erasure_letter = 'e';
 constexpr char state_letter = 't';
 constexpr std::size_t hash_size = 16;
 constexpr std::uint64_t map_size = 1ULL << 40;  // sparse
@@ -136,6 +137,7 @@ Status Catalog::index(Transaction& transaction, const std::vector<Committed>& re
     Status indexed = record.kind == RecordKind::message   ? index_message(transaction, record)
                      : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
                      : record.kind == RecordKind::state   ? index_state(transaction, record)
+                     : record.kind == RecordKind::erasure ? index_erasure(transaction, record)
                                                           : Status();
     if (!indexed) return indexed;
   }
@@ -203,6 +205,30 @@ Result<std::vector<std::string>> Catalog::keys_with(std::string_view prefix) con
     if (!*item || !(*item)->key.starts_with(prefix)) return keys;
     keys.emplace_back((*item)->key);
   }
+}
+
+Status Catalog::index_erasure(Transaction& transaction, const Committed& record) const {
+  return transaction.put(erasure_letter + big_endian(record.id), big_endian_32(record.segment));
+}
+
+Result<std::vector<Catalog::Place>> Catalog::unfinished_erasures() const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  std::vector<Place> places;
+  for (auto item = cursor->at_or_after(erasure_letter + big_endian(0));; item = cursor->next()) {
+    if (!item) return item.error();
+    if (!*item || (*item)->key.size() != 9 || (*item)->key.front() != erasure_letter) return places;
+    places.push_back({from_big_endian_32((*item)->value), from_big_endian((*item)->key.data() + 1)});
+  }
+}
+
+Status Catalog::finish_erasure(RecordId id) {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  if (Status erased = transaction->erase(erasure_letter + big_endian(id)); !erased) return erased;
+  return transaction->commit();
 }
 
 Status Catalog::forget(const std::set<RecordId>& entries) {

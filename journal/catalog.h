@@ -49,16 +49,21 @@ class Catalog {
   /// the new one is whole, and another process that wants to write waits.
   Status rebuild(const std::function<Status(const Sink&)>& feed);
 
+  /// A record's place.
+  struct Place {
+    std::uint32_t segment;
+    RecordId id;
+  };
+  /// Where the erasure records are whose work may not be done yet. Thread-safe.
+  Result<std::vector<Place>> unfinished_erasures() const;
+  /// The work of an erasure record is done.
+  Status finish_erasure(RecordId id);
   /// Takes out all that is indexed of erased entries, in one synced commit. They stay counted.
   Status forget(const std::set<RecordId>& entries);
 
   /// Ids of entries in one segment that have the term, ascending.
   Result<std::vector<RecordId>> find(std::uint32_t segment, Term term, std::string_view text) const;
   /// Where the outcome records of an entry are.
-  struct Place {
-    std::uint32_t segment;
-    RecordId id;
-  };
   Result<std::vector<Place>> outcomes_of(RecordId entry) const;
   /// Entries with pending recipients, ascending.
   Result<std::vector<RecordId>> unsettled() const;
@@ -81,6 +86,7 @@ class Catalog {
   std::string term_prefix(std::uint32_t segment, Term term, std::string_view text) const;
   Status index_message(Transaction& transaction, const Committed& record) const;
   Status index_outcome(Transaction& transaction, const Committed& record) const;
+  Status index_erasure(Transaction& transaction, const Committed& record) const;
   Status index_state(Transaction& transaction, const Committed& record) const;
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
 

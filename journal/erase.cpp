@@ -30,10 +30,10 @@ bool wait_until(Condition condition) {
 
 }  // namespace
 
-/// All that is written now is in segments that are written no more, and the catalog knows it.
-Status Journal::settle_down() {
+/// The catalog knows all that is written now; and, if so asked, it is in segments that are written no more.
+Status Journal::settle_down(bool ends_segment) {
   RecordId last = writer_->state().last_id;
-  std::uint32_t ended = seal();
+  std::uint32_t ended = ends_segment ? seal() : 0;
   bool is_ended = ended == 0 || wait_until([&] { return segments_->newest() > ended; });
   if (!is_ended) return Error{ErrorCode::unavailable, "the newest segment could not be ended; see the daemon's log"};
   bool is_indexed = wait_until([&] {
@@ -48,38 +48,65 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
                                        const std::function<void(double)>& on_progress) {
   std::lock_guard one_at_a_time(maintenance_);
   Erased erased;
-  if (entries.empty()) return erased;
-  if (Status settled = settle_down(); !settled) return settled.error();
-  std::map<std::uint32_t, std::set<RecordId>> by_segment;
-  for (RecordId id : entries) {
-    auto segment = segments_->holding(id);
-    if (!segment) return segment.error();
-    by_segment[(*segment)->header().number].insert(id);
-    auto outcomes = catalog_->outcomes_of(id);
-    if (!outcomes) return outcomes.error();
-    for (const Catalog::Place& place : *outcomes) by_segment[place.segment].insert(place.id);
+  if (Status settled = settle_down(!entries.empty()); !settled) return settled.error();
+  if (!entries.empty()) {
+    ErasureRecord record;
+    record.time_us = now_us();
+    record.by = by;
+    record.reason = reason;
+    for (RecordId id : entries) {
+      record.records.push_back(id);
+      auto outcomes = catalog_->outcomes_of(id);
+      if (!outcomes) return outcomes.error();
+      for (const Catalog::Place& place : *outcomes) record.records.push_back(place.id);
+    }
+    auto written = write_record(*writer_, RecordKind::erasure, encode(record));
+    if (!written) return written.error();
+    erased.record = *written;
+    erased.entries = entries.size();
+    if (Status settled = settle_down(false); !settled) return settled.error();
   }
-  ErasureRecord record;
-  record.time_us = now_us();
-  record.by = by;
-  record.reason = reason;
-  for (const auto& [number, ids] : by_segment) record.records.insert(record.records.end(), ids.begin(), ids.end());
-  auto written = write_record(*writer_, RecordKind::erasure, encode(record));
-  if (!written) return written.error();
+  // This erasure's work, and that of those before it which were interrupted.
+  auto unfinished = catalog_->unfinished_erasures();
+  if (!unfinished) return unfinished.error();
+  for (const Catalog::Place& place : *unfinished)
+    if (Status done = carry_out(place, erased, on_progress); !done) return done.error();
+  if (Status destroyed = destroy_leftovers(path_); !destroyed) return destroyed.error();
+  return erased;
+}
+
+/// Does what an erasure record says, as far as it is not done.
+Status Journal::carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress) {
+  auto home = segments_->get(place.segment);
+  if (!home) return home.error();
+  auto stored = (*home)->record(place.id);
+  if (!stored) return stored.error();
+  std::optional<ErasureRecord> record;
+  if (*stored && (*stored)->damage.empty()) record = decode_erasure((*stored)->encoded);
+  if (!record) return Error{ErrorCode::corrupt, fmt::format("erasure record {} is damaged; run: holdfast journal verify", place.id)};
+  std::map<std::uint32_t, std::set<RecordId>> by_segment;
+  for (RecordId id : record->records) {
+    auto segment = segments_->holding(id);
+    if (!segment && segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
+    if (!segment) return segment.error();
+    auto one = (*segment)->record(id);
+    if (!one) return one.error();
+    if (*one && !(*one)->is_erased) by_segment[(*segment)->header().number].insert(id);
+  }
+  std::size_t done = 0;
   for (const auto& [number, ids] : by_segment) {
     auto segment = segments_->get(number);
     if (!segment) return segment.error();
-    if (Status rewritten = rewrite_segment(path_, **segment, ids, master_, *signing_key_); !rewritten) return rewritten.error();
+    if (Status rewritten = rewrite_segment(path_, **segment, ids, master_, *signing_key_); !rewritten) return rewritten;
     segments_->forget(number);
     ++erased.segments;
-    if (on_progress) on_progress(static_cast<double>(erased.segments) / static_cast<double>(by_segment.size()));
+    if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(by_segment.size()));
   }
-  std::set<RecordId> gone(entries.begin(), entries.end());
-  Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); });
-  if (!forgotten) return forgotten.error();
-  erased.entries = entries.size();
-  erased.record = *written;
-  return erased;
+  std::set<RecordId> gone(record->records.begin(), record->records.end());
+  return cataloger_->run([&](Catalog& catalog) {
+    Status forgotten = catalog.forget(gone);
+    return forgotten ? catalog.finish_erasure(place.id) : forgotten;
+  });
 }
 
 Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {

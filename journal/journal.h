@@ -41,8 +41,8 @@ class Journal {
     RecordId record = 0;  ///< the erasure record
   };
   /// Erases entries with all that is recorded of them: an erasure record says by whom and why, their segments are rewritten without
-  /// them under new keys, and the catalog forgets them. Blocks, for long perhaps: for a thread of its own. When it fails in the
-  /// middle, what is left can be erased by calling it again. Held mail must be out of the queue before. on_progress: 0 to 1.
+  /// them under new keys, and the catalog forgets them. Blocks, for long perhaps: for a thread of its own. When it is interrupted,
+  /// the next call finishes it first, also one with no entries. Held mail must be out of the queue before. on_progress: 0 to 1.
   Result<Erased> erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
                        const std::function<void(double)>& on_progress);
 
@@ -71,7 +71,8 @@ class Journal {
 
  private:
   Journal() = default;
-  Status settle_down();
+  Status settle_down(bool ends_segment);
+  Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;
   Key master_{};

@@ -194,6 +194,13 @@ int Server::run() {
   for (const ListenerConfig& listener : config.listeners) addresses += (addresses.empty() ? "" : " ") + to_string(listener.address);
   log(LogLevel::info, "ready", {{"listening", addresses}, {"journal", config.journal.path}, {"entries", shared_.journal.entries()}, {"threads", threads}});
 
+  // What an interruption left of an erasure is done now.
+  (void)maintenance_.start([this](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
+    auto finished = shared_.journal.erase({}, "", "", on_progress);
+    if (!finished) log(LogLevel::error, "erased", {{"problem", finished.error().message}});
+    return nlohmann::ordered_json::object();
+  });
+
   event_base_dispatch(base_.get());
 
   flag_file_.reset();
@@ -409,7 +416,7 @@ Status Server::open_admin() {
         if (auto dropped = control_.queue_drop(id, by, "erased: " + reason); !dropped) return dropped.error();
       auto erased = shared_.journal.erase(ids, by, reason, on_progress);
       if (!erased) return erased.error();
-      log(LogLevel::warning, "erased", {{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}, {"by", by}, {"reason", reason}});
+      if (!ids.empty()) log(LogLevel::warning, "erased", {{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}, {"by", by}, {"reason", reason}});
       return nlohmann::ordered_json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
     });
   });

@@ -205,6 +205,38 @@ def _(scene):
     equal(received, holdfast.run("journal", "head", "--all").stdout.splitlines())
 
 
+@test("a reader written from FORMAT.md alone finds the same: entries, contents, outcomes, states, erasures, heads and manifests")
+def _(scene):
+    holdfast = world(scene)
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    client.send_mail("Subject: large\r\n\r\n" + "0123456789abcdef\r\n" * 20000, helo=None)
+    client.send_mail("", helo=None)
+    holdfast.run("failover", "hold", "--reason", "why not")
+    client.send_mail("Subject: held\r\n\r\nx\r\n", helo=None)
+    holdfast.run("failover", "auto", "--reason", "enough")
+    wait_for(lambda: holdfast.status()["routes"][0]["held"] == 0, what="the drain")
+    holdfast.run("journal", "erase", "--recipient", "p3@example.org", "--reason", "Art. 17")
+    holdfast.stop()
+    # Debian's own Python, for its packages.
+    found = run("/usr/bin/python3", os.path.join(os.path.dirname(__file__), "reader.py"), holdfast.journal_path)
+    equal(found.returncode, 0, found.stderr)
+    found = json.loads(found.stdout)
+    entries = holdfast.entries()
+    equal(sorted(map(int, found["entries"])), [entry["id"] for entry in entries])
+    for entry in entries:
+        own = found["entries"][str(entry["id"])]
+        for key in ("direction", "route", "client", "helo", "mail_from", "size", "sha256", "message_id"):
+            equal(own[key], entry[key], key)
+        equal([(one["address"], one["outcome"]) for one in own["recipients"]], [(one["address"], one["outcome"]) for one in entry["recipients"]])
+        equal(bytes.fromhex(own["content"]), holdfast.content(entry["id"]))
+    assert any(one["outcome"] == "delivered" for entry in found["entries"].values() for one in entry["recipients"])
+    equal([(one["mode"], one["reason"]) for one in found["states"]][:1], [("hold", "why not")])
+    equal([one["reason"] for one in found["erasures"]], ["Art. 17"])
+    equal(sorted(found["erasures"][0]["records"]), found["erased"])
+    equal((found["heads"], found["manifests"]), (len(holdfast.run("journal", "head", "--all").stdout.splitlines()),) * 2)
+
+
 @test("seal without a daemon, and with nothing to seal; verify --since leaves out what is older")
 def _(scene):
     holdfast = world(scene, seals=1)

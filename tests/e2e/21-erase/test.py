@@ -1,0 +1,210 @@
+"""What the journal forgets: entries and whole segments, for good, while chain, heads and everybody else's mail stay."""
+import os
+import random
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+PEOPLE = ("ada", "bob", "eve")
+KILLS = 50
+
+
+def content(person, number):
+    return f"Message-ID: <{person}{number}@x>\r\nSubject: {person} {number}\r\n\r\nSECRET-{person}-{number} " + "0123456789" * (number % 5) * 4000 + "\r\n"
+
+
+def fill(scene, holdfast, first, count):
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for number in range(first, first + count):
+        for person in PEOPLE:
+            assert client.send_mail(content(person, number), f"from-{person}@example.net", f"{person}@example.org", helo=None).startswith("250")
+    client.ask("QUIT")
+    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+
+
+def world(scene, segments=3, **options):
+    holdfast = scene.holdfast(scene.primary(), **options)
+    for number in range(segments):
+        fill(scene, holdfast, number * 4, 4)
+        if number + 1 < segments:
+            holdfast.run("journal", "seal")
+    return holdfast
+
+
+def whole(holdfast, people, numbers):
+    """Everybody's entries are there, bit for bit, and nobody else's."""
+    entries = holdfast.entries()
+    equal(sorted(entry["subject"] for entry in entries), sorted(f"{person} {number}" for person in people for number in numbers))
+    for entry in entries:
+        person, number = entry["subject"].split()
+        equal(holdfast.content(entry["id"]).decode(), content(person, int(number)))
+    code = holdfast.run("journal", "verify", check=False)
+    equal(code.returncode, 0, code.stdout)
+    shutil.copy(os.path.join(holdfast.journal_path, "signing.pub"), holdfast.scene.path("key.pem"))
+    code = holdfast.run("journal", "verify", "--key", holdfast.scene.path("key.pem"), check=False)
+    equal(code.returncode, 0, code.stdout)
+
+
+def by(holdfast, *filters):
+    return [entry["id"] for entry in holdfast.entries(*filters)]
+
+
+@test("a person's mail is erased, in sealed segments and the newest, while the daemon runs; all else stays, and so do the heads that were published")
+def _(scene):
+    holdfast = world(scene)
+    heads = holdfast.run("journal", "head", "--all").stdout
+    gone = by(holdfast, "--recipient", "bob@example.org")
+    equal(len(gone), 12)
+    proof = scene.path("proof")
+    with open(proof, "w") as file:
+        file.write(holdfast.run("journal", "proof", str(by(holdfast, "--recipient", "ada@example.org")[0])).stdout)
+    dry = holdfast.run("journal", "erase", "--recipient", "bob@example.org", "--reason", "request 17", "--dry-run")
+    assert "12 entries would be erased" in dry.stderr and by(holdfast, "--recipient", "bob@example.org") == gone, dry.stderr
+    said = holdfast.run("journal", "erase", "--recipient", "Bob@example.org", "--reason", "request 17").stdout
+    assert said.startswith("12 entries erased; 3 segments rewritten"), said
+    whole(holdfast, ("ada", "eve"), range(12))
+    for filters in (("--recipient", "bob@example.org"), ("--sender", "from-bob@example.net"), ("--message-id", "bob3@x")):
+        equal(by(holdfast, *filters), [], filters)
+    shown = holdfast.run("journal", "show", str(gone[0]), check=False)
+    assert shown.returncode == 66 and "was erased" in shown.stderr, shown.stderr
+    one = json.loads(holdfast.run("journal", "erasures", "--json").stdout)
+    equal((one["reason"], one["by"].startswith("user "), set(gone) <= set(one["records"])), ("request 17", True, True))
+    assert holdfast.run("journal", "head", "--all").stdout.startswith(heads), "published heads stay"
+    equal(run(BINARY, "journal", "verify", "--proof", proof, "--key", scene.path("key.pem")).returncode, 0, "and so do proofs")
+    # The daemon goes on, with what it had open.
+    fill(scene, holdfast, 12, 2)
+    holdfast.run("journal", "rebuild")
+    equal(by(holdfast, "--recipient", "bob@example.org"), [entry["id"] for entry in holdfast.entries() if entry["subject"] in ("bob 12", "bob 13")])
+    holdfast.stop()
+    holdfast.start()
+    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+    # By id and by sender; nothing matches; nobody named; no reason.
+    one = by(holdfast, "--recipient", "eve@example.org")[0]
+    holdfast.run("journal", "erase", "--id", str(one), "--reason", "x")
+    assert one not in by(holdfast)
+    assert "no entry matches" in holdfast.run("journal", "erase", "--sender", "nobody@example.net", "--reason", "x").stdout
+    equal(holdfast.run("journal", "erase", "--reason", "x", check=False).returncode, 64)
+    equal(holdfast.run("journal", "erase", "--sender", "a@b", check=False).returncode, 64)
+
+
+@test("erasing leaves no file in which the old key stands, so what was copied of the old file before cannot be opened")
+def _(scene):
+    holdfast = world(scene, segments=2)
+    path = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    reading = open(path, "rb")
+    before = reading.read()
+    holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x")
+    # The old file, still open here, has lost its key: 60 bytes at the end of its header.
+    reading.seek(0)
+    after = reading.read()
+    equal(len(after), len(before))
+    changed = [index for index in range(len(before)) if before[index] != after[index]]
+    assert changed and set(after[index] for index in changed) == {0}, "only the key was overwritten"
+    with open(path, "rb") as file:
+        new = file.read()
+    assert before[changed[0]:changed[0] + 40] not in new
+    equal(sorted(name for name in os.listdir(os.path.dirname(path)) if not name.endswith("-lock")),
+          sorted(f"000000000{number}.{kind}" for number in (1, 2, 3) for kind in ("lmdb", "manifest") if (number, kind) != (3, "manifest")))
+
+
+@test("held mail is listed and kept, unless it is meant too; then it is neither delivered nor held any more")
+def _(scene):
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 100ms\n  release_after: 100ms")
+    fill(scene, holdfast, 0, 1)
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    for person in ("ada", "bob"):
+        assert client.send_mail(content(person, 1), f"from-{person}@example.net", f"{person}@example.org").startswith("250")
+    wait_for(lambda: len(by(holdfast, "--outcome", "held")) == 2, what="held mail")
+    refused = holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x", check=False)
+    assert refused.returncode == 75 and "--including-held" in refused.stderr and "from-ada@example.net" in refused.stderr, refused.stderr
+    equal(len(by(holdfast, "--recipient", "ada@example.org")), 2, "nothing was changed")
+    holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x", "--including-held")
+    equal(by(holdfast, "--recipient", "ada@example.org"), [])
+    equal(holdfast.status()["routes"][0]["held"], 1)
+    primary.messages.clear()
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: holdfast.status()["routes"][0]["held"] == 0, what="the drain")
+    equal([b"bob 1" in message for _, message in primary.messages], [True])
+    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+
+
+@test("old segments go by themselves, with a record, but never one with held mail; what is left verifies")
+def _(scene):
+    holdfast = world(scene)
+    refused = holdfast.run("journal", "prune", "--reason", "x", check=False)
+    assert refused.returncode == 64 and "retention" in refused.stderr
+    said = holdfast.run("journal", "prune", "--older-than", "1h", "--reason", "x").stdout
+    assert said.startswith("0 segments"), said
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    assert client.send_mail(content("ada", 12), "from-ada@example.net", "ada@example.org").startswith("250")
+    wait_for(lambda: by(holdfast, "--outcome", "held"), what="the held entry")
+    holdfast.run("journal", "seal")
+    client.send_mail(content("bob", 12), "from-bob@example.net", "bob@example.org")
+    holdfast.run("journal", "seal")
+    holdfast.journal = "retention: 1s"
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    segments = os.path.join(holdfast.journal_path, "segments")
+    wait_for(lambda: sorted(name for name in os.listdir(segments) if name.endswith(".lmdb")) == [f"000000000{number}.lmdb" for number in (3, 4, 5)], what="two segments to go")
+    verified = holdfast.run("journal", "verify", check=False)
+    equal(verified.returncode, 0, verified.stdout)
+    erased = [json.loads(line) for line in holdfast.run("journal", "erasures", "--json").stdout.splitlines()]
+    equal([(one["by"], one["reason"].split(",")[0]) for one in erased], [("retention", "segment 1"), ("retention", "segment 2")])
+    assert not any(entry["subject"] in ("ada 1", "ada 5") for entry in holdfast.entries())
+    equal(sorted(os.listdir(os.path.join(holdfast.journal_path, "heads")))[0], "0000000001.head", "heads stay")
+
+
+@test("a full disk in the middle of erasing leaves all as it was, and it can be done once there is room")
+def _(scene):
+    disk = scene.path("disk")
+    os.mkdir(disk)
+    if run("mount", "-t", "tmpfs", "-o", "size=24m", "none", disk).returncode != 0:
+        return print("  skipped: no tmpfs can be mounted here")
+    scene.stack.callback(lambda: run("umount", "-l", disk))
+    holdfast = world(scene, segments=2, journal_path=os.path.join(disk, "journal"))
+    with open(os.path.join(disk, "ballast"), "wb") as file:
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        file.write(b"\0" * (free - (400 << 10)))
+    full = holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x", check=False)
+    assert full.returncode == 75 and "space" in full.stderr, (full.returncode, full.stderr)
+    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+    os.unlink(os.path.join(disk, "ballast"))
+    holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x")
+    whole(holdfast, ("bob", "eve"), range(8))
+
+
+@test(f"killed {KILLS} times in the middle of erasing: each time the journal verifies, nobody else's mail is touched, and erasing again ends it")
+def _(scene):
+    holdfast = world(scene, segments=4)
+    holdfast.stop()
+    backup, chance = scene.path("backup"), random.Random()
+    shutil.copytree(holdfast.journal_path, backup)
+    command = [BINARY, "-c", holdfast.config, "journal", "erase", "--recipient", "ada@example.org", "--reason", "x"]
+    begin = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    takes = time.monotonic() - begin
+    cut = 0
+    for number in range(KILLS):
+        shutil.rmtree(holdfast.journal_path)
+        shutil.copytree(backup, holdfast.journal_path)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.random() * takes)  # the moment of the kill
+        process.kill()
+        cut += process.wait() != 0
+        verified = holdfast.run("journal", "verify", check=False)
+        equal(verified.returncode, 0, verified.stdout)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+        equal(sorted(entry["subject"] for entry in holdfast.entries()), sorted(f"{person} {one}" for person in ("bob", "eve") for one in range(16)))
+        assert not [name for name in os.listdir(os.path.join(holdfast.journal_path, "segments")) if name.endswith((".old", ".rewritten"))]
+    print(f"  {cut} of {KILLS} runs were cut")
+    whole(holdfast, ("bob", "eve"), range(16))
+
+
+main()
