@@ -174,6 +174,32 @@ std::optional<ErasureRecord> decode_erasure(std::string_view bytes) {
   return record;
 }
 
+std::string encode(const AccessRecord& record) {
+  ByteWriter out;
+  out.integer(record.time_us);
+  out.string(record.by);
+  out.string(record.command);
+  out.string(record.reason);
+  out.integer(record.entries);
+  out.integer(static_cast<std::uint32_t>(record.examples.size()));
+  for (RecordId id : record.examples) out.integer(id);
+  return out.take();
+}
+
+std::optional<AccessRecord> decode_access(std::string_view bytes) {
+  ByteReader in(bytes);
+  AccessRecord record;
+  record.time_us = in.integer<std::int64_t>();
+  record.by = in.string();
+  record.command = in.string();
+  record.reason = in.string();
+  record.entries = in.integer<std::uint64_t>();
+  auto count = in.integer<std::uint32_t>();
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) record.examples.push_back(in.integer<RecordId>());
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  return record;
+}
+
 std::int64_t now_us() {
   auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::microseconds>(since_epoch).count();

@@ -17,7 +17,7 @@ namespace holdfast::journal {
 /// A record's place in the log, and an entry's name. Ascends; never used twice.
 using RecordId = std::uint64_t;
 
-enum class RecordKind : std::uint8_t { message = 1, outcome = 2, state = 3, erasure = 4 };
+enum class RecordKind : std::uint8_t { message = 1, outcome = 2, state = 3, erasure = 4, access = 5 };
 
 enum class Direction : std::uint8_t { inbound = 0, outbound = 1 };
 
@@ -101,6 +101,14 @@ struct ErasureRecord {
   std::vector<RecordId> records;  ///< messages, and the outcome records that belong to them
 };
 
+/// Somebody read content: who, by which command, why, and how much.
+struct AccessRecord {
+  std::int64_t time_us = 0;
+  std::string by, command, reason;
+  std::uint64_t entries = 0;         ///< how many were to be read
+  std::vector<RecordId> examples;    ///< which; the first hundred
+};
+
 /// Brings the recipients up to date with an outcome record of their entry.
 void bring_up_to_date(std::vector<Recipient>& recipients, const OutcomeRecord& outcome);
 
@@ -108,10 +116,12 @@ std::string encode(const MessageRecord& record);
 std::string encode(const OutcomeRecord& record);
 std::string encode(const StateRecord& record);
 std::string encode(const ErasureRecord& record);
+std::string encode(const AccessRecord& record);
 std::optional<MessageRecord> decode_message(std::string_view bytes);
 std::optional<OutcomeRecord> decode_outcome(std::string_view bytes);
 std::optional<StateRecord> decode_state(std::string_view bytes);
 std::optional<ErasureRecord> decode_erasure(std::string_view bytes);
+std::optional<AccessRecord> decode_access(std::string_view bytes);
 
 /// Microseconds since 1970, UTC.
 std::int64_t now_us();

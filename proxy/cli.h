@@ -16,6 +16,7 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
 void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code);
 
 void add_erase_commands(CLI::App& group, const std::string& config, int& exit_code);
+void add_export_command(CLI::App& group, const std::string& config, int& exit_code);
 void add_proof_commands(CLI::App& group, const std::string& config, int& exit_code);
 void add_replay_command(CLI::App& group, const std::string& config, int& exit_code);
 

@@ -1,8 +1,6 @@
 // `holdfast journal erase`, `prune` and `erasures`: what the journal forgets, and who said so.
 #include <fmt/format.h>
-#include <pwd.h>
 #include <sysexits.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -24,11 +22,6 @@ struct EraseCommand {
   std::string reason;
   bool with_held = false, is_dry = false, as_json = false;
 };
-
-std::string own_name() {
-  const passwd* user = ::getpwuid(::geteuid());
-  return user ? fmt::format("user {}", user->pw_name) : fmt::format("user {}", ::geteuid());
-}
 
 /// Asks the daemon to do it and waits; without a daemon, does it itself with the journal opened.
 Result<Json> do_job(const Config& config, const std::string& resource, const Json& body, const std::string& what,
@@ -132,25 +125,42 @@ int prune(const std::string& config_path, const std::string& older_than, const s
   return EX_OK;
 }
 
-int erasures(const std::string& config_path, bool as_json) {
+/// Records of one kind, from all segments, in order.
+int each_record(const std::string& config_path, journal::RecordKind kind, const std::function<void(const journal::Segment::StoredRecord&)>& print) {
   auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
   for (std::uint32_t number : (*reader)->segments()) {
     auto segment = (*reader)->segment(number);
     if (!segment) return fail(segment.error());
     Status read = (*segment)->each_record(0, [&](journal::Segment::StoredRecord& record) {
-      if (record.kind != journal::RecordKind::erasure || !record.damage.empty()) return true;
-      auto erasure = journal::decode_erasure(record.encoded);
-      if (!erasure) return true;
-      if (as_json)
-        fmt::print("{}\n", Json{{"id", record.id}, {"time", format_time(erasure->time_us)}, {"by", erasure->by}, {"reason", erasure->reason}, {"records", erasure->records}}.dump(-1, ' ', false, Json::error_handler_t::replace));
-      else
-        fmt::print("{:>8}  {}  by {}: {}  ({} records)\n", record.id, format_time(erasure->time_us), escape(erasure->by), escape(erasure->reason), erasure->records.size());
+      if (record.kind == kind && record.damage.empty()) print(record);
       return true;
     });
     if (!read) return fail(read.error());
   }
   return EX_OK;
+}
+
+int accesses(const std::string& config_path, bool as_json) {
+  return each_record(config_path, journal::RecordKind::access, [as_json](const journal::Segment::StoredRecord& record) {
+    auto access = journal::decode_access(record.encoded);
+    if (!access) return;
+    if (as_json)
+      fmt::print("{}\n", Json{{"id", record.id}, {"time", format_time(access->time_us)}, {"by", access->by}, {"command", access->command}, {"reason", access->reason}, {"entries", access->entries}, {"ids", access->examples}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+    else
+      fmt::print("{:>8}  {}  by {}: {}: {} entries{}\n", record.id, format_time(access->time_us), escape(access->by), escape(access->command), access->entries, access->reason.empty() ? "" : ": " + escape(access->reason));
+  });
+}
+
+int erasures(const std::string& config_path, bool as_json) {
+  return each_record(config_path, journal::RecordKind::erasure, [as_json](const journal::Segment::StoredRecord& record) {
+    auto erasure = journal::decode_erasure(record.encoded);
+    if (!erasure) return;
+    if (as_json)
+      fmt::print("{}\n", Json{{"id", record.id}, {"time", format_time(erasure->time_us)}, {"by", erasure->by}, {"reason", erasure->reason}, {"records", erasure->records}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+    else
+      fmt::print("{:>8}  {}  by {}: {}  ({} records)\n", record.id, format_time(erasure->time_us), escape(erasure->by), escape(erasure->reason), erasure->records.size());
+  });
 }
 
 }  // namespace
@@ -177,6 +187,10 @@ void add_erase_commands(CLI::App& group, const std::string& config, int& exit_co
   app = group.add_subcommand("erasures", "what was erased or pruned: when, by whom and why");
   app->add_flag("--json", as_json, "one JSON object a line");
   app->callback([&config, &exit_code] { exit_code = erasures(config, as_json); });
+
+  app = group.add_subcommand("accesses", "who has read content: when, with which command, and why");
+  app->add_flag("--json", as_json, "one JSON object a line");
+  app->callback([&config, &exit_code] { exit_code = accesses(config, as_json); });
 }
 
 }  // namespace holdfast::proxy

@@ -3,8 +3,15 @@
 #include <fmt/format.h>
 #include <glib.h>
 
-#include <chrono>
+#include <pwd.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "journal/waiting_ticket.h"
+#include "proxy/admin.h"
 #include "proxy/publish_heads.h"
 
 namespace holdfast::proxy {
@@ -71,6 +78,35 @@ Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_p
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return config.error();
   return journal::Reader::open(config->path, config->key_file);
+}
+
+std::string own_name() {
+  const passwd* user = ::getpwuid(::geteuid());
+  return user ? fmt::format("user {}", user->pw_name) : fmt::format("user {}", ::geteuid());
+}
+
+Status record_access(const Config& config, const std::string& command, const std::string& reason, const std::vector<journal::RecordId>& ids) {
+  if (!config.journal.access_log || ids.empty()) return {};
+  std::vector<journal::RecordId> examples(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
+  if (!config.admin_socket.empty()) {
+    auto told = ask_admin(config.admin_socket, "/journal/access", {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}});
+    if (told) return {};
+  }
+  auto unrecorded = [](const Error& error) -> Status {
+    if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key || error.code == ErrorCode::not_found) return error;
+    fmt::print(stderr, "holdfast: this reading is not on record: {}\n", error.message);
+    return {};
+  };
+  auto journal = open_journal(config);
+  // Another reader may be putting itself on record at this moment.
+  for (int tries = 0; !journal && journal.error().code == ErrorCode::busy && tries < 50; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    journal = open_journal(config);
+  }
+  if (!journal) return unrecorded(journal.error());
+  journal::AccessRecord access{journal::now_us(), own_name(), command, reason, ids.size(), examples};
+  auto written = journal::write_record((*journal)->writer(), journal::RecordKind::access, journal::encode(access));
+  return written ? Status() : unrecorded(written.error());
 }
 
 Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event) {

@@ -91,36 +91,6 @@ int list(const std::string& config_path, const FilterOptions& options, std::uint
   return warn_of_damage(**reader);
 }
 
-/// Writes all bytes or says why not.
-Status write_out(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return Error{errno == ENOSPC ? ErrorCode::no_space : ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return {};
-}
-
-int export_content(const std::string& config_path, journal::RecordId id) {
-  auto reader = open_reader(config_path);
-  if (!reader) return fail(reader.error());
-  Result<Entry> entry = (*reader)->entry(id);
-  if (!entry) return fail(entry.error());
-  journal::Sha256 hash;
-  Status written;
-  Status read = (*reader)->content(*entry, [&](std::string_view piece) {
-    hash.update(piece);
-    written = write_out(STDOUT_FILENO, piece);
-    return static_cast<bool>(written);
-  });
-  if (!written) return fail(written.error());
-  if (!read) return fail(read.error());
-  if (hash.finish() != entry->message.content_hash)
-    return fail({ErrorCode::corrupt, fmt::format("entry {}: what was written is not what was journaled (SHA-256 differs)", id)});
-  return EX_OK;
-}
-
 int stats(const std::string& config_path, bool as_json) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
@@ -226,9 +196,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
   command->add_option("ID", id, "the entry's number")->required();
   add_json(command);
 
-  command = add("export", "an entry's exact content to standard output", [&config] { return export_content(config, id); });
-  command->add_option("ID", id, "the entry's number")->required();
-
+  add_export_command(*group, config, exit_code);
   add_replay_command(*group, config, exit_code);
   add_json(add("stats", "counts and sizes", [&config] { return stats(config, as_json); }));
   add_erase_commands(*group, config, exit_code);

@@ -130,7 +130,7 @@ class Job : public ReplayJob {
 struct ReplayCommand {
   FilterOptions filter;
   ReplayOptions options;
-  std::string as, progress;
+  std::string as, progress, reason;
   bool is_dry = false, as_json = false;
 };
 
@@ -188,6 +188,7 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   auto ids = wanted_ids(**reader, command.filter);
   if (!ids) return fail(ids.error()), ids.error().code == ErrorCode::invalid ? EX_USAGE : EX_DATAERR;
   if (command.is_dry) return dry_run(**reader, *ids, command.as_json);
+  if (Status recorded = record_access(*config, "journal replay --to " + command.options.to, command.reason, *ids); !recorded) return fail(recorded.error());
   auto progress = open_progress(command, config->journal.path);
   if (!progress) return fail(progress.error());
   auto target = open_target(command.options, *config, *progress);
@@ -229,6 +230,7 @@ void add_replay_command(CLI::App& group, const std::string& config, int& exit_co
   app->add_option("--rate", command.options.rate, "entries a second, at most")->check(CLI::NonNegativeNumber);
   app->add_option("--concurrency", command.options.concurrency, "connections at once, for smtp, smtps and lmtp")->capture_default_str()->check(CLI::Range(1, 1000));
   app->add_option("--progress", command.progress, "the file that remembers how far it has come; default: one in journal.path/replays");
+  app->add_option("--reason", command.reason, "why; goes into the journal's record of who read what");
   app->add_flag("--dry-run", command.is_dry, "say what would be replayed, and do nothing");
   app->add_flag("--json", command.as_json, "one JSON object an entry");
   app->callback([&config, &exit_code] { exit_code = replay(config, command); });

@@ -366,6 +366,7 @@ JournalConfig read_journal(const Value& value) {
     if (journal.segment_size < (1ULL << 20)) v.refuse("must be at least 1MiB");
   });
   section.read("segment_age", [&](const Value& v) { journal.segment_age = v.duration(); });
+  section.read("access_log", [&](const Value& v) { journal.access_log = v.yes_or_no(); });
   section.read("retention", [&](const Value& v) { journal.retention = v.duration(); });
   section.read("publish_heads", [&](const Value& v) {
     for (const Value& one : v.list()) journal.publish_heads.push_back(one.non_empty());
@@ -505,6 +506,7 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.log_format == after.log_format && before.log_level == after.log_level, "log changed");
   note(before.shutdown_grace == after.shutdown_grace, "shutdown_grace changed");
   note(before.journal.order == after.journal.order, "journal.order changed");
+  note(before.journal.access_log == after.journal.access_log, "journal.access_log changed");
   note(before.journal.retention == after.journal.retention, "journal.retention changed");
   note(before.journal.when_full == after.journal.when_full, "journal.when_full changed");
   note(before.listeners == after.listeners, "listeners changed");

@@ -20,6 +20,7 @@
 #include "proxy/maintenance.h"
 #include "proxy/people.h"
 #include "proxy/session.h"
+#include "journal/waiting_ticket.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -419,6 +420,19 @@ Status Server::open_admin() {
       if (!ids.empty()) log(LogLevel::warning, "erased", {{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}, {"by", by}, {"reason", reason}});
       return nlohmann::ordered_json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
     });
+  });
+  admin_->on("/journal/access", [this](const Request& request) -> Admin::Answer {
+    journal::AccessRecord access;
+    access.time_us = journal::now_us();
+    access.by = "user " + request.user;
+    access.command = request.body.at("command").get<std::string>();
+    access.reason = request.body.at("reason").get<std::string>();
+    access.entries = request.body.at("entries").get<std::uint64_t>();
+    access.examples = request.body.at("ids").get<std::vector<journal::RecordId>>();
+    auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(access));
+    if (!written) return written.error();
+    log(LogLevel::info, "access", {{"by", access.by}, {"command", access.command}, {"entries", access.entries}, {"reason", access.reason}});
+    return nlohmann::ordered_json{{"record", *written}};
   });
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();

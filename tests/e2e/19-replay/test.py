@@ -58,7 +58,6 @@ def unquoted(message):
 def _(scene):
     holdfast = world(scene)
     before = outcomes(holdfast)
-    sizes = holdfast.status()["journal"]["last_id"]
     said = holdfast.run("journal", "replay", "--to", "eml:" + scene.path("eml"))
     assert f"{len(BODIES)} entries replayed" in said.stderr, said.stderr
     for (entry, _), body in zip(before, BODIES):
@@ -71,7 +70,6 @@ def _(scene):
     equal([unquoted(found.get_bytes(key)) for key in found.keys()], [body for body in BODIES])
     assert found[0].get_from().startswith("a@example.net "), found[0].get_from()
     equal(outcomes(holdfast), before)
-    equal(holdfast.status()["journal"]["last_id"], sizes)
     # A second time: the folder's files are written over, the mbox is somebody's.
     refused = holdfast.run("journal", "replay", "--to", "mbox:" + scene.path("all.mbox"), check=False)
     assert refused.returncode == 73 and "is not empty" in refused.stderr, refused

@@ -1,4 +1,6 @@
 """What the journal forgets: entries and whole segments, for good, while chain, heads and everybody else's mail stay."""
+import csv
+import hashlib
 import os
 import random
 import sys
@@ -205,6 +207,44 @@ def _(scene):
         assert not [name for name in os.listdir(os.path.join(holdfast.journal_path, "segments")) if name.endswith((".old", ".rewritten"))]
     print(f"  {cut} of {KILLS} runs were cut")
     whole(holdfast, ("bob", "eve"), range(16))
+
+
+@test("all of a person's messages are exported with an index; who read what is on record, with or without the daemon")
+def _(scene):
+    holdfast = world(scene, segments=2)
+    client = scene.client(holdfast.port)
+    assert client.send_mail("Subject: =HYPERLINK(1)\r\n\r\nx\r\n", "ada@example.org", "bob@example.org").startswith("250")
+    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+    said = holdfast.run("journal", "export", "--subject", "ADA@example.org", "--to", scene.path("ada"), "--reason", "request 15")
+    assert "9 entries of ADA@example.org exported" in said.stderr, said.stderr
+    with open(scene.path("ada/index.json")) as file:
+        index = json.load(file)
+    equal(len(index), 9)
+    for one in index:
+        with open(scene.path("ada/" + one["file"]), "rb") as file:
+            data = file.read()
+        equal(hashlib.sha256(data).hexdigest(), one["sha256"])
+        assert "ada@example.org" in [one["mail_from"], *(to["address"] for to in one["recipients"])]
+    with open(scene.path("ada/index.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    equal([row["file"] for row in rows], [one["file"] for one in index])
+    equal(rows[-1]["subject"], "'=HYPERLINK(1)", "no spreadsheet takes it for a formula")
+    one = by(holdfast)[0]
+    holdfast.run("journal", "export", str(one))
+    holdfast.run("journal", "replay", "--to", "eml:" + scene.path("eml"), "--reason", "archive")
+    holdfast.stop()
+    holdfast.run("journal", "export", str(one), "--reason", "without the daemon")
+    seen = [json.loads(line) for line in holdfast.run("journal", "accesses", "--json").stdout.splitlines()]
+    equal([(access["command"].split(" --to")[0], access["reason"], access["entries"]) for access in seen],
+          [("journal export --subject ADA@example.org", "request 15", 9), ("journal export", "", 1), ("journal replay", "archive", 25), ("journal export", "without the daemon", 1)])
+    equal(seen[1]["ids"], [one])
+    assert all(access["by"].startswith("user ") for access in seen)
+    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+    holdfast.journal = "access_log: false"
+    holdfast.write_config()
+    holdfast.run("journal", "export", str(one))
+    equal(len(holdfast.run("journal", "accesses").stdout.splitlines()), 4)
+    equal(holdfast.run("journal", "export", check=False).returncode, 64)
 
 
 main()

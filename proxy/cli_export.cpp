@@ -1,0 +1,166 @@
+// `holdfast journal export`: one entry's content, or all of a person's (GDPR Art. 15).
+#include <fmt/format.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "proxy/admin.h"
+#include "proxy/cli.h"
+#include "proxy/cli_filter.h"
+#include "proxy/log.h"
+#include "proxy/progress_bar.h"
+#include "proxy/replay.h"
+
+namespace holdfast::proxy {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct ExportCommand {
+  journal::RecordId id = 0;
+  std::string subject, folder, reason;
+};
+
+/// Writes all bytes or says why not.
+Status write_out(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return Error{errno == ENOSPC ? ErrorCode::no_space : ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return {};
+}
+
+int export_content(const Config& config, journal::Reader& reader, const ExportCommand& command) {
+  Result<journal::Entry> entry = reader.entry(command.id);
+  if (!entry) return fail(entry.error());
+  if (Status recorded = record_access(config, "journal export", command.reason, {command.id}); !recorded) return fail(recorded.error());
+  journal::Sha256 hash;
+  Status written;
+  Status read = reader.content(*entry, [&](std::string_view piece) {
+    hash.update(piece);
+    written = write_out(STDOUT_FILENO, piece);
+    return static_cast<bool>(written);
+  });
+  if (!written) return fail(written.error());
+  if (!read) return fail(read.error());
+  if (hash.finish() != entry->message.content_hash)
+    return fail({ErrorCode::corrupt, fmt::format("entry {}: what was written is not what was journaled (SHA-256 differs)", command.id)});
+  return EX_OK;
+}
+
+/// RFC 4180. What a spreadsheet would take for a formula gets an apostrophe.
+std::string csv_field(const std::string& text) {
+  std::string field = "\"";
+  if (!text.empty() && std::strchr("=+-@\t\r", text[0])) field += '\'';
+  for (char c : text) {
+    if (c == '"') field += '"';
+    field += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
+  }
+  return field + "\"";
+}
+
+/// All of one person's entries into a folder, with an index of them.
+class SubjectJob : public ReplayJob {
+ public:
+  SubjectJob(journal::Reader& reader, const std::vector<journal::RecordId>& ids) : reader_(reader), ids_(ids), bar_("exporting") {}
+
+  std::unique_ptr<ReplayItem> next() override {
+    if (position_ == ids_.size()) return nullptr;
+    bar_.show(static_cast<double>(position_) / static_cast<double>(ids_.size()));
+    auto entry = reader_.entry(ids_[position_++]);
+    if (!entry) {
+      problems.push_back(entry.error().message);
+      return next();
+    }
+    auto item = std::make_unique<ReplayItem>();
+    item->entry = std::move(*entry);
+    item->payload = payload_of(item->entry, [this, from = item->entry](std::uint32_t frame) { return reader_.frame(from, frame); });
+    add_to_index(item->entry);
+    return item;
+  }
+
+  void done(const ReplayResult& result) override {
+    if (result.state != ReplayResult::State::sent) problems.push_back(fmt::format("entry {}: {}", result.id, result.detail));
+  }
+
+  Json index = Json::array();
+  std::string csv = "id,time,direction,from,to,subject,message_id,size,sha256,file\r\n";
+  std::vector<std::string> problems;
+
+ private:
+  void add_to_index(const journal::Entry& entry) {
+    const journal::MessageRecord& message = entry.message;
+    std::string to, file = fmt::format("{}.eml", entry.id), hash = journal::to_hex(journal::view(message.content_hash));
+    Json recipients = Json::array();
+    for (const journal::Recipient& one : message.recipients) {
+      to += (to.empty() ? "" : " ") + one.address;
+      recipients.push_back({{"address", one.address}, {"outcome", journal::to_string(one.outcome)}});
+    }
+    index.push_back({{"id", entry.id}, {"time", format_time(message.time_us)}, {"direction", journal::to_string(message.direction)}, {"mail_from", message.mail_from}, {"recipients", recipients},
+                     {"subject", message.subject}, {"message_id", message.message_id}, {"client", message.client}, {"size", message.size}, {"sha256", hash}, {"file", file}});
+    csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\r\n", entry.id, format_time(message.time_us), journal::to_string(message.direction), csv_field(message.mail_from), csv_field(to),
+                       csv_field(message.subject), csv_field(message.message_id), message.size, hash, file);
+  }
+
+  journal::Reader& reader_;
+  const std::vector<journal::RecordId>& ids_;
+  ProgressBar bar_;
+  std::size_t position_ = 0;
+};
+
+int export_subject(const Config& config, journal::Reader& reader, const ExportCommand& command) {
+  journal::Filter sent, received;
+  sent.sender = received.recipient = command.subject;
+  std::vector<journal::RecordId> ids;
+  for (const journal::Filter& filter : {sent, received}) {
+    auto found = reader.ids(filter);
+    if (!found) return fail(found.error());
+    ids.insert(ids.end(), found->begin(), found->end());
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  if (Status recorded = record_access(config, "journal export --subject " + command.subject, command.reason, ids); !recorded) return fail(recorded.error());
+  ReplayProgress unkept;
+  auto target = open_file_target("eml", command.folder, unkept);
+  if (!target) return fail(target.error()), EX_CANTCREAT;
+  auto job = std::make_unique<SubjectJob>(reader, ids);
+  if (Status ran = (*target)->run(*job); !ran) return fail(ran.error());
+  for (const auto& [name, text] : {std::pair(std::string("index.json"), job->index.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"), std::pair(std::string("index.csv"), job->csv)})
+    if (Status written = journal::write_file(command.folder + "/" + name, text); !written) return fail(written.error());
+  std::vector<std::string> problems = std::move(job->problems);
+  job.reset();  // and with it the progress bar
+  for (const std::string& problem : problems) fmt::print(stderr, "holdfast: {}\n", escape(problem));
+  fmt::print(stderr, "{} entries of {} exported to {}, with index.csv and index.json\n", ids.size() - problems.size(), escape(command.subject), escape(command.folder));
+  return problems.empty() && reader.damaged() == 0 ? EX_OK : EX_DATAERR;
+}
+
+int run(const std::string& config_path, const ExportCommand& command) {
+  bool is_one = command.id != 0, is_person = !command.subject.empty() && !command.folder.empty();
+  if (is_one == is_person || (is_one && !command.subject.empty()))
+    return fail({ErrorCode::invalid, "name an entry, or a person with --subject ADDRESS --to DIR"}), EX_USAGE;
+  Result<Config> config = load_config(config_path);
+  if (!config) return fail(config.error());
+  auto reader = journal::Reader::open(config->journal.path, config->journal.key_file);
+  if (!reader) return fail(reader.error());
+  return is_one ? export_content(*config, **reader, command) : export_subject(*config, **reader, command);
+}
+
+}  // namespace
+
+void add_export_command(CLI::App& group, const std::string& config, int& exit_code) {
+  static ExportCommand command;  // lives as long as the program
+  CLI::App* app = group.add_subcommand("export", "an entry's exact content to standard output, or all of a person's entries to a folder");
+  app->add_option("ID", command.id, "the entry's number");
+  app->add_option("--subject", command.subject, "a person's address: all entries that it sent or received");
+  app->add_option("--to", command.folder, "with --subject: the folder");
+  app->add_option("--reason", command.reason, "why; goes into the journal's record of who read what");
+  app->callback([&config, &exit_code] { exit_code = run(config, command); });
+}
+
+}  // namespace holdfast::proxy
