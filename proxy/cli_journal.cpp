@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "journal/backup.h"
 #include "journal/journal.h"
 #include "journal/reader.h"
 #include "proxy/admin.h"
@@ -128,6 +129,19 @@ int stats(const std::string& config_path, bool as_json) {
   return warn_of_damage(**reader);
 }
 
+int backup(const std::string& config_path, const std::string& folder) {
+  Result<JournalConfig> config = journal_config(config_path);
+  if (!config) return fail(config.error());
+  Result<journal::BackedUp> done = [&] {
+    ProgressBar bar("backing up");
+    return journal::back_up(config->path, folder, [&](double share) { bar.show(share); });
+  }();
+  if (!done) return fail({done.error().code, done.error().message + "; the same command goes on"});
+  fmt::print("{} segments copied, {} unchanged, {} removed, {:.1f} MiB; the master key ({}) is not among it: keep it elsewhere, safely\n", done->copied, done->unchanged, done->removed,
+             static_cast<double>(done->bytes) / (1 << 20), config->key_file);
+  return EX_OK;
+}
+
 int rebuild(const std::string& config_path) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
@@ -201,6 +215,9 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
   add_json(add("stats", "counts and sizes", [&config] { return stats(config, as_json); }));
   add_erase_commands(*group, config, exit_code);
   add_proof_commands(*group, config, exit_code);
+  static std::string folder;
+  command = add("backup", "bring a consistent copy in a folder up to date, while mail goes on", [&config] { return backup(config, folder); });
+  command->add_option("DIR", folder, "the folder")->required();
   add("rebuild", "build the catalog anew from the segments", [&config] { return rebuild(config); });
 }
 

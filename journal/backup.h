@@ -1,0 +1,26 @@
+// A backup: a copy of the journal that is consistent and hot, incremental on sealed segments.
+//
+// It holds segments, manifests, heads, the public key and the directory, but neither the master key nor the signing key: whoever has the
+// backup alone cannot read it. What was erased or pruned since the last run goes from the backup too.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "journal/result.h"
+
+namespace holdfast::journal {
+
+struct BackedUp {
+  std::uint64_t copied = 0, unchanged = 0, removed = 0;  ///< segments
+  std::uint64_t bytes = 0;                               ///< copied
+};
+
+/// Brings the backup in a folder up to date; the folder is made when missing. Works while a daemon writes. Each file is put there whole or
+/// not at all, and sealed segments are compared with their manifests after copying; an interrupted run is ended by the next one. Errors:
+/// busy (the folder is the backup of another journal, or not a backup), no_space, permission, corrupt (a segment that is not what its
+/// manifest says is not copied). on_progress gets the share done, 0 to 1.
+Result<BackedUp> back_up(const std::string& journal, const std::string& folder, const std::function<void(double)>& on_progress);
+
+}  // namespace holdfast::journal

@@ -1,0 +1,147 @@
+"""A backup is taken while mail flows, little by little, and put back with one command."""
+import os
+import random
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+KILLS = 50
+
+
+def fill(scene, holdfast, first, count):
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for number in range(first, first + count):
+        assert client.send_mail(f"Subject: {number}\r\n\r\n{'0123456789' * 3000}\r\n", recipient=f"p{number % 3}@example.org", helo=None).startswith("250")
+    client.ask("QUIT")
+    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+
+
+def world(scene, segments=3, **options):
+    holdfast = scene.holdfast(scene.primary(), **options)
+    for number in range(segments):
+        fill(scene, holdfast, number * 10, 10)
+        if number + 1 < segments:
+            holdfast.run("journal", "seal")
+    return holdfast
+
+
+def restored(scene, holdfast, folder, name):
+    """A Holdfast on a copy of the backup, with the key put back."""
+    path = scene.path(name)
+    shutil.copytree(folder, path)
+    shutil.copy(os.path.join(holdfast.journal_path, "master.key"), path)
+    other = Holdfast(scene, holdfast.port, journal_path=path)
+    other.write_config()
+    other.run("journal", "rebuild")
+    equal(other.run("journal", "verify", check=False).returncode, 0)
+    return other
+
+
+@test("a hot copy, then only what is new; put back, it is the same journal")
+def _(scene):
+    holdfast = world(scene)
+    folder = scene.path("backup")
+    is_over = []
+
+    def traffic():
+        client = Client(holdfast.port)
+        helo = "client.example.net"
+        while not is_over:
+            assert client.send_mail("Subject: live\r\n\r\nx\r\n", helo=helo).startswith("250")
+            helo = None
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    try:
+        said = holdfast.run("journal", "backup", folder).stdout
+        assert said.startswith("3 segments copied, 0 unchanged"), said
+        said = holdfast.run("journal", "backup", folder).stdout
+        assert said.startswith("1 segments copied, 2 unchanged"), said
+    finally:
+        is_over.append(True)
+        thread.join()
+    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+    holdfast.run("journal", "backup", folder)
+    assert not os.path.exists(os.path.join(folder, "master.key")) and not os.path.exists(os.path.join(folder, "signing.key")), "no secrets in it"
+    other = restored(scene, holdfast, folder, "restored")
+    equal(other.entries(), holdfast.entries())
+    one = holdfast.entries()[3]["id"]
+    equal(other.content(one), holdfast.content(one))
+    # And it can be served from.
+    other.start()
+    equal(other.status()["journal"]["entries"], len(other.entries()))
+    other.stop()
+
+
+@test("what was erased or pruned goes from the backup too; the folder of another journal is refused")
+def _(scene):
+    holdfast = world(scene)
+    folder = scene.path("backup")
+    holdfast.run("journal", "backup", folder)
+    holdfast.run("journal", "erase", "--recipient", "p1@example.org", "--reason", "x")
+    holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x")
+    said = holdfast.run("journal", "backup", folder).stdout
+    other = restored(scene, holdfast, folder, "restored")
+    equal(other.entries(), holdfast.entries())
+    assert not any(to["address"] == "p1@example.org" for entry in other.entries() for to in entry["recipients"])
+    stranger = scene.holdfast(scene.primary())
+    refused = stranger.run("journal", "backup", folder, check=False)
+    assert refused.returncode == 75 and "no backup of this journal" in refused.stderr, refused.stderr
+    os.makedirs(scene.path("photos"))
+    open(scene.path("photos/1.jpg"), "w").close()
+    equal(holdfast.run("journal", "backup", scene.path("photos"), check=False).returncode, 75)
+
+
+@test("a full disk stops it with nothing half-done, and it goes on when there is room; a damaged segment is not copied over a good one")
+def _(scene):
+    disk = scene.path("disk")
+    os.mkdir(disk)
+    if run("mount", "-t", "tmpfs", "-o", "size=1m", "none", disk).returncode != 0:
+        return print("  skipped: no tmpfs can be mounted here")
+    scene.stack.callback(lambda: run("umount", "-l", disk))
+    holdfast = world(scene)
+    folder = os.path.join(disk, "backup")
+    full = holdfast.run("journal", "backup", folder, check=False)
+    assert full.returncode == 75 and "space" in full.stderr, full.stderr
+    assert not [name for _, _, names in os.walk(folder) for name in names if name.endswith(".part")]
+    run("mount", "-o", "remount,size=20m", disk, check=True)
+    holdfast.run("journal", "backup", folder)
+    restored(scene, holdfast, folder, "restored")
+    damaged = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    with open(damaged, "r+b") as file:
+        file.seek(30000)
+        byte = file.read(1)
+        file.seek(30000)
+        file.write(bytes([byte[0] ^ 1]))
+    refused = holdfast.run("journal", "backup", scene.path("fresh"), check=False)
+    assert refused.returncode == 65 and "journal verify" in refused.stderr, refused.stderr
+
+
+@test(f"killed {KILLS} times in the middle: the journal verifies each time, and backing up again ends it")
+def _(scene):
+    holdfast = world(scene, segments=4)
+    holdfast.stop()
+    chance, folder = random.Random(), scene.path("backup")
+    command = [BINARY, "-c", holdfast.config, "journal", "backup", folder]
+    begin = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    takes = time.monotonic() - begin
+    cut = 0
+    for number in range(KILLS):
+        shutil.rmtree(folder)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.random() * takes)  # the moment of the kill
+        process.kill()
+        cut += process.wait() != 0
+        if number % 10 == 0:
+            equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        assert not [name for _, _, names in os.walk(folder) for name in names if name.endswith((".part", ".next", ".new"))]
+    print(f"  {cut} of {KILLS} runs were cut")
+    other = restored(scene, holdfast, folder, "restored")
+    equal(other.entries(), holdfast.entries())
+
+
+main()
