@@ -19,6 +19,7 @@ constexpr char outcome_letter = 'o';
 constexpr char unsettled_letter = 'u';
 constexpr char held_letter = 'h';
 constexpr char erasure_letter = 'e';
+constexpr char legal_hold_letter = 'l';
 constexpr char state_letter = 't';
 constexpr std::size_t hash_size = 16;
 constexpr std::uint64_t map_size = 1ULL << 40;  // sparse
@@ -137,7 +138,8 @@ Status Catalog::index(Transaction& transaction, const std::vector<Committed>& re
     Status indexed = record.kind == RecordKind::message   ? index_message(transaction, record)
                      : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
                      : record.kind == RecordKind::state   ? index_state(transaction, record)
-                     : record.kind == RecordKind::erasure ? index_erasure(transaction, record)
+                     : record.kind == RecordKind::erasure    ? transaction.put(erasure_letter + big_endian(record.id), big_endian_32(record.segment))
+                     : record.kind == RecordKind::legal_hold ? transaction.put(legal_hold_letter + big_endian(record.id), big_endian_32(record.segment))
                                                           : Status();
     if (!indexed) return indexed;
   }
@@ -207,19 +209,20 @@ Result<std::vector<std::string>> Catalog::keys_with(std::string_view prefix) con
   }
 }
 
-Status Catalog::index_erasure(Transaction& transaction, const Committed& record) const {
-  return transaction.put(erasure_letter + big_endian(record.id), big_endian_32(record.segment));
-}
+Result<std::vector<Catalog::Place>> Catalog::unfinished_erasures() const { return places_with(erasure_letter); }
 
-Result<std::vector<Catalog::Place>> Catalog::unfinished_erasures() const {
+Result<std::vector<Catalog::Place>> Catalog::legal_holds() const { return places_with(legal_hold_letter); }
+
+/// Of keys that are the letter and a record's id.
+Result<std::vector<Catalog::Place>> Catalog::places_with(char letter) const {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<Cursor> cursor = Cursor::open(*transaction);
   if (!cursor) return cursor.error();
   std::vector<Place> places;
-  for (auto item = cursor->at_or_after(erasure_letter + big_endian(0));; item = cursor->next()) {
+  for (auto item = cursor->at_or_after(letter + big_endian(0));; item = cursor->next()) {
     if (!item) return item.error();
-    if (!*item || (*item)->key.size() != 9 || (*item)->key.front() != erasure_letter) return places;
+    if (!*item || (*item)->key.size() != 9 || (*item)->key.front() != letter) return places;
     places.push_back({from_big_endian_32((*item)->value), from_big_endian((*item)->key.data() + 1)});
   }
 }

@@ -56,6 +56,8 @@ class Catalog {
   };
   /// Where the erasure records are whose work may not be done yet. Thread-safe.
   Result<std::vector<Place>> unfinished_erasures() const;
+  /// Where the legal hold records are, in order. Thread-safe.
+  Result<std::vector<Place>> legal_holds() const;
   /// The work of an erasure record is done.
   Status finish_erasure(RecordId id);
   /// Takes out all that is indexed of erased entries, in one synced commit. They stay counted.
@@ -86,7 +88,7 @@ class Catalog {
   std::string term_prefix(std::uint32_t segment, Term term, std::string_view text) const;
   Status index_message(Transaction& transaction, const Committed& record) const;
   Status index_outcome(Transaction& transaction, const Committed& record) const;
-  Status index_erasure(Transaction& transaction, const Committed& record) const;
+  Result<std::vector<Place>> places_with(char letter) const;
   Status index_state(Transaction& transaction, const Committed& record) const;
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
 

@@ -44,12 +44,58 @@ Status Journal::settle_down(bool ends_segment) {
   return {};
 }
 
+Result<std::map<std::string, LegalHoldRecord>> Journal::legal_holds() const {
+  std::map<std::string, LegalHoldRecord> holds;
+  auto places = catalog_->legal_holds();
+  if (!places) return places.error();
+  for (const Catalog::Place& place : *places) {
+    auto segment = segments_->get(place.segment);
+    if (!segment) return segment.error();
+    auto stored = (*segment)->record(place.id);
+    if (!stored) return stored.error();
+    std::optional<LegalHoldRecord> hold;
+    if (*stored && (*stored)->damage.empty()) hold = decode_legal_hold((*stored)->encoded);
+    if (!hold) return Error{ErrorCode::corrupt, fmt::format("legal hold record {} is damaged, so nothing may be erased; run: holdfast journal verify", place.id)};
+    if (hold->is_set)
+      holds[hold->name] = std::move(*hold);
+    else
+      holds.erase(hold->name);
+  }
+  return holds;
+}
+
+/// The name of a legal hold on the entry; empty when there is none.
+Result<std::string> Journal::hold_on(RecordId id, const std::map<std::string, LegalHoldRecord>& holds) {
+  if (holds.empty()) return std::string();
+  auto entry = this->entry(id);
+  if (!entry && entry.error().code == ErrorCode::not_found) return std::string();  // erased already
+  if (!entry) return entry.error();
+  for (const auto& [name, hold] : holds) {
+    Filter filter;
+    if (!hold.sender.empty()) filter.sender = hold.sender;
+    if (!hold.recipient.empty()) filter.recipient = hold.recipient;
+    if (!hold.message_id.empty()) filter.message_id = hold.message_id;
+    if (hold.since_us != 0) filter.since_us = hold.since_us;
+    if (hold.until_us != 0) filter.until_us = hold.until_us;
+    bool is_named = hold.entries.empty() || std::find(hold.entries.begin(), hold.entries.end(), id) != hold.entries.end();
+    if (is_named && passes(*entry, filter)) return name;
+  }
+  return std::string();
+}
+
 Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
                                        const std::function<void(double)>& on_progress) {
   std::lock_guard one_at_a_time(maintenance_);
   Erased erased;
   if (Status settled = settle_down(!entries.empty()); !settled) return settled.error();
   if (!entries.empty()) {
+    auto holds = legal_holds();
+    if (!holds) return holds.error();
+    for (RecordId id : entries) {
+      auto name = hold_on(id, *holds);
+      if (!name) return name.error();
+      if (!name->empty()) return Error{ErrorCode::busy, fmt::format("entry {} is under the legal hold \"{}\": nothing was erased. See: holdfast journal legal-hold list", id, *name)};
+    }
     ErasureRecord record;
     record.time_us = now_us();
     record.by = by;
@@ -114,6 +160,9 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
   std::vector<std::uint32_t> pruned;
   auto numbers = list_segments(path_);
   if (!numbers) return numbers.error();
+  if (Status settled = settle_down(false); !settled) return settled.error();
+  auto holds = legal_holds();
+  if (!holds) return holds.error();
   for (std::size_t i = 0; i + 1 < numbers->size(); ++i) {
     std::uint32_t number = (*numbers)[i];
     auto segment = segments_->get(number);
@@ -126,18 +175,29 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     bool is_old = (*next)->header().created_us < before_us;
     bool has_held = !held->empty() && held->front().entry < end;
     if (!is_old || has_held) break;
-    ErasureRecord record;
-    record.time_us = now_us();
-    record.by = by;
-    record.reason = fmt::format("segment {}, {}", number, reason);
-    auto written = write_record(*writer_, RecordKind::erasure, encode(record));
-    if (!written) return written.error();
     std::set<RecordId> gone;
     Status walked = (*segment)->each_record(0, [&](Segment::StoredRecord& one) {
       if (one.kind == RecordKind::message) gone.insert(one.id);
       return true;
     });
     if (!walked) return walked.error();
+    bool is_on_hold = false;
+    for (auto id = gone.begin(); id != gone.end() && !is_on_hold; ++id) {
+      auto name = hold_on(*id, *holds);
+      if (!name) return name.error();
+      is_on_hold = !name->empty();
+    }
+    // The records that set holds must stay as long as they hold.
+    auto places = catalog_->legal_holds();
+    if (!places) return places.error();
+    for (const Catalog::Place& place : *places) is_on_hold |= place.segment == number && !holds->empty();
+    if (is_on_hold) break;
+    ErasureRecord record;
+    record.time_us = now_us();
+    record.by = by;
+    record.reason = fmt::format("segment {}, {}", number, reason);
+    auto written = write_record(*writer_, RecordKind::erasure, encode(record));
+    if (!written) return written.error();
     segments_->forget(number);
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
     if (Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); }); !forgotten) return forgotten.error();

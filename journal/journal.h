@@ -1,6 +1,7 @@
 // The journal as its daemon holds it: the lock, the key, the writer and the catalog, opened together.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -36,17 +37,22 @@ class Journal {
   /// in it. Thread-safe, does not wait.
   std::uint32_t seal();
 
+  /// The legal holds that are set, by name. Thread-safe.
+  Result<std::map<std::string, LegalHoldRecord>> legal_holds() const;
+
   struct Erased {
     std::uint64_t entries = 0, segments = 0;
     RecordId record = 0;  ///< the erasure record
   };
   /// Erases entries with all that is recorded of them: an erasure record says by whom and why, their segments are rewritten without
   /// them under new keys, and the catalog forgets them. Blocks, for long perhaps: for a thread of its own. When it is interrupted,
-  /// the next call finishes it first, also one with no entries. Held mail must be out of the queue before. on_progress: 0 to 1.
+  /// the next call finishes it first, also one with no entries. Held mail must be out of the queue before. Error: busy, naming the legal
+  /// hold that forbids it; nothing is changed then. on_progress: 0 to 1.
   Result<Erased> erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
                        const std::function<void(double)>& on_progress);
 
-  /// Takes away the oldest segments that ended before the time, up to the first that holds mail not delivered yet, with a record each.
+  /// Takes away the oldest segments that ended before the time, up to the first that holds mail not delivered yet, or under a legal hold,
+  /// with a record each.
   /// Returns their numbers. Blocks.
   Result<std::vector<std::uint32_t>> prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
@@ -72,6 +78,7 @@ class Journal {
  private:
   Journal() = default;
   Status settle_down(bool ends_segment);
+  Result<std::string> hold_on(RecordId entry, const std::map<std::string, LegalHoldRecord>& holds);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;

@@ -8,8 +8,6 @@
 #include "journal/key_file.h"
 
 namespace holdfast::journal {
-namespace {
-
 bool passes(const Entry& entry, const Filter& filter) {
   const MessageRecord& message = entry.message;
   if (filter.since_us && message.time_us < *filter.since_us) return false;
@@ -26,8 +24,6 @@ bool passes(const Entry& entry, const Filter& filter) {
     return false;
   return !filter.outcome || any([&](const Recipient& one) { return one.outcome == *filter.outcome; });
 }
-
-}  // namespace
 
 Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const std::string& key_path) {
   auto numbers = list_segments(journal);

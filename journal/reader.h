@@ -35,6 +35,9 @@ struct Filter {
   std::optional<Direction> direction;
 };
 
+/// Whether an entry is wanted.
+bool passes(const Entry& entry, const Filter& filter);
+
 class Reader {
  public:
   /// key_path names the master key's file.

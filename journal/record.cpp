@@ -200,6 +200,34 @@ std::optional<AccessRecord> decode_access(std::string_view bytes) {
   return record;
 }
 
+std::string encode(const LegalHoldRecord& record) {
+  ByteWriter out;
+  out.integer(record.time_us);
+  out.integer(static_cast<std::uint8_t>(record.is_set));
+  for (const std::string* text : {&record.name, &record.by, &record.reason, &record.sender, &record.recipient, &record.message_id}) out.string(*text);
+  out.integer(record.since_us);
+  out.integer(record.until_us);
+  out.integer(static_cast<std::uint32_t>(record.entries.size()));
+  for (RecordId id : record.entries) out.integer(id);
+  return out.take();
+}
+
+std::optional<LegalHoldRecord> decode_legal_hold(std::string_view bytes) {
+  ByteReader in(bytes);
+  LegalHoldRecord record;
+  record.time_us = in.integer<std::int64_t>();
+  auto is_set = in.integer<std::uint8_t>();
+  if (is_set > 1) return std::nullopt;
+  record.is_set = is_set == 1;
+  for (std::string* text : {&record.name, &record.by, &record.reason, &record.sender, &record.recipient, &record.message_id}) *text = in.string();
+  record.since_us = in.integer<std::int64_t>();
+  record.until_us = in.integer<std::int64_t>();
+  auto count = in.integer<std::uint32_t>();
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) record.entries.push_back(in.integer<RecordId>());
+  if (!in.ok() || !in.at_end()) return std::nullopt;
+  return record;
+}
+
 std::int64_t now_us() {
   auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::microseconds>(since_epoch).count();

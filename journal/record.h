@@ -17,7 +17,7 @@ namespace holdfast::journal {
 /// A record's place in the log, and an entry's name. Ascends; never used twice.
 using RecordId = std::uint64_t;
 
-enum class RecordKind : std::uint8_t { message = 1, outcome = 2, state = 3, erasure = 4, access = 5 };
+enum class RecordKind : std::uint8_t { message = 1, outcome = 2, state = 3, erasure = 4, access = 5, legal_hold = 6 };
 
 enum class Direction : std::uint8_t { inbound = 0, outbound = 1 };
 
@@ -109,6 +109,16 @@ struct AccessRecord {
   std::vector<RecordId> examples;    ///< which; the first hundred
 };
 
+/// A legal hold was set, or lifted: what it names may be neither erased nor pruned. What is empty or 0 does not matter.
+struct LegalHoldRecord {
+  std::int64_t time_us = 0;
+  bool is_set = true;
+  std::string name, by, reason;
+  std::string sender, recipient, message_id;
+  std::int64_t since_us = 0, until_us = 0;
+  std::vector<RecordId> entries;
+};
+
 /// Brings the recipients up to date with an outcome record of their entry.
 void bring_up_to_date(std::vector<Recipient>& recipients, const OutcomeRecord& outcome);
 
@@ -117,11 +127,13 @@ std::string encode(const OutcomeRecord& record);
 std::string encode(const StateRecord& record);
 std::string encode(const ErasureRecord& record);
 std::string encode(const AccessRecord& record);
+std::string encode(const LegalHoldRecord& record);
 std::optional<MessageRecord> decode_message(std::string_view bytes);
 std::optional<OutcomeRecord> decode_outcome(std::string_view bytes);
 std::optional<StateRecord> decode_state(std::string_view bytes);
 std::optional<ErasureRecord> decode_erasure(std::string_view bytes);
 std::optional<AccessRecord> decode_access(std::string_view bytes);
+std::optional<LegalHoldRecord> decode_legal_hold(std::string_view bytes);
 
 /// Microseconds since 1970, UTC.
 std::int64_t now_us();

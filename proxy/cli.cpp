@@ -77,7 +77,7 @@ int show_status(const std::string& path, bool as_json) {
 }  // namespace
 
 int fail(const Error& error) {
-  fmt::print(stderr, "holdfast: {}\n", escape(error.message));
+  fmt::print(stderr, "holdfast: {}\n", printable(error.message));
   switch (error.code) {
     case ErrorCode::invalid:
       return EX_CONFIG;

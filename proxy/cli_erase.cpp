@@ -97,6 +97,7 @@ int erase(const std::string& config_path, const EraseCommand& command) {
     if (!erased) return erased.error();
     return Json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
   });
+  if (!done && done.error().code == ErrorCode::busy) return fail(done.error());
   if (!done) return fail({done.error().code, done.error().message + "; the same command erases what is left"});
   if (command.as_json)
     fmt::print("{}\n", done->dump());

@@ -214,6 +214,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
   add_replay_command(*group, config, exit_code);
   add_json(add("stats", "counts and sizes", [&config] { return stats(config, as_json); }));
   add_erase_commands(*group, config, exit_code);
+  add_legal_hold_commands(*group, config, exit_code);
   add_proof_commands(*group, config, exit_code);
   static std::string folder;
   command = add("backup", "bring a consistent copy in a folder up to date, while mail goes on", [&config] { return backup(config, folder); });

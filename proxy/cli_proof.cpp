@@ -146,7 +146,7 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
   return EX_OK;
 }
 
-/// Waits until the segment has its head.
+/// Waits until the segment has its head, and prints it.
 int wait_for_head(const std::string& journal, std::uint32_t segment) {
   constexpr auto patience = std::chrono::minutes(10);
   auto end = std::chrono::steady_clock::now() + patience;
@@ -176,6 +176,11 @@ int seal(const std::string& config_path) {
     segment = own->seal();
   }
   if (segment != 0) return wait_for_head(config->journal.path, segment);
+  // What was ended before may still wait for its head.
+  auto numbers = journal::list_segments(config->journal.path);
+  if (!numbers) return fail(numbers.error());
+  if (numbers->size() > 1)
+    if (int code = wait_for_head(config->journal.path, (*numbers)[numbers->size() - 2]); code != EX_OK) return code;
   fmt::print(stderr, "the newest segment is empty: all is sealed already\n");
   return EX_OK;
 }

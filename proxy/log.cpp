@@ -56,21 +56,30 @@ void write_all(std::string_view text) {
 
 }  // namespace
 
-std::string escape(std::string_view text) {
+std::string printable(std::string_view text) {
   bool is_valid = is_utf8(text);
   std::string safe;
-  for (char c : text) {
-    auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      safe += '\\';
-      safe += c;
-    } else if (byte < ' ' || byte == 127 || (byte >= 128 && !is_valid)) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    auto byte = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F are control characters too: some terminals take U+009B for the begin of a sequence.
+    bool is_wide_control = is_valid && byte == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0;
+    if (is_wide_control)
+      safe += fmt::format("\\x{:02x}\\x{:02x}", byte, static_cast<unsigned char>(text[++i]));
+    else if (byte < ' ' || byte == 127 || (byte >= 128 && !is_valid))
       safe += fmt::format("\\x{:02x}", byte);
-    } else {
-      safe += c;
-    }
+    else
+      safe += text[i];
   }
   return safe;
+}
+
+std::string escape(std::string_view text) {
+  std::string quoted;
+  for (char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return printable(quoted);
 }
 
 void configure_log(LogFormat format, LogLevel level) {

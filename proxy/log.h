@@ -40,6 +40,8 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
 void gather_log();
 void flush_log();
 
+/// text with control characters as escapes; safe for terminals.
+std::string printable(std::string_view text);
 /// text with control characters, quotes and backslashes as escapes; safe for terminals and logs.
 std::string escape(std::string_view text);
 

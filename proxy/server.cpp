@@ -434,6 +434,16 @@ Status Server::open_admin() {
     log(LogLevel::info, "access", {{"by", access.by}, {"command", access.command}, {"entries", access.entries}, {"reason", access.reason}});
     return nlohmann::ordered_json{{"record", *written}};
   });
+  admin_->on("/journal/record", [this](const Request& request) -> Admin::Answer {
+    auto record = journal::from_hex(request.body.at("legal_hold").get<std::string>());
+    auto hold = journal::decode_legal_hold(record.value_or(""));
+    if (!hold) return Error{ErrorCode::invalid, "this is no legal hold"};
+    hold->by = "user " + request.user;
+    auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold, journal::encode(*hold));
+    if (!written) return written.error();
+    log(LogLevel::warning, "legal hold", {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
+    return nlohmann::ordered_json{{"record", *written}};
+  });
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
     return maintenance_.start([this, before, by = "user " + request.user, reason = request.body.at("reason").get<std::string>()](const Maintenance::OnProgress&) { return prune(before, by, reason); });

@@ -8,6 +8,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
 
+KILLS = 50
+
+
 def fill(scene, holdfast, count, first=0):
     client = scene.client(holdfast.port)
     client.ask("EHLO client.example.net")
@@ -246,6 +249,48 @@ def _(scene):
     equal(verify(holdfast)[1]["segments"], 3)
     equal(verify(holdfast, "--since", "1s")[1]["segments"] <= 3, True)
     equal(verify(holdfast, "--since", "2000-01-01")[1]["segments"], 3)
+
+
+@test(f"killed {KILLS} times in the middle of sealing, and with a full disk: the journal verifies, and sealing again ends it")
+def _(scene):
+    holdfast = world(scene, seals=1)
+    holdfast.stop()
+    backup, chance = scene.path("backup"), random.Random()
+    shutil.copytree(holdfast.journal_path, backup)
+    command = [BINARY, "-c", holdfast.config, "journal", "seal"]
+    begin = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    takes, cut = time.monotonic() - begin, 0
+    for number in range(KILLS):
+        shutil.rmtree(holdfast.journal_path)
+        shutil.copytree(backup, holdfast.journal_path)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.random() * takes)  # the moment of the kill
+        process.kill()
+        cut += process.wait() != 0
+        code, summary, problems = verify(holdfast)
+        equal((code, problems), (0, []))
+        holdfast.run("journal", "seal")
+        # What was ended before the kill is sealed too, when the journal is opened.
+        code, summary, problems = verify(holdfast)
+        equal((code, summary["heads"], problems), (0, summary["segments"] - 1, []))
+    print(f"  {cut} of {KILLS} runs were cut")
+    disk = scene.path("disk")
+    os.mkdir(disk)
+    if run("mount", "-t", "tmpfs", "-o", "size=8m", "none", disk).returncode != 0:
+        return print("  skipped: no tmpfs can be mounted here")
+    scene.stack.callback(lambda: run("umount", "-l", disk))
+    full = world(scene, seals=1, journal_path=os.path.join(disk, "journal"))
+    with open(os.path.join(disk, "ballast"), "wb") as file:
+        file.write(b"\0" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 4096))
+    process = subprocess.Popen([BINARY, "-c", full.config, "journal", "seal"], stdout=subprocess.PIPE)
+    wait_for(lambda: full.logged("no space") or full.logged("No space"), what="the full disk to be noticed")
+    equal(verify(full)[0], 0)
+    os.unlink(os.path.join(disk, "ballast"))
+    full.run("journal", "seal")
+    process.communicate()
+    equal(process.returncode, 0, "the first one has waited")
+    equal(verify(full)[0], 0)
 
 
 main()

@@ -162,6 +162,33 @@ def _(scene):
     equal(sorted(os.listdir(os.path.join(holdfast.journal_path, "heads")))[0], "0000000001.head", "heads stay")
 
 
+@test("a legal hold stops erasure and retention for what it names, over a restart and a rebuild, until it is lifted; each is on record")
+def _(scene):
+    holdfast = world(scene)
+    holdfast.run("journal", "legal-hold", "set", "case 12", "--recipient", "ada@example.org", "--reason", "lawsuit")
+    refused = holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x", check=False)
+    assert refused.returncode == 75 and 'legal hold "case 12"' in refused.stderr, refused.stderr
+    equal(len(by(holdfast, "--recipient", "ada@example.org")), 12)
+    holdfast.run("journal", "erase", "--recipient", "eve@example.org", "--reason", "x")
+    holdfast.run("journal", "seal")
+    segments = os.path.join(holdfast.journal_path, "segments")
+    wait_for(lambda: time.time() - max(os.stat(os.path.join(segments, name)).st_mtime for name in os.listdir(segments) if name.endswith(".lmdb")) > 1.1, what="a second to pass")
+    assert holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
+    holdfast.stop()
+    holdfast.run("journal", "rebuild")
+    equal([(one["name"], one["recipient"], one["reason"]) for one in map(json.loads, holdfast.run("journal", "legal-hold", "list", "--json").stdout.splitlines())], [("case 12", "ada@example.org", "lawsuit")])
+    equal(holdfast.run("journal", "erase", "--id", str(by(holdfast, "--recipient", "ada@example.org")[0]), "--reason", "x", check=False).returncode, 75)
+    holdfast.start()
+    equal(holdfast.run("journal", "legal-hold", "set", "case 12", "--reason", "again", check=False).returncode, 64)
+    equal(holdfast.run("journal", "legal-hold", "lift", "case 13", "--reason", "x", check=False).returncode, 66)
+    holdfast.run("journal", "legal-hold", "lift", "case 12", "--reason", "settled")
+    equal(holdfast.run("journal", "legal-hold", "list").stdout, "")
+    assert not holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
+    holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x")
+    equal(by(holdfast, "--recipient", "ada@example.org"), [])
+    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+
+
 @test("a full disk in the middle of erasing leaves all as it was, and it can be done once there is room")
 def _(scene):
     disk = scene.path("disk")
