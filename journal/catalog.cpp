@@ -258,13 +258,25 @@ Status Catalog::forget(const std::set<RecordId>& entries) {
   return transaction->commit();
 }
 
-Result<std::vector<RecordId>> Catalog::find(std::uint32_t segment, Term term, std::string_view text) const {
+Result<std::vector<RecordId>> Catalog::find(std::uint32_t segment, Term term, std::string_view text, RecordId from, bool backwards, std::size_t most) const {
   std::string prefix = term_prefix(segment, term, text);
-  auto keys = keys_with(prefix);
-  if (!keys) return keys.error();
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
   std::vector<RecordId> ids;
-  for (const std::string& key : *keys)
-    if (key.size() == prefix.size() + 8) ids.push_back(from_big_endian(key.data() + prefix.size()));
+  std::string place = prefix + big_endian(from);
+  auto item = cursor->at_or_after(place);
+  // Backwards from what stands after the place.
+  if (backwards && item && !*item) item = cursor->last();
+  if (backwards && item && *item && (*item)->key > place) item = cursor->previous();
+  while (item && *item && ids.size() < most) {
+    std::string_view key = (*item)->key;
+    if (!key.starts_with(prefix) || key.size() != prefix.size() + 8) break;
+    ids.push_back(from_big_endian(key.data() + prefix.size()));
+    item = backwards ? cursor->previous() : cursor->next();
+  }
+  if (!item) return item.error();
   return ids;
 }
 

@@ -63,8 +63,8 @@ class Catalog {
   /// Takes out all that is indexed of erased entries, in one synced commit. They stay counted.
   Status forget(const std::set<RecordId>& entries);
 
-  /// Ids of entries in one segment that have the term, ascending.
-  Result<std::vector<RecordId>> find(std::uint32_t segment, Term term, std::string_view text) const;
+  /// Ids of entries in one segment that have the term, at most so many: ascending from an id on, or descending from it backwards.
+  Result<std::vector<RecordId>> find(std::uint32_t segment, Term term, std::string_view text, RecordId from, bool backwards, std::size_t most) const;
   /// Where the outcome records of an entry are.
   Result<std::vector<Place>> outcomes_of(RecordId entry) const;
   /// Entries with pending recipients, ascending.

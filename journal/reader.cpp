@@ -93,19 +93,41 @@ Status Reader::settle(Entry& entry) {
   return {};
 }
 
-/// Ids that the catalog gives for the filter in a segment, or nothing when the filter names nothing indexed.
-Result<std::optional<std::vector<RecordId>>> Reader::candidates(std::uint32_t number, const Filter& filter) {
-  std::optional<std::vector<RecordId>> none;
-  if (!catalog_) return none;
-  auto find = [&](Term term, const std::string& text) -> Result<std::optional<std::vector<RecordId>>> {
-    auto found = catalog_->find(number, term, text);
-    if (!found) return found.error();
-    return std::optional(std::move(*found));
+/// What the catalog can find; nothing when the filter names nothing indexed, or there is no catalog.
+std::optional<Reader::Wanted> Reader::indexed_part(const Filter& filter) const {
+  if (!catalog_) return std::nullopt;
+  if (filter.message_id) return Wanted{Term::message_id, *filter.message_id};
+  if (filter.recipient) return Wanted{Term::recipient, *filter.recipient};
+  if (filter.sender) return Wanted{Term::sender, *filter.sender};
+  return std::nullopt;
+}
+
+/// Records of a segment that the catalog knows for a term, some at a time; and, read from the log itself, what it does not know yet.
+Status Reader::each_indexed(Segment& segment, const Wanted& wanted, bool newest_first, const std::function<bool(Segment::StoredRecord&)>& consider) {
+  constexpr std::size_t batch = 256;
+  constexpr RecordId newest = std::numeric_limits<RecordId>::max() >> 1;
+  bool goes_on = true;
+  auto unindexed = [&]() -> Status {
+    auto visit = [&](Segment::StoredRecord& record) {
+      if (newest_first && record.id <= indexed_) return false;
+      return goes_on = consider(record);
+    };
+    return newest_first ? segment.each_record_backwards(newest, visit) : segment.each_record(indexed_ + 1, visit);
   };
-  if (filter.message_id) return find(Term::message_id, *filter.message_id);
-  if (filter.recipient) return find(Term::recipient, *filter.recipient);
-  if (filter.sender) return find(Term::sender, *filter.sender);
-  return none;
+  if (newest_first)
+    if (Status read = unindexed(); !read || !goes_on) return read;
+  for (RecordId from = newest_first ? newest : 0; goes_on;) {
+    auto ids = catalog_->find(segment.header().number, wanted.term, wanted.text, from, newest_first, batch);
+    if (!ids) return ids.error();
+    for (RecordId id : *ids) {
+      auto record = segment.record(id);
+      if (!record) return record.error();
+      if (*record && !consider(**record)) return {};
+    }
+    if (ids->size() < batch) break;
+    from = newest_first ? ids->back() - 1 : ids->back() + 1;
+  }
+  return newest_first ? Status() : unindexed();
 }
 
 Result<std::vector<RecordId>> Reader::ids(const Filter& filter) {
@@ -150,28 +172,11 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
     return goes_on;
   };
   constexpr RecordId newest = std::numeric_limits<RecordId>::max() >> 1;
-  auto indexed = candidates(number, filter);
-  if (!indexed) return indexed.error();
-  if (!*indexed) {
-    Status walked = newest_first ? (*segment)->each_record_backwards(newest, consider) : (*segment)->each_record(0, consider);
-    return problem ? walked : problem;
-  }
-  // What the catalog knows, and then, read from the log itself, what it does not know yet.
-  std::vector<RecordId> ids = std::move(**indexed);
-  std::vector<RecordId> later;
-  Status walked = (*segment)->each_record(indexed_ + 1, [&](Segment::StoredRecord& record) {
-    if (record.kind == RecordKind::message) later.push_back(record.id);
-    return true;
-  });
-  if (!walked) return walked;
-  ids.insert(ids.end(), later.begin(), later.end());
-  if (newest_first) std::reverse(ids.begin(), ids.end());
-  for (RecordId id : ids) {
-    auto record = (*segment)->record(id);
-    if (!record) return record.error();
-    if (*record && !consider(**record)) break;
-  }
-  return problem;
+  std::optional<Wanted> wanted = indexed_part(filter);
+  Status walked = wanted         ? each_indexed(**segment, *wanted, newest_first, consider)
+                  : newest_first ? (*segment)->each_record_backwards(newest, consider)
+                                 : (*segment)->each_record(0, consider);
+  return problem ? walked : problem;
 }
 
 Result<std::optional<std::uint32_t>> Reader::segment_of(RecordId id) {

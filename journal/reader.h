@@ -66,7 +66,13 @@ class Reader {
   Reader(std::string journal, const Key& master) : journal_(std::move(journal)), master_(master) {}
   Status each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
                  const std::function<bool(const Entry&)>& visit, bool& goes_on);
-  Result<std::optional<std::vector<RecordId>>> candidates(std::uint32_t number, const Filter& filter);
+  /// An indexed part of a filter.
+  struct Wanted {
+    Term term;
+    std::string text;
+  };
+  std::optional<Wanted> indexed_part(const Filter& filter) const;
+  Status each_indexed(Segment& segment, const Wanted& wanted, bool newest_first, const std::function<bool(Segment::StoredRecord&)>& consider);
   Result<std::optional<std::uint32_t>> segment_of(RecordId id);
   Status load_recent_outcomes();
   Status settle(Entry& entry);

@@ -139,6 +139,8 @@ Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, 
   if (!environment) return environment.error();
   MDB_envinfo info;
   mdb_env_info(environment->get(), &info);
+  size = std::filesystem::file_size(path, failure);  // again: it may be growing at this moment
+  if (failure) return lmdb_error(failure.value(), path);
   if ((info.me_last_pgno + 1) * 4096 > size)
     return Error{ErrorCode::corrupt, fmt::format("{}: the file is cut short: {} bytes instead of {}", path, size,
                                                  (info.me_last_pgno + 1) * 4096)};

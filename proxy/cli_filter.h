@@ -30,6 +30,9 @@ Status record_access(const Config& config, const std::string& command, const std
 /// "user NAME": who runs this.
 std::string own_name();
 
+/// From now on this process takes what processor and disk time others leave: mail goes first.
+void stand_back();
+
 /// As the daemon opens it, for when none runs. Error: busy when one does.
 Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event = [](bool, const std::string&) {});
 

@@ -132,6 +132,7 @@ int stats(const std::string& config_path, bool as_json) {
 int backup(const std::string& config_path, const std::string& folder) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
+  stand_back();
   Result<journal::BackedUp> done = [&] {
     ProgressBar bar("backing up");
     return journal::back_up(config->path, folder, [&](double share) { bar.show(share); });

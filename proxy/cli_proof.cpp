@@ -112,6 +112,7 @@ int verify(const std::string& config_path, const VerifyCommand& command) {
     if (!filter) return fail(filter.error()), EX_USAGE;
     options.since_us = *filter->since_us;
   }
+  stand_back();
   Result<journal::Verification> result = [&] {
     ProgressBar bar("verifying");
     return journal::verify(config->path, options, [&](const journal::VerifyProgress& progress) {

@@ -5,6 +5,7 @@ all of them. A ratio is the median over the rounds of the ratios within each rou
 """
 import argparse
 import contextlib
+import json
 import os
 import resource
 import shutil
@@ -389,8 +390,71 @@ def case_replay(options):
         table(["", "messages", "ratio", "wanted"], rows)
 
 
+def sha256_rate():
+    """Bytes a second that OpenSSL hashes at 16 KB, on one core."""
+    said = subprocess.run(["openssl", "speed", "-elapsed", "-seconds", "2", "-bytes", "16384", "sha256"], capture_output=True, text=True, check=True).stdout
+    return float(said.split()[-1].rstrip("k")) * 1000
+
+
+def case_audit(options):
+    """Verifying, against OpenSSL's SHA-256; finding one of many entries; live throughput while verify and backup run."""
+    with scene() as s:
+        sink = servers.sink(s)
+        holdfast = s.holdfast(sink, yaml=LIMITS)
+        load(holdfast.port, options.scaled(40000), 10240, 20, True)
+        holdfast.run("journal", "seal")
+        rates = []
+        for number in range(options.rounds):
+            hashing, before, begin = sha256_rate(), resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+            summary = json.loads(holdfast.run("journal", "verify", "--json").stdout)
+            after, elapsed = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begin
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            rates.append((summary["content_bytes"] / cpu, summary["content_bytes"] / elapsed, hashing))
+        middle, least, most = ratio([rate[0] for rate in rates], [rate[2] for rate in rates])
+        elapsed, _, _ = ratio([rate[1] for rate in rates], [rate[2] for rate in rates])
+        print(f"verifying {summary['content_bytes'] / 1e6:.0f} MB of 10 KB messages in sealed segments, with manifests")
+        table(["", "content a CPU second", "of SHA-256 at 16 KB", "by the clock", "wanted"],
+              [["verify", f"{statistics.median(rate[0] for rate in rates) / 1e6:.0f} MB", f"{middle:.2f} ({least:.2f}-{most:.2f})", f"{elapsed:.2f}", ">= 0.7"]])
+        rates = {name: [] for name in ("alone", "verify", "backup")}
+        for number in range(options.rounds):
+            for name, found in rates.items():
+                command = {"verify": ["journal", "verify"], "backup": ["journal", "backup", s.path(f"backup{number}")]}.get(name)
+                is_over = threading.Event()
+                def repeat():
+                    while command and not is_over.is_set():
+                        holdfast.run(*command)
+                        shutil.rmtree(s.path(f"backup{number}"), ignore_errors=True)
+                thread = threading.Thread(target=repeat)
+                thread.start()
+                found.append(load(holdfast.port, options.scaled(8000), 10240, 20, True).per_second)
+                is_over.set()
+                thread.join()
+        rows = []
+        for name, found in rates.items():
+            middle, least, most = ratio(found, rates["alone"])
+            rows.append([f"while {name} runs over and over" if name != "alone" else name, f"{statistics.median(found):.0f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f})" if name != "alone" else "", ">= 0.85" if name != "alone" else ""])
+        table(["live throughput", "messages", "ratio", "wanted"], rows)
+        many = s.holdfast(sink, yaml=LIMITS + "\nlog:\n  level: warning")
+        teach(many)
+        many.run("failover", "hold", "--reason", "benchmark")
+        count = options.scaled(1000000)
+        load(many.port, count, 512, 20, True)
+        wait_for(lambda: many.run("journal", "list", "--newest", "--limit", "1").stdout, what="the newest")
+        newest = json.loads(many.run("journal", "list", "--newest", "--limit", "1", "--json").stdout)
+        rows = []
+        for what, arguments in (("one by Message-ID", ["--message-id", newest["message_id"]]), ("a recipient's newest 50", ["--recipient", "b@example.org", "--newest", "--limit", "50"])):
+            times = []
+            for _ in range(20):
+                begin = time.monotonic()
+                many.run("journal", "list", *arguments)
+                times.append((time.monotonic() - begin) * 1e3)
+            rows.append([what, f"{statistics.median(times):.0f} ms", f"{max(times):.0f} ms", "< 20 ms"])
+        print(f"finding entries among {count}, the whole command")
+        table(["", "median", "worst", "wanted"], rows)
+
+
 CASES = {"kept": case_kept, "reconnect": case_reconnect, "large": case_large, "single": case_single, "latency": case_latency, "idle": case_idle, "full": case_full,
-         "hold": case_hold, "long": case_long, "drain": case_drain, "replay": case_replay, "trip": case_trip}
+         "hold": case_hold, "long": case_long, "drain": case_drain, "replay": case_replay, "audit": case_audit, "trip": case_trip}
 
 
 def main():
