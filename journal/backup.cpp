@@ -30,9 +30,12 @@ std::string text_of(const std::string& path) {
   return text.str();
 }
 
-bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+bool exists(const std::string& path) {
+  return ::access(path.c_str(), F_OK) == 0;
+}
 
-/// What was written is brought to the disk bit by bit, with pauses: commits of mail must not wait behind a backup.
+/// What was written is brought to the disk bit by bit, with pauses: commits of mail must not wait behind a
+/// backup.
 void let_mail_pass(int file, std::chrono::steady_clock::time_point since) {
   ::fdatasync(file);
   std::this_thread::sleep_for(std::chrono::steady_clock::now() - since);
@@ -53,7 +56,8 @@ Status copy_bytes(const std::string& from, const std::string& to) {
       let_mail_pass(out.get(), begin);
       continue;
     }
-    if (errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) return lmdb_error(errno, to);
+    if (errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+      return lmdb_error(errno, to);
     // Between file systems that cannot do it themselves.
     char buffer[1 << 16];
     ssize_t got = ::read(in.get(), buffer, sizeof buffer);
@@ -71,18 +75,23 @@ Status copy_bytes(const std::string& from, const std::string& to) {
 
 class Backup {
  public:
-  Backup(std::string journal, std::string folder) : journal_(std::move(journal)), folder_(std::move(folder)) {}
+  Backup(std::string journal, std::string folder)
+      : journal_(std::move(journal)), folder_(std::move(folder)) {}
 
   Status prepare() {
     std::error_code failure;
-    std::string own_key = text_of(SigningKey::public_path(journal_)), key_there = text_of(SigningKey::public_path(folder_));
+    std::string own_key = text_of(SigningKey::public_path(journal_)),
+                key_there = text_of(SigningKey::public_path(folder_));
     // The key comes first, so that an interrupted run leaves a folder that is known.
     std::filesystem::remove(SigningKey::public_path(folder_) + ".new", failure);
     bool is_empty = !exists(folder_) || std::filesystem::is_empty(folder_, failure);
     if (!is_empty && key_there != own_key)
-      return Error{ErrorCode::busy, fmt::format("{}: is not empty, and no backup of this journal; name a folder of its own", folder_)};
+      return Error{
+          ErrorCode::busy,
+          fmt::format("{}: is not empty, and no backup of this journal; name a folder of its own", folder_)};
     if (Status made = make_folder(folder_); !made) return made;
-    if (Status written = write_file(SigningKey::public_path(folder_), own_key, 0644); !written) return written;
+    if (Status written = write_file(SigningKey::public_path(folder_), own_key, 0644); !written)
+      return written;
     for (const std::string& one : {segment_folder(folder_), head_folder(folder_)})
       if (Status made = make_folder(one); !made) return made;
     return {};
@@ -93,21 +102,26 @@ class Backup {
     for (int tries = 0;; ++tries) {
       std::string manifest = text_of(manifest_path(journal_, number));
       std::string path = segment_path(folder_, number), draft = path + ".part";
-      if (!manifest.empty() && manifest == text_of(manifest_path(folder_, number)) && exists(path)) return ++result.unchanged, Status();
-      if (Status copied = copy_bytes(segment_path(journal_, number), draft); !copied) return discard(draft, copied);
+      if (!manifest.empty() && manifest == text_of(manifest_path(folder_, number)) && exists(path))
+        return ++result.unchanged, Status();
+      if (Status copied = copy_bytes(segment_path(journal_, number), draft); !copied)
+        return discard(draft, copied);
       std::error_code ignored;
       std::uint64_t size = std::filesystem::file_size(draft, ignored);
       if (!manifest.empty()) {
-        if (Status written = write_file(manifest_path(folder_, number) + ".next", manifest); !written) return discard(draft, written);
+        if (Status written = write_file(manifest_path(folder_, number) + ".next", manifest); !written)
+          return discard(draft, written);
       }
       if (std::rename(draft.c_str(), path.c_str()) != 0) return discard(draft, lmdb_error(errno, path));
       if (Status synced = sync_folder_of(path); !synced) return synced;
       if (!manifest.empty())
         if (Status taken = take_next_manifest(folder_, number); !taken) return taken;
-      std::vector<std::string> problems = manifest.empty() ? std::vector<std::string>() : check_manifest(folder_, number, nullptr, {});
+      std::vector<std::string> problems =
+          manifest.empty() ? std::vector<std::string>() : check_manifest(folder_, number, nullptr, {});
       if (problems.empty()) return ++result.copied, result.bytes += size, Status();
       bool was_rewritten = text_of(manifest_path(journal_, number)) != manifest;
-      if (!was_rewritten || tries > 3) return Error{ErrorCode::corrupt, problems.front() + "; run: holdfast journal verify"};
+      if (!was_rewritten || tries > 3)
+        return Error{ErrorCode::corrupt, problems.front() + "; run: holdfast journal verify"};
     }
   }
 
@@ -117,9 +131,11 @@ class Backup {
     ::unlink(draft.c_str());
     auto environment = Environment::open(from, Environment::Mode::read, 0);
     if (!environment) return environment.error();
-    if (int code = mdb_env_copy2(environment->get(), draft.c_str(), 0)) return discard(draft, lmdb_error(code, draft));
+    if (int code = mdb_env_copy2(environment->get(), draft.c_str(), 0))
+      return discard(draft, lmdb_error(code, draft));
     FileDescriptor file(::open(draft.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file || ::fsync(file.get()) != 0 || std::rename(draft.c_str(), to.c_str()) != 0) return discard(draft, lmdb_error(errno, to));
+    if (!file || ::fsync(file.get()) != 0 || std::rename(draft.c_str(), to.c_str()) != 0)
+      return discard(draft, lmdb_error(errno, to));
     std::error_code ignored;
     result.bytes += std::filesystem::file_size(to, ignored);
     return sync_folder_of(to);
@@ -161,23 +177,27 @@ class Backup {
 
 }  // namespace
 
-Result<BackedUp> back_up(const std::string& journal, const std::string& folder, const std::function<void(double)>& on_progress) {
+Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
+                         const std::function<void(double)>& on_progress) {
   auto numbers = list_segments(journal);
   if (!numbers) return numbers.error();
-  if (numbers->empty()) return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal)};
+  if (numbers->empty())
+    return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal)};
   Backup backup(journal, folder);
   if (Status prepared = backup.prepare(); !prepared) return prepared.error();
   for (std::size_t i = 0; i < numbers->size(); ++i) {
     std::uint32_t number = (*numbers)[i];
     bool is_newest = i + 1 == numbers->size();
-    Status copied = is_newest ? backup.copy_live(segment_path(journal, number), segment_path(folder, number)) : backup.copy_sealed(number);
+    Status copied = is_newest ? backup.copy_live(segment_path(journal, number), segment_path(folder, number))
+                              : backup.copy_sealed(number);
     if (!copied) return copied.error();
     backup.result.copied += is_newest;
     if (on_progress) on_progress(static_cast<double>(i + 1) / static_cast<double>(numbers->size()));
   }
   if (Status copied = backup.copy_heads(); !copied) return copied.error();
   if (exists(journal + "/directory.lmdb"))
-    if (Status copied = backup.copy_live(journal + "/directory.lmdb", folder + "/directory.lmdb"); !copied) return copied.error();
+    if (Status copied = backup.copy_live(journal + "/directory.lmdb", folder + "/directory.lmdb"); !copied)
+      return copied.error();
   if (Status removed = backup.remove_gone(*numbers); !removed) return removed.error();
   return backup.result;
 }

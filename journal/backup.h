@@ -1,7 +1,8 @@
 // A backup: a copy of the journal that is consistent and hot, incremental on sealed segments.
 //
-// It holds segments, manifests, heads, the public key and the directory, but neither the master key nor the signing key: whoever has the
-// backup alone cannot read it. What was erased or pruned since the last run goes from the backup too.
+// It holds segments, manifests, heads, the public key and the directory, but neither the master key nor the
+// signing key: whoever has the backup alone cannot read it. What was erased or pruned since the last run goes
+// from the backup too.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +18,12 @@ struct BackedUp {
   std::uint64_t bytes = 0;                               ///< copied
 };
 
-/// Brings the backup in a folder up to date; the folder is made when missing. Works while a daemon writes. Each file is put there whole or
-/// not at all, and sealed segments are compared with their manifests after copying; an interrupted run is ended by the next one. Errors:
-/// busy (the folder is the backup of another journal, or not a backup), no_space, permission, corrupt (a segment that is not what its
-/// manifest says is not copied). on_progress gets the share done, 0 to 1.
-Result<BackedUp> back_up(const std::string& journal, const std::string& folder, const std::function<void(double)>& on_progress);
+/// Brings the backup in a folder up to date; the folder is made when missing. Works while a daemon writes.
+/// Each file is put there whole or not at all, and sealed segments are compared with their manifests after
+/// copying; an interrupted run is ended by the next one. Errors: busy (the folder is the backup of another
+/// journal, or not a backup), no_space, permission, corrupt (a segment that is not what its manifest says is
+/// not copied). on_progress gets the share done, 0 to 1.
+Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
+                         const std::function<void(double)>& on_progress);
 
 }  // namespace holdfast::journal

@@ -35,12 +35,14 @@ Status Journal::settle_down(bool ends_segment) {
   RecordId last = writer_->state().last_id;
   std::uint32_t ended = ends_segment ? seal() : 0;
   bool is_ended = ended == 0 || wait_until([&] { return segments_->newest() > ended; });
-  if (!is_ended) return Error{ErrorCode::unavailable, "the newest segment could not be ended; see the daemon's log"};
+  if (!is_ended)
+    return Error{ErrorCode::unavailable, "the newest segment could not be ended; see the daemon's log"};
   bool is_indexed = wait_until([&] {
     auto position = catalog_->position();
     return position && *position >= last;
   });
-  if (!is_indexed) return Error{ErrorCode::unavailable, "the catalog lags behind the log; see the daemon's log"};
+  if (!is_indexed)
+    return Error{ErrorCode::unavailable, "the catalog lags behind the log; see the daemon's log"};
   return {};
 }
 
@@ -55,7 +57,12 @@ Result<std::map<std::string, LegalHoldRecord>> Journal::legal_holds() const {
     if (!stored) return stored.error();
     std::optional<LegalHoldRecord> hold;
     if (*stored && (*stored)->damage.empty()) hold = decode_legal_hold((*stored)->encoded);
-    if (!hold) return Error{ErrorCode::corrupt, fmt::format("legal hold record {} is damaged, so nothing may be erased; run: holdfast journal verify", place.id)};
+    if (!hold)
+      return Error{
+          ErrorCode::corrupt,
+          fmt::format(
+              "legal hold record {} is damaged, so nothing may be erased; run: holdfast journal verify",
+              place.id)};
     if (hold->is_set)
       holds[hold->name] = std::move(*hold);
     else
@@ -77,13 +84,15 @@ Result<std::string> Journal::hold_on(RecordId id, const std::map<std::string, Le
     if (!hold.message_id.empty()) filter.message_id = hold.message_id;
     if (hold.since_us != 0) filter.since_us = hold.since_us;
     if (hold.until_us != 0) filter.until_us = hold.until_us;
-    bool is_named = hold.entries.empty() || std::find(hold.entries.begin(), hold.entries.end(), id) != hold.entries.end();
+    bool is_named =
+        hold.entries.empty() || std::find(hold.entries.begin(), hold.entries.end(), id) != hold.entries.end();
     if (is_named && passes(*entry, filter)) return name;
   }
   return std::string();
 }
 
-Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
+Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by,
+                                       const std::string& reason,
                                        const std::function<void(double)>& on_progress) {
   std::lock_guard one_at_a_time(maintenance_);
   Erased erased;
@@ -94,7 +103,10 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
     for (RecordId id : entries) {
       auto name = hold_on(id, *holds);
       if (!name) return name.error();
-      if (!name->empty()) return Error{ErrorCode::busy, fmt::format("entry {} is under the legal hold \"{}\": nothing was erased. See: holdfast journal legal-hold list", id, *name)};
+      if (!name->empty())
+        return Error{ErrorCode::busy, fmt::format("entry {} is under the legal hold \"{}\": nothing was "
+                                                  "erased. See: holdfast journal legal-hold list",
+                                                  id, *name)};
     }
     ErasureRecord record;
     record.time_us = now_us();
@@ -122,14 +134,17 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
 }
 
 /// Does what an erasure record says, as far as it is not done.
-Status Journal::carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress) {
+Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
+                          const std::function<void(double)>& on_progress) {
   auto home = segments_->get(place.segment);
   if (!home) return home.error();
   auto stored = (*home)->record(place.id);
   if (!stored) return stored.error();
   std::optional<ErasureRecord> record;
   if (*stored && (*stored)->damage.empty()) record = decode_erasure((*stored)->encoded);
-  if (!record) return Error{ErrorCode::corrupt, fmt::format("erasure record {} is damaged; run: holdfast journal verify", place.id)};
+  if (!record)
+    return Error{ErrorCode::corrupt,
+                 fmt::format("erasure record {} is damaged; run: holdfast journal verify", place.id)};
   std::map<std::uint32_t, std::set<RecordId>> by_segment;
   for (RecordId id : record->records) {
     auto segment = segments_->holding(id);
@@ -143,7 +158,8 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased, const std
   for (const auto& [number, ids] : by_segment) {
     auto segment = segments_->get(number);
     if (!segment) return segment.error();
-    if (Status rewritten = rewrite_segment(path_, **segment, ids, master_, *signing_key_); !rewritten) return rewritten;
+    if (Status rewritten = rewrite_segment(path_, **segment, ids, master_, *signing_key_); !rewritten)
+      return rewritten;
     segments_->forget(number);
     ++erased.segments;
     if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(by_segment.size()));
@@ -155,7 +171,8 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased, const std
   });
 }
 
-Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
+Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by,
+                                                  const std::string& reason) {
   std::lock_guard one_at_a_time(maintenance_);
   std::vector<std::uint32_t> pruned;
   auto numbers = list_segments(path_);
@@ -200,7 +217,9 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     if (!written) return written.error();
     segments_->forget(number);
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
-    if (Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); }); !forgotten) return forgotten.error();
+    if (Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); });
+        !forgotten)
+      return forgotten.error();
     pruned.push_back(number);
   }
   return pruned;

@@ -1,7 +1,8 @@
-// A head: what a sealed segment's records add up to, signed, in one line of text that can be published anywhere.
+// A head: what a sealed segment's records add up to, signed, in one line of text that can be published
+// anywhere.
 //
-// It covers the chain and a Merkle tree of the commitments, not the bytes as stored: so it stays valid whatever is compressed,
-// encrypted anew or erased later (FORMAT.md, "Heads").
+// It covers the chain and a Merkle tree of the commitments, not the bytes as stored: so it stays valid
+// whatever is compressed, encrypted anew or erased later (FORMAT.md, "Heads").
 #pragma once
 
 #include <cstdint>
@@ -16,13 +17,13 @@ namespace holdfast::journal {
 
 struct Head {
   std::uint32_t segment = 0;
-  std::uint64_t first = 0;        ///< lowest cell number that the segment may hold
+  std::uint64_t first = 0;  ///< lowest cell number that the segment may hold
   std::uint64_t records = 0;
-  Hash previous{}, last{};        ///< the chain's link before the segment, and after it
-  Hash root{};                    ///< of the Merkle tree over the commitments
-  std::int64_t time_us = 0;       ///< when it was sealed; microseconds since 1970
-  Hash before{};                  ///< SHA-256 of the head line before it; zeros for the first
-  std::string key, signature;     ///< hexadecimal
+  Hash previous{}, last{};     ///< the chain's link before the segment, and after it
+  Hash root{};                 ///< of the Merkle tree over the commitments
+  std::int64_t time_us = 0;    ///< when it was sealed; microseconds since 1970
+  Hash before{};               ///< SHA-256 of the head line before it; zeros for the first
+  std::string key, signature;  ///< hexadecimal
 };
 
 /// The line, without a line end, signed.

@@ -1,5 +1,5 @@
-// A manifest: the SHA-256 of each block of a sealed segment's file as it is stored now, signed. With it damage is found, and
-// located, by whoever has the public key alone (FORMAT.md, "Manifests").
+// A manifest: the SHA-256 of each block of a sealed segment's file as it is stored now, signed. With it
+// damage is found, and located, by whoever has the public key alone (FORMAT.md, "Manifests").
 #pragma once
 
 #include <cstdint>
@@ -18,16 +18,19 @@ std::string manifest_path(const std::string& journal, std::uint32_t segment);
 /// Reads the segment's file and writes its manifest, whole or not at all. Errors: io, no_space.
 Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key);
 
-// A file is put in a segment's place in three steps, so that at each moment one of two manifests fits: the next manifest is written,
-// the file is renamed, the manifest is renamed.
+// A file is put in a segment's place in three steps, so that at each moment one of two manifests fits: the
+// next manifest is written, the file is renamed, the manifest is renamed.
 /// Writes the next manifest, of the file that is to come.
-Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file, const SigningKey& key);
+Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file,
+                           const SigningKey& key);
 /// Makes the next manifest the manifest.
 Status take_next_manifest(const std::string& journal, std::uint32_t segment);
 
-/// Compares the file with its manifest. Returns what is wrong, one sentence each, naming the bytes; empty when nothing is. key may be
-/// null: then the key that the manifest names is believed. on_bytes is told how many bytes were read.
-std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment, const PublicKey* key,
+/// Compares the file with its manifest. Returns what is wrong, one sentence each, naming the bytes; empty
+/// when nothing is. key may be null: then the key that the manifest names is believed. on_bytes is told how
+/// many bytes were read.
+std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment,
+                                        const PublicKey* key,
                                         const std::function<void(std::uint64_t)>& on_bytes);
 
 }  // namespace holdfast::journal

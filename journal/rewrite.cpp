@@ -24,7 +24,8 @@ constexpr std::size_t sealed_key_size = std::tuple_size_v<Key> + seal_overhead;
 /// The new file, while it is written.
 class Copy {
  public:
-  Copy(const Segment& from, const std::set<RecordId>& erased, Environment& to) : from_(from), erased_(erased), to_(to) {}
+  Copy(const Segment& from, const std::set<RecordId>& erased, Environment& to)
+      : from_(from), erased_(erased), to_(to) {}
 
   Status run(const std::string& header) {
     if (Status begun = begin(); !begun) return begun;
@@ -57,7 +58,9 @@ class Copy {
 
   Status copy(const Segment::StoredRecord& record) {
     if (!record.damage.empty())
-      return Error{ErrorCode::corrupt, fmt::format("{}: record {}: {}; nothing was changed. Run: holdfast journal verify", from_.path(), record.id, record.damage)};
+      return Error{ErrorCode::corrupt,
+                   fmt::format("{}: record {}: {}; nothing was changed. Run: holdfast journal verify",
+                               from_.path(), record.id, record.damage)};
     RecordCell cell;
     cell.kind = record.kind;
     cell.commitment = record.commitment;
@@ -76,7 +79,9 @@ class Copy {
   /// The frames, into cells of the same numbers.
   Status copy_content(const Segment::StoredRecord& record) {
     std::optional<MessageRecord> message = decode_message(record.encoded);
-    if (!message) return Error{ErrorCode::corrupt, fmt::format("{}: record {} cannot be decoded; nothing was changed", from_.path(), record.id)};
+    if (!message)
+      return Error{ErrorCode::corrupt, fmt::format("{}: record {} cannot be decoded; nothing was changed",
+                                                   from_.path(), record.id)};
     std::size_t extent = 0;
     std::uint32_t within = 0;
     for (std::uint32_t index = 0;; ++index) {
@@ -85,9 +90,15 @@ class Copy {
       if (!*plain) return {};
       bool is_last = static_cast<std::uint64_t>(index) * frame_plain_size + (*plain)->size() == message->size;
       std::string sealed = seal_frame(key, message->content_id, index, is_last, **plain);
-      for (std::string_view left = sealed; !left.empty(); left.remove_prefix(std::min(left.size(), cell_size))) {
-        if (extent >= record.extents.size()) return Error{ErrorCode::corrupt, fmt::format("{}: record {} has too few cells", from_.path(), record.id)};
-        if (Status stored = put(cell_key(record.extents[extent].first + within, false), left.substr(0, cell_size)); !stored) return stored;
+      for (std::string_view left = sealed; !left.empty();
+           left.remove_prefix(std::min(left.size(), cell_size))) {
+        if (extent >= record.extents.size())
+          return Error{ErrorCode::corrupt,
+                       fmt::format("{}: record {} has too few cells", from_.path(), record.id)};
+        if (Status stored =
+                put(cell_key(record.extents[extent].first + within, false), left.substr(0, cell_size));
+            !stored)
+          return stored;
         if (++within == record.extents[extent].count) {
           ++extent;
           within = 0;
@@ -112,7 +123,8 @@ class Copy {
   std::string last_;
 };
 
-/// Overwrites each place where the sealed key stands in the file, which others may still be reading: without it the content is lost.
+/// Overwrites each place where the sealed key stands in the file, which others may still be reading: without
+/// it the content is lost.
 void destroy_key(int file, const std::string& sealed_key) {
   struct stat info {};
   if (::fstat(file, &info) != 0 || info.st_size == 0) return;
@@ -122,7 +134,8 @@ void destroy_key(int file, const std::string& sealed_key) {
   std::string zeros(sealed_key.size(), '\0');
   const char* begin = static_cast<const char*>(map);
   for (const char* at = begin;;) {
-    at = static_cast<const char*>(::memmem(at, size - static_cast<std::size_t>(at - begin), sealed_key.data(), sealed_key.size()));
+    at = static_cast<const char*>(
+        ::memmem(at, size - static_cast<std::size_t>(at - begin), sealed_key.data(), sealed_key.size()));
     if (!at) break;
     [[maybe_unused]] ssize_t written = ::pwrite(file, zeros.data(), zeros.size(), at - begin);
     at += sealed_key.size();
@@ -131,9 +144,12 @@ void destroy_key(int file, const std::string& sealed_key) {
   ::fsync(file);
 }
 
-std::string old_path(const std::string& path) { return path + ".old"; }
+std::string old_path(const std::string& path) {
+  return path + ".old";
+}
 
-/// The old file of a segment, if there is one: its key, then the file. While the segment itself still is that file, only the name goes.
+/// The old file of a segment, if there is one: its key, then the file. While the segment itself still is that
+/// file, only the name goes.
 Status destroy_leftover(const std::string& path) {
   std::string old = old_path(path);
   FileDescriptor file(::open(old.c_str(), O_RDWR | O_CLOEXEC));
@@ -143,7 +159,8 @@ Status destroy_leftover(const std::string& path) {
     std::string sealed_key;
     if (auto environment = Environment::open(old, Environment::Mode::sealed, 0))
       if (auto transaction = Transaction::begin(*environment, Environment::Mode::sealed))
-        if (auto header = transaction->get(std::string_view("\0\0\0\0\0\0\0\0", 8)); header && *header && (*header)->size() > sealed_key_size)
+        if (auto header = transaction->get(std::string_view("\0\0\0\0\0\0\0\0", 8));
+            header && *header && (*header)->size() > sealed_key_size)
           sealed_key = (*header)->substr((*header)->size() - sealed_key_size);
     if (!sealed_key.empty()) destroy_key(file.get(), sealed_key);
   }
@@ -153,7 +170,8 @@ Status destroy_leftover(const std::string& path) {
 
 }  // namespace
 
-Status rewrite_segment(const std::string& journal, const Segment& segment, const std::set<RecordId>& erased, const Key& master, const SigningKey& key) {
+Status rewrite_segment(const std::string& journal, const Segment& segment, const std::set<RecordId>& erased,
+                       const Key& master, const SigningKey& key) {
   std::uint32_t number = segment.header().number;
   std::string path = segment_path(journal, number), draft = path + ".rewritten";
   std::error_code ignored;
@@ -164,13 +182,15 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
   clean();
   if (Status destroyed = destroy_leftover(path); !destroyed) return destroyed;
   Status written = [&]() -> Status {
-    auto to = Environment::open(draft, Environment::Mode::write, segment.environment().used_bytes() * 2 + map_slack);
+    auto to = Environment::open(draft, Environment::Mode::write,
+                                segment.environment().used_bytes() * 2 + map_slack);
     if (!to) return to.error();
     Copy copy(segment, erased, *to);
     return copy.run(segment.header_for(copy.key, master));
   }();
   if (written) written = write_next_manifest(journal, number, draft, key);
-  // The old file keeps a name until its key is destroyed: a crash between the two is made good by the next run.
+  // The old file keeps a name until its key is destroyed: a crash between the two is made good by the next
+  // run.
   std::string old = old_path(path);
   if (written && ::link(path.c_str(), old.c_str()) != 0 && errno != EEXIST) written = lmdb_error(errno, old);
   if (written && std::rename(draft.c_str(), path.c_str()) != 0) written = lmdb_error(errno, path);
@@ -195,7 +215,8 @@ Status remove_segment(const std::string& journal, std::uint32_t number) {
 Status destroy_leftovers(const std::string& journal) {
   std::error_code failure;
   std::vector<std::string> names;
-  for (const auto& file : std::filesystem::directory_iterator(segment_folder(journal), failure)) names.push_back(file.path().string());
+  for (const auto& file : std::filesystem::directory_iterator(segment_folder(journal), failure))
+    names.push_back(file.path().string());
   for (const std::string& name : names) {
     bool is_leftover = name.ends_with(".lmdb.old");
     if (!is_leftover) continue;

@@ -1,6 +1,8 @@
-// Rewriting a sealed segment: the same records at the same numbers in the same chain, under a new key, without those to be erased.
+// Rewriting a sealed segment: the same records at the same numbers in the same chain, under a new key,
+// without those to be erased.
 //
-// Commitments and links stay, and with them every head. The old file's key is overwritten before the file goes.
+// Commitments and links stay, and with them every head. The old file's key is overwritten before the file
+// goes.
 #pragma once
 
 #include <set>
@@ -11,15 +13,17 @@
 
 namespace holdfast::journal {
 
-/// Puts a rewritten file in the segment's place. Crash-safe: at each moment the old file or the new one is there, with a manifest that fits.
-/// What is left of an interrupted run is replaced by the next. Readers that have the old file open keep it. Errors: no_space, corrupt
-/// (a damaged record: nothing is changed), io.
-Status rewrite_segment(const std::string& journal, const Segment& segment, const std::set<RecordId>& erased, const Key& master, const SigningKey& key);
+/// Puts a rewritten file in the segment's place. Crash-safe: at each moment the old file or the new one is
+/// there, with a manifest that fits. What is left of an interrupted run is replaced by the next. Readers that
+/// have the old file open keep it. Errors: no_space, corrupt (a damaged record: nothing is changed), io.
+Status rewrite_segment(const std::string& journal, const Segment& segment, const std::set<RecordId>& erased,
+                       const Key& master, const SigningKey& key);
 
 /// Takes a whole segment away, its key first. Its head stays. Errors: io.
 Status remove_segment(const std::string& journal, std::uint32_t number);
 
-/// Destroys the keys of old files that an interruption left. To be called when the journal is opened for writing.
+/// Destroys the keys of old files that an interruption left. To be called when the journal is opened for
+/// writing.
 Status destroy_leftovers(const std::string& journal);
 
 }  // namespace holdfast::journal

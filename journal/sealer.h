@@ -1,4 +1,5 @@
-// The sealer: gives each segment that is no longer written its signed head and manifest, on a thread of its own, and has heads published.
+// The sealer: gives each segment that is no longer written its signed head and manifest, on a thread of its
+// own, and has heads published.
 #pragma once
 
 #include <condition_variable>
@@ -12,7 +13,8 @@
 
 namespace holdfast::journal {
 
-/// The head of a segment: walks its records, checks that they are a chain, and signs. Error: corrupt (then nothing is signed).
+/// The head of a segment: walks its records, checks that they are a chain, and signs. Error: corrupt (then
+/// nothing is signed).
 Result<std::string> make_head(const std::string& journal, const Segment& segment, const SigningKey& key);
 
 struct SealerOptions {

@@ -25,11 +25,15 @@ struct FreeContext {
 };
 using Context = std::unique_ptr<EVP_MD_CTX, FreeContext>;
 
-bool is_ed25519(const EVP_PKEY* key) { return key && EVP_PKEY_get_id(key) == EVP_PKEY_ED25519; }
+bool is_ed25519(const EVP_PKEY* key) {
+  return key && EVP_PKEY_get_id(key) == EVP_PKEY_ED25519;
+}
 
 std::string to_pem(EVP_PKEY* key, bool is_private) {
   std::unique_ptr<BIO, decltype(&BIO_free)> memory(BIO_new(BIO_s_mem()), &BIO_free);
-  bool is_written = memory && (is_private ? PEM_write_bio_PrivateKey(memory.get(), key, nullptr, nullptr, 0, nullptr, nullptr) : PEM_write_bio_PUBKEY(memory.get(), key)) == 1;
+  bool is_written = memory && (is_private ? PEM_write_bio_PrivateKey(memory.get(), key, nullptr, nullptr, 0,
+                                                                     nullptr, nullptr)
+                                          : PEM_write_bio_PUBKEY(memory.get(), key)) == 1;
   if (!is_written) std::abort();
   char* text = nullptr;
   long size = BIO_get_mem_data(memory.get(), &text);
@@ -40,16 +44,23 @@ std::string to_pem(EVP_PKEY* key, bool is_private) {
 
 Result<PublicKey> PublicKey::read(const std::string& path) {
   File file(std::fopen(path.c_str(), "re"));
-  if (!file) return Error{ErrorCode::not_found, fmt::format("{}: the public key cannot be read: {}", path, std::strerror(errno))};
+  if (!file)
+    return Error{ErrorCode::not_found,
+                 fmt::format("{}: the public key cannot be read: {}", path, std::strerror(errno))};
   EVP_PKEY* key = PEM_read_PUBKEY(file.get(), nullptr, nullptr, nullptr);
   PublicKey found(key);
-  if (!is_ed25519(key)) return Error{ErrorCode::corrupt, fmt::format("{}: holds no Ed25519 public key (PEM)", path)};
+  if (!is_ed25519(key))
+    return Error{ErrorCode::corrupt, fmt::format("{}: holds no Ed25519 public key (PEM)", path)};
   return found;
 }
 
 Result<PublicKey> PublicKey::from_hex(std::string_view digits) {
   std::optional<std::string> raw = journal::from_hex(digits);
-  EVP_PKEY* key = raw && raw->size() == 32 ? EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, reinterpret_cast<const unsigned char*>(raw->data()), raw->size()) : nullptr;
+  EVP_PKEY* key =
+      raw && raw->size() == 32
+          ? EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr,
+                                        reinterpret_cast<const unsigned char*>(raw->data()), raw->size())
+          : nullptr;
   if (!key) return Error{ErrorCode::corrupt, "there is no Ed25519 public key where one belongs"};
   return PublicKey(key);
 }
@@ -64,15 +75,17 @@ std::string PublicKey::hex() const {
 bool PublicKey::verifies(std::string_view text, std::string_view signature) const {
   Context context(EVP_MD_CTX_new());
   return context && EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key_.get()) == 1 &&
-         EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()), signature.size(),
-                          reinterpret_cast<const unsigned char*>(text.data()), text.size()) == 1;
+         EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()),
+                          signature.size(), reinterpret_cast<const unsigned char*>(text.data()),
+                          text.size()) == 1;
 }
 
 std::string SigningKey::sign(std::string_view text) const {
   Context context(EVP_MD_CTX_new());
   std::string signature(64, '\0');
   std::size_t size = signature.size();
-  bool is_signed = context && EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, public_.key_.get()) == 1 &&
+  bool is_signed = context &&
+                   EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, public_.key_.get()) == 1 &&
                    EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(signature.data()), &size,
                                   reinterpret_cast<const unsigned char*>(text.data()), text.size()) == 1;
   if (!is_signed) std::abort();  // a broken OpenSSL: there is no safe way on
@@ -84,17 +97,22 @@ Result<SigningKey> SigningKey::open(const std::string& journal) {
   if (File file{std::fopen(path.c_str(), "re")}) {
     struct stat status {};
     if (::fstat(::fileno(file.get()), &status) == 0 && (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-      return Error{ErrorCode::permission, fmt::format("{0}: other users may read the signing key; run: chmod 600 {0}", path)};
+      return Error{ErrorCode::permission,
+                   fmt::format("{0}: other users may read the signing key; run: chmod 600 {0}", path)};
     EVP_PKEY* key = PEM_read_PrivateKey(file.get(), nullptr, nullptr, nullptr);
     SigningKey found(key);
-    if (!is_ed25519(key)) return Error{ErrorCode::corrupt, fmt::format("{}: holds no Ed25519 private key; restore it from your backup", path)};
+    if (!is_ed25519(key))
+      return Error{ErrorCode::corrupt,
+                   fmt::format("{}: holds no Ed25519 private key; restore it from your backup", path)};
     return found;
   }
-  if (errno != ENOENT) return Error{ErrorCode::permission, fmt::format("{}: cannot be read: {}", path, std::strerror(errno))};
+  if (errno != ENOENT)
+    return Error{ErrorCode::permission, fmt::format("{}: cannot be read: {}", path, std::strerror(errno))};
   EVP_PKEY* key = EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
   if (!key) std::abort();
   SigningKey made(key);
-  if (Status written = write_file(public_path(journal), to_pem(key, false), 0644); !written) return written.error();
+  if (Status written = write_file(public_path(journal), to_pem(key, false), 0644); !written)
+    return written.error();
   if (Status written = write_file(path, to_pem(key, true)); !written) return written.error();
   return made;
 }

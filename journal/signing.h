@@ -1,5 +1,5 @@
-// Ed25519 signatures (RFC 8032) for heads and manifests. The private key is a PEM file beside the journal; the public one is for
-// whoever verifies.
+// Ed25519 signatures (RFC 8032) for heads and manifests. The private key is a PEM file beside the journal;
+// the public one is for whoever verifies.
 #pragma once
 
 #include <openssl/evp.h>
@@ -35,7 +35,8 @@ class PublicKey {
 /// Who can sign. Thread-safe.
 class SigningKey {
  public:
-  /// Reads journal/signing.key, or makes it (mode 0600) with signing.pub beside it. Errors: permission, corrupt, io.
+  /// Reads journal/signing.key, or makes it (mode 0600) with signing.pub beside it. Errors: permission,
+  /// corrupt, io.
   static Result<SigningKey> open(const std::string& journal);
   static std::string public_path(const std::string& journal) { return journal + "/signing.pub"; }
   std::string sign(std::string_view text) const;  ///< 64 bytes

@@ -99,4 +99,24 @@ def _(scene):
     wait_for(lambda: "connect from unknown[192.0.2.7]" in postfix.log(), what="the client in Postfix's log")
 
 
+@test("held mail is delivered with the original client's address too, by XCLIENT and by PROXY, and nobody else's")
+def _(scene):
+    for identity, setting in (("xclient", "smtpd_authorized_xclient_hosts = 127.0.0.1"), ("proxy-v2", "smtpd_upstream_proxy_protocol = haproxy")):
+        postfix = scene.postfix(setting, "virtual_mailbox_domains = example.org", "smtpd_recipient_restrictions = permit", name=identity)
+        holdfast = scene.holdfast(postfix, route=f"identity: {identity}", listener='proxy_protocol_from: ["127.0.0.0/8"]',
+                                  yaml="failover:\n  mode: hold\n  probe_interval: 1h\ndirectory:\n  catch_all: [example.org]")
+        for number in (7, 8, 9, 7):
+            client = scene.client(holdfast.port, greeting=False)
+            client.send(f"PROXY TCP4 192.0.2.{number} 192.0.2.1 4000{number} 25\r\n")
+            client.reply()
+            assert client.send_mail(f"Subject: from {number}\r\n\r\nx\r\n", recipient="b@example.org").startswith("250 2.0.0 Ok: queued")
+        holdfast.run("failover", "auto", "--reason", "test")
+        wait_for(lambda: len(postfix.mails()) == 4, what=f"four deliveries with {identity}")
+        wait_for(lambda: holdfast.status()["routes"][0]["held"] == 0, what="the end of the drain")
+        for mail in postfix.mails():
+            number = mail.split(b"Subject: from ")[1][:1].decode()
+            first = mail.split(b"Received: ")[1].decode()
+            assert f"[192.0.2.{number}]" in first, first
+
+
 main()
