@@ -9,7 +9,7 @@
 
 #include "journal/journal.h"
 #include "journal/rewrite.h"
-#include "journal/waiting_ticket.h"
+#include "journal/write_record.h"
 
 namespace holdfast::journal {
 namespace {

@@ -125,23 +125,28 @@ class Copy {
 
 /// Overwrites each place where the sealed key stands in the file, which others may still be reading: without
 /// it the content is lost.
-void destroy_key(int file, const std::string& sealed_key) {
+Status destroy_key(int file, const std::string& path, const std::string& sealed_key) {
   struct stat info {};
-  if (::fstat(file, &info) != 0 || info.st_size == 0) return;
+  if (::fstat(file, &info) != 0) return lmdb_error(errno, path);
   auto size = static_cast<std::size_t>(info.st_size);
+  if (size == 0) return {};
   void* map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
-  if (map == MAP_FAILED) return;
+  if (map == MAP_FAILED) return lmdb_error(errno, path);
   std::string zeros(sealed_key.size(), '\0');
   const char* begin = static_cast<const char*>(map);
-  for (const char* at = begin;;) {
+  bool is_gone = true;
+  for (const char* at = begin; is_gone;) {
     at = static_cast<const char*>(
         ::memmem(at, size - static_cast<std::size_t>(at - begin), sealed_key.data(), sealed_key.size()));
     if (!at) break;
-    [[maybe_unused]] ssize_t written = ::pwrite(file, zeros.data(), zeros.size(), at - begin);
+    is_gone = ::pwrite(file, zeros.data(), zeros.size(), at - begin) == static_cast<ssize_t>(zeros.size());
     at += sealed_key.size();
   }
+  int reason = errno;
   ::munmap(map, size);
-  ::fsync(file);
+  if (!is_gone) return lmdb_error(reason, path);
+  if (::fsync(file) != 0) return lmdb_error(errno, path);
+  return {};
 }
 
 std::string old_path(const std::string& path) {
@@ -162,7 +167,8 @@ Status destroy_leftover(const std::string& path) {
         if (auto header = transaction->get(std::string_view("\0\0\0\0\0\0\0\0", 8));
             header && *header && (*header)->size() > sealed_key_size)
           sealed_key = (*header)->substr((*header)->size() - sealed_key_size);
-    if (!sealed_key.empty()) destroy_key(file.get(), sealed_key);
+    if (!sealed_key.empty())
+      if (Status destroyed = destroy_key(file.get(), old, sealed_key); !destroyed) return destroyed;
   }
   if (::unlink(old.c_str()) != 0) return lmdb_error(errno, old);
   return sync_folder_of(path);

@@ -8,14 +8,12 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <map>
 #include <set>
 #include <nlohmann/json.hpp>
 
 #include "journal/catalog.h"
 #include "journal/files.h"
-#include "journal/head.h"
+#include "journal/head_check.h"
 #include "journal/key_file.h"
 #include "journal/manifest.h"
 #include "journal/merkle.h"
@@ -205,91 +203,6 @@ nlohmann::json report(const Verification& result, const Chain& chain, const Hash
   ::_exit(0);
 }
 
-/// The heads of a journal, and whose signatures count.
-class HeadCheck {
- public:
-  HeadCheck(std::string journal, const VerifyOptions& options, Verification& all) : journal_(std::move(journal)), all_(all), signer_(options.signer) {
-    if (signer_) return;
-    auto own = PublicKey::read(SigningKey::public_path(journal_));
-    if (own) signer_ = *own;
-  }
-
-  const PublicKey* signer() const { return signer_ ? &*signer_ : nullptr; }
-
-  /// Signatures, and that each head names the one before it. newest is the segment that is not sealed.
-  void check_lines(std::uint32_t newest) {
-    std::string before;
-    std::uint32_t last = 0;
-    for (std::uint32_t number : list_heads(journal_)) {
-      auto line = read_head(journal_, number);
-      if (!line) {
-        note(number, line.error().message);
-        continue;
-      }
-      auto head = parse_head(*line);
-      if (!head || head->segment != number) {
-        note(number, fmt::format("{}: the head is damaged", head_path(journal_, number)));
-        continue;
-      }
-      if (!signer_)
-        if (auto own = PublicKey::from_hex(head->key)) signer_ = *own;
-      bool is_signed = signer_ && is_signed_by(*line, *signer_);
-      bool is_next = before.empty() || last + 1 != number || head->before == sha256(before);
-      if (!is_signed) note(number, "its head's signature is not valid, or of another key");
-      if (!is_next) note(number, "its head does not continue the heads before it");
-      if (number >= newest) note(number, "there is a head of this segment, but the segment is missing, or not as it was: the journal was rolled back to an older state");
-      if (is_signed && is_next) ++all_.heads;
-      before = *line;
-      last = number;
-      heads_[number] = std::move(*head);
-    }
-  }
-
-  /// What a segment adds up to, against what was signed.
-  void check_segment(std::uint32_t number, std::uint64_t records, const std::string& root, const std::string& link) {
-    auto found = heads_.find(number);
-    if (found == heads_.end()) {
-      // Segments are sealed in order; the last ones may not be yet.
-      bool is_overdue = !heads_.empty() && heads_.rbegin()->first > number;
-      if (is_overdue) note(number, "its head is missing");
-      return;
-    }
-    const Head& head = found->second;
-    bool fits = head.records == records && to_hex(view(head.root)) == root && to_hex(view(head.last)) == link;
-    if (!fits) note(number, fmt::format("it is not what its head was signed for: {} records then, {} now", head.records, records));
-  }
-
-  bool has(std::uint32_t number) const { return heads_.count(number) > 0; }
-
-  /// Heads that were published must be here, word for word.
-  Status check_published(const std::string& path) {
-    if (path.empty()) return {};
-    std::ifstream file(path);
-    if (!file) return Error{ErrorCode::not_found, fmt::format("{}: cannot be read; it should hold published heads, one a line", path)};
-    std::string line;
-    while (std::getline(file, line)) {
-      if (line.empty()) continue;
-      auto head = parse_head(line);
-      if (!head) return Error{ErrorCode::corrupt, fmt::format("{}: {}", path, head.error().message)};
-      bool is_signed = signer_ && is_signed_by(line, *signer_);
-      auto own = read_head(journal_, head->segment);
-      if (!is_signed)
-        note(head->segment, "the published head's signature is not valid, or of another key");
-      else if (!own || *own != line)
-        note(head->segment, "the published head is not in this journal: it was rolled back to an older state, or is another journal");
-    }
-    return {};
-  }
-
- private:
-  void note(std::uint32_t segment, const std::string& what) { all_.findings.push_back({segment, 0, what}); }
-
-  std::string journal_;
-  Verification& all_;
-  std::optional<PublicKey> signer_;
-  std::map<std::uint32_t, Head> heads_;
-};
-
 /// Segments that ended before the time; the last one never does.
 std::size_t segments_before(const std::string& journal, const std::vector<std::uint32_t>& numbers, std::int64_t since_us) {
   std::size_t count = 0;
@@ -311,10 +224,10 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     if (!key) return key.error();
     master = *key;
   }
+  Verification all;
+  HeadCheck heads(journal, options.signer, all);
   auto numbers = list_segments(journal);
   if (!numbers) return numbers.error();
-  Verification all;
-  HeadCheck heads(journal, options, all);
   heads.check_lines(numbers->empty() ? 0 : numbers->back());
   if (Status read = heads.check_published(options.heads_path); !read) return read.error();
 
@@ -409,9 +322,13 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     chain.next_cell = result["next_cell"].get<CellNumber>();
     chain.is_known = is_readable;
   }
-  // The erasure record comes after what it erases: it is there whatever was pruned.
+  // The erasure record comes after what it erases: it is there whatever was pruned. One that is being carried out now may stand in a
+  // segment that was begun since.
+  auto later = list_segments(journal);
+  bool has_grown = later && !later->empty() && !numbers->empty() && later->back() > numbers->back();
   for (const auto& [number, id] : erased)
-    if (master && announced.count(id) == 0) all.findings.push_back({number, id, "it was erased, but there is no erasure record of it"});
+    if (master && !has_grown && announced.count(id) == 0)
+      all.findings.push_back({number, id, "it was erased, but there is no erasure record of it"});
   all.erased = erased.size();
   all.last_link = to_hex(view(chain.link));
   if (master && has_all && all.findings.empty()) check_catalog(catalog, indexed_entries, all);

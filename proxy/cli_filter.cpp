@@ -3,18 +3,9 @@
 #include <fmt/format.h>
 #include <glib.h>
 
-#include <pwd.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <chrono>
-#include <thread>
 
-#include "journal/waiting_ticket.h"
-#include "proxy/admin.h"
-#include "proxy/publish_heads.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -68,63 +59,6 @@ Result<journal::Filter> FilterOptions::filter() const {
   if (direction == "outbound") result.direction = journal::Direction::outbound;
   if (!direction.empty() && !result.direction) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no direction; write inbound or outbound", direction)};
   return result;
-}
-
-Result<JournalConfig> journal_config(const std::string& config_path) {
-  Result<Config> config = load_config(config_path);
-  if (!config) return Error{ErrorCode::invalid, config.error().message};
-  return config->journal;
-}
-
-Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path) {
-  Result<JournalConfig> config = journal_config(config_path);
-  if (!config) return config.error();
-  return journal::Reader::open(config->path, config->key_file);
-}
-
-void stand_back() {
-  constexpr int which_process = 1, idle_class = 3 << 13;  // as linux/ioprio.h has them
-  ::setpriority(PRIO_PROCESS, 0, 19);
-  ::syscall(SYS_ioprio_set, which_process, 0, idle_class);
-}
-
-std::string own_name() {
-  const passwd* user = ::getpwuid(::geteuid());
-  return user ? fmt::format("user {}", user->pw_name) : fmt::format("user {}", ::geteuid());
-}
-
-Status record_access(const Config& config, const std::string& command, const std::string& reason, const std::vector<journal::RecordId>& ids) {
-  if (!config.journal.access_log || ids.empty()) return {};
-  std::vector<journal::RecordId> examples(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
-  if (!config.admin_socket.empty()) {
-    auto told = ask_admin(config.admin_socket, "/journal/access", {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}});
-    if (told) return {};
-  }
-  auto unrecorded = [](const Error& error) -> Status {
-    if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key || error.code == ErrorCode::not_found) return error;
-    fmt::print(stderr, "holdfast: this reading is not on record: {}\n", error.message);
-    return {};
-  };
-  auto journal = open_journal(config);
-  // Another reader may be putting itself on record at this moment.
-  for (int tries = 0; !journal && journal.error().code == ErrorCode::busy && tries < 50; ++tries) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    journal = open_journal(config);
-  }
-  if (!journal) return unrecorded(journal.error());
-  journal::AccessRecord access{journal::now_us(), own_name(), command, reason, ids.size(), examples};
-  auto written = journal::write_record((*journal)->writer(), journal::RecordKind::access, journal::encode(access));
-  return written ? Status() : unrecorded(written.error());
-}
-
-Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event) {
-  journal::JournalOptions options;
-  options.path = config.journal.path;
-  options.key_path = config.journal.key_file;
-  options.segment_size = config.journal.segment_size;
-  options.segment_age_us = std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
-  options.publish_head = head_publisher(config.journal.publish_heads);
-  return journal::Journal::open(options, std::move(on_event));
 }
 
 }  // namespace holdfast::proxy

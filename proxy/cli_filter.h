@@ -1,14 +1,11 @@
-// The filters that all commands on the journal share, and how they open it.
+// The filters that all commands on the journal share.
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "journal/journal.h"
 #include "journal/reader.h"
-#include "proxy/config.h"
 
 namespace holdfast::proxy {
 
@@ -21,19 +18,5 @@ struct FilterOptions {
   /// What to look for; ids apart. Errors say what is no time, outcome or direction.
   Result<journal::Filter> filter() const;
 };
-
-Result<JournalConfig> journal_config(const std::string& config_path);
-Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path);
-/// Puts on record that content is about to be read: by the daemon, or, without one, by opening the journal. Where that cannot be (a full
-/// disk, media that cannot be written, a daemon that cannot be asked) it is said on standard error. Error: the journal is not in order.
-Status record_access(const Config& config, const std::string& command, const std::string& reason, const std::vector<journal::RecordId>& ids);
-/// "user NAME": who runs this.
-std::string own_name();
-
-/// From now on this process takes what processor and disk time others leave: mail goes first.
-void stand_back();
-
-/// As the daemon opens it, for when none runs. Error: busy when one does.
-Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event = [](bool, const std::string&) {});
 
 }  // namespace holdfast::proxy

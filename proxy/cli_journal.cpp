@@ -16,6 +16,7 @@
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
+#include "proxy/journal_access.h"
 #include "proxy/config.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"

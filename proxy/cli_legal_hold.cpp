@@ -5,10 +5,11 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "journal/waiting_ticket.h"
+#include "journal/write_record.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
+#include "proxy/journal_access.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
@@ -37,7 +38,7 @@ Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Read
 /// By the daemon, or without one by opening the journal.
 Result<journal::RecordId> write_hold(const Config& config, journal::LegalHoldRecord hold) {
   if (!config.admin_socket.empty()) {
-    auto told = ask_admin(config.admin_socket, "/journal/record", {{"legal_hold", journal::to_hex(journal::encode(hold))}});
+    auto told = ask_admin(config.admin_socket, "/journal/legal-hold", {{"legal_hold", journal::to_hex(journal::encode(hold))}});
     if (told) return (*told)["record"].get<journal::RecordId>();
     if (told.error().code != ErrorCode::unavailable) return told.error();
   }

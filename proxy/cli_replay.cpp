@@ -10,6 +10,7 @@
 
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
+#include "proxy/journal_access.h"
 #include "proxy/journal_report.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"

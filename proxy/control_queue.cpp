@@ -451,7 +451,7 @@ Result<Control::Json> Control::queue_drop(failover::EntryId id, const std::strin
       std::string text = fmt::format("dropped by {}: {}", by, reason);
       if (route->queue.has(id)) {
         std::optional<failover::HoldQueue::Delivery> all = route->queue.take(id);
-        if (!all) return Json{{"problem", "it is being delivered at this moment; try again"}};
+        if (!all) return Json{{"problem", "it is being delivered at this moment; try again"}, {"is_delivering", true}};
         for (std::uint32_t one : all->recipients) words.emplace_back(one, text);
       }
       if (auto kept = route->kept.find(id); kept != route->kept.end())

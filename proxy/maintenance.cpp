@@ -3,6 +3,12 @@
 #include <pthread.h>
 
 namespace holdfast::proxy {
+namespace {
+
+/// Whoever asked for a job looks a few times a second.
+constexpr std::size_t kept_outcomes = 16;
+
+}  // namespace
 
 Maintenance::~Maintenance() {
   if (thread_.joinable()) thread_.join();
@@ -22,7 +28,8 @@ Maintenance::Outcome Maintenance::start(Work work) {
       progress_ = share;
     });
     std::lock_guard ending(mutex_);
-    outcome_ = std::move(outcome);
+    outcomes_.emplace(job_, std::move(outcome));
+    if (outcomes_.size() > kept_outcomes) outcomes_.erase(outcomes_.begin());
     is_running_ = false;
   });
   return nlohmann::ordered_json{{"job", job_}};
@@ -30,10 +37,11 @@ Maintenance::Outcome Maintenance::start(Work work) {
 
 Maintenance::Outcome Maintenance::state(std::uint64_t job) const {
   std::lock_guard lock(mutex_);
-  if (job != job_) return Error{ErrorCode::not_found, "that job is over, and another one has been started since; see the daemon's log"};
-  if (is_running_) return nlohmann::ordered_json{{"running", true}, {"progress", progress_}};
-  if (!outcome_) return outcome_.error();
-  return nlohmann::ordered_json{{"running", false}, {"result", *outcome_}};
+  if (is_running_ && job == job_) return nlohmann::ordered_json{{"running", true}, {"progress", progress_}};
+  auto found = outcomes_.find(job);
+  if (found == outcomes_.end()) return Error{ErrorCode::not_found, "that job ended long ago; see the daemon's log"};
+  if (!found->second) return found->second.error();
+  return nlohmann::ordered_json{{"running", false}, {"result", *found->second}};
 }
 
 }  // namespace holdfast::proxy

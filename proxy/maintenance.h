@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -23,7 +24,7 @@ class Maintenance {
 
   /// {"job": number}. Error: busy while another one runs.
   Outcome start(Work work);
-  /// {"running", "progress", "result"}, or the job's own error. Error: not_found when it is not the last one.
+  /// {"running", "progress", "result"}, or the job's own error. Error: not_found when it ended long ago.
   Outcome state(std::uint64_t job) const;
 
  private:
@@ -31,7 +32,7 @@ class Maintenance {
   std::uint64_t job_ = 0;
   bool is_running_ = false;
   double progress_ = 0;
-  Outcome outcome_ = nlohmann::ordered_json();
+  std::map<std::uint64_t, Outcome> outcomes_;  ///< of the last jobs that ended
   std::thread thread_;
 };
 

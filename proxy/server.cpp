@@ -13,14 +13,14 @@
 
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
-#include "proxy/cli_filter.h"
+#include "proxy/journal_access.h"
 #include "proxy/flag_file.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/log.h"
 #include "proxy/maintenance.h"
 #include "proxy/people.h"
 #include "proxy/session.h"
-#include "journal/waiting_ticket.h"
+#include "journal/write_record.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -413,8 +413,13 @@ Status Server::open_admin() {
     auto ids = request.body.at("ids").get<std::vector<journal::RecordId>>();
     std::string reason = request.body.at("reason").get<std::string>();
     return maintenance_.start([this, ids, by = "user " + request.user, reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
-      for (journal::RecordId id : ids)
-        if (auto dropped = control_.queue_drop(id, by, "erased: " + reason); !dropped) return dropped.error();
+      // What is not held has nothing to be dropped; what is on its way at this moment must arrive first.
+      for (journal::RecordId id : ids) {
+        auto dropped = control_.queue_drop(id, by, "erased: " + reason);
+        if (!dropped) return dropped.error();
+        if (dropped->contains("is_delivering"))
+          return Error{ErrorCode::busy, fmt::format("entry {} is being delivered at this moment: nothing was erased; try again", id)};
+      }
       auto erased = shared_.journal.erase(ids, by, reason, on_progress);
       if (!erased) return erased.error();
       if (!ids.empty()) log(LogLevel::warning, "erased", {{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}, {"by", by}, {"reason", reason}});
@@ -434,7 +439,7 @@ Status Server::open_admin() {
     log(LogLevel::info, "access", {{"by", access.by}, {"command", access.command}, {"entries", access.entries}, {"reason", access.reason}});
     return nlohmann::ordered_json{{"record", *written}};
   });
-  admin_->on("/journal/record", [this](const Request& request) -> Admin::Answer {
+  admin_->on("/journal/legal-hold", [this](const Request& request) -> Admin::Answer {
     auto record = journal::from_hex(request.body.at("legal_hold").get<std::string>());
     auto hold = journal::decode_legal_hold(record.value_or(""));
     if (!hold) return Error{ErrorCode::invalid, "this is no legal hold"};

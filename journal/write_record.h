@@ -1,4 +1,4 @@
-// A record that a thread may wait for: not for loops.
+// Writing one record and waiting for it: for threads that may block, not for loops.
 #pragma once
 
 #include <condition_variable>
