@@ -140,15 +140,20 @@ std::unique_ptr<Errand> Control::next_errand(ControlledRoute& route, const Erran
 Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand) {
   Wakeup wakeup(loop_);
   auto courier = std::make_unique<Courier>(pool_, loop_, wakeup);
+  std::unique_ptr<Errand> prepared;  // what follows the one that follows
   while (errand) {
     const journal::MessageRecord& message = errand->entry.message;
     Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
     std::unique_ptr<Errand> following;
     Courier::Next next = [&] {
-      if (may_deliver(route)) following = next_errand(route, errand.get());
+      if (may_deliver(route)) following = prepared ? std::move(prepared) : next_errand(route, errand.get());
       return following.get();
     };
-    co_await courier->deliver(*errand, opening, next);
+    auto meanwhile = [&] {
+      if (following && may_deliver(route)) prepared = next_errand(route, following.get());
+      if (prepared) courier->prepare(*prepared);
+    };
+    co_await courier->deliver(*errand, opening, next, meanwhile);
     if (errand->result.connection_failure.empty()) {
       route.pause = Duration(0);
       co_await take_verdicts(route, errand->entry, errand->result, wakeup);
@@ -163,6 +168,10 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
       courier = std::make_unique<Courier>(pool_, loop_, wakeup);
       route.queue.put_back(following->delivery);
       following.reset();
+    }
+    if (prepared && !following) {
+      route.queue.put_back(prepared->delivery);
+      prepared.reset();
     }
     errand = std::move(following);
     if (!errand && may_deliver(route)) errand = next_errand(route, nullptr);

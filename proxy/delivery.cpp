@@ -58,7 +58,7 @@ bool Courier::may_follow() const {
          upstream_->transactions + 1 < opening_->settings->config.reuse.transactions;
 }
 
-Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& next) {
+Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& next, const std::function<void()>& meanwhile) {
   if (!errand.is_announced) {
     give_back();
     opening_ = opening;
@@ -71,7 +71,7 @@ Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& 
   errand.result.tells_of_success = upstream_->own_capabilities->has("DSN");
   bool may_send = co_await envelope(errand);
   is_busy_ = false;
-  if (may_send) co_await content(errand, next);
+  if (may_send) co_await content(errand, next, meanwhile);
   if (upstream_) ++upstream_->transactions;
 }
 
@@ -95,8 +95,13 @@ Task<bool> Courier::open(Errand& errand) {
   co_return true;
 }
 
-/// The lines of the envelope, as this primary takes them.
+/// The lines of the envelope as this primary takes them, and the content if it is small.
 void Courier::prepare(Errand& errand) {
+  if (!errand.lines.empty()) return;
+  if (errand.payload.frames == 1) {
+    auto only = errand.payload.frame(0);
+    if (only) errand.only_frame = std::move(*only);
+  }
   const Capabilities& offers = *upstream_->own_capabilities;
   const journal::MessageRecord& message = errand.entry.message;
   const std::vector<std::uint32_t>& recipients = errand.delivery.recipients;
@@ -176,13 +181,11 @@ bool Courier::must_be_exact(Errand& errand) {
   const journal::MessageRecord& message = errand.entry.message;
   bool is_binary = upper(message.mail_params).find("BODY=BINARYMIME") != std::string::npos;
   if (is_binary) return true;
-  auto last = errand.payload.frame(errand.payload.frames - 1);
-  bool is_exact = last && *last && !(*last)->empty() && !(*last)->ends_with("\r\n");
-  if (errand.payload.frames == 1 && last) errand.only_frame = std::move(*last);
-  return is_exact;
+  auto last = errand.only_frame ? Result(errand.only_frame) : errand.payload.frame(errand.payload.frames - 1);
+  return last && *last && !(*last)->empty() && !(*last)->ends_with("\r\n");
 }
 
-Task<void> Courier::content(Errand& errand, const Next& next) {
+Task<void> Courier::content(Errand& errand, const Next& next, const std::function<void()>& meanwhile) {
   ContentEncoder encoder;
   if (errand.uses_bdat) upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", errand.payload.size + errand.received_line.size()));
   send(errand, encoder, errand.received_line);
@@ -216,6 +219,7 @@ Task<void> Courier::content(Errand& errand, const Next& next) {
     }
   }
   upstream_->stream.flush();
+  if (upstream_->stream.is_alive()) meanwhile();
   co_await take_verdicts(errand);
 }
 

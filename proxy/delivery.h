@@ -63,8 +63,13 @@ class Courier {
   /// Asked once in a delivery, when the next envelope could go out: what follows, or null. It is to be delivered next, or the
   /// courier sent away.
   using Next = std::function<Errand*()>;
+  /// Brings to memory what a delivery will need of the journal, and writes its envelope. For an entry that comes later on the same
+  /// connection, while the primary is at work on another; only once a delivery on it has begun.
+  void prepare(Errand& errand);
+
   /// Delivers with the original envelope, and with one Received line on top if so asked. What came of it is in errand.result.
-  Task<void> deliver(Errand& errand, const Opening& opening, const Next& next);
+  /// meanwhile is called while the primary has the message and nothing else is to be done.
+  Task<void> deliver(Errand& errand, const Opening& opening, const Next& next, const std::function<void()>& meanwhile);
 
  private:
   const TimeoutsConfig& timeouts() const { return opening_->timeouts(); }
@@ -74,11 +79,10 @@ class Courier {
   void give_back();
   bool may_follow() const;
   Task<bool> open(Errand& errand);
-  void prepare(Errand& errand);
   void announce(Errand& errand);
   Task<bool> envelope(Errand& errand);
   bool must_be_exact(Errand& errand);
-  Task<void> content(Errand& errand, const Next& next);
+  Task<void> content(Errand& errand, const Next& next, const std::function<void()>& meanwhile);
   Task<void> take_verdicts(Errand& errand);
   void send(const Errand& errand, ContentEncoder& encoder, std::string_view piece);
 

@@ -52,7 +52,7 @@ class SmtpTarget : public ReplayTarget {
         following = next();
         return following.errand.get();
       };
-      co_await courier.deliver(*trip.errand, opening, take_next);
+      co_await courier.deliver(*trip.errand, opening, take_next, [] {});
       tell(*trip.errand);
       if (!failure_.empty()) break;
       trip = std::move(following);

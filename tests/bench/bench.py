@@ -239,7 +239,7 @@ def case_hold(options):
 
 def case_drain(options):
     """Draining, against smtp-source that sends as many messages of the same size straight."""
-    count = options.scaled(10000)
+    count = options.scaled(30000)
     rates = {"straight": [], "drain": [], "drain, one recipient": []}
     with scene() as s:
         sink = servers.sink(s)
@@ -264,7 +264,7 @@ def case_drain(options):
         rows = []
         for name, found in rates.items():
             middle, least, most = ratio(found, rates["straight"])
-            rows.append([name, f"{statistics.median(found):.0f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f})", ">= 0.8" if name == "drain" else ""])
+            rows.append([name, f"{statistics.median(found):.0f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f})", ">= 0.8" if name != "straight" else ""])
         table(["", "messages", "against straight", "wanted"], rows)
 
 
