@@ -5,7 +5,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
-from harness import *
+from journals import *
 
 # Bodies that tempt a writer of files or of SMTP; all end with a line end.
 BODIES = [
@@ -44,7 +44,7 @@ def world(scene, bodies=BODIES):
 
 
 def outcomes(holdfast):
-    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="all outcomes")
+    settled(holdfast)
     return [(entry["id"], entry["recipients"]) for entry in holdfast.entries()]
 
 

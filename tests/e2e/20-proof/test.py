@@ -5,18 +5,11 @@ import random
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
-from harness import *
-
-
-KILLS = 50
+from journals import *
 
 
 def fill(scene, holdfast, count, first=0):
-    client = scene.client(holdfast.port)
-    client.ask("EHLO client.example.net")
-    for number in range(first, first + count):
-        assert client.send_mail(f"Subject: {number}\r\n\r\n{'x' * (number % 7) * 3000}\r\n", recipient=f"p{number}@example.org", helo=None).startswith("250")
-    client.ask("QUIT")
+    send_all(scene, holdfast, [(f"Subject: {number}\r\n\r\n{'x' * (number % 7) * 3000}\r\n", "a@example.net", f"p{number}@example.org") for number in range(first, first + count)])
 
 
 def world(scene, seals=3, **options):
@@ -24,18 +17,9 @@ def world(scene, seals=3, **options):
     holdfast = scene.holdfast(scene.primary(), **options)
     for number in range(seals):
         fill(scene, holdfast, 10, number * 10)
-        wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
         holdfast.run("journal", "seal")
     fill(scene, holdfast, 3, 100)
-    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
     return holdfast
-
-
-def verify(holdfast, *options):
-    done = holdfast.run("journal", "verify", "--json", *options, check=False)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines, done.stderr
-    return done.returncode, lines[-1], [one["problem"] for one in lines[:-1]]
 
 
 def public_key(holdfast):
@@ -53,12 +37,12 @@ def head(holdfast, number):
 @test("sealed segments have signed heads; verify checks them, with the decryption key and with the public key alone")
 def _(scene):
     holdfast = world(scene)
-    code, summary, problems = verify(holdfast)
+    code, summary, problems = verified(holdfast)
     equal((code, summary["ok"], summary["segments"], summary["heads"], summary["entries"], problems), (0, True, 4, 3, 33, []))
     key = scene.path("public.pem")
     shutil.copy(public_key(holdfast), key)
     os.rename(os.path.join(holdfast.journal_path, "master.key"), scene.path("master.key"))
-    code, summary, problems = verify(holdfast, "--key", key)
+    code, summary, problems = verified(holdfast, "--key", key)
     equal((code, summary["heads"], summary["entries"], problems), (0, 3, 33, []))
     equal(holdfast.run("journal", "verify", check=False).returncode, 66, "without either key")
     os.rename(scene.path("master.key"), os.path.join(holdfast.journal_path, "master.key"))
@@ -77,7 +61,7 @@ def _(scene):
     # Another key's word does not count.
     run("openssl", "genpkey", "-algorithm", "ed25519", "-out", scene.path("other.key"), check=True)
     run("openssl", "pkey", "-in", scene.path("other.key"), "-pubout", "-out", scene.path("other.pem"), check=True)
-    code, summary, problems = verify(holdfast, "--key", scene.path("other.pem"))
+    code, summary, problems = verified(holdfast, "--key", scene.path("other.pem"))
     equal(code, 65)
     assert any("signature is not valid" in one for one in problems), problems
 
@@ -132,11 +116,11 @@ def _(scene):
                 file.seek(place)
                 file.write(bytes([good[place] ^ (1 << places.randrange(8))]))
             options = [(), ("--key", key)][begin // step % 2]
-            code, summary, problems = verify(holdfast, *options)
+            code, summary, problems = verified(holdfast, *options)
             assert code == 65 and problems, f"{path}: a bit of byte {place} was flipped, and verify {options} did not see it"
             with open(path, "wb") as file:
                 file.write(good)
-    equal(verify(holdfast)[0], 0)
+    equal(verified(holdfast)[0], 0)
 
 
 @test("segments missing, swapped, cut short or from an older backup, heads missing: each is found; a rollback also against published heads")
@@ -147,11 +131,11 @@ def _(scene):
     holdfast.stop()
     journal, backup = holdfast.journal_path, scene.path("backup")
     shutil.copytree(journal, backup)
-    equal(verify(holdfast, "--heads", published)[0], 0)
+    equal(verified(holdfast, "--heads", published)[0], 0)
 
     def found(change, words, *options):
         change()
-        code, summary, problems = verify(holdfast, *options)
+        code, summary, problems = verified(holdfast, *options)
         equal(code, 65, words)
         assert any(words in one for one in problems), (words, problems)
         shutil.rmtree(journal)
@@ -246,51 +230,42 @@ def _(scene):
     holdfast.stop()
     assert holdfast.run("journal", "seal").stdout.startswith("holdfast-head-1 segment=2 ")
     assert "all is sealed already" in holdfast.run("journal", "seal").stderr
-    equal(verify(holdfast)[1]["segments"], 3)
-    equal(verify(holdfast, "--since", "1s")[1]["segments"] <= 3, True)
-    equal(verify(holdfast, "--since", "2000-01-01")[1]["segments"], 3)
+    equal(verified(holdfast)[1]["segments"], 3)
+    a_second_passes(holdfast)
+    equal(verified(holdfast, "--since", "1s")[1]["segments"], 1, "only the newest has not ended before")
+    equal(verified(holdfast, "--since", "2000-01-01")[1]["segments"], 3)
 
 
 @test(f"killed {KILLS} times in the middle of sealing, and with a full disk: the journal verifies, and sealing again ends it")
 def _(scene):
     holdfast = world(scene, seals=1)
     holdfast.stop()
-    backup, chance = scene.path("backup"), random.Random()
+    backup = scene.path("backup")
     shutil.copytree(holdfast.journal_path, backup)
-    command = [BINARY, "-c", holdfast.config, "journal", "seal"]
-    begin = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    takes, cut = time.monotonic() - begin, 0
-    for number in range(KILLS):
+
+    def renew():
         shutil.rmtree(holdfast.journal_path)
         shutil.copytree(backup, holdfast.journal_path)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.random() * takes)  # the moment of the kill
-        process.kill()
-        cut += process.wait() != 0
-        code, summary, problems = verify(holdfast)
-        equal((code, problems), (0, []))
+
+    for _ in kills([BINARY, "-c", holdfast.config, "journal", "seal"], renew):
+        sound(holdfast)
         holdfast.run("journal", "seal")
         # What was ended before the kill is sealed too, when the journal is opened.
-        code, summary, problems = verify(holdfast)
+        code, summary, problems = verified(holdfast)
         equal((code, summary["heads"], problems), (0, summary["segments"] - 1, []))
-    print(f"  {cut} of {KILLS} runs were cut")
-    disk = scene.path("disk")
-    os.mkdir(disk)
-    if run("mount", "-t", "tmpfs", "-o", "size=8m", "none", disk).returncode != 0:
-        return print("  skipped: no tmpfs can be mounted here")
-    scene.stack.callback(lambda: run("umount", "-l", disk))
+    disk = small_disk(scene, 8)
+    if not disk:
+        return
     full = world(scene, seals=1, journal_path=os.path.join(disk, "journal"))
-    with open(os.path.join(disk, "ballast"), "wb") as file:
-        file.write(b"\0" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 4096))
+    ballast = fill_disk(disk, 4096)
     process = subprocess.Popen([BINARY, "-c", full.config, "journal", "seal"], stdout=subprocess.PIPE)
     wait_for(lambda: full.logged("no space") or full.logged("No space"), what="the full disk to be noticed")
-    equal(verify(full)[0], 0)
-    os.unlink(os.path.join(disk, "ballast"))
+    sound(full)
+    os.unlink(ballast)
     full.run("journal", "seal")
     process.communicate()
     equal(process.returncode, 0, "the first one has waited")
-    equal(verify(full)[0], 0)
+    sound(full)
 
 
 main()

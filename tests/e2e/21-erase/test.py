@@ -2,14 +2,12 @@
 import csv
 import hashlib
 import os
-import random
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
-from harness import *
+from journals import *
 
 PEOPLE = ("ada", "bob", "eve")
-KILLS = 50
 
 
 def content(person, number):
@@ -17,13 +15,7 @@ def content(person, number):
 
 
 def fill(scene, holdfast, first, count):
-    client = scene.client(holdfast.port)
-    client.ask("EHLO client.example.net")
-    for number in range(first, first + count):
-        for person in PEOPLE:
-            assert client.send_mail(content(person, number), f"from-{person}@example.net", f"{person}@example.org", helo=None).startswith("250")
-    client.ask("QUIT")
-    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+    send_all(scene, holdfast, [(content(person, number), f"from-{person}@example.net", f"{person}@example.org") for number in range(first, first + count) for person in PEOPLE])
 
 
 def world(scene, segments=3, **options):
@@ -81,7 +73,7 @@ def _(scene):
     equal(by(holdfast, "--recipient", "bob@example.org"), [entry["id"] for entry in holdfast.entries() if entry["subject"] in ("bob 12", "bob 13")])
     holdfast.stop()
     holdfast.start()
-    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+    sound(holdfast)
     # By id and by sender; nothing matches; nobody named; no reason.
     one = by(holdfast, "--recipient", "eve@example.org")[0]
     holdfast.run("journal", "erase", "--id", str(one), "--reason", "x")
@@ -132,7 +124,7 @@ def _(scene):
     holdfast.run("failover", "auto", "--reason", "test")
     wait_for(lambda: holdfast.status()["routes"][0]["held"] == 0, what="the drain")
     equal([b"bob 1" in message for _, message in primary.messages], [True])
-    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+    sound(holdfast)
 
 
 @test("old segments go by themselves, with a record, but never one with held mail; what is left verifies")
@@ -171,8 +163,7 @@ def _(scene):
     equal(len(by(holdfast, "--recipient", "ada@example.org")), 12)
     holdfast.run("journal", "erase", "--recipient", "eve@example.org", "--reason", "x")
     holdfast.run("journal", "seal")
-    segments = os.path.join(holdfast.journal_path, "segments")
-    wait_for(lambda: time.time() - max(os.stat(os.path.join(segments, name)).st_mtime for name in os.listdir(segments) if name.endswith(".lmdb")) > 1.1, what="a second to pass")
+    a_second_passes(holdfast)
     assert holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
     holdfast.stop()
     holdfast.run("journal", "rebuild")
@@ -186,24 +177,20 @@ def _(scene):
     assert not holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
     holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x")
     equal(by(holdfast, "--recipient", "ada@example.org"), [])
-    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+    sound(holdfast)
 
 
 @test("a full disk in the middle of erasing leaves all as it was, and it can be done once there is room")
 def _(scene):
-    disk = scene.path("disk")
-    os.mkdir(disk)
-    if run("mount", "-t", "tmpfs", "-o", "size=24m", "none", disk).returncode != 0:
-        return print("  skipped: no tmpfs can be mounted here")
-    scene.stack.callback(lambda: run("umount", "-l", disk))
+    disk = small_disk(scene, 24)
+    if not disk:
+        return
     holdfast = world(scene, segments=2, journal_path=os.path.join(disk, "journal"))
-    with open(os.path.join(disk, "ballast"), "wb") as file:
-        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        file.write(b"\0" * (free - (400 << 10)))
+    ballast = fill_disk(disk, 400 << 10)
     full = holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x", check=False)
     assert full.returncode == 75 and "space" in full.stderr, (full.returncode, full.stderr)
-    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
-    os.unlink(os.path.join(disk, "ballast"))
+    sound(holdfast)
+    os.unlink(ballast)
     holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x")
     whole(holdfast, ("bob", "eve"), range(8))
 
@@ -212,27 +199,20 @@ def _(scene):
 def _(scene):
     holdfast = world(scene, segments=4)
     holdfast.stop()
-    backup, chance = scene.path("backup"), random.Random()
+    backup = scene.path("backup")
     shutil.copytree(holdfast.journal_path, backup)
-    command = [BINARY, "-c", holdfast.config, "journal", "erase", "--recipient", "ada@example.org", "--reason", "x"]
-    begin = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    takes = time.monotonic() - begin
-    cut = 0
-    for number in range(KILLS):
+
+    def renew():
         shutil.rmtree(holdfast.journal_path)
         shutil.copytree(backup, holdfast.journal_path)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.random() * takes)  # the moment of the kill
-        process.kill()
-        cut += process.wait() != 0
-        verified = holdfast.run("journal", "verify", check=False)
-        equal(verified.returncode, 0, verified.stdout)
+
+    command = [BINARY, "-c", holdfast.config, "journal", "erase", "--recipient", "ada@example.org", "--reason", "x"]
+    for _ in kills(command, renew):
+        sound(holdfast)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+        sound(holdfast)
         equal(sorted(entry["subject"] for entry in holdfast.entries()), sorted(f"{person} {one}" for person in ("bob", "eve") for one in range(16)))
         assert not [name for name in os.listdir(os.path.join(holdfast.journal_path, "segments")) if name.endswith((".old", ".rewritten"))]
-    print(f"  {cut} of {KILLS} runs were cut")
     whole(holdfast, ("bob", "eve"), range(16))
 
 
@@ -241,7 +221,7 @@ def _(scene):
     holdfast = world(scene, segments=2)
     client = scene.client(holdfast.port)
     assert client.send_mail("Subject: =HYPERLINK(1)\r\n\r\nx\r\n", "ada@example.org", "bob@example.org").startswith("250")
-    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+    settled(holdfast)
     said = holdfast.run("journal", "export", "--subject", "ADA@example.org", "--to", scene.path("ada"), "--reason", "request 15")
     assert "9 entries of ADA@example.org exported" in said.stderr, said.stderr
     with open(scene.path("ada/index.json")) as file:
@@ -266,7 +246,7 @@ def _(scene):
           [("journal export --subject ADA@example.org", "request 15", 9), ("journal export", "", 1), ("journal replay", "archive", 25), ("journal export", "without the daemon", 1)])
     equal(seen[1]["ids"], [one])
     assert all(access["by"].startswith("user ") for access in seen)
-    equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+    sound(holdfast)
     holdfast.journal = "access_log: false"
     holdfast.write_config()
     holdfast.run("journal", "export", str(one))

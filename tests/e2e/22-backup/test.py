@@ -1,21 +1,13 @@
 """A backup is taken while mail flows, little by little, and put back with one command."""
 import os
-import random
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
-from harness import *
-
-KILLS = 50
+from journals import *
 
 
 def fill(scene, holdfast, first, count):
-    client = scene.client(holdfast.port)
-    client.ask("EHLO client.example.net")
-    for number in range(first, first + count):
-        assert client.send_mail(f"Subject: {number}\r\n\r\n{'0123456789' * 3000}\r\n", recipient=f"p{number % 3}@example.org", helo=None).startswith("250")
-    client.ask("QUIT")
-    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+    send_all(scene, holdfast, [(f"Subject: {number}\r\n\r\n{'0123456789' * 3000}\r\n", "a@example.net", f"p{number % 3}@example.org") for number in range(first, first + count)])
 
 
 def world(scene, segments=3, **options):
@@ -35,7 +27,7 @@ def restored(scene, holdfast, folder, name):
     other = Holdfast(scene, holdfast.port, journal_path=path)
     other.write_config()
     other.run("journal", "rebuild")
-    equal(other.run("journal", "verify", check=False).returncode, 0)
+    sound(other)
     return other
 
 
@@ -62,7 +54,7 @@ def _(scene):
     finally:
         is_over.append(True)
         thread.join()
-    wait_for(lambda: all(one["outcome"] != "pending" for entry in holdfast.entries() for one in entry["recipients"]), what="outcomes")
+    settled(holdfast)
     holdfast.run("journal", "backup", folder)
     assert not os.path.exists(os.path.join(folder, "master.key")) and not os.path.exists(os.path.join(folder, "signing.key")), "no secrets in it"
     other = restored(scene, holdfast, folder, "restored")
@@ -81,8 +73,10 @@ def _(scene):
     folder = scene.path("backup")
     holdfast.run("journal", "backup", folder)
     holdfast.run("journal", "erase", "--recipient", "p1@example.org", "--reason", "x")
-    holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x")
+    a_second_passes(holdfast)
+    assert not holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 ")
     said = holdfast.run("journal", "backup", folder).stdout
+    assert " 0 removed" not in said, said
     other = restored(scene, holdfast, folder, "restored")
     equal(other.entries(), holdfast.entries())
     assert not any(to["address"] == "p1@example.org" for entry in other.entries() for to in entry["recipients"])
@@ -96,11 +90,9 @@ def _(scene):
 
 @test("a full disk stops it with nothing half-done, and it goes on when there is room; a damaged segment is not copied over a good one")
 def _(scene):
-    disk = scene.path("disk")
-    os.mkdir(disk)
-    if run("mount", "-t", "tmpfs", "-o", "size=1m", "none", disk).returncode != 0:
-        return print("  skipped: no tmpfs can be mounted here")
-    scene.stack.callback(lambda: run("umount", "-l", disk))
+    disk = small_disk(scene, 1)
+    if not disk:
+        return
     holdfast = world(scene)
     folder = os.path.join(disk, "backup")
     full = holdfast.run("journal", "backup", folder, check=False)
@@ -123,23 +115,13 @@ def _(scene):
 def _(scene):
     holdfast = world(scene, segments=4)
     holdfast.stop()
-    chance, folder = random.Random(), scene.path("backup")
+    folder = scene.path("backup")
     command = [BINARY, "-c", holdfast.config, "journal", "backup", folder]
-    begin = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    takes = time.monotonic() - begin
-    cut = 0
-    for number in range(KILLS):
-        shutil.rmtree(folder)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.random() * takes)  # the moment of the kill
-        process.kill()
-        cut += process.wait() != 0
+    for number in kills(command, lambda: shutil.rmtree(folder)):
         if number % 10 == 0:
-            equal(holdfast.run("journal", "verify", check=False).returncode, 0)
+            sound(holdfast)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         assert not [name for _, _, names in os.walk(folder) for name in names if name.endswith((".part", ".next", ".new"))]
-    print(f"  {cut} of {KILLS} runs were cut")
     other = restored(scene, holdfast, folder, "restored")
     equal(other.entries(), holdfast.entries())
 
