@@ -1,7 +1,8 @@
 // What the entries of an LDAP server say about people and groups. Values in, values out: no connection here.
 //
-// Read are mail (RFC 4524 2.16), Active Directory's proxyAddresses ("SMTP:" before the main address, "smtp:" before others), or
-// the further address attributes named, displayName or cn, telephoneNumber or mobile, and member or uniqueMember.
+// Read are mail (RFC 4524 2.16), Active Directory's proxyAddresses ("SMTP:" before the main address, "smtp:"
+// before others), or the further address attributes named, displayName or cn, telephoneNumber or mobile, and
+// member or uniqueMember.
 #pragma once
 
 #include <map>
@@ -19,9 +20,10 @@ struct LdapEntry {
   const std::string& first(const std::string& attribute) const;  ///< empty when there is none
 };
 
-/// The entries that have a mail address, as people and groups; a group's members by their main addresses. Entries are given by
-/// DN, and the members in them are normalised DNs too.
-std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>& entries, const std::vector<std::string>& alias_attributes,
+/// The entries that have a mail address, as people and groups; a group's members by their main addresses.
+/// Entries are given by DN, and the members in them are normalised DNs too.
+std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>& entries,
+                                         const std::vector<std::string>& alias_attributes,
                                          std::int64_t now_us);
 
 }  // namespace holdfast::failover

@@ -31,7 +31,9 @@ Status write_out(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
     ssize_t written = ::write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return Error{errno == ENOSPC ? ErrorCode::no_space : ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
+    if (written < 0)
+      return Error{errno == ENOSPC ? ErrorCode::no_space : ErrorCode::io,
+                   fmt::format("cannot write the output: {}", std::strerror(errno))};
     bytes.remove_prefix(static_cast<std::size_t>(written));
   }
   return {};
@@ -40,7 +42,8 @@ Status write_out(int fd, std::string_view bytes) {
 int export_content(const Config& config, journal::Reader& reader, const ExportCommand& command) {
   Result<journal::Entry> entry = reader.entry(command.id);
   if (!entry) return fail(entry.error());
-  if (Status recorded = record_access(config, "journal export", command.reason, {command.id}); !recorded) return fail(recorded.error());
+  if (Status recorded = record_access(config, "journal export", command.reason, {command.id}); !recorded)
+    return fail(recorded.error());
   journal::Sha256 hash;
   Status written;
   Status read = reader.content(*entry, [&](std::string_view piece) {
@@ -51,7 +54,9 @@ int export_content(const Config& config, journal::Reader& reader, const ExportCo
   if (!written) return fail(written.error());
   if (!read) return fail(read.error());
   if (hash.finish() != entry->message.content_hash)
-    return fail({ErrorCode::corrupt, fmt::format("entry {}: what was written is not what was journaled (SHA-256 differs)", command.id)});
+    return fail(
+        {ErrorCode::corrupt,
+         fmt::format("entry {}: what was written is not what was journaled (SHA-256 differs)", command.id)});
   return EX_OK;
 }
 
@@ -69,7 +74,8 @@ std::string csv_field(const std::string& text) {
 /// All of one person's entries into a folder, with an index of them.
 class SubjectJob : public ReplayJob {
  public:
-  SubjectJob(journal::Reader& reader, const std::vector<journal::RecordId>& ids) : reader_(reader), ids_(ids), bar_("exporting") {}
+  SubjectJob(journal::Reader& reader, const std::vector<journal::RecordId>& ids)
+      : reader_(reader), ids_(ids), bar_("exporting") {}
 
   std::unique_ptr<ReplayItem> next() override {
     if (position_ == ids_.size()) return nullptr;
@@ -81,13 +87,15 @@ class SubjectJob : public ReplayJob {
     }
     auto item = std::make_unique<ReplayItem>();
     item->entry = std::move(*entry);
-    item->payload = payload_of(item->entry, [this, from = item->entry](std::uint32_t frame) { return reader_.frame(from, frame); });
+    item->payload = payload_of(
+        item->entry, [this, from = item->entry](std::uint32_t frame) { return reader_.frame(from, frame); });
     add_to_index(item->entry);
     return item;
   }
 
   void done(const ReplayResult& result) override {
-    if (result.state != ReplayResult::State::sent) problems.push_back(fmt::format("entry {}: {}", result.id, result.detail));
+    if (result.state != ReplayResult::State::sent)
+      problems.push_back(fmt::format("entry {}: {}", result.id, result.detail));
   }
 
   Json index = Json::array();
@@ -97,15 +105,26 @@ class SubjectJob : public ReplayJob {
  private:
   void add_to_index(const journal::Entry& entry) {
     const journal::MessageRecord& message = entry.message;
-    std::string to, file = fmt::format("{}.eml", entry.id), hash = journal::to_hex(journal::view(message.content_hash));
+    std::string to, file = fmt::format("{}.eml", entry.id),
+                    hash = journal::to_hex(journal::view(message.content_hash));
     Json recipients = Json::array();
     for (const journal::Recipient& one : message.recipients) {
       to += (to.empty() ? "" : " ") + one.address;
       recipients.push_back({{"address", one.address}, {"outcome", journal::to_string(one.outcome)}});
     }
-    index.push_back({{"id", entry.id}, {"time", format_time(message.time_us)}, {"direction", journal::to_string(message.direction)}, {"mail_from", message.mail_from}, {"recipients", recipients},
-                     {"subject", message.subject}, {"message_id", message.message_id}, {"client", message.client}, {"size", message.size}, {"sha256", hash}, {"file", file}});
-    csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\r\n", entry.id, format_time(message.time_us), journal::to_string(message.direction), csv_field(message.mail_from), csv_field(to),
+    index.push_back({{"id", entry.id},
+                     {"time", format_time(message.time_us)},
+                     {"direction", journal::to_string(message.direction)},
+                     {"mail_from", message.mail_from},
+                     {"recipients", recipients},
+                     {"subject", message.subject},
+                     {"message_id", message.message_id},
+                     {"client", message.client},
+                     {"size", message.size},
+                     {"sha256", hash},
+                     {"file", file}});
+    csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\r\n", entry.id, format_time(message.time_us),
+                       journal::to_string(message.direction), csv_field(message.mail_from), csv_field(to),
                        csv_field(message.subject), csv_field(message.message_id), message.size, hash, file);
   }
 
@@ -126,18 +145,26 @@ int export_subject(const Config& config, journal::Reader& reader, const ExportCo
   }
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  if (Status recorded = record_access(config, "journal export --subject " + command.subject, command.reason, ids); !recorded) return fail(recorded.error());
+  if (Status recorded =
+          record_access(config, "journal export --subject " + command.subject, command.reason, ids);
+      !recorded)
+    return fail(recorded.error());
   ReplayProgress unkept;
   auto target = open_file_target("eml", command.folder, unkept);
   if (!target) return fail(target.error()), EX_CANTCREAT;
   auto job = std::make_unique<SubjectJob>(reader, ids);
   if (Status ran = (*target)->run(*job); !ran) return fail(ran.error());
-  for (const auto& [name, text] : {std::pair(std::string("index.json"), job->index.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"), std::pair(std::string("index.csv"), job->csv)})
-    if (Status written = journal::write_file(command.folder + "/" + name, text); !written) return fail(written.error());
+  for (const auto& [name, text] :
+       {std::pair(std::string("index.json"),
+                  job->index.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"),
+        std::pair(std::string("index.csv"), job->csv)})
+    if (Status written = journal::write_file(command.folder + "/" + name, text); !written)
+      return fail(written.error());
   std::vector<std::string> problems = std::move(job->problems);
   job.reset();  // and with it the progress bar
   for (const std::string& problem : problems) fmt::print(stderr, "holdfast: {}\n", escape(problem));
-  fmt::print(stderr, "{} entries of {} exported to {}, with index.csv and index.json\n", ids.size() - problems.size(), escape(command.subject), escape(command.folder));
+  fmt::print(stderr, "{} entries of {} exported to {}, with index.csv and index.json\n",
+             ids.size() - problems.size(), escape(command.subject), escape(command.folder));
   return problems.empty() && reader.damaged() == 0 ? EX_OK : EX_DATAERR;
 }
 
@@ -156,7 +183,8 @@ int run(const std::string& config_path, const ExportCommand& command) {
 
 void add_export_command(CLI::App& group, const std::string& config, int& exit_code) {
   static ExportCommand command;  // lives as long as the program
-  CLI::App* app = group.add_subcommand("export", "an entry's exact content to standard output, or all of a person's entries to a folder");
+  CLI::App* app = group.add_subcommand(
+      "export", "an entry's exact content to standard output, or all of a person's entries to a folder");
   app->add_option("ID", command.id, "the entry's number");
   app->add_option("--subject", command.subject, "a person's address: all entries that it sent or received");
   app->add_option("--to", command.folder, "with --subject: the folder");

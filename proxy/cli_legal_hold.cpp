@@ -26,8 +26,10 @@ Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Read
     Status read = (*segment)->each_record(0, [&](journal::Segment::StoredRecord& record) {
       if (record.kind != journal::RecordKind::legal_hold || !record.damage.empty()) return true;
       auto hold = journal::decode_legal_hold(record.encoded);
-      if (hold && hold->is_set) holds[hold->name] = std::move(*hold);
-      else if (hold) holds.erase(hold->name);
+      if (hold && hold->is_set)
+        holds[hold->name] = std::move(*hold);
+      else if (hold)
+        holds.erase(hold->name);
       return true;
     });
     if (!read) return read.error();
@@ -38,7 +40,8 @@ Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Read
 /// By the daemon, or without one by opening the journal.
 Result<journal::RecordId> write_hold(const Config& config, journal::LegalHoldRecord hold) {
   if (!config.admin_socket.empty()) {
-    auto told = ask_admin(config.admin_socket, "/journal/legal-hold", {{"legal_hold", journal::to_hex(journal::encode(hold))}});
+    auto told = ask_admin(config.admin_socket, "/journal/legal-hold",
+                          {{"legal_hold", journal::to_hex(journal::encode(hold))}});
     if (told) return (*told)["record"].get<journal::RecordId>();
     if (told.error().code != ErrorCode::unavailable) return told.error();
   }
@@ -62,8 +65,16 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
   auto holds = read_holds(**reader);
   if (!holds) return fail(holds.error());
   bool is_there = holds->count(command.name) > 0;
-  if (is_set && is_there) return fail({ErrorCode::invalid, fmt::format("there is a legal hold named \"{}\" already; lift it first, or take another name", command.name)}), EX_USAGE;
-  if (!is_set && !is_there) return fail({ErrorCode::not_found, fmt::format("there is no legal hold named \"{}\"; see: holdfast journal legal-hold list", command.name)});
+  if (is_set && is_there)
+    return fail(
+               {ErrorCode::invalid,
+                fmt::format("there is a legal hold named \"{}\" already; lift it first, or take another name",
+                            command.name)}),
+           EX_USAGE;
+  if (!is_set && !is_there)
+    return fail({ErrorCode::not_found,
+                 fmt::format("there is no legal hold named \"{}\"; see: holdfast journal legal-hold list",
+                             command.name)});
   journal::LegalHoldRecord hold;
   hold.time_us = journal::now_us();
   hold.is_set = is_set;
@@ -74,7 +85,10 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
     auto filter = f.filter();
     if (!filter) return fail(filter.error()), EX_USAGE;
     if (!f.outcome.empty() || !f.route.empty() || !f.direction.empty())
-      return fail({ErrorCode::invalid, "a legal hold names people, messages and times: --sender, --recipient, --message-id, --id, --since, --until"}), EX_USAGE;
+      return fail({ErrorCode::invalid,
+                   "a legal hold names people, messages and times: --sender, --recipient, --message-id, "
+                   "--id, --since, --until"}),
+             EX_USAGE;
     hold.sender = f.sender;
     hold.recipient = f.recipient;
     hold.message_id = f.message_id;
@@ -84,7 +98,8 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
   }
   auto written = write_hold(*config, std::move(hold));
   if (!written) return fail(written.error());
-  fmt::print("legal hold \"{}\" is {}; on record as {}\n", escape(command.name), is_set ? "set" : "lifted", *written);
+  fmt::print("legal hold \"{}\" is {}; on record as {}\n", escape(command.name), is_set ? "set" : "lifted",
+             *written);
   return EX_OK;
 }
 
@@ -94,8 +109,11 @@ int list(const std::string& config_path, bool as_json) {
   auto holds = read_holds(**reader);
   if (!holds) return fail(holds.error());
   for (const auto& [name, hold] : *holds) {
-    Json json = {{"name", name}, {"time", format_time(hold.time_us)}, {"by", hold.by}, {"reason", hold.reason}};
-    for (const auto& [key, text] : {std::pair("sender", &hold.sender), std::pair("recipient", &hold.recipient), std::pair("message_id", &hold.message_id)})
+    Json json = {
+        {"name", name}, {"time", format_time(hold.time_us)}, {"by", hold.by}, {"reason", hold.reason}};
+    for (const auto& [key, text] :
+         {std::pair("sender", &hold.sender), std::pair("recipient", &hold.recipient),
+          std::pair("message_id", &hold.message_id)})
       if (!text->empty()) json[key] = *text;
     if (hold.since_us != 0) json["since"] = format_time(hold.since_us);
     if (hold.until_us != 0) json["until"] = format_time(hold.until_us);
@@ -105,7 +123,9 @@ int list(const std::string& config_path, bool as_json) {
       continue;
     }
     std::string line;
-    for (const auto& [key, value] : json.items()) line += fmt::format("{}{}: {}", line.empty() ? "" : ", ", key, value.is_string() ? escape(value.get<std::string>()) : value.dump());
+    for (const auto& [key, value] : json.items())
+      line += fmt::format("{}{}: {}", line.empty() ? "" : ", ", key,
+                          value.is_string() ? escape(value.get<std::string>()) : value.dump());
     fmt::print("{}\n", line);
   }
   return EX_OK;
@@ -118,7 +138,9 @@ void add_legal_hold_commands(CLI::App& group, const std::string& config, int& ex
   CLI::App* holds = group.add_subcommand("legal-hold", "what may be neither erased nor pruned");
   holds->require_subcommand(1);
   holds->fallthrough();
-  for (auto [name, what, is_set] : {std::tuple("set", "protect what the filters name; without any, all", true), std::tuple("lift", "protect it no more", false)}) {
+  for (auto [name, what, is_set] :
+       {std::tuple("set", "protect what the filters name; without any, all", true),
+        std::tuple("lift", "protect it no more", false)}) {
     CLI::App* app = holds->add_subcommand(name, what);
     app->add_option("NAME", command.name, "the hold's name")->required();
     app->add_option("--reason", command.reason, "why; goes into the journal")->required();
@@ -126,7 +148,8 @@ void add_legal_hold_commands(CLI::App& group, const std::string& config, int& ex
       command.filter.add_to(*app);
       command.filter.add_ids_to(*app);
     }
-    app->callback([&config, &exit_code, is_set = is_set] { exit_code = set_or_lift(config, command, is_set); });
+    app->callback(
+        [&config, &exit_code, is_set = is_set] { exit_code = set_or_lift(config, command, is_set); });
   }
   CLI::App* app = holds->add_subcommand("list", "those that are set");
   app->add_flag("--json", command.as_json, "one JSON object a line");

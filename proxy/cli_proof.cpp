@@ -24,7 +24,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 struct VerifyCommand {
   std::string key, heads, since, proof, content;
@@ -42,25 +44,37 @@ Result<std::optional<journal::PublicKey>> read_signer(const std::string& path) {
 Result<std::string> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) return Error{ErrorCode::not_found, path + ": cannot be read, or is empty"};
+  if (!file || !(text << file.rdbuf()))
+    return Error{ErrorCode::not_found, path + ": cannot be read, or is empty"};
   return text.str();
 }
 
 int print_verification(const journal::Verification& result, bool as_json) {
   for (const journal::Finding& finding : result.findings) {
     if (as_json)
-      fmt::print("{}\n", dump({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
+      fmt::print("{}\n",
+                 dump({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
     else
-      fmt::print("DAMAGED {}{}: {}\n", finding.segment ? fmt::format("segment {}", finding.segment) : "catalog", finding.record ? fmt::format(", record {}", finding.record) : "",
-                 escape(finding.what));
+      fmt::print("DAMAGED {}{}: {}\n",
+                 finding.segment ? fmt::format("segment {}", finding.segment) : "catalog",
+                 finding.record ? fmt::format(", record {}", finding.record) : "", escape(finding.what));
   }
   bool is_well = result.findings.empty();
   if (as_json)
-    fmt::print("{}\n", dump({{"ok", is_well}, {"segments", result.segments}, {"records", result.records}, {"entries", result.entries}, {"heads", result.heads},
-                             {"content_bytes", result.content_bytes}, {"findings", result.findings.size()}, {"last_link", result.last_link}}));
+    fmt::print("{}\n", dump({{"ok", is_well},
+                             {"segments", result.segments},
+                             {"records", result.records},
+                             {"entries", result.entries},
+                             {"heads", result.heads},
+                             {"content_bytes", result.content_bytes},
+                             {"findings", result.findings.size()},
+                             {"last_link", result.last_link}}));
   else
-    fmt::print("{}: {} entries, {} records in {} segments, {} signed heads, {:.1f} MiB of content; the chain ends in {}\n", is_well ? "all is well" : "the journal is damaged",
-               result.entries, result.records, result.segments, result.heads, static_cast<double>(result.content_bytes) / (1 << 20), result.last_link);
+    fmt::print(
+        "{}: {} entries, {} records in {} segments, {} signed heads, {:.1f} MiB of content; the chain ends "
+        "in {}\n",
+        is_well ? "all is well" : "the journal is damaged", result.entries, result.records, result.segments,
+        result.heads, static_cast<double>(result.content_bytes) / (1 << 20), result.last_link);
   return is_well ? EX_OK : EX_DATAERR;
 }
 
@@ -77,20 +91,31 @@ int verify_proof(const VerifyCommand& command) {
     auto content = read_file(command.content);
     if (!content) return fail(content.error());
     if (journal::sha256(*content) != message.content_hash)
-      return fail({ErrorCode::corrupt, fmt::format("{}: is not the content that was journaled (SHA-256 differs)", command.content)});
+      return fail(
+          {ErrorCode::corrupt,
+           fmt::format("{}: is not the content that was journaled (SHA-256 differs)", command.content)});
   }
   if (command.as_json) {
     Json recipients = Json::array();
     for (const journal::Recipient& one : message.recipients) recipients.push_back(one.address);
-    fmt::print("{}\n", dump({{"ok", true}, {"time", format_time(message.time_us)}, {"mail_from", message.mail_from}, {"recipients", recipients}, {"size", message.size},
-                             {"sha256", journal::to_hex(journal::view(message.content_hash))}, {"segment", proven->head.segment}, {"sealed", format_time(proven->head.time_us)},
-                             {"signer", proven->head.key}, {"signer_given", signer->has_value()}}));
+    fmt::print("{}\n", dump({{"ok", true},
+                             {"time", format_time(message.time_us)},
+                             {"mail_from", message.mail_from},
+                             {"recipients", recipients},
+                             {"size", message.size},
+                             {"sha256", journal::to_hex(journal::view(message.content_hash))},
+                             {"segment", proven->head.segment},
+                             {"sealed", format_time(proven->head.time_us)},
+                             {"signer", proven->head.key},
+                             {"signer_given", signer->has_value()}}));
     return EX_OK;
   }
-  fmt::print("the proof holds: a message from <{}>, received {}, {} bytes, SHA-256 {}\n", escape(message.mail_from), format_time(message.time_us), message.size,
+  fmt::print("the proof holds: a message from <{}>, received {}, {} bytes, SHA-256 {}\n",
+             escape(message.mail_from), format_time(message.time_us), message.size,
              journal::to_hex(journal::view(message.content_hash)));
   for (const journal::Recipient& one : message.recipients) fmt::print("  to <{}>\n", escape(one.address));
-  fmt::print("is record {} of {} in segment {}, sealed {}, signed with the key {}\n", proven->index + 1, proven->head.records, proven->head.segment, format_time(proven->head.time_us), proven->head.key);
+  fmt::print("is record {} of {} in segment {}, sealed {}, signed with the key {}\n", proven->index + 1,
+             proven->head.records, proven->head.segment, format_time(proven->head.time_us), proven->head.key);
   if (!command.content.empty()) fmt::print("{} is its content\n", escape(command.content));
   if (!*signer) fmt::print("compare the key with one that you have from elsewhere, or give it with --key\n");
   return EX_OK;
@@ -117,7 +142,9 @@ int verify(const std::string& config_path, const VerifyCommand& command) {
   Result<journal::Verification> result = [&] {
     ProgressBar bar("verifying");
     return journal::verify(config->path, options, [&](const journal::VerifyProgress& progress) {
-      bar.show(progress.bytes_total ? static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total) : 1);
+      bar.show(progress.bytes_total
+                   ? static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total)
+                   : 1);
     });
   }();
   if (!result) return fail(result.error());
@@ -128,7 +155,8 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
   std::vector<std::uint32_t> numbers = journal::list_heads(config->path);
-  if (numbers.empty()) return fail({ErrorCode::not_found, "no segment is sealed yet; run: holdfast journal seal"});
+  if (numbers.empty())
+    return fail({ErrorCode::not_found, "no segment is sealed yet; run: holdfast journal seal"});
   if (segment != 0)
     numbers = {static_cast<std::uint32_t>(segment)};
   else if (!all)
@@ -142,8 +170,13 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
     }
     auto head = journal::parse_head(*line);
     if (!head) return fail(head.error());
-    fmt::print("{}\n", dump({{"segment", head->segment}, {"records", head->records}, {"last_link", journal::to_hex(journal::view(head->last))}, {"root", journal::to_hex(journal::view(head->root))},
-                             {"sealed", format_time(head->time_us)}, {"key", head->key}, {"line", *line}}));
+    fmt::print("{}\n", dump({{"segment", head->segment},
+                             {"records", head->records},
+                             {"last_link", journal::to_hex(journal::view(head->last))},
+                             {"root", journal::to_hex(journal::view(head->root))},
+                             {"sealed", format_time(head->time_us)},
+                             {"key", head->key},
+                             {"line", *line}}));
   }
   return EX_OK;
 }
@@ -159,7 +192,9 @@ int wait_for_head(const std::string& journal, std::uint32_t segment) {
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  return fail({ErrorCode::unavailable, fmt::format("segment {} has no head yet; see the daemon's log, or holdfast journal verify", segment)});
+  return fail(
+      {ErrorCode::unavailable,
+       fmt::format("segment {} has no head yet; see the daemon's log, or holdfast journal verify", segment)});
 }
 
 /// Asks the daemon; without one, does it itself.
@@ -168,7 +203,8 @@ int seal(const std::string& config_path) {
   if (!config) return fail(config.error());
   std::uint32_t segment = 0;
   std::unique_ptr<journal::Journal> own;
-  auto asked = config->admin_socket.empty() ? Result<Json>(Error{ErrorCode::unavailable, ""}) : ask_admin(config->admin_socket, "/journal/seal");
+  auto asked = config->admin_socket.empty() ? Result<Json>(Error{ErrorCode::unavailable, ""})
+                                            : ask_admin(config->admin_socket, "/journal/seal");
   if (asked) {
     segment = (*asked)["segment"].get<std::uint32_t>();
   } else {
@@ -182,7 +218,8 @@ int seal(const std::string& config_path) {
   auto numbers = journal::list_segments(config->journal.path);
   if (!numbers) return fail(numbers.error());
   if (numbers->size() > 1)
-    if (int code = wait_for_head(config->journal.path, (*numbers)[numbers->size() - 2]); code != EX_OK) return code;
+    if (int code = wait_for_head(config->journal.path, (*numbers)[numbers->size() - 2]); code != EX_OK)
+      return code;
   fmt::print(stderr, "the newest segment is empty: all is sealed already\n");
   return EX_OK;
 }
@@ -207,12 +244,18 @@ void add_proof_commands(CLI::App& group, const std::string& config, int& exit_co
   static VerifyCommand checking;
   static std::uint64_t id = 0, segment = 0;
   static bool all = false, as_json = false;
-  CLI::App* command = group.add_subcommand("verify", "check chain, hashes, tags, signed heads and stored bytes; exits 65 when anything is damaged");
-  command->add_option("--key", checking.key, "a public key (PEM): check all that needs no decryption key, with this key's signatures alone");
-  command->add_option("--heads", checking.heads, "a file of published heads: the journal must contain them all");
+  CLI::App* command = group.add_subcommand(
+      "verify",
+      "check chain, hashes, tags, signed heads and stored bytes; exits 65 when anything is damaged");
+  command->add_option(
+      "--key", checking.key,
+      "a public key (PEM): check all that needs no decryption key, with this key's signatures alone");
+  command->add_option("--heads", checking.heads,
+                      "a file of published heads: the journal must contain them all");
   command->add_option("--since", checking.since, "leave out segments that ended before this time");
   command->add_option("--proof", checking.proof, "check this proof instead, without any journal");
-  command->add_option("--content", checking.content, "with --proof: this file must be the proven message's content");
+  command->add_option("--content", checking.content,
+                      "with --proof: this file must be the proven message's content");
   command->add_flag("--json", checking.as_json, "one JSON object a line");
   command->callback([&config, &exit_code] { exit_code = verify(config, checking); });
 
@@ -222,9 +265,11 @@ void add_proof_commands(CLI::App& group, const std::string& config, int& exit_co
   command->add_flag("--json", as_json, "one JSON object a line");
   command->callback([&config, &exit_code] { exit_code = print_heads(config, segment, all, as_json); });
 
-  group.add_subcommand("seal", "end the newest segment now, and sign its head")->callback([&config, &exit_code] { exit_code = seal(config); });
+  group.add_subcommand("seal", "end the newest segment now, and sign its head")
+      ->callback([&config, &exit_code] { exit_code = seal(config); });
 
-  command = group.add_subcommand("proof", "a small file with which anyone can check that an entry was in the journal");
+  command = group.add_subcommand("proof",
+                                 "a small file with which anyone can check that an entry was in the journal");
   command->add_option("ID", id, "the entry's number")->required();
   command->callback([&config, &exit_code] { exit_code = proof(config, id); });
 }

@@ -44,8 +44,15 @@ const char* to_string(ReplayResult::State state) {
 /// Reads the entries in order, as fast as allowed, and keeps account.
 class Job : public ReplayJob {
  public:
-  Job(journal::Reader& reader, std::vector<journal::RecordId> ids, const ReplayOptions& options, std::string hostname, ReplayProgress& progress, bool as_json)
-      : reader_(reader), ids_(std::move(ids)), options_(options), hostname_(std::move(hostname)), progress_(progress), as_json_(as_json), bar_("replaying") {}
+  Job(journal::Reader& reader, std::vector<journal::RecordId> ids, const ReplayOptions& options,
+      std::string hostname, ReplayProgress& progress, bool as_json)
+      : reader_(reader),
+        ids_(std::move(ids)),
+        options_(options),
+        hostname_(std::move(hostname)),
+        progress_(progress),
+        as_json_(as_json),
+        bar_("replaying") {}
 
   std::unique_ptr<ReplayItem> next() override {
     while (position_ < ids_.size() && !was_interrupted && failure) {
@@ -76,11 +83,14 @@ class Job : public ReplayJob {
       ++failed;
     last = result.id;
     if (as_json_)
-      fmt::print("{}\n", Json{{"id", result.id}, {"result", to_string(result.state)}, {"detail", result.detail}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+      fmt::print("{}\n",
+                 Json{{"id", result.id}, {"result", to_string(result.state)}, {"detail", result.detail}}.dump(
+                     -1, ' ', false, Json::error_handler_t::replace));
     else if (result.state != ReplayResult::State::sent)
       fmt::print("entry {}: {}: {}\n", result.id, to_string(result.state), escape(result.detail));
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun_).count();
-    bar_.show(static_cast<double>(finished_ + before) / static_cast<double>(ids_.size()), fmt::format("{:.0f} a second", static_cast<double>(finished_) / seconds));
+    bar_.show(static_cast<double>(finished_ + before) / static_cast<double>(ids_.size()),
+              fmt::format("{:.0f} a second", static_cast<double>(finished_) / seconds));
   }
 
   std::uint64_t sent = 0, failed = 0, before = 0;
@@ -92,7 +102,8 @@ class Job : public ReplayJob {
     auto item = std::make_unique<ReplayItem>();
     item->entry = std::move(entry);
     journal::MessageRecord& message = item->entry.message;
-    item->payload = payload_of(item->entry, [this, from = item->entry](std::uint32_t index) { return reader_.frame(from, index); });
+    item->payload = payload_of(
+        item->entry, [this, from = item->entry](std::uint32_t index) { return reader_.frame(from, index); });
     if (options_.is_report) {
       item->payload = journal_report(item->entry, item->payload, hostname_);
       message.mail_from.clear();
@@ -100,20 +111,27 @@ class Job : public ReplayJob {
     }
     if (!options_.to_recipients.empty()) {
       message.recipients.clear();
-      for (const std::string& address : options_.to_recipients) message.recipients.push_back({address, "", "", journal::Outcome::pending});
+      for (const std::string& address : options_.to_recipients)
+        message.recipients.push_back({address, "", "", journal::Outcome::pending});
     }
-    // Whom the primary refused never was a recipient; unless it refused all, and the entry is wanted all the same.
-    auto is_wanted = [](const journal::Recipient& one) { return one.outcome == journal::Outcome::pending || one.outcome == journal::Outcome::held; };
+    // Whom the primary refused never was a recipient; unless it refused all, and the entry is wanted all the
+    // same.
+    auto is_wanted = [](const journal::Recipient& one) {
+      return one.outcome == journal::Outcome::pending || one.outcome == journal::Outcome::held;
+    };
     bool wants_all = std::none_of(message.recipients.begin(), message.recipients.end(), is_wanted);
     for (std::uint32_t index = 0; index < message.recipients.size(); ++index)
-      if ((wants_all || is_wanted(message.recipients[index])) && !progress_.has(item->entry.id, index)) item->recipients.push_back(index);
+      if ((wants_all || is_wanted(message.recipients[index])) && !progress_.has(item->entry.id, index))
+        item->recipients.push_back(index);
     return item;
   }
 
   void wait_for_turn() {
     if (options_.rate <= 0) return;
     std::this_thread::sleep_until(turn_);
-    turn_ = std::max(turn_, std::chrono::steady_clock::now()) + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(1 / options_.rate));
+    turn_ = std::max(turn_, std::chrono::steady_clock::now()) +
+            std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                std::chrono::duration<double>(1 / options_.rate));
   }
 
   journal::Reader& reader_;
@@ -138,8 +156,21 @@ struct ReplayCommand {
 /// The same command has the same name, whatever the order of its options.
 std::string name_of(const ReplayCommand& command) {
   const FilterOptions& f = command.filter;
-  Json all = {command.options.to, command.options.to_recipients, command.as, f.since, f.until, f.sender, f.recipient, f.message_id, f.outcome, f.route, f.direction, f.ids};
-  return journal::to_hex(journal::view(journal::sha256(all.dump(-1, ' ', false, Json::error_handler_t::replace)))).substr(0, 24);
+  Json all = {command.options.to,
+              command.options.to_recipients,
+              command.as,
+              f.since,
+              f.until,
+              f.sender,
+              f.recipient,
+              f.message_id,
+              f.outcome,
+              f.route,
+              f.direction,
+              f.ids};
+  return journal::to_hex(
+             journal::view(journal::sha256(all.dump(-1, ' ', false, Json::error_handler_t::replace))))
+      .substr(0, 24);
 }
 
 Result<ReplayProgress> open_progress(const ReplayCommand& command, const std::string& journal) {
@@ -166,21 +197,31 @@ int dry_run(journal::Reader& reader, const std::vector<journal::RecordId>& ids, 
     if (!entry) return fail(entry.error());
     bytes += entry->message.size;
     if (as_json)
-      fmt::print("{}\n", Json{{"id", id}, {"result", "would be sent"}, {"mail_from", entry->message.mail_from}, {"size", entry->message.size}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+      fmt::print("{}\n", Json{{"id", id},
+                              {"result", "would be sent"},
+                              {"mail_from", entry->message.mail_from},
+                              {"size", entry->message.size}}
+                             .dump(-1, ' ', false, Json::error_handler_t::replace));
     else
       fmt::print("{:>8}  <{}>  {} bytes\n", id, escape(entry->message.mail_from), entry->message.size);
   }
-  fmt::print(stderr, "{} entries, {:.1f} MiB would be replayed; nothing was sent\n", ids.size(), static_cast<double>(bytes) / (1 << 20));
+  fmt::print(stderr, "{} entries, {:.1f} MiB would be replayed; nothing was sent\n", ids.size(),
+             static_cast<double>(bytes) / (1 << 20));
   return EX_OK;
 }
 
 int replay(const std::string& config_path, ReplayCommand& command) {
   if (!command.as.empty() && command.as != "journal-report")
-    return fail({ErrorCode::invalid, fmt::format("\"{}\" is no form of replay; write --as journal-report, or leave it out", command.as)}), EX_USAGE;
+    return fail({ErrorCode::invalid,
+                 fmt::format("\"{}\" is no form of replay; write --as journal-report, or leave it out",
+                             command.as)}),
+           EX_USAGE;
   command.options.is_report = !command.as.empty();
   bool is_mail = command.options.to.starts_with("smtp") || command.options.to.starts_with("lmtp");
   if (command.options.is_report && is_mail && command.options.to_recipients.empty())
-    return fail({ErrorCode::invalid, "a journal report goes to an archive's mailbox: name it with --to-recipient"}), EX_USAGE;
+    return fail({ErrorCode::invalid,
+                 "a journal report goes to an archive's mailbox: name it with --to-recipient"}),
+           EX_USAGE;
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
   configure_log(LogFormat::text, LogLevel::error);
@@ -189,15 +230,20 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   auto ids = wanted_ids(**reader, command.filter);
   if (!ids) return fail(ids.error()), ids.error().code == ErrorCode::invalid ? EX_USAGE : EX_DATAERR;
   if (command.is_dry) return dry_run(**reader, *ids, command.as_json);
-  if (Status recorded = record_access(*config, "journal replay --to " + command.options.to, command.reason, *ids); !recorded) return fail(recorded.error());
+  if (Status recorded =
+          record_access(*config, "journal replay --to " + command.options.to, command.reason, *ids);
+      !recorded)
+    return fail(recorded.error());
   auto progress = open_progress(command, config->journal.path);
   if (!progress) return fail(progress.error());
   auto target = open_target(command.options, *config, *progress);
-  if (!target) return fail(target.error()), target.error().code == ErrorCode::invalid ? EX_USAGE : EX_CANTCREAT;
+  if (!target)
+    return fail(target.error()), target.error().code == ErrorCode::invalid ? EX_USAGE : EX_CANTCREAT;
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   std::signal(SIGPIPE, SIG_IGN);
-  auto job = std::make_unique<Job>(**reader, std::move(*ids), command.options, config->hostname, *progress, command.as_json);
+  auto job = std::make_unique<Job>(**reader, std::move(*ids), command.options, config->hostname, *progress,
+                                   command.as_json);
   Status ran = (*target)->run(*job);
   if (ran && !job->failure) ran = job->failure;
   std::string account = fmt::format("{} entries replayed to {}", job->sent, escape(command.options.to));
@@ -205,16 +251,21 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   if (job->failed > 0) account += fmt::format(", {} FAILED", job->failed);
   bool is_cut = !ran || was_interrupted;
   if (is_cut)
-    account += fmt::format("; stopped {}: {}. The same command goes on from here", job->last ? fmt::format("after entry {}", job->last) : "before the first entry",
+    account += fmt::format("; stopped {}: {}. The same command goes on from here",
+                           job->last ? fmt::format("after entry {}", job->last) : "before the first entry",
                            ran ? "interrupted" : escape(ran.error().message));
   else if (job->failed > 0)
     account += "; the same command tries just those again";
   std::uint64_t failed = job->failed, damaged = (*reader)->damaged();
   job.reset();  // and with it the progress bar
   fmt::print(stderr, "{}\n", account);
-  if (damaged > 0) fmt::print(stderr, "holdfast: {} damaged records were left out; run: holdfast journal verify\n", damaged);
+  if (damaged > 0)
+    fmt::print(stderr, "holdfast: {} damaged records were left out; run: holdfast journal verify\n", damaged);
   if (!is_cut && failed == 0) progress->finish();
-  if (is_cut) return ran ? EX_TEMPFAIL : ran.error().code == ErrorCode::no_space || ran.error().code == ErrorCode::io ? EX_IOERR : EX_TEMPFAIL;
+  if (is_cut)
+    return ran                                                                            ? EX_TEMPFAIL
+           : ran.error().code == ErrorCode::no_space || ran.error().code == ErrorCode::io ? EX_IOERR
+                                                                                          : EX_TEMPFAIL;
   return failed > 0 ? EX_UNAVAILABLE : damaged > 0 ? EX_DATAERR : EX_OK;
 }
 
@@ -222,15 +273,25 @@ int replay(const std::string& config_path, ReplayCommand& command) {
 
 void add_replay_command(CLI::App& group, const std::string& config, int& exit_code) {
   static ReplayCommand command;  // lives as long as the program
-  CLI::App* app = group.add_subcommand("replay", "send or write entries as they were to somewhere else; run again after an interruption, it goes on");
-  app->add_option("--to", command.options.to, "smtp://HOST:PORT, smtps://, lmtp://, maildir:DIR, mbox:FILE or eml:DIR")->required();
+  CLI::App* app = group.add_subcommand(
+      "replay",
+      "send or write entries as they were to somewhere else; run again after an interruption, it goes on");
+  app->add_option("--to", command.options.to,
+                  "smtp://HOST:PORT, smtps://, lmtp://, maildir:DIR, mbox:FILE or eml:DIR")
+      ->required();
   command.filter.add_to(*app);
   command.filter.add_ids_to(*app);
-  app->add_option("--to-recipient", command.options.to_recipients, "deliver to this address instead of the original recipients; may be given several times");
-  app->add_option("--as", command.as, "journal-report: the envelope's facts as the outer message, the original attached");
+  app->add_option("--to-recipient", command.options.to_recipients,
+                  "deliver to this address instead of the original recipients; may be given several times");
+  app->add_option("--as", command.as,
+                  "journal-report: the envelope's facts as the outer message, the original attached");
   app->add_option("--rate", command.options.rate, "entries a second, at most")->check(CLI::NonNegativeNumber);
-  app->add_option("--concurrency", command.options.concurrency, "connections at once, for smtp, smtps and lmtp")->capture_default_str()->check(CLI::Range(1, 1000));
-  app->add_option("--progress", command.progress, "the file that remembers how far it has come; default: one in journal.path/replays");
+  app->add_option("--concurrency", command.options.concurrency,
+                  "connections at once, for smtp, smtps and lmtp")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  app->add_option("--progress", command.progress,
+                  "the file that remembers how far it has come; default: one in journal.path/replays");
   app->add_option("--reason", command.reason, "why; goes into the journal's record of who read what");
   app->add_flag("--dry-run", command.is_dry, "say what would be replayed, and do nothing");
   app->add_flag("--json", command.as_json, "one JSON object an entry");

@@ -39,15 +39,21 @@ std::string own_name() {
   return user ? fmt::format("user {}", user->pw_name) : fmt::format("user {}", ::geteuid());
 }
 
-Status record_access(const Config& config, const std::string& command, const std::string& reason, const std::vector<journal::RecordId>& ids) {
+Status record_access(const Config& config, const std::string& command, const std::string& reason,
+                     const std::vector<journal::RecordId>& ids) {
   if (!config.journal.access_log || ids.empty()) return {};
-  std::vector<journal::RecordId> examples(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
+  std::vector<journal::RecordId> examples(
+      ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
   if (!config.admin_socket.empty()) {
-    auto told = ask_admin(config.admin_socket, "/journal/access", {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}});
+    auto told =
+        ask_admin(config.admin_socket, "/journal/access",
+                  {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}});
     if (told) return {};
   }
   auto unrecorded = [](const Error& error) -> Status {
-    if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key || error.code == ErrorCode::not_found) return error;
+    if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key ||
+        error.code == ErrorCode::not_found)
+      return error;
     fmt::print(stderr, "holdfast: this reading is not on record: {}\n", error.message);
     return {};
   };
@@ -59,16 +65,19 @@ Status record_access(const Config& config, const std::string& command, const std
   }
   if (!journal) return unrecorded(journal.error());
   journal::AccessRecord access{journal::now_us(), own_name(), command, reason, ids.size(), examples};
-  auto written = journal::write_record((*journal)->writer(), journal::RecordKind::access, journal::encode(access));
+  auto written =
+      journal::write_record((*journal)->writer(), journal::RecordKind::access, journal::encode(access));
   return written ? Status() : unrecorded(written.error());
 }
 
-Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event) {
+Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config,
+                                                       journal::Writer::OnEvent on_event) {
   journal::JournalOptions options;
   options.path = config.journal.path;
   options.key_path = config.journal.key_file;
   options.segment_size = config.journal.segment_size;
-  options.segment_age_us = std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
+  options.segment_age_us =
+      std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
   options.publish_head = head_publisher(config.journal.publish_heads);
   return journal::Journal::open(options, std::move(on_event));
 }

@@ -1,4 +1,5 @@
-// A journal report, as archives for Exchange expect it: the envelope's facts as the outer message, the original attached.
+// A journal report, as archives for Exchange expect it: the envelope's facts as the outer message, the
+// original attached.
 #pragma once
 
 #include <string>

@@ -21,13 +21,15 @@ using failover::LdapEntry;
 constexpr Duration retry_interval = std::chrono::minutes(1);
 
 std::vector<std::string> attributes_of(const LdapConfig& config) {
-  std::vector<std::string> list{"mail",   "displayName", "cn",           "telephoneNumber", "mobile",
-                                "member", "uniqueMember", "modifyTimestamp", "whenChanged"};
+  std::vector<std::string> list{"mail",       "displayName", "cn",           "telephoneNumber",
+                                "mobile",     "member",      "uniqueMember", "modifyTimestamp",
+                                "whenChanged"};
   list.insert(list.end(), config.alias_attributes.begin(), config.alias_attributes.end());
   return list;
 }
 
-/// RFC 4515. The time is in the server's own words (RFC 4517 3.3.13), and what changed in that second is read again.
+/// RFC 4515. The time is in the server's own words (RFC 4517 3.3.13), and what changed in that second is read
+/// again.
 std::string changed_since(const LdapConfig& config, const std::string& attribute, const std::string& time) {
   std::string filter = config.filter.starts_with("(") ? config.filter : "(" + config.filter + ")";
   return fmt::format("(&{}({}>={}))", filter, attribute, time);
@@ -72,7 +74,8 @@ std::uint64_t LdapSync::request() {
 nlohmann::ordered_json LdapSync::state() const {
   std::lock_guard lock(mutex_);
   if (!config_) return nullptr;
-  return {{"url", config_->url}, {"runs", runs_}, {"last_run", how_}, {"last_success", last_success_us_ ? format_time(last_success_us_) : ""},
+  return {{"url", config_->url}, {"runs", runs_},
+          {"last_run", how_},    {"last_success", last_success_us_ ? format_time(last_success_us_) : ""},
           {"people", people_},   {"problem", problem_}};
 }
 
@@ -87,8 +90,11 @@ void LdapSync::run() {
       if (!config_) directory_.replace(failover::Source::ldap, {});
     }
     if (config_) run_once(LdapConfig(*config_), lock);
-    Duration pause = !config_ ? std::chrono::hours(24) : problem_.empty() ? config_->interval : std::min(config_->interval, retry_interval);
-    wake_.wait_for(lock, pause, [this] { return should_stop_ || is_configured_anew_ || (config_ && wanted_ > runs_); });
+    Duration pause = !config_           ? std::chrono::hours(24)
+                     : problem_.empty() ? config_->interval
+                                        : std::min(config_->interval, retry_interval);
+    wake_.wait_for(lock, pause,
+                   [this] { return should_stop_ || is_configured_anew_ || (config_ && wanted_ > runs_); });
   }
 }
 
@@ -122,15 +128,18 @@ Status LdapSync::sync(const LdapConfig& config, std::string& how) {
   if (!is_full) {
     auto names = (*client)->search(config.filter, {});
     if (!names) return names.error();
-    auto changed = (*client)->search(changed_since(config, change_attribute_, newest_change_), attributes_of(config));
+    auto changed =
+        (*client)->search(changed_since(config, change_attribute_, newest_change_), attributes_of(config));
     if (!changed) return changed.error();
     read = changed->size();
     for (LdapEntry& entry : *changed) entries_[entry.dn] = std::move(entry);
     for (const LdapEntry& name : *names) {
       auto known = entries_.find(name.dn);
       // A branch was renamed: what is below has new names, but has not changed.
-      if (known == entries_.end()) is_full = true;
-      else now.insert(*known);
+      if (known == entries_.end())
+        is_full = true;
+      else
+        now.insert(*known);
     }
   }
   if (is_full) {
@@ -140,15 +149,20 @@ Status LdapSync::sync(const LdapConfig& config, std::string& how) {
     read = all->size();
     for (LdapEntry& entry : *all) now[entry.dn] = std::move(entry);
   }
-  std::vector<failover::Directory::Person> people = failover::people_of(now, config.alias_attributes, journal::now_us());
+  std::vector<failover::Directory::Person> people =
+      failover::people_of(now, config.alias_attributes, journal::now_us());
   if (people.empty())
-    return Error{ErrorCode::unavailable, fmt::format("{}: nobody with a mail address was found; check directory.ldap.base, filter, and what bind_dn may read", config.url)};
+    return Error{ErrorCode::unavailable, fmt::format("{}: nobody with a mail address was found; check "
+                                                     "directory.ldap.base, filter, and what bind_dn may read",
+                                                     config.url)};
   how = fmt::format("{}: {} read", is_full ? "full" : "incremental", read);
   entries_ = std::move(now);
   newest_change_.clear();
   // Active Directory has whenChanged, and cannot search by modifyTimestamp; others have that alone.
-  change_attribute_ = entries_.begin()->second.first("whenchanged").empty() ? "modifyTimestamp" : "whenChanged";
-  for (const auto& [dn, entry] : entries_) newest_change_ = std::max(newest_change_, entry.first(journal::normalise(change_attribute_)));
+  change_attribute_ =
+      entries_.begin()->second.first("whenchanged").empty() ? "modifyTimestamp" : "whenChanged";
+  for (const auto& [dn, entry] : entries_)
+    newest_change_ = std::max(newest_change_, entry.first(journal::normalise(change_attribute_)));
   directory_.replace(failover::Source::ldap, std::move(people));
   return {};
 }

@@ -1,7 +1,7 @@
 // The directory's people and groups, fetched from an LDAP server now and then, on a thread of its own.
 //
-// The first run reads everything; later ones what has changed since, and the names of all entries to see who is gone. While the
-// server is away, or answers with nobody at all, the last good copy stays.
+// The first run reads everything; later ones what has changed since, and the names of all entries to see who
+// is gone. While the server is away, or answers with nobody at all, the last good copy stays.
 #pragma once
 
 #include <atomic>
@@ -24,11 +24,14 @@ class LdapSync {
   explicit LdapSync(failover::Directory& directory);
   ~LdapSync();
 
-  /// Begins, changes or ends the syncing. When nothing is configured any more, its people leave the directory. Thread-safe.
+  /// Begins, changes or ends the syncing. When nothing is configured any more, its people leave the
+  /// directory. Thread-safe.
   void configure(const std::optional<LdapConfig>& config);
-  /// Asks for a run now. Returns the number that state()'s "runs" has once it is over; 0 when nothing is configured. Thread-safe.
+  /// Asks for a run now. Returns the number that state()'s "runs" has once it is over; 0 when nothing is
+  /// configured. Thread-safe.
   std::uint64_t request();
-  /// {"url", "runs", "last_run" (how), "last_success", "people", "problem"}, or null when nothing is configured. Thread-safe.
+  /// {"url", "runs", "last_run" (how), "last_success", "people", "problem"}, or null when nothing is
+  /// configured. Thread-safe.
   nlohmann::ordered_json state() const;
 
  private:

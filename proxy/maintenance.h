@@ -1,4 +1,5 @@
-// Long work on the journal, one job at a time, on a thread of its own, while the admin socket goes on answering.
+// Long work on the journal, one job at a time, on a thread of its own, while the admin socket goes on
+// answering.
 #pragma once
 
 #include <functional>

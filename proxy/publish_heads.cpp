@@ -18,14 +18,18 @@ namespace {
 Status append_to(const std::string& path, const std::string& line) {
   FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   std::string text = line + "\n";
-  bool is_written = file && ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(file.get()) == 0;
+  bool is_written = file &&
+                    ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+                    ::fsync(file.get()) == 0;
   if (is_written) return {};
-  return Error{ErrorCode::io, fmt::format("journal.publish_heads: {}: cannot append: {}", path, std::strerror(errno))};
+  return Error{ErrorCode::io,
+               fmt::format("journal.publish_heads: {}: cannot append: {}", path, std::strerror(errno))};
 }
 
 Status post_to(const std::string& url, const std::string& line) {
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
-  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(curl_slist_append(nullptr, "Content-Type: text/plain"), &curl_slist_free_all);
+  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(
+      curl_slist_append(nullptr, "Content-Type: text/plain"), &curl_slist_free_all);
   auto ignore = +[](char*, std::size_t size, std::size_t count, void*) { return size * count; };
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, line.c_str());
@@ -36,7 +40,8 @@ Status post_to(const std::string& url, const std::string& line) {
   curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
   CURLcode code = curl_easy_perform(curl.get());
   if (code == CURLE_OK) return {};
-  return Error{ErrorCode::unavailable, fmt::format("journal.publish_heads: {}: {}", url, curl_easy_strerror(code))};
+  return Error{ErrorCode::unavailable,
+               fmt::format("journal.publish_heads: {}: {}", url, curl_easy_strerror(code))};
 }
 
 }  // namespace

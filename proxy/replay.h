@@ -1,6 +1,8 @@
-// A replay: entries of the journal, as they were, to somewhere else. What is delivered when is never changed by it.
+// A replay: entries of the journal, as they were, to somewhere else. What is delivered when is never changed
+// by it.
 //
-// A target takes entries; the progress file remembers which it has taken, so that the same command goes on after an interruption.
+// A target takes entries; the progress file remembers which it has taken, so that the same command goes on
+// after an interruption.
 #pragma once
 
 #include <atomic>
@@ -16,11 +18,11 @@
 namespace holdfast::proxy {
 
 struct ReplayOptions {
-  std::string to;                           ///< smtp://, smtps://, lmtp://HOST:PORT, maildir:, mbox:, eml:PATH
-  std::vector<std::string> to_recipients;   ///< instead of the original ones
-  double rate = 0;                          ///< entries a second at most; 0: no limit
-  std::uint64_t concurrency = 4;            ///< connections at once
-  bool is_report = false;                   ///< as journal reports
+  std::string to;                          ///< smtp://, smtps://, lmtp://HOST:PORT, maildir:, mbox:, eml:PATH
+  std::vector<std::string> to_recipients;  ///< instead of the original ones
+  double rate = 0;                         ///< entries a second at most; 0: no limit
+  std::uint64_t concurrency = 4;           ///< connections at once
+  bool is_report = false;                  ///< as journal reports
 };
 
 /// One entry of a replay: the envelope and content as they are to be sent.
@@ -34,9 +36,9 @@ struct ReplayItem {
 struct ReplayResult {
   journal::RecordId id;
   enum class State { sent, refused, failed } state;
-  std::string detail;                  ///< the target's words, or the file
-  std::vector<std::uint32_t> served;   ///< recipients that have it now
-  std::uint64_t file_size = 0;         ///< of a target that appends to one file, with this entry
+  std::string detail;                 ///< the target's words, or the file
+  std::vector<std::uint32_t> served;  ///< recipients that have it now
+  std::uint64_t file_size = 0;        ///< of a target that appends to one file, with this entry
 };
 
 /// What a replay asks and tells while it runs. One thread.
@@ -55,9 +57,13 @@ class ReplayTarget {
   virtual Status run(ReplayJob& job) = 0;
 };
 
-/// The target that options.to names. progress: files go on where they stood. Errors: invalid, or the place cannot be used.
-Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, const Config& config, ReplayProgress& progress);
-Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path, ReplayProgress& progress);
-Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host, const ReplayOptions& options, const Config& config);
+/// The target that options.to names. progress: files go on where they stood. Errors: invalid, or the place
+/// cannot be used.
+Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, const Config& config,
+                                                  ReplayProgress& progress);
+Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path,
+                                                       ReplayProgress& progress);
+Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host,
+                                                       const ReplayOptions& options, const Config& config);
 
 }  // namespace holdfast::proxy

@@ -1,5 +1,5 @@
-// Replays to files: a Maildir, an mbox, or a file a message. A message appears whole or not at all; what was written is
-// compared with the journal's SHA-256 before it does.
+// Replays to files: a Maildir, an mbox, or a file a message. A message appears whole or not at all; what was
+// written is compared with the journal's SHA-256 before it does.
 #include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -16,7 +16,9 @@ namespace holdfast::proxy {
 namespace {
 
 Error file_error(const std::string& path) {
-  ErrorCode code = errno == ENOSPC || errno == EDQUOT ? ErrorCode::no_space : errno == EACCES ? ErrorCode::permission : ErrorCode::io;
+  ErrorCode code = errno == ENOSPC || errno == EDQUOT ? ErrorCode::no_space
+                   : errno == EACCES                  ? ErrorCode::permission
+                                                      : ErrorCode::io;
   return {code, fmt::format("{}: cannot be written: {}", path, std::strerror(errno))};
 }
 
@@ -36,7 +38,8 @@ struct Written {
   std::string damage;
 };
 
-/// Hands the frames to sink, and says whether their SHA-256 is the recorded one (where the payload is the content itself).
+/// Hands the frames to sink, and says whether their SHA-256 is the recorded one (where the payload is the
+/// content itself).
 template <class Sink>
 Written write_payload(const ReplayItem& item, Sink sink) {
   journal::Sha256 hash;
@@ -49,7 +52,8 @@ Written write_payload(const ReplayItem& item, Sink sink) {
     if (Status written = sink(**frame); !written) return {written, {}};
   }
   bool is_content = item.payload.size == item.entry.message.size;
-  if (size != item.payload.size || (is_content && hash.finish() != item.entry.message.content_hash)) return {{}, "the content's SHA-256 is not the recorded one"};
+  if (size != item.payload.size || (is_content && hash.finish() != item.entry.message.content_hash))
+    return {{}, "the content's SHA-256 is not the recorded one"};
   return {};
 }
 
@@ -91,16 +95,20 @@ class FolderTarget : public FileTarget {
  private:
   Written write(const ReplayItem& item, ReplayResult& result) override {
     const journal::MessageRecord& message = item.entry.message;
-    std::string name = is_maildir_ ? fmt::format("{}.M{:06}P{}.holdfast", message.time_us / 1000000, message.time_us % 1000000, item.entry.id)
+    std::string name = is_maildir_ ? fmt::format("{}.M{:06}P{}.holdfast", message.time_us / 1000000,
+                                                 message.time_us % 1000000, item.entry.id)
                                    : fmt::format("{}.eml", item.entry.id);
     std::string draft = is_maildir_ ? "tmp/" + name : "." + name + ".part";
     std::string final_name = is_maildir_ ? "new/" + name : name;
-    FileDescriptor file(::openat(handle_.get(), draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+    FileDescriptor file(
+        ::openat(handle_.get(), draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file) return {file_error(folder_ + "/" + draft), {}};
-    Written written = write_payload(item, [&](std::string_view piece) { return write_all(file.get(), piece, folder_ + "/" + draft); });
+    Written written = write_payload(
+        item, [&](std::string_view piece) { return write_all(file.get(), piece, folder_ + "/" + draft); });
     bool is_whole = written.target && written.damage.empty();
     // Mail programs take the file's time for when the message came.
-    timespec time{static_cast<time_t>(message.time_us / 1000000), static_cast<long>(message.time_us % 1000000 * 1000)};
+    timespec time{static_cast<time_t>(message.time_us / 1000000),
+                  static_cast<long>(message.time_us % 1000000 * 1000)};
     timespec times[2] = {time, time};
     if (is_whole) ::futimens(file.get(), times);
     if (is_whole && ::renameat(handle_.get(), draft.c_str(), handle_.get(), final_name.c_str()) != 0) {
@@ -119,8 +127,9 @@ class FolderTarget : public FileTarget {
   FileDescriptor handle_;
 };
 
-/// One file, as RFC 4155 describes it, with the content's own line ends. Lines that begin with "From ", after any number of ">", get
-/// one ">" more (mboxrd): nothing in a message can begin another one, and it can be undone.
+/// One file, as RFC 4155 describes it, with the content's own line ends. Lines that begin with "From ", after
+/// any number of ">", get one ">" more (mboxrd): nothing in a message can begin another one, and it can be
+/// undone.
 class MboxTarget : public FileTarget {
  public:
   explicit MboxTarget(std::string path) : path_(std::move(path)) {}
@@ -132,9 +141,15 @@ class MboxTarget : public FileTarget {
     std::uint64_t known_size = progress.file_size();
     bool is_ours = progress.is_resumed() && static_cast<std::uint64_t>(info.st_size) >= known_size;
     if (!is_ours && (info.st_size > 0 || known_size > 0))
-      return Error{ErrorCode::busy, fmt::format("{}: is not empty, and not what an earlier run of this replay left; name a file of its own", path_)};
+      return Error{
+          ErrorCode::busy,
+          fmt::format(
+              "{}: is not empty, and not what an earlier run of this replay left; name a file of its own",
+              path_)};
     // What an interruption left unfinished goes.
-    if (::ftruncate(file_.get(), static_cast<off_t>(known_size)) != 0 || ::lseek(file_.get(), 0, SEEK_END) < 0) return file_error(path_);
+    if (::ftruncate(file_.get(), static_cast<off_t>(known_size)) != 0 ||
+        ::lseek(file_.get(), 0, SEEK_END) < 0)
+      return file_error(path_);
     size_ = known_size;
     return progress.is_resumed() ? Status() : progress.note(0, {});  // from now on the file is ours
   }
@@ -158,7 +173,8 @@ class MboxTarget : public FileTarget {
       size_ += written_;
     } else {
       line_.clear();
-      if (::ftruncate(file_.get(), static_cast<off_t>(size_)) != 0 || ::lseek(file_.get(), 0, SEEK_END) < 0) written.target = file_error(path_);
+      if (::ftruncate(file_.get(), static_cast<off_t>(size_)) != 0 || ::lseek(file_.get(), 0, SEEK_END) < 0)
+        written.target = file_error(path_);
     }
     written_ = 0;
     result.detail = path_;
@@ -169,7 +185,8 @@ class MboxTarget : public FileTarget {
   static std::string from_line(const journal::MessageRecord& message) {
     std::string sender;
     for (char c : message.mail_from) sender += c > ' ' && c < 0x7f ? c : '_';
-    return fmt::format("From {} {:%a %b %e %H:%M:%S %Y}\n", sender.empty() ? "MAILER-DAEMON" : sender, fmt::gmtime(static_cast<std::time_t>(message.time_us / 1000000)));
+    return fmt::format("From {} {:%a %b %e %H:%M:%S %Y}\n", sender.empty() ? "MAILER-DAEMON" : sender,
+                       fmt::gmtime(static_cast<std::time_t>(message.time_us / 1000000)));
   }
 
   /// The begin of a line is kept back until it is clear whether it must be quoted.
@@ -227,7 +244,8 @@ class MboxTarget : public FileTarget {
 
 }  // namespace
 
-Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path, ReplayProgress& progress) {
+Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path,
+                                                       ReplayProgress& progress) {
   if (kind == "mbox") {
     auto target = std::make_unique<MboxTarget>(path);
     if (Status opened = target->open(progress); !opened) return opened.error();

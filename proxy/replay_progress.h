@@ -1,4 +1,5 @@
-// How far a replay has come: which recipients of which entries the target has taken. A file, a line an entry, written as it happens.
+// How far a replay has come: which recipients of which entries the target has taken. A file, a line an entry,
+// written as it happens.
 #pragma once
 
 #include <map>
@@ -15,18 +16,20 @@ namespace holdfast::proxy {
 class ReplayProgress {
  public:
   ReplayProgress() = default;
-  /// Reads what an earlier run left, and goes on there. Errors: the file cannot be made (the caller may name another one), or
-  /// another replay is writing it.
+  /// Reads what an earlier run left, and goes on there. Errors: the file cannot be made (the caller may name
+  /// another one), or another replay is writing it.
   static Result<ReplayProgress> open(const std::string& path);
 
   bool has(journal::RecordId id, std::uint32_t recipient) const;
   std::size_t entries() const { return done_.size(); }
-  /// Whether an earlier run began; and then, how long its file was after the last entry (for targets that append to one).
+  /// Whether an earlier run began; and then, how long its file was after the last entry (for targets that
+  /// append to one).
   bool is_resumed() const { return is_resumed_; }
   std::uint64_t file_size() const { return file_size_; }
 
   /// Notes what was served; file_size is for targets that append to one file.
-  Status note(journal::RecordId id, const std::vector<std::uint32_t>& recipients, std::uint64_t file_size = 0);
+  Status note(journal::RecordId id, const std::vector<std::uint32_t>& recipients,
+              std::uint64_t file_size = 0);
   /// All is done: the file goes.
   void finish();
 

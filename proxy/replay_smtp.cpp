@@ -11,7 +11,8 @@ namespace {
 
 class SmtpTarget : public ReplayTarget {
  public:
-  SmtpTarget(std::shared_ptr<const Settings> settings, std::uint64_t couriers) : settings_(std::move(settings)), couriers_(couriers), pool_(loop_, resolver_) {}
+  SmtpTarget(std::shared_ptr<const Settings> settings, std::uint64_t couriers)
+      : settings_(std::move(settings)), couriers_(couriers), pool_(loop_, resolver_) {}
 
   Status run(ReplayJob& job) override {
     for (const HostPort& host : settings_->config.routes[0].upstreams) resolver_.watch(host.host);
@@ -35,7 +36,8 @@ class SmtpTarget : public ReplayTarget {
     if (!failure_.empty()) return trip;
     trip.item = job_->next();
     if (!trip.item) return trip;
-    trip.errand = std::make_unique<Errand>(failover::HoldQueue::Delivery{trip.item->entry.id, trip.item->recipients}, trip.item->entry);
+    trip.errand = std::make_unique<Errand>(
+        failover::HoldQueue::Delivery{trip.item->entry.id, trip.item->recipients}, trip.item->entry);
     trip.errand->payload = trip.item->payload;
     trip.errand->adds_received_line = false;
     return trip;
@@ -74,7 +76,8 @@ class SmtpTarget : public ReplayTarget {
       if (failure_.empty()) failure_ = errand.result.connection_failure;
       if (result.served.empty() && !errand.result.may_have_arrived) return;  // nothing happened
       result.state = ReplayResult::State::failed;
-      result.detail = errand.result.connection_failure + (errand.result.may_have_arrived ? "; the target may have taken it" : "");
+      result.detail = errand.result.connection_failure +
+                      (errand.result.may_have_arrived ? "; the target may have taken it" : "");
     }
     job_->done(result);
   }
@@ -90,7 +93,8 @@ class SmtpTarget : public ReplayTarget {
 
 }  // namespace
 
-Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host, const ReplayOptions& options, const Config& config) {
+Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host,
+                                                       const ReplayOptions& options, const Config& config) {
   RouteConfig route;
   route.name = "replay";
   route.upstreams = {host};
