@@ -198,6 +198,8 @@ Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
   if (exists(journal + "/directory.lmdb"))
     if (Status copied = backup.copy_live(journal + "/directory.lmdb", folder + "/directory.lmdb"); !copied)
       return copied.error();
+  // After the segments: it has all keys that they need.
+  if (Status written = write_file(KeyRing::path_in(folder), text_of(KeyRing::path_in(journal))); !written) return written.error();
   if (Status removed = backup.remove_gone(*numbers); !removed) return removed.error();
   return backup.result;
 }

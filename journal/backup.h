@@ -1,7 +1,7 @@
 // A backup: a copy of the journal that is consistent and hot, incremental on sealed segments.
 //
-// It holds segments, manifests, heads, the public key and the directory, but neither the master key nor the
-// signing key: whoever has the backup alone cannot read it. What was erased or pruned since the last run goes
+// It holds segments, manifests, heads, the public key, the key ring and the directory, but not the master
+// key: whoever has the backup alone cannot read it. What was erased or pruned since the last run goes
 // from the backup too.
 #pragma once
 

@@ -78,10 +78,10 @@ std::uint32_t route_hash(std::string_view route) {
 
 std::string Catalog::path_in(const std::string& journal) { return journal + "/catalog.lmdb"; }
 
-Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& journal, const Key& master, Environment::Mode mode) {
+Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& journal, const Key& base, Environment::Mode mode) {
   Result<Environment> environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
-  return std::unique_ptr<Catalog>(new Catalog(std::move(*environment), derive_key(master, "holdfast catalog index")));
+  return std::unique_ptr<Catalog>(new Catalog(std::move(*environment), derive_key(base, "holdfast catalog index")));
 }
 
 Result<std::uint64_t> Catalog::number(const Transaction& transaction, std::string_view key) const {

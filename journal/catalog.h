@@ -32,8 +32,8 @@ std::uint32_t route_hash(std::string_view route);
 /// One thread at a time.
 class Catalog {
  public:
-  /// master gives the key of the hashes. Mode::read needs an existing catalog.
-  static Result<std::unique_ptr<Catalog>> open(const std::string& journal, const Key& master, Environment::Mode mode);
+  /// base (the key ring's base key) gives the key of the hashes. Mode::read needs an existing catalog.
+  static Result<std::unique_ptr<Catalog>> open(const std::string& journal, const Key& base, Environment::Mode mode);
   static std::string path_in(const std::string& journal);
 
   /// The last record that is indexed; 0 for none.

@@ -5,27 +5,14 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "journal/key_file.h"
 #include "journal/rewrite.h"
 #include "journal/segment.h"
+#include "journal/write_record.h"
 
 namespace holdfast::journal {
 namespace {
 
 constexpr std::size_t index_batch = 4096;
-
-Result<Key> load_or_make_key(const JournalOptions& options, bool has_segments) {
-  Result<Key> key = read_key_file(options.key_path);
-  if (key || key.error().code != ErrorCode::not_found) return key;
-  if (has_segments)
-    return Error{ErrorCode::not_found,
-                 fmt::format("{}: the key file does not exist, but {} holds a journal; restore the key file from your "
-                             "backup (without it the journal cannot be read), or give journal.path a new folder",
-                             options.key_path, options.path)};
-  if (Status folder = make_folder(std::filesystem::path(options.key_path).parent_path().string()); !folder)
-    return folder.error();
-  return create_key_file(options.key_path);
-}
 
 /// Feeds the records of one segment, from an id on, to sink in batches.
 Status feed(const Segment& segment, RecordId from, const Catalog::Sink& sink) {
@@ -55,7 +42,7 @@ struct Newest {
 };
 
 /// Opens the newest segment for writing, or begins one: the first, or one after a segment that is damaged.
-Result<Newest> open_newest(const JournalOptions& options, const Key& master, const std::vector<std::uint32_t>& numbers,
+Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, const std::vector<std::uint32_t>& numbers,
                            const Writer::OnEvent& on_event) {
   std::uint64_t map_size = Writer::map_size(options.segment_size);
   SegmentHeader header;
@@ -63,7 +50,7 @@ Result<Newest> open_newest(const JournalOptions& options, const Key& master, con
   header.first_cell = 1;
   header.created_us = now_us();
   if (!numbers.empty()) {
-    auto opened = Segment::open(options.path, numbers.back(), master, Environment::Mode::write, map_size);
+    auto opened = Segment::open(options.path, numbers.back(), keys, Environment::Mode::write, map_size);
     if (opened) {
       auto tail = (*opened)->tail();
       if (tail) return Newest{std::shared_ptr<Segment>(std::move(*opened)), *tail};
@@ -78,7 +65,7 @@ Result<Newest> open_newest(const JournalOptions& options, const Key& master, con
     // Numbers must never be used twice, and those of the damaged segment are unknown: a segment has far fewer than this.
     header.first_cell = (static_cast<CellNumber>(header.number) << 40) + 1;
   }
-  auto created = Segment::create(options.path, header, master, map_size);
+  auto created = Segment::create(options.path, header, keys, map_size);
   if (!created) return created.error();
   return Newest{std::shared_ptr<Segment>(std::move(*created)), Segment::Tail{header.first_cell, header.previous_link}};
 }
@@ -100,9 +87,9 @@ void abandon_unsettled(const Catalog& catalog, Writer& writer, const Writer::OnE
 }
 
 /// A damaged store does not stop the mail: it is put aside and begun anew.
-Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const Key& master, const Writer::OnEvent& on_event) {
+Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const Key& base, const Writer::OnEvent& on_event) {
   std::string file = path + "/directory.lmdb";
-  auto store = SealedStore::open(file, master, Environment::Mode::write);
+  auto store = SealedStore::open(file, base, Environment::Mode::write);
   Status read;
   if (store) read = (*store)->each([](SealedStore::Item&) { return true; });
   bool is_damaged = store ? !read : store.error().code == ErrorCode::corrupt;
@@ -112,7 +99,7 @@ Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const K
   std::error_code ignored;
   std::filesystem::rename(file, file + ".damaged", ignored);
   std::filesystem::remove(file + "-lock", ignored);
-  return SealedStore::open(file, master, Environment::Mode::write);
+  return SealedStore::open(file, base, Environment::Mode::write);
 }
 
 }  // namespace
@@ -123,12 +110,12 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (!lock) return lock.error();
   auto numbers = list_segments(options.path);
   if (!numbers) return numbers.error();
-  Result<Key> master = load_or_make_key(options, !numbers->empty());
-  if (!master) return master.error();
-  auto newest = open_newest(options, *master, *numbers, on_event);
+  auto keys = KeyRing::open_or_create(options.path, options.key, numbers->empty());
+  if (!keys) return keys.error();
+  auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();
 
-  auto catalog = Catalog::open(options.path, *master, Environment::Mode::write);
+  auto catalog = Catalog::open(options.path, keys->base_key(), Environment::Mode::write);
   if (!catalog) return catalog.error();
   Result<RecordId> position = (*catalog)->position();
   if (!position) return position.error();
@@ -139,7 +126,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
     if (number == newest->segment->header().number) continue;
     bool is_needed = i == 0 || i + 1 == numbers->size() || *position == 0;
     if (!is_needed && *position >= newest->segment->header().first_cell - 1) continue;
-    auto segment = Segment::open(options.path, number, *master, Environment::Mode::read);
+    auto segment = Segment::open(options.path, number, *keys, Environment::Mode::read);
     if (!segment) {
       on_event(true, segment.error().message);
       continue;
@@ -151,7 +138,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   Result<std::uint64_t> entries = (*catalog)->entries();
   if (!entries) return entries.error();
 
-  auto store = open_store(options.path, *master, on_event);
+  auto store = open_store(options.path, keys->base_key(), on_event);
   if (!store) return store.error();
   std::unique_ptr<Journal> journal(new Journal);
   journal->store_ = std::move(*store);
@@ -159,25 +146,41 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   journal->lock_ = std::move(*lock);
   journal->oldest_us_ = oldest_us;
   journal->entries_before_ = *entries;
-  journal->segments_ = std::make_unique<Segments>(options.path, *master);
+  journal->segments_ = std::make_unique<Segments>(options.path, *keys);
   journal->segments_->adopt(newest->segment);
   const Catalog& index = **catalog;
   journal->catalog_ = &index;
   journal->cataloger_ = std::make_unique<Cataloger>(std::move(*catalog), [on_event](const std::string& what) { on_event(true, what); });
   if (Status destroyed = destroy_leftovers(options.path); !destroyed) on_event(true, destroyed.error().message);
-  auto signing_key = SigningKey::open(options.path);
+  auto signing_key = SigningKey::open(options.path, keys->base_key());
   if (!signing_key) return signing_key.error();
-  journal->master_ = *master;
+  journal->keys_ = *keys;
   journal->signing_key_ = *signing_key;
   SealerOptions sealing{options.path, options.publish_head, on_event};
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
   WriterOptions writing{options.path, options.segment_size, options.segment_age_us,
                         [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
   journal->writer_ = std::make_unique<Writer>(
-      writing, *master, *journal->segments_, newest->segment, newest->tail,
+      writing, *keys, *journal->segments_, newest->segment, newest->tail,
       [cataloger = journal->cataloger_.get()](std::vector<Committed>& records) { cataloger->add(records); }, on_event);
   abandon_unsettled(index, *journal->writer_, on_event);
   return journal;
+}
+
+Result<bool> Journal::rekey(const MasterKeySource& source, const std::string& new_key, bool finishes, const std::string& by,
+                            const std::string& reason) {
+  std::lock_guard one_at_a_time(maintenance_);
+  Result<bool> is_finished = source.command.empty();
+  if (finishes)
+    is_finished = keys_->finish_rekey(source);
+  else if (Status changed = keys_->rekey(source, new_key); !changed)
+    is_finished = changed.error();
+  if (!is_finished) return is_finished;
+  AccessRecord record{now_us(), by, finishes ? "journal rekey --finish" : "journal rekey", reason, 0, {}};
+  auto written = write_record(*writer_, RecordKind::access, encode(record));
+  if (!written) return written.error();
+  seal();
+  return is_finished;
 }
 
 std::uint32_t Journal::seal() {
@@ -228,12 +231,12 @@ std::uint64_t Journal::bytes() const {
   return sum;
 }
 
-Result<std::uint64_t> rebuild_catalog(const std::string& path, const std::string& key_path,
+Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key,
                                       const std::function<void(double)>& on_progress) {
   auto numbers = list_segments(path);
   if (!numbers) return numbers.error();
-  Result<Key> master = read_key_file(key_path);
-  if (!master) return master.error();
+  auto keys = KeyRing::open(path, key);
+  if (!keys) return keys.error();
   // Without a daemon the file may go, whatever state it is in. With one, its content is replaced in one transaction.
   auto lock = lock_file(path + "/daemon.lock");
   if (!lock && lock.error().code != ErrorCode::busy) return lock.error();
@@ -242,12 +245,12 @@ Result<std::uint64_t> rebuild_catalog(const std::string& path, const std::string
     std::filesystem::remove(Catalog::path_in(path), ignored);
     std::filesystem::remove(Catalog::path_in(path) + "-lock", ignored);
   }
-  auto catalog = Catalog::open(path, *master, Environment::Mode::write);
+  auto catalog = Catalog::open(path, keys->base_key(), Environment::Mode::write);
   if (!catalog) return catalog.error();
   std::size_t done = 0;
   Status rebuilt = (*catalog)->rebuild([&](const Catalog::Sink& sink) -> Status {
     for (std::uint32_t number : *numbers) {
-      auto segment = Segment::open(path, number, *master, Environment::Mode::read);
+      auto segment = Segment::open(path, number, *keys, Environment::Mode::read);
       if (!segment) return segment.error();
       if (Status fed = feed(**segment, 0, sink); !fed) return fed;
       if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(numbers->size()));

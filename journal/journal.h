@@ -17,7 +17,7 @@ namespace holdfast::journal {
 
 struct JournalOptions {
   std::string path;
-  std::string key_path;  ///< the master key's file; made when the journal is new
+  MasterKeySource key;  ///< the file is made when the journal is new
   std::uint64_t segment_size = 1ULL << 30;
   std::int64_t segment_age_us = 0;
   /// Shows the head of each sealed segment to the world; an error is tried again. Called on a thread of its own; may be empty.
@@ -51,6 +51,11 @@ class Journal {
   Result<Erased> erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
                        const std::function<void(double)>& on_progress);
 
+  /// KeyRing::rekey() or, when it is to be finished, KeyRing::finish_rekey(), on record; new mail is in a new segment under the new
+  /// key. Returns whether only one master key opens the journal now.
+  Result<bool> rekey(const MasterKeySource& source, const std::string& new_key, bool finishes, const std::string& by,
+                     const std::string& reason);
+
   /// Takes away the oldest segments that ended before the time, up to the first that holds mail not delivered yet, or under a legal hold,
   /// with a record each.
   /// Returns their numbers. Blocks.
@@ -82,7 +87,7 @@ class Journal {
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;
-  Key master_{};
+  std::optional<KeyRing> keys_;
   std::optional<SigningKey> signing_key_;
   std::mutex maintenance_;  ///< held by who rewrites segments
   FileDescriptor lock_;
@@ -98,7 +103,7 @@ class Journal {
 
 /// Builds the catalog anew from the segments, also while a daemon writes. Returns the number of entries indexed.
 /// on_progress gets the share done, 0 to 1.
-Result<std::uint64_t> rebuild_catalog(const std::string& path, const std::string& key_path,
+Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key,
                                       const std::function<void(double)>& on_progress);
 
 }  // namespace holdfast::journal

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "journal/key_file.h"
 
 namespace holdfast::journal {
 bool passes(const Entry& entry, const Filter& filter) {
@@ -25,14 +24,14 @@ bool passes(const Entry& entry, const Filter& filter) {
   return !filter.outcome || any([&](const Recipient& one) { return one.outcome == *filter.outcome; });
 }
 
-Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const std::string& key_path) {
+Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const MasterKeySource& key) {
   auto numbers = list_segments(journal);
   if (!numbers) return numbers.error();
-  Result<Key> master = read_key_file(key_path);
-  if (!master) return master.error();
-  std::unique_ptr<Reader> reader(new Reader(journal, *master));
+  auto keys = KeyRing::open(journal, key);
+  if (!keys) return keys.error();
+  std::unique_ptr<Reader> reader(new Reader(journal, *keys));
   reader->numbers_ = std::move(*numbers);
-  if (auto catalog = Catalog::open(journal, *master, Environment::Mode::read)) {
+  if (auto catalog = Catalog::open(journal, keys->base_key(), Environment::Mode::read)) {
     reader->catalog_ = std::move(*catalog);
     if (auto position = reader->catalog_->position()) reader->indexed_ = *position;
   }
@@ -43,7 +42,7 @@ Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const s
 Result<Segment*> Reader::segment(std::uint32_t number) {
   auto& slot = open_[number];
   if (!slot) {
-    auto opened = Segment::open(journal_, number, master_, Environment::Mode::read);
+    auto opened = Segment::open(journal_, number, keys_, Environment::Mode::read);
     if (!opened) return opened.error();
     slot = std::move(*opened);
   }

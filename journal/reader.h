@@ -40,8 +40,7 @@ bool passes(const Entry& entry, const Filter& filter);
 
 class Reader {
  public:
-  /// key_path names the master key's file.
-  static Result<std::unique_ptr<Reader>> open(const std::string& journal, const std::string& key_path);
+  static Result<std::unique_ptr<Reader>> open(const std::string& journal, const MasterKeySource& key);
 
   /// Hands entries that pass the filter to visit, oldest first (or newest), until it returns false.
   /// A damaged record is skipped and counted in damaged().
@@ -63,7 +62,7 @@ class Reader {
   const std::string& journal() const { return journal_; }
 
  private:
-  Reader(std::string journal, const Key& master) : journal_(std::move(journal)), master_(master) {}
+  Reader(std::string journal, const KeyRing& keys) : journal_(std::move(journal)), keys_(keys) {}
   Status each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
                  const std::function<bool(const Entry&)>& visit, bool& goes_on);
   /// An indexed part of a filter.
@@ -78,7 +77,7 @@ class Reader {
   Status settle(Entry& entry);
 
   std::string journal_;
-  Key master_;
+  KeyRing keys_;
   std::vector<std::uint32_t> numbers_;
   std::map<std::uint32_t, std::unique_ptr<Segment>> open_;
   std::unique_ptr<Catalog> catalog_;  ///< null when there is none

@@ -177,7 +177,7 @@ Status destroy_leftover(const std::string& path) {
 }  // namespace
 
 Status rewrite_segment(const std::string& journal, const Segment& segment, const std::set<RecordId>& erased,
-                       const Key& master, const SigningKey& key) {
+                       const KeyRing& keys, const SigningKey& key) {
   std::uint32_t number = segment.header().number;
   std::string path = segment_path(journal, number), draft = path + ".rewritten";
   std::error_code ignored;
@@ -192,7 +192,7 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
                                 segment.environment().used_bytes() * 2 + map_slack);
     if (!to) return to.error();
     Copy copy(segment, erased, *to);
-    return copy.run(segment.header_for(copy.key, master));
+    return copy.run(segment.header_for(copy.key, keys));
   }();
   if (written) written = write_next_manifest(journal, number, draft, key);
   // The old file keeps a name until its key is destroyed: a crash between the two is made good by the next

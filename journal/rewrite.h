@@ -17,7 +17,7 @@ namespace holdfast::journal {
 /// there, with a manifest that fits. What is left of an interrupted run is replaced by the next. Readers that
 /// have the old file open keep it. Errors: no_space, corrupt (a damaged record: nothing is changed), io.
 Status rewrite_segment(const std::string& journal, const Segment& segment, const std::set<RecordId>& erased,
-                       const Key& master, const SigningKey& key);
+                       const KeyRing& keys, const SigningKey& key);
 
 /// Takes a whole segment away, its key first. Its head stays. Errors: io.
 Status remove_segment(const std::string& journal, std::uint32_t number);

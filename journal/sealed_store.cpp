@@ -10,15 +10,15 @@ constexpr std::string_view associated = "sealed store";
 
 }  // namespace
 
-SealedStore::SealedStore(Environment environment, const Key& master)
+SealedStore::SealedStore(Environment environment, const Key& base)
     : environment_(std::move(environment)),
-      hash_(derive_key(master, "holdfast store names")),
-      key_(derive_key(master, "holdfast store values")) {}
+      hash_(derive_key(base, "holdfast store names")),
+      key_(derive_key(base, "holdfast store values")) {}
 
-Result<std::unique_ptr<SealedStore>> SealedStore::open(const std::string& path, const Key& master, Environment::Mode mode) {
+Result<std::unique_ptr<SealedStore>> SealedStore::open(const std::string& path, const Key& base, Environment::Mode mode) {
   Result<Environment> environment = Environment::open(path, mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
-  return std::unique_ptr<SealedStore>(new SealedStore(std::move(*environment), master));
+  return std::unique_ptr<SealedStore>(new SealedStore(std::move(*environment), base));
 }
 
 Status SealedStore::put(const std::vector<Item>& items) {

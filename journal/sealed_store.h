@@ -16,8 +16,8 @@ namespace holdfast::journal {
 
 class SealedStore {
  public:
-  /// Opens or makes the file at path. master gives its keys.
-  static Result<std::unique_ptr<SealedStore>> open(const std::string& path, const Key& master, Environment::Mode mode);
+  /// Opens or makes the file at path. Its keys are derived from base, the key ring's base key.
+  static Result<std::unique_ptr<SealedStore>> open(const std::string& path, const Key& base, Environment::Mode mode);
 
   struct Item {
     std::string name, value;  ///< an empty value removes the name
@@ -28,7 +28,7 @@ class SealedStore {
   Status each(const std::function<bool(Item&)>& visit) const;
 
  private:
-  SealedStore(Environment environment, const Key& master);
+  SealedStore(Environment environment, const Key& base);
   Environment environment_;
   std::mutex mutex_;
   KeyedHash hash_;

@@ -81,14 +81,13 @@ Result<std::vector<std::uint32_t>> list_segments(const std::string& journal) {
   return numbers;
 }
 
-std::string Segment::header_for(const Key& key, const Key& master) const {
+std::string Segment::header_for(const Key& key, const KeyRing& keys) const {
   SegmentHeader header = header_;
-  header.sealed_key.clear();
-  seal(master, view(key), key_associated(header.number), header.sealed_key);
+  header.sealed_key = keys.wrap(key, key_associated(header.number));
   return encode_header(header);
 }
 
-Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, SegmentHeader header, const Key& master,
+Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, SegmentHeader header, const KeyRing& keys,
                                                  std::uint64_t map_size) {
   std::string path = segment_path(journal, header.number);
   std::string draft = path + ".new";
@@ -96,8 +95,7 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, Seg
   std::filesystem::remove(draft, ignored);
   std::filesystem::remove(draft + "-lock", ignored);
   Key key = random_key();
-  header.sealed_key.clear();
-  seal(master, view(key), key_associated(header.number), header.sealed_key);
+  header.sealed_key = keys.wrap(key, key_associated(header.number));
   auto written = [&]() -> Status {
     Result<Environment> environment = Environment::open(draft, Environment::Mode::write, map_size);
     if (!environment) return environment.error();
@@ -113,19 +111,19 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, Seg
     std::filesystem::remove(draft, ignored);
     return written.error();
   }
-  return open(journal, header.number, master, Environment::Mode::write, map_size);
+  return open(journal, header.number, keys, Environment::Mode::write, map_size);
 }
 
-Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const Key& master,
+Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const KeyRing& keys,
                                                Environment::Mode mode, std::uint64_t map_size) {
-  return open_file(journal, number, &master, mode, map_size);
+  return open_file(journal, number, &keys, mode, map_size);
 }
 
 Result<std::unique_ptr<Segment>> Segment::open_without_key(const std::string& journal, std::uint32_t number) {
   return open_file(journal, number, nullptr, Environment::Mode::read, 0);
 }
 
-Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, std::uint32_t number, const Key* master,
+Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, std::uint32_t number, const KeyRing* keys,
                                                     Environment::Mode mode, std::uint64_t map_size) {
   std::string path = segment_path(journal, number);
   // LMDB would make a missing file anew, and take a torn one for an empty one.
@@ -145,13 +143,13 @@ Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, 
     return Error{ErrorCode::corrupt, fmt::format("{}: the file is cut short: {} bytes instead of {}", path, size,
                                                  (info.me_last_pgno + 1) * 4096)};
   std::unique_ptr<Segment> segment(new Segment(std::move(*environment)));
-  if (Status read = segment->read_header(master); !read) return read.error();
+  if (Status read = segment->read_header(keys); !read) return read.error();
   if (segment->header_.number != number)
     return Error{ErrorCode::corrupt, fmt::format("{}: the file says that it is segment {}", path, segment->header_.number)};
   return segment;
 }
 
-Status Segment::read_header(const Key* master) {
+Status Segment::read_header(const KeyRing* keys) {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<std::optional<std::string_view>> value = transaction->get(header_key);
@@ -160,13 +158,14 @@ Status Segment::read_header(const Key* master) {
   if (*value) header = decode_header(**value);
   if (!header) return Error{ErrorCode::corrupt, fmt::format("{}: the segment's header is missing or damaged", path())};
   header_ = std::move(*header);
-  if (!master) return {};
-  std::optional<std::string> key = open_sealed(*master, header_.sealed_key, key_associated(header_.number));
-  if (!key || key->size() != key_.size())
+  if (!keys) return {};
+  std::optional<Key> key = keys->unwrap(header_.sealed_key, key_associated(header_.number));
+  if (!key)
     return Error{ErrorCode::wrong_key,
-                 fmt::format("{}: the master key does not open this segment; restore the key file that it was written with",
+                 fmt::format("{}: no key of the key ring opens this segment; it is another journal's, or the key ring is older "
+                             "than it: restore both from the same backup",
                              path())};
-  std::memcpy(key_.data(), key->data(), key_.size());
+  key_ = *key;
   return {};
 }
 

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "journal/cell.h"
+#include "journal/key_ring.h"
 #include "journal/lmdb.h"
 
 namespace holdfast::journal {
@@ -23,7 +24,7 @@ struct SegmentHeader {
   std::int64_t created_us = 0;
   Hash previous_link{};        ///< link of the last record of the segment before; zeros for the first
   bool follows_damage = false; ///< the segment before could not be read, so previous_link is zeros
-  std::string sealed_key;      ///< the segment's key, sealed with the master key
+  std::string sealed_key;      ///< the segment's key, wrapped by the key ring
 };
 
 /// The folder and the names of segment files in a journal.
@@ -35,11 +36,11 @@ Result<std::vector<std::uint32_t>> list_segments(const std::string& journal);
 class Segment {
  public:
   /// Makes the file whole or not at all: a crash leaves at most a file with the ending ".new", which the next call replaces.
-  static Result<std::unique_ptr<Segment>> create(const std::string& journal, SegmentHeader header, const Key& master,
+  static Result<std::unique_ptr<Segment>> create(const std::string& journal, SegmentHeader header, const KeyRing& keys,
                                                  std::uint64_t map_size);
   /// Errors: wrong_key, corrupt, permission, not_found. For Mode::read, map_size is 0; a segment that another one follows is read
   /// without a lock.
-  static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const Key& master,
+  static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const KeyRing& keys,
                                                Environment::Mode mode, std::uint64_t map_size = 0);
 
   /// Opens it for what needs no key: the header, numbers, commitments and links. Records then come with damage set.
@@ -48,7 +49,7 @@ class Segment {
   const SegmentHeader& header() const { return header_; }
   const Key& key() const { return key_; }
   /// The header's bytes for the same segment under another key.
-  std::string header_for(const Key& key, const Key& master) const;
+  std::string header_for(const Key& key, const KeyRing& keys) const;
   const Environment& environment() const { return environment_; }
   const std::string& path() const { return environment_.path(); }
 
@@ -89,9 +90,9 @@ class Segment {
 
  private:
   explicit Segment(Environment environment) : environment_(std::move(environment)) {}
-  static Result<std::unique_ptr<Segment>> open_file(const std::string& journal, std::uint32_t number, const Key* master,
+  static Result<std::unique_ptr<Segment>> open_file(const std::string& journal, std::uint32_t number, const KeyRing* keys,
                                                     Environment::Mode mode, std::uint64_t map_size);
-  Status read_header(const Key* master);
+  Status read_header(const KeyRing* keys);
   StoredRecord open_cell(CellNumber cell, std::string_view value) const;
   Status walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const;
 

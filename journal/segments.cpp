@@ -14,7 +14,7 @@ void Segments::adopt(std::shared_ptr<Segment> segment) {
 Result<std::shared_ptr<Segment>> Segments::get(std::uint32_t number) {
   std::lock_guard lock(mutex_);
   if (auto found = open_.find(number); found != open_.end()) return found->second;
-  auto opened = Segment::open(journal_, number, master_, Environment::Mode::read);
+  auto opened = Segment::open(journal_, number, keys_, Environment::Mode::read);
   if (!opened) return opened.error();
   std::shared_ptr<Segment> segment(std::move(*opened));
   open_[number] = segment;

@@ -13,7 +13,7 @@ namespace holdfast::journal {
 /// Thread-safe. A segment stays open once it was opened.
 class Segments {
  public:
-  Segments(std::string journal, const Key& master) : journal_(std::move(journal)), master_(master) {}
+  Segments(std::string journal, const KeyRing& keys) : journal_(std::move(journal)), keys_(keys) {}
 
   /// Takes note of a segment that someone else opened: the writer's.
   void adopt(std::shared_ptr<Segment> segment);
@@ -28,7 +28,7 @@ class Segments {
 
  private:
   const std::string journal_;
-  const Key master_;
+  const KeyRing keys_;
   std::mutex mutex_;
   std::map<std::uint32_t, std::shared_ptr<Segment>> open_;
 };

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <openssl/pem.h>
-#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -29,12 +28,9 @@ bool is_ed25519(const EVP_PKEY* key) {
   return key && EVP_PKEY_get_id(key) == EVP_PKEY_ED25519;
 }
 
-std::string to_pem(EVP_PKEY* key, bool is_private) {
+std::string to_pem(EVP_PKEY* key) {
   std::unique_ptr<BIO, decltype(&BIO_free)> memory(BIO_new(BIO_s_mem()), &BIO_free);
-  bool is_written = memory && (is_private ? PEM_write_bio_PrivateKey(memory.get(), key, nullptr, nullptr, 0,
-                                                                     nullptr, nullptr)
-                                          : PEM_write_bio_PUBKEY(memory.get(), key)) == 1;
-  if (!is_written) std::abort();
+  if (!memory || PEM_write_bio_PUBKEY(memory.get(), key) != 1) std::abort();  // no memory
   char* text = nullptr;
   long size = BIO_get_mem_data(memory.get(), &text);
   return std::string(text, static_cast<std::size_t>(size));
@@ -92,29 +88,15 @@ std::string SigningKey::sign(std::string_view text) const {
   return signature;
 }
 
-Result<SigningKey> SigningKey::open(const std::string& journal) {
-  std::string path = journal + "/signing.key";
-  if (File file{std::fopen(path.c_str(), "re")}) {
-    struct stat status {};
-    if (::fstat(::fileno(file.get()), &status) == 0 && (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-      return Error{ErrorCode::permission,
-                   fmt::format("{0}: other users may read the signing key; run: chmod 600 {0}", path)};
-    EVP_PKEY* key = PEM_read_PrivateKey(file.get(), nullptr, nullptr, nullptr);
-    SigningKey found(key);
-    if (!is_ed25519(key))
-      return Error{ErrorCode::corrupt,
-                   fmt::format("{}: holds no Ed25519 private key; restore it from your backup", path)};
-    return found;
-  }
-  if (errno != ENOENT)
-    return Error{ErrorCode::permission, fmt::format("{}: cannot be read: {}", path, std::strerror(errno))};
-  EVP_PKEY* key = EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
-  if (!key) std::abort();
-  SigningKey made(key);
-  if (Status written = write_file(public_path(journal), to_pem(key, false), 0644); !written)
-    return written.error();
-  if (Status written = write_file(path, to_pem(key, true)); !written) return written.error();
-  return made;
+Result<SigningKey> SigningKey::open(const std::string& journal, const Key& base) {
+  Key seed = derive_key(base, "holdfast signing");
+  EVP_PKEY* key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nullptr, seed.data(), seed.size());
+  if (!key) std::abort();  // a broken OpenSSL
+  SigningKey signer(key);
+  auto shown = PublicKey::read(public_path(journal));
+  if (shown && shown->hex() == signer.public_key().hex()) return signer;
+  if (Status written = write_file(public_path(journal), to_pem(key), 0644); !written) return written.error();
+  return signer;
 }
 
 }  // namespace holdfast::journal

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "journal/crypto.h"
 #include "journal/result.h"
 
 namespace holdfast::journal {
@@ -35,9 +36,9 @@ class PublicKey {
 /// Who can sign. Thread-safe.
 class SigningKey {
  public:
-  /// Reads journal/signing.key, or makes it (mode 0600) with signing.pub beside it. Errors: permission,
-  /// corrupt, io.
-  static Result<SigningKey> open(const std::string& journal);
+  /// The key that belongs to the key ring's base key; it is the same for a journal's life, and after it was restored
+  /// from a backup. Writes signing.pub where it is missing. Errors: no_space, io.
+  static Result<SigningKey> open(const std::string& journal, const Key& base);
   static std::string public_path(const std::string& journal) { return journal + "/signing.pub"; }
   std::string sign(std::string_view text) const;  ///< 64 bytes
   const PublicKey& public_key() const { return public_; }

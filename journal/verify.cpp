@@ -14,7 +14,6 @@
 #include "journal/catalog.h"
 #include "journal/files.h"
 #include "journal/head_check.h"
-#include "journal/key_file.h"
 #include "journal/manifest.h"
 #include "journal/merkle.h"
 #include "journal/segment.h"
@@ -130,9 +129,9 @@ struct CatalogState {
   std::uint64_t entries = 0;
 };
 
-CatalogState look_at_catalog(const std::string& journal, const Key& master) {
+CatalogState look_at_catalog(const std::string& journal, const KeyRing& keys) {
   CatalogState state;
-  auto catalog = Catalog::open(journal, master, Environment::Mode::read);
+  auto catalog = Catalog::open(journal, keys.base_key(), Environment::Mode::read);
   if (!catalog) {
     state.problem = catalog.error().message;
     return state;
@@ -170,7 +169,7 @@ nlohmann::json report(const Verification& result, const Chain& chain, const Hash
           {"is_known", chain.is_known}, {"root", to_hex(view(root))}};
 }
 
-[[noreturn]] void run_child(const std::string& journal, std::uint32_t number, const std::optional<Key>& master, Chain chain, RecordId indexed, int out) {
+[[noreturn]] void run_child(const std::string& journal, std::uint32_t number, const std::optional<KeyRing>& keys, Chain chain, RecordId indexed, int out) {
   // The parent tells of a crash; no core file and no message besides.
   Verification result;
   auto send = [out](const std::string& line) {
@@ -182,7 +181,7 @@ nlohmann::json report(const Verification& result, const Chain& chain, const Hash
       left.remove_prefix(static_cast<std::size_t>(sent));
     }
   };
-  auto segment = master ? Segment::open(journal, number, *master, Environment::Mode::read) : Segment::open_without_key(journal, number);
+  auto segment = keys ? Segment::open(journal, number, *keys, Environment::Mode::read) : Segment::open_without_key(journal, number);
   if (!segment) {
     result.findings.push_back({number, 0, segment.error().message});
     chain.is_known = false;
@@ -190,7 +189,7 @@ nlohmann::json report(const Verification& result, const Chain& chain, const Hash
     ::_exit(0);
   }
   std::uint64_t counter = 0;
-  SegmentCheck check(**segment, chain, master.has_value(), result, [&](RecordId id) {
+  SegmentCheck check(**segment, chain, keys.has_value(), result, [&](RecordId id) {
     if (counter++ % 64 == 0) send(fmt::format("at {} {}\n", id, result.content_bytes));
   });
   check.count_to(indexed);
@@ -218,11 +217,11 @@ std::size_t segments_before(const std::string& journal, const std::vector<std::u
 
 Result<Verification> verify(const std::string& journal, const VerifyOptions& options,
                             const std::function<void(const VerifyProgress&)>& on_progress) {
-  std::optional<Key> master;
-  if (!options.key_path.empty()) {
-    Result<Key> key = read_key_file(options.key_path);
-    if (!key) return key.error();
-    master = *key;
+  std::optional<KeyRing> keys;
+  if (options.key) {
+    auto ring = KeyRing::open(journal, *options.key);
+    if (!ring) return ring.error();
+    keys = *ring;
   }
   Verification all;
   HeadCheck heads(journal, options.signer, all);
@@ -242,7 +241,7 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     progress.bytes_total += sizes.back();
   }
   CatalogState catalog;
-  if (master) catalog = look_at_catalog(journal, *master);
+  if (keys) catalog = look_at_catalog(journal, *keys);
   std::uint64_t indexed_entries = 0;
   std::vector<std::pair<std::uint32_t, RecordId>> erased;
   std::set<RecordId> announced;
@@ -264,7 +263,7 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     if (child == 0) {
       in.reset();
       for (int crash : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE}) std::signal(crash, SIG_DFL);
-      run_child(journal, number, master, chain, catalog.position, out.get());
+      run_child(journal, number, keys, chain, catalog.position, out.get());
     }
     out.reset();
     // Meanwhile, on another core: the bytes.
@@ -327,11 +326,11 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
   auto later = list_segments(journal);
   bool has_grown = later && !later->empty() && !numbers->empty() && later->back() > numbers->back();
   for (const auto& [number, id] : erased)
-    if (master && !has_grown && announced.count(id) == 0)
+    if (keys && !has_grown && announced.count(id) == 0)
       all.findings.push_back({number, id, "it was erased, but there is no erasure record of it"});
   all.erased = erased.size();
   all.last_link = to_hex(view(chain.link));
-  if (master && has_all && all.findings.empty()) check_catalog(catalog, indexed_entries, all);
+  if (keys && has_all && all.findings.empty()) check_catalog(catalog, indexed_entries, all);
   return all;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "journal/crypto.h"
+#include "journal/master_key.h"
 #include "journal/signing.h"
 #include "journal/result.h"
 
@@ -32,7 +33,7 @@ struct VerifyProgress {
 };
 
 struct VerifyOptions {
-  std::string key_path;             ///< the master key's file; empty: check only what needs no decryption
+  std::optional<MasterKeySource> key;  ///< nothing: check only what needs no decryption
   std::optional<PublicKey> signer;  ///< whose signatures count; else that of signing.pub in the journal
   std::string heads_path;           ///< a file of heads that were published: the journal must contain them all
   std::int64_t since_us = 0;        ///< leave out segments that ended before

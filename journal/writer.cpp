@@ -33,10 +33,10 @@ std::uint64_t Writer::map_size(std::uint64_t segment_size) {
   return (segment_size + map_slack + page - 1) / page * page;
 }
 
-Writer::Writer(WriterOptions options, const Key& master, Segments& segments, std::shared_ptr<Segment> segment,
+Writer::Writer(WriterOptions options, const KeyRing& keys, Segments& segments, std::shared_ptr<Segment> segment,
                Segment::Tail tail, OnCommitted on_committed, OnEvent on_event)
     : options_(std::move(options)),
-      master_(master),
+      keys_(keys),
       segments_(segments),
       on_committed_(std::move(on_committed)),
       on_event_(std::move(on_event)),
@@ -384,7 +384,7 @@ Status Writer::roll() {
   header.first_cell = tail_.next_cell;
   header.created_us = now_us();
   header.previous_link = tail_.link;
-  auto created = Segment::create(options_.journal, std::move(header), master_, map_size(options_.segment_size));
+  auto created = Segment::create(options_.journal, std::move(header), keys_, map_size(options_.segment_size));
   if (!created) return created.error();
   segment_ = std::move(*created);
   segments_.adopt(segment_);

@@ -70,7 +70,7 @@ class Writer {
   using OnEvent = std::function<void(bool is_error, const std::string&)>;
 
   /// segment is the newest, opened for writing; on_committed is called on the writer's thread once a group.
-  Writer(WriterOptions options, const Key& master, Segments& segments, std::shared_ptr<Segment> segment,
+  Writer(WriterOptions options, const KeyRing& keys, Segments& segments, std::shared_ptr<Segment> segment,
          Segment::Tail tail, OnCommitted on_committed, OnEvent on_event);
   /// Commits all that was submitted, then ends the thread.
   ~Writer();
@@ -118,7 +118,7 @@ class Writer {
   Job record_job(RecordKind kind, std::string encoded) const;
 
   const WriterOptions options_;
-  const Key master_;
+  const KeyRing keys_;
   Segments& segments_;
   OnCommitted on_committed_;
   OnEvent on_event_;

@@ -19,6 +19,7 @@ void add_erase_commands(CLI::App& group, const std::string& config, int& exit_co
 void add_export_command(CLI::App& group, const std::string& config, int& exit_code);
 void add_legal_hold_commands(CLI::App& group, const std::string& config, int& exit_code);
 void add_proof_commands(CLI::App& group, const std::string& config, int& exit_code);
+void add_rekey_command(CLI::App& group, const std::string& config, int& exit_code);
 void add_replay_command(CLI::App& group, const std::string& config, int& exit_code);
 
 /// `journal show` and `queue show`: all about one entry.

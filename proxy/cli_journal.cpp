@@ -96,7 +96,7 @@ int list(const std::string& config_path, const FilterOptions& options, std::uint
 int stats(const std::string& config_path, bool as_json) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
-  auto reader = journal::Reader::open(config->path, config->key_file);
+  auto reader = journal::Reader::open(config->path, config->key);
   if (!reader) return fail(reader.error());
   std::uint64_t entries = 0, content_bytes = 0, stored_bytes = 0;
   std::int64_t oldest = 0, newest = 0;
@@ -140,7 +140,7 @@ int backup(const std::string& config_path, const std::string& folder) {
   }();
   if (!done) return fail({done.error().code, done.error().message + "; the same command goes on"});
   fmt::print("{} segments copied, {} unchanged, {} removed, {:.1f} MiB; the master key ({}) is not among it: keep it elsewhere, safely\n", done->copied, done->unchanged, done->removed,
-             static_cast<double>(done->bytes) / (1 << 20), config->key_file);
+             static_cast<double>(done->bytes) / (1 << 20), config->key.name());
   return EX_OK;
 }
 
@@ -149,7 +149,7 @@ int rebuild(const std::string& config_path) {
   if (!config) return fail(config.error());
   Result<std::uint64_t> entries = [&] {
     ProgressBar bar("rebuilding");
-    return journal::rebuild_catalog(config->path, config->key_file, [&](double share) { bar.show(share); });
+    return journal::rebuild_catalog(config->path, config->key, [&](double share) { bar.show(share); });
   }();
   if (!entries) return fail(entries.error());
   fmt::print("the catalog is built anew from the segments: {} entries\n", *entries);
@@ -218,6 +218,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
   add_erase_commands(*group, config, exit_code);
   add_legal_hold_commands(*group, config, exit_code);
   add_proof_commands(*group, config, exit_code);
+  add_rekey_command(*group, config, exit_code);
   static std::string folder;
   command = add("backup", "bring a consistent copy in a folder up to date, while mail goes on", [&config] { return backup(config, folder); });
   command->add_option("DIR", folder, "the folder")->required();

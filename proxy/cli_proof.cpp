@@ -126,7 +126,7 @@ int verify(const std::string& config_path, const VerifyCommand& command) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
   journal::VerifyOptions options;
-  options.key_path = command.key.empty() ? config->key_file : "";
+  if (command.key.empty()) options.key = config->key;
   options.heads_path = command.heads;
   auto signer = read_signer(command.key);
   if (!signer) return fail(signer.error());

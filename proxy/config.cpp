@@ -231,7 +231,7 @@ JournalConfig read_journal(const Value& value) {
   Section section(value);
   JournalConfig journal;
   journal.path = section.required("path").non_empty();
-  journal.key_file = journal.path + "/master.key";
+  journal.key.file = journal.path + "/master.key";
   section.read("order", [&](const Value& v) {
     journal.order = v.one_of<JournalOrder>({{"before", JournalOrder::before}, {"parallel", JournalOrder::parallel}});
   });
@@ -245,7 +245,11 @@ JournalConfig read_journal(const Value& value) {
   section.read("publish_heads", [&](const Value& v) {
     for (const Value& one : v.list()) journal.publish_heads.push_back(one.non_empty());
   });
-  section.read("key_file", [&](const Value& v) { journal.key_file = v.non_empty(); });
+  section.read("key_file", [&](const Value& v) { journal.key.file = v.non_empty(); });
+  section.read("key_command", [&](const Value& v) { 
+    journal.key.command = v.non_empty();
+    if (section.at("key_file").is_set()) v.refuse("the master key comes from key_file or from key_command, not from both");
+  });
   section.read("when_full", [&](const Value& v) {
     journal.when_full = v.one_of<WhenFull>({{"refuse", WhenFull::refuse}, {"bypass", WhenFull::bypass}});
   });
@@ -384,10 +388,10 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.journal.retention == after.journal.retention, "journal.retention changed");
   note(before.journal.when_full == after.journal.when_full, "journal.when_full changed");
   note(before.listeners == after.listeners, "listeners changed");
-  note(before.journal.path == after.journal.path && before.journal.key_file == after.journal.key_file &&
+  note(before.journal.path == after.journal.path && before.journal.key == after.journal.key &&
            before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age &&
            before.journal.publish_heads == after.journal.publish_heads,
-       "journal.path, key_file, segment_size, segment_age or publish_heads changed: takes effect after a restart");
+       "journal.path, key_file, key_command, segment_size, segment_age or publish_heads changed: takes effect after a restart");
   note(before.admin_socket == after.admin_socket, "admin.socket changed: takes effect after a restart");
   note(before.threads == after.threads, "threads changed: takes effect after a restart");
   return list;

@@ -11,7 +11,7 @@
 #include "failover/directory.h"
 #include "failover/hold_queue.h"
 #include "failover/route_state.h"
-#include "journal/result.h"
+#include "journal/master_key.h"
 #include "proxy/network.h"
 #include "proxy/units.h"
 
@@ -114,7 +114,7 @@ struct JournalConfig {
   JournalOrder order = JournalOrder::before;
   std::uint64_t segment_size = 1ULL << 30;
   Duration segment_age{std::chrono::hours(24)};
-  std::string key_file;  ///< journal.path/master.key when not set
+  journal::MasterKeySource key;  ///< the file is journal.path/master.key when not set
   WhenFull when_full = WhenFull::refuse;
   bool access_log = true;  ///< who reads content is on record
   Duration retention{0};  ///< segments that ended before go; 0: never

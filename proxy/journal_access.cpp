@@ -25,7 +25,7 @@ Result<JournalConfig> journal_config(const std::string& config_path) {
 Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return config.error();
-  return journal::Reader::open(config->path, config->key_file);
+  return journal::Reader::open(config->path, config->key);
 }
 
 void stand_back() {
@@ -74,7 +74,7 @@ Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config,
                                                        journal::Writer::OnEvent on_event) {
   journal::JournalOptions options;
   options.path = config.journal.path;
-  options.key_path = config.journal.key_file;
+  options.key = config.journal.key;
   options.segment_size = config.journal.segment_size;
   options.segment_age_us =
       std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();

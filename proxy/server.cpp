@@ -453,6 +453,17 @@ Status Server::open_admin() {
     auto before = request.body.at("before").get<std::int64_t>();
     return maintenance_.start([this, before, by = "user " + request.user, reason = request.body.at("reason").get<std::string>()](const Maintenance::OnProgress&) { return prune(before, by, reason); });
   });
+  admin_->on("/journal/rekey", [this](const Request& request) -> Admin::Answer {
+    auto new_key = request.body.at("new_key_file").get<std::string>();
+    bool finishes = request.body.at("finish").get<bool>();
+    std::string reason = request.body.at("reason").get<std::string>();
+    return maintenance_.start([this, new_key, finishes, by = "user " + request.user, reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
+      auto finished = shared_.journal.rekey(settings_->config.journal.key, new_key, finishes, by, reason);
+      if (!finished) return finished.error();
+      log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
+      return nlohmann::ordered_json{{"finished", *finished}};
+    });
+  });
   admin_->on("/job", [this](const Request& request) { return maintenance_.state(request.body.value("job", std::uint64_t{0})); });
   admin_->on("/journal/seal", [this](const Request&) { return nlohmann::ordered_json{{"segment", shared_.journal.seal()}}; });
   admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });

@@ -92,9 +92,7 @@ class Scene:
         return os.path.join(self.folder, name)
 
     def holdfast(self, primary=None, **options):
-        daemon = Holdfast(self, primary, **options)
-        self.stack.callback(daemon.stop)
-        return daemon.start()
+        return Holdfast(self, primary, **options).start()
 
     def postfix(self, *lines, name="postfix"):
         server = Postfix(self, name, lines)
@@ -134,6 +132,7 @@ class Holdfast:
         self.config = scene.path(f"{name}.yaml")
         self.log = scene.path(f"{name}.log")
         self.process = None
+        scene.stack.callback(self.stop)
 
     def write_config(self):
         # Probes would stand in the scripted primaries' records: only scenarios about failover have them.

@@ -31,7 +31,7 @@ std::string replaced(std::string text, const std::string& what, const std::strin
 TEST_CASE("the smallest configuration is enough") {
   Result<Config> config = parse_config(smallest, "holdfast.yaml");
   REQUIRE(config);
-  CHECK(config->journal.key_file == "/var/lib/holdfast/master.key");
+  CHECK(config->journal.key.file == "/var/lib/holdfast/master.key");
   CHECK(config->limits.timeouts.data_end == std::chrono::minutes(10));
   CHECK(config->routes[0].upstreams[0].port == 2526);
 }

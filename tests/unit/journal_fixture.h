@@ -53,7 +53,7 @@ struct JournalFixture {
 
   JournalFixture() {
     options.path = folder.path + "/journal";
-    options.key_path = options.path + "/master.key";
+    options.key.file = options.path + "/master.key";
   }
 
   Result<std::unique_ptr<Journal>> open() {
@@ -94,14 +94,14 @@ struct JournalFixture {
   }
 
   std::unique_ptr<Reader> reader() {
-    auto reader = Reader::open(options.path, options.key_path);
+    auto reader = Reader::open(options.path, options.key);
     REQUIRE(reader);
     return std::move(*reader);
   }
 
   Verification verification() {
     VerifyOptions all;
-    all.key_path = options.key_path;
+    all.key = options.key;
     auto result = verify(options.path, all, {});
     REQUIRE(result);
     return std::move(*result);

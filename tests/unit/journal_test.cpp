@@ -6,7 +6,7 @@
 #include <fstream>
 #include <thread>
 
-#include "journal/key_file.h"
+#include "journal/master_key.h"
 #include "tests/unit/journal_fixture.h"
 
 using namespace holdfast;
@@ -114,30 +114,30 @@ TEST_CASE_METHOD(JournalFixture, "the key file is private, needed, and must be t
     REQUIRE(add(**journal, "x\r\n") > 0);
   }
   struct stat status;
-  REQUIRE(::stat(options.key_path.c_str(), &status) == 0);
+  REQUIRE(::stat(options.key.file.c_str(), &status) == 0);
   CHECK((status.st_mode & 07777U) == 0600);
-  std::string saved = options.key_path + ".saved";
+  std::string saved = options.key.file + ".saved";
   SECTION("lost") {
-    std::filesystem::rename(options.key_path, saved);
+    std::filesystem::rename(options.key.file, saved);
     auto journal = open();
     REQUIRE_FALSE(journal);
-    CHECK(journal.error().message.find("restore the key file") != std::string::npos);
+    CHECK(journal.error().message.find("Restore it from your backup") != std::string::npos);
   }
   SECTION("another's") {
-    std::filesystem::rename(options.key_path, saved);
-    REQUIRE(create_key_file(options.key_path));
+    std::filesystem::rename(options.key.file, saved);
+    REQUIRE(create_key_file(options.key.file));
     auto journal = open();
     REQUIRE_FALSE(journal);
     CHECK(journal.error().code == ErrorCode::wrong_key);
   }
   SECTION("readable for others") {
-    ::chmod(options.key_path.c_str(), 0644);
+    ::chmod(options.key.file.c_str(), 0644);
     auto journal = open();
     REQUIRE_FALSE(journal);
     CHECK(journal.error().message.find("chmod 600") != std::string::npos);
   }
   SECTION("no key at all") {
-    std::ofstream(options.key_path) << "not a key\n";
+    std::ofstream(options.key.file) << "not a key\n";
     auto journal = open();
     REQUIRE_FALSE(journal);
     CHECK(journal.error().code == ErrorCode::corrupt);
@@ -195,7 +195,7 @@ TEST_CASE_METHOD(JournalFixture, "reading goes on while the writer writes") {
   // A reader is another process in life: LMDB wants a file opened only once in each.
   pid_t child = ::fork();
   if (child == 0) {
-    auto reader = Reader::open(options.path, options.key_path);
+    auto reader = Reader::open(options.path, options.key);
     bool is_good = reader && content_of(**reader, id) == "first\r\n";
     ::_exit(is_good ? 0 : 1);
   }

@@ -144,10 +144,10 @@ def _(scene):
         assert listed.returncode != 0 and words in listed.stderr or words == "restore the key file", listed.stderr
     with open(key, "w") as file:
         file.write("0" * 64 + "\n")
-    refused(78, "does not open this segment")
+    refused(78, "does not open this journal")
     with open(key, "w") as file:
         file.write("short\n")
-    refused(65, "it must hold 64 hexadecimal digits")
+    refused(65, "it must be 64 hexadecimal digits")
     with open(key, "w") as file:
         file.write(good)
     os.chmod(key, 0o640)

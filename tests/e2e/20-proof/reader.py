@@ -7,6 +7,7 @@ import struct
 import sys
 
 import lmdb
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -41,15 +42,40 @@ def unseal(key, sealed, associated):
     return AESGCM(key).decrypt(sealed[:12], sealed[12:], associated)
 
 
+def unseal_with_one(keys, sealed, associated):
+    for key in keys:
+        try:
+            return unseal(key, sealed, associated)
+        except InvalidTag:
+            pass
+    raise InvalidTag()
+
+
+def read_key_ring(path):
+    """The base key and the wrapping keys."""
+    with open(os.path.join(path, "master.key")) as file:
+        master = bytes.fromhex(file.read().strip())
+    with open(os.path.join(path, "keys")) as file:
+        first, *copies = file.read().splitlines()
+    assert first == "holdfast-keys-1"
+    for copy in copies:
+        try:
+            ring = unseal(master, bytes.fromhex(copy), b"key ring")
+            return ring[:32], [ring[at:at + 32] for at in range(32, len(ring), 32)]
+        except InvalidTag:
+            pass
+    raise InvalidTag()
+
+
 class Segment:
-    def __init__(self, path, master, is_sealed):
+    def __init__(self, path, wrapping_keys, is_sealed):
         self.env = lmdb.open(path, subdir=False, readonly=True, lock=not is_sealed, map_size=1 << 40)
         with self.env.begin() as transaction:
             fields = Fields(transaction.get(bytes(8)))
             assert fields.raw(8) == b"HOLDFAST" and fields.number("I") == 1
             self.number, self.first, self.created, self.previous = fields.number("I"), fields.number("Q"), fields.number("q"), fields.raw(32)
             self.follows_damage = fields.number("B")
-            self.key = unseal(master, fields.string(), b"segment key" + struct.pack("<I", self.number))
+            self.key = unseal_with_one(wrapping_keys, fields.string(), b"segment key" + struct.pack("<I", self.number))
             assert fields.rest() == b""
 
     def records(self):
@@ -142,14 +168,13 @@ def verify_text(text, signature, key):
 
 def read_journal(path):
     """All there is, checked on the way: entries by id, states, erasures, and the number of heads and manifests that hold."""
-    with open(os.path.join(path, "master.key")) as file:
-        master = bytes.fromhex(file.read().strip())
+    _, wrapping_keys = read_key_ring(path)
     folder = os.path.join(path, "segments")
     numbers = sorted(int(name[:10]) for name in os.listdir(folder) if re.fullmatch(r"\d{10}\.lmdb", name))
     found = {"entries": {}, "states": [], "erasures": [], "erased": set(), "heads": 0, "manifests": 0}
     link, before = None, None
     for number in numbers:
-        segment = Segment(os.path.join(folder, f"{number:010}.lmdb"), master, number != numbers[-1])
+        segment = Segment(os.path.join(folder, f"{number:010}.lmdb"), wrapping_keys, number != numbers[-1])
         assert segment.number == number and (link is None or segment.follows_damage or segment.previous == link)
         link, commitments = segment.previous, []
         for id, record in segment.records():

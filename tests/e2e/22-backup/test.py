@@ -56,14 +56,17 @@ def _(scene):
         thread.join()
     settled(holdfast)
     holdfast.run("journal", "backup", folder)
-    assert not os.path.exists(os.path.join(folder, "master.key")) and not os.path.exists(os.path.join(folder, "signing.key")), "no secrets in it"
+    assert not os.path.exists(os.path.join(folder, "master.key")), "no secrets in it"
     other = restored(scene, holdfast, folder, "restored")
     equal(other.entries(), holdfast.entries())
     one = holdfast.entries()[3]["id"]
     equal(other.content(one), holdfast.content(one))
-    # And it can be served from.
+    # And it can be served from, with the same key.
     other.start()
     equal(other.status()["journal"]["entries"], len(other.entries()))
+    other.run("journal", "seal")
+    sound(other)
+    equal(*(open(os.path.join(one.journal_path, "signing.pub")).read() for one in (other, holdfast)))
     other.stop()
 
 

@@ -1,0 +1,187 @@
+#include "journal/key_ring.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+
+#include "journal/files.h"
+#include "journal/lmdb.h"
+
+namespace holdfast::journal {
+namespace {
+
+constexpr std::string_view first_line = "holdfast-keys-1";
+constexpr std::string_view associated = "key ring";
+
+std::string seal_hex(const Key& master, std::string_view plain) {
+  std::string sealed;
+  seal(master, plain, associated, sealed);
+  return to_hex(sealed);
+}
+
+/// The copies of the ring in the file, each sealed with another master key; the newest last.
+Result<std::vector<std::string>> read_copies(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) {
+    if (errno == ENOENT)
+      return Error{ErrorCode::not_found,
+                   fmt::format("{}: the journal's key ring is missing; restore this file from your backup", path)};
+    return lmdb_error(errno, path);
+  }
+  std::string line;
+  std::vector<std::string> copies;
+  bool is_ring = std::getline(file, line) && line == first_line;
+  while (is_ring && std::getline(file, line)) {
+    std::optional<std::string> copy = from_hex(line);
+    if (!copy) is_ring = false;
+    else copies.push_back(std::move(*copy));
+  }
+  if (!is_ring || copies.empty())
+    return Error{ErrorCode::corrupt, fmt::format("{}: the journal's key ring is damaged; restore this file from your backup", path)};
+  return copies;
+}
+
+Status write_copies(const std::string& path, const std::vector<std::string>& hex) {
+  std::string text(first_line);
+  for (const std::string& one : hex) text += "\n" + one;
+  return write_file(path, text + "\n");
+}
+
+/// Between a new key file's writing and its taking the old one's place.
+std::string next_path(const std::string& key_file) { return key_file + ".next"; }
+
+}  // namespace
+
+struct KeyRing::State {
+  mutable std::mutex mutex;
+  std::string path;
+  std::vector<Key> keys;  ///< the base key, then the wrapping keys, the newest last
+
+  std::string plain() const {
+    std::string bytes;
+    for (const Key& key : keys) bytes += view(key);
+    return bytes;
+  }
+};
+
+std::string KeyRing::path_in(const std::string& journal) { return journal + "/keys"; }
+
+Result<KeyRing> KeyRing::open(const std::string& journal, const MasterKeySource& source) {
+  Result<Key> master = read_master_key(source);
+  if (!master) return master.error();
+  auto state = std::make_shared<State>();
+  state->path = path_in(journal);
+  auto copies = read_copies(state->path);
+  if (!copies) return copies.error();
+  for (const std::string& copy : *copies) {
+    std::optional<std::string> plain = open_sealed(*master, copy, associated);
+    if (!plain || plain->size() < 2 * sizeof(Key) || plain->size() % sizeof(Key) != 0) continue;
+    state->keys.resize(plain->size() / sizeof(Key));
+    for (std::size_t i = 0; i < state->keys.size(); ++i)
+      std::memcpy(state->keys[i].data(), plain->data() + i * sizeof(Key), sizeof(Key));
+    return KeyRing(std::move(state));
+  }
+  return Error{ErrorCode::wrong_key,
+               fmt::format("{}: the master key ({}) does not open this journal; restore the key that it was written with",
+                           state->path, source.name())};
+}
+
+Result<KeyRing> KeyRing::open_or_create(const std::string& journal, const MasterKeySource& source, bool is_new) {
+  std::error_code ignored;
+  bool has_ring = std::filesystem::exists(path_in(journal), ignored);
+  if (!has_ring && is_new) {
+    Result<Key> master = read_master_key(source);
+    bool makes_key = !master && master.error().code == ErrorCode::not_found;
+    if (makes_key) {
+      if (Status made = make_folder(std::filesystem::path(source.file).parent_path().string()); !made) return made.error();
+      master = create_key_file(source.file);
+    }
+    if (!master) return master.error();
+    std::string plain;
+    for (int i = 0; i < 2; ++i) plain += view(random_key());
+    if (Status written = write_copies(path_in(journal), {seal_hex(*master, plain)}); !written) return written.error();
+  }
+  Result<KeyRing> ring = open(journal, source);
+  if (!ring) {
+    if (ring.error().code == ErrorCode::not_found)
+      return Error{ErrorCode::not_found,
+                   fmt::format("{}, but {} holds a journal. Restore it from your backup (without it the journal cannot "
+                               "be read), or give journal.path a new folder",
+                               ring.error().message, journal)};
+    return ring;
+  }
+  if (auto finished = ring->finish_rekey(source); !finished) return finished.error();
+  return ring;
+}
+
+std::string KeyRing::wrap(const Key& key, std::string_view label) const {
+  std::lock_guard lock(state_->mutex);
+  std::string sealed;
+  seal(state_->keys.back(), view(key), label, sealed);
+  return sealed;
+}
+
+std::optional<Key> KeyRing::unwrap(std::string_view sealed, std::string_view label) const {
+  std::lock_guard lock(state_->mutex);
+  for (std::size_t i = state_->keys.size(); i-- > 1;) {
+    std::optional<std::string> plain = open_sealed(state_->keys[i], sealed, label);
+    if (!plain || plain->size() != sizeof(Key)) continue;
+    Key key;
+    std::memcpy(key.data(), plain->data(), key.size());
+    return key;
+  }
+  return std::nullopt;
+}
+
+Key KeyRing::base_key() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->keys.front();
+}
+
+Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key) {
+  std::lock_guard lock(state_->mutex);
+  Result<Key> now = read_master_key(source);
+  if (!now) return now.error();
+  bool is_in_file = source.command.empty();
+  std::string next = next_path(source.file);
+  Result<Key> then = read_master_key({new_key.empty() ? next : new_key, ""});
+  // An interrupted run's new key may be in the ring already: it is the one to go on with.
+  bool makes_key = new_key.empty() && !then && then.error().code == ErrorCode::not_found;
+  if (makes_key) then = create_key_file(next);
+  if (!then) return then.error();
+  if (*now == *then)
+    return Error{ErrorCode::invalid, fmt::format("{}: this is the key that is in use already", new_key)};
+  std::vector<Key> before = state_->keys;
+  state_->keys.push_back(random_key());
+  std::string plain = state_->plain();
+  if (Status written = write_copies(state_->path, {seal_hex(*now, plain), seal_hex(*then, plain)}); !written) {
+    state_->keys = before;
+    return written;
+  }
+  if (!is_in_file) return {};
+  if (!new_key.empty())
+    if (Status copied = write_file(next, to_hex(view(*then)) + "\n"); !copied) return copied;
+  if (std::rename(next.c_str(), source.file.c_str()) != 0) return lmdb_error(errno, source.file);
+  if (Status synced = sync_folder_of(source.file); !synced) return synced;
+  return write_copies(state_->path, {seal_hex(*then, plain)});
+}
+
+Result<bool> KeyRing::finish_rekey(const MasterKeySource& source) {
+  std::lock_guard lock(state_->mutex);
+  auto copies = read_copies(state_->path);
+  if (!copies) return copies.error();
+  if (copies->size() == 1) return true;
+  Result<Key> master = read_master_key(source);
+  if (!master) return master.error();
+  if (!open_sealed(*master, copies->back(), associated)) return false;
+  if (Status written = write_copies(state_->path, {to_hex(copies->back())}); !written) return written.error();
+  return true;
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,198 @@
+"""The journal's keys: another master key without rewriting content, and where a master key may come from."""
+import base64
+import os
+import shutil
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from journals import *
+
+REASON = ("--reason", "once a year")
+
+
+def fill(scene, holdfast, *subjects):
+    send_all(scene, holdfast, [(f"Subject: {one}\r\n\r\n{one * 2000}\r\n", "a@example.net", "p@example.org") for one in subjects])
+
+
+def subjects(holdfast):
+    """With their contents, to see that they can be decrypted."""
+    found = []
+    for entry in holdfast.entries():
+        assert entry["subject"].encode() * 2000 in holdfast.content(entry["id"])
+        found.append(entry["subject"])
+    return found
+
+
+def key_path(holdfast):
+    return os.path.join(holdfast.journal_path, "master.key")
+
+
+def put_key(path, content):
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def files(holdfast):
+    """The stored bytes of all segments but the newest."""
+    folder = os.path.join(holdfast.journal_path, "segments")
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".lmdb"))[:-1]
+    return {name: open(os.path.join(folder, name), "rb").read() for name in names}
+
+
+@test("rekey: another master key while mail goes on; content is not rewritten, and the old key opens nothing")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    fill(scene, holdfast, "one", "two")
+    holdfast.run("journal", "seal")
+    fill(scene, holdfast, "three")
+    shutil.copy(key_path(holdfast), scene.path("old.key"))
+    before = files(holdfast)
+    holdfast.run("journal", "rekey", *REASON)
+    fill(scene, holdfast, "four")
+    equal(subjects(holdfast), ["one", "two", "three", "four"])
+    after = files(holdfast)
+    equal({name: after[name] for name in before}, before)
+    assert open(key_path(holdfast)).read() != open(scene.path("old.key")).read()
+    equal(os.stat(key_path(holdfast)).st_mode & 0o777, 0o600)
+    assert "once a year" in holdfast.run("journal", "accesses").stdout
+    sound(holdfast)
+    holdfast.stop()
+    holdfast.start()
+    fill(scene, holdfast, "five")
+    holdfast.stop()
+    holdfast.run("journal", "rekey", *REASON)  # without a daemon
+    equal(subjects(holdfast), ["one", "two", "three", "four", "five"])
+    shutil.copy(scene.path("old.key"), key_path(holdfast))
+    refused = holdfast.run("journal", "list", check=False)
+    assert refused.returncode == 78 and "does not open this journal" in refused.stderr, refused.stderr
+
+
+@test("the recipients known, the index and a backup outlive a rekey; a backup of before needs the old key")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    fill(scene, holdfast, "one")
+    shutil.copy(key_path(holdfast), scene.path("old.key"))
+    holdfast.run("journal", "backup", scene.path("before"))
+    holdfast.run("journal", "rekey", *REASON)
+    holdfast.run("journal", "backup", scene.path("after"))
+    holdfast.stop()
+    holdfast.start()
+    assert "p@example.org" in holdfast.run("directory", "list").stdout
+    equal(len(holdfast.entries("--recipient", "p@example.org")), 1)
+    holdfast.stop()
+    for folder, key in (("before", scene.path("old.key")), ("after", key_path(holdfast))):
+        shutil.copy(key, os.path.join(scene.path(folder), "master.key"))
+        copy = Holdfast(scene, 1, journal_path=scene.path(folder))
+        copy.write_config()
+        copy.run("journal", "rebuild")
+        equal(subjects(copy), ["one"])
+        sound(copy)
+
+
+@test("the key may be hexadecimal, base64 or raw bytes, and be handed over by rekey")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    fill(scene, holdfast, "one")
+    key = bytes(range(1, 33))
+    put_key(scene.path("new.key"), base64.b64encode(key) + b"\n")
+    holdfast.run("journal", "rekey", "--new-key-file", scene.path("new.key"), *REASON)
+    equal(bytes.fromhex(open(key_path(holdfast)).read()), key)
+    for form in (key, key.hex().encode(), base64.b64encode(key), base64.b64encode(key) + b"\r\n"):
+        put_key(key_path(holdfast), form)
+        equal(subjects(holdfast), ["one"])
+    for form in (key[:31], key.hex().encode()[:63], base64.b64encode(key + b"x"), b"", b"x" * 44, b"z" * 64):
+        put_key(key_path(holdfast), form)
+        refused = holdfast.run("journal", "list", check=False)
+        assert refused.returncode == 65 and "this is no key" in refused.stderr, (form, refused.stderr)
+    put_key(key_path(holdfast), key)
+    same = holdfast.run("journal", "rekey", "--new-key-file", scene.path("new.key"), *REASON, check=False)
+    assert same.returncode != 0 and "in use already" in same.stderr, same.stderr
+    sound(holdfast)
+
+
+@test("the key may come from a command; rekey then has two steps, and each leaves a key that works")
+def _(scene):
+    vault, new = scene.path("vault"), scene.path("new.key")
+    put_key(vault, os.urandom(32).hex().encode())
+    holdfast = scene.holdfast(scene.primary(), journal=f"key_command: cat {vault}")
+    assert not os.path.exists(key_path(holdfast)), "no key file"
+    fill(scene, holdfast, "one")
+    needs = holdfast.run("journal", "rekey", *REASON, check=False)
+    assert needs.returncode == 64 and "--new-key-file" in needs.stderr, needs.stderr
+    put_key(new, os.urandom(32).hex().encode())
+    assert "--finish" in holdfast.run("journal", "rekey", "--new-key-file", new, *REASON).stdout
+    early = holdfast.run("journal", "rekey", "--finish", *REASON, check=False)
+    assert early.returncode == 75 and "still gives the old key" in early.stderr, early.stderr
+    holdfast.stop()
+    holdfast.start()
+    equal(subjects(holdfast), ["one"])
+    shutil.copy(vault, scene.path("old"))
+    shutil.copy(new, vault)
+    equal(subjects(holdfast), ["one"])
+    holdfast.run("journal", "rekey", "--finish", *REASON)
+    fill(scene, holdfast, "two")
+    equal(subjects(holdfast), ["one", "two"])
+    shutil.copy(scene.path("old"), vault)
+    assert holdfast.run("journal", "list", check=False).returncode == 78, "the old key opens it no more"
+    os.remove(vault)
+    failed = holdfast.run("journal", "list", check=False)
+    assert failed.returncode == 75 and "exit code 1" in failed.stderr, failed.stderr
+    holdfast.stop()
+    both = Holdfast(scene, 1, journal=f"key_command: cat {vault}\nkey_file: {vault}")
+    both.write_config()
+    refused = run(BINARY, "-c", both.config, "check")
+    assert refused.returncode == 78 and "not from both" in refused.stderr, refused.stderr
+
+
+@test("a lost key ring is said clearly, and comes back from a backup")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    fill(scene, holdfast, "one")
+    holdfast.run("journal", "backup", scene.path("backup"))
+    holdfast.stop()
+    ring = os.path.join(holdfast.journal_path, "keys")
+    for damage in (lambda: os.remove(ring), lambda: put_key(ring, b"holdfast-keys-1\nzz\n"), lambda: put_key(ring, b"")):
+        damage()
+        for command in (("serve",), ("journal", "list")):
+            refused = holdfast.run(*command, check=False)
+            assert refused.returncode != 0 and "key ring" in refused.stderr and "backup" in refused.stderr, refused.stderr
+    shutil.copy(os.path.join(scene.path("backup"), "keys"), ring)
+    equal(subjects(holdfast), ["one"])
+    holdfast.start()
+
+
+@test("a full disk in the middle of a rekey leaves the key in use, and it can be done once there is room")
+def _(scene):
+    disk = small_disk(scene, 16)
+    if not disk:
+        return
+    holdfast = scene.holdfast(scene.primary(), journal_path=os.path.join(disk, "journal"), journal="segment_size: 1MiB")
+    fill(scene, holdfast, "one")
+    holdfast.stop()
+    for leave in (0, 4096, 8192):
+        ballast = fill_disk(disk, leave)
+        holdfast.run("journal", "rekey", *REASON, check=False)
+        equal(subjects(holdfast), ["one"])
+        os.remove(ballast)
+        equal(subjects(holdfast), ["one"])
+    holdfast.run("journal", "rekey", *REASON)
+    equal(subjects(holdfast), ["one"])
+    sound(holdfast)
+
+
+@test("killed 50 times in the middle of a rekey: each time the key at its place opens all, and rekeying again ends it")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    fill(scene, holdfast, "one", "two")
+    holdfast.stop()
+    for _ in kills([BINARY, "-c", holdfast.config, "journal", "rekey", *REASON], lambda: None):
+        equal(subjects(holdfast), ["one", "two"])
+    holdfast.run("journal", "rekey", *REASON)
+    equal(len(open(os.path.join(holdfast.journal_path, "keys")).read().splitlines()), 2)
+    assert not os.path.exists(key_path(holdfast) + ".next")
+    equal(subjects(holdfast), ["one", "two"])
+    sound(holdfast)
+    holdfast.start()
+
+
+main()
