@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "journal/compression.h"
 #include "journal/crypto.h"
 #include "journal/record.h"
 
@@ -36,13 +37,24 @@ struct Extent {
 /// Appends one cell to the runs, lengthening the last where it follows it.
 void extend(std::vector<Extent>& extents, CellNumber cell);
 
+/// Where a message's content stands in its segment.
+struct ContentPlace {
+  std::vector<Extent> extents;        ///< as it was written: the cells of all frames
+  // In a compacted segment instead:
+  std::vector<std::uint32_t> frames;  ///< the stored size of each frame
+  std::uint32_t piece_size = 0;       ///< the frames, one after the other, are cut into pieces of so many bytes
+  CellNumber record = 0;              ///< under whose number the pieces stand
+};
+
 /// The LMDB key of a cell; keys sort by cell number.
 std::string cell_key(CellNumber cell, bool is_record);
 struct CellKey {
   CellNumber cell;
   bool is_record;
 };
-/// The inverse; nothing for a key that is none.
+/// The LMDB key of a piece of a compacted segment: of a message's content, or, under number 0, of the dictionary.
+std::string piece_key(CellNumber record, std::uint32_t index);
+/// The inverse; nothing for a key that is none. A piece has its record's number, and is none itself.
 std::optional<CellKey> parse_cell_key(std::string_view key);
 
 /// A record as stored. The sealed part holds the record's salt and encoding; it is empty once the record was erased.
@@ -50,7 +62,8 @@ struct RecordCell {
   RecordKind kind{};
   Hash commitment{};  ///< SHA-256(salt + encoded record)
   Hash link{};        ///< SHA-256(previous record's link + commitment)
-  std::vector<Extent> extents;
+  bool is_compacted = false;
+  ContentPlace content;
   std::string_view sealed;
 };
 std::string encode_record_cell(const RecordCell& cell);
@@ -63,18 +76,26 @@ struct SealedRecord {
   std::string sealed;
 };
 SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encoded);
-/// Seals a record anew with the salt that it was committed to with.
-std::string seal_again(const Key& key, RecordKind kind, std::string_view salt, std::string_view encoded);
+/// Seals a record anew for a compacted segment, with the salt that it was committed to with.
+std::string seal_again(const Key& key, RecordKind kind, std::string_view salt, std::string_view encoded, const Compressor& compressor);
 struct OpenedRecord {
   std::string salt, encoded;
 };
 /// The record with the salt that was committed to with it, or nothing when key, tag or commitment do not fit.
-std::optional<OpenedRecord> open_record(const Key& key, const RecordCell& cell);
+std::optional<OpenedRecord> open_record(const Key& key, const RecordCell& cell, const Decompressor& decompressor);
 
 /// Seals one frame of content, ready to be cut into cells. last says whether the content ends here.
 std::string seal_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view plain);
 std::optional<std::string> open_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last,
                                       std::string_view sealed);
+/// The same for a compacted segment.
+std::string seal_packed_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view plain,
+                              const Compressor& compressor);
+std::optional<std::string> open_packed_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last,
+                                             std::string_view sealed, const Decompressor& decompressor);
+
+/// The associated data of a compacted segment's sealed dictionary.
+inline constexpr std::string_view dictionary_label = "dictionary";
 
 /// The link of a record that follows previous.
 Hash next_link(const Hash& previous, const Hash& commitment);

@@ -158,7 +158,7 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
   for (const auto& [number, ids] : by_segment) {
     auto segment = segments_->get(number);
     if (!segment) return segment.error();
-    if (Status rewritten = rewrite_segment(path_, **segment, ids, *keys_, *signing_key_); !rewritten)
+    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, {ids}); !rewritten)
       return rewritten;
     segments_->forget(number);
     ++erased.segments;

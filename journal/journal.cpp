@@ -156,7 +156,9 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (!signing_key) return signing_key.error();
   journal->keys_ = *keys;
   journal->signing_key_ = *signing_key;
-  SealerOptions sealing{options.path, options.publish_head, on_event};
+  SealerOptions sealing{options.path, {}, options.publish_head, on_event};
+  if (options.compacts)
+    sealing.compact = [own = journal.get()](std::uint32_t number, const std::function<bool()>& goes_on) { return own->compact(number, goes_on); };
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
   WriterOptions writing{options.path, options.segment_size, options.segment_age_us,
                         [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
@@ -183,6 +185,17 @@ Result<bool> Journal::rekey(const MasterKeySource& source, const std::string& ne
   return is_finished;
 }
 
+Status Journal::compact(std::uint32_t number, const std::function<bool()>& goes_on) {
+  std::lock_guard one_at_a_time(maintenance_);
+  // Only now: it may just have been rewritten without something that was erased.
+  auto segment = segments_->get(number);
+  if (!segment) return segment.error();
+  if ((*segment)->header().is_compacted) return {};
+  if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, {{}, true, goes_on}); !rewritten) return rewritten;
+  segments_->forget(number);
+  return {};
+}
+
 std::uint32_t Journal::seal() {
   WriterState state = writer_->state();
   if (state.is_segment_empty) return 0;
@@ -201,13 +214,13 @@ Result<Entry> Journal::entry(RecordId id) {
   if ((*record)->is_erased) return Error{ErrorCode::not_found, fmt::format("entry {} was erased", id)};
   if ((*record)->damage.empty()) message = decode_message((*record)->encoded);
   if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged; run: holdfast journal verify", id)};
-  return Entry{id, (*segment)->header().number, std::move(*message), std::move((*record)->extents), false};
+  return Entry{id, (*segment)->header().number, std::move(*message), std::move((*record)->content), false};
 }
 
 Result<std::optional<std::string>> Journal::frame(const Entry& entry, std::uint32_t index) {
   auto segment = segments_->get(entry.segment);
   if (!segment) return segment.error();
-  return (*segment)->frame(entry.message, entry.extents, index);
+  return (*segment)->frame(entry.message, entry.content, index);
 }
 
 Result<std::optional<StateRecord>> Journal::state_of(const std::string& route) {

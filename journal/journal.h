@@ -20,6 +20,7 @@ struct JournalOptions {
   MasterKeySource key;  ///< the file is made when the journal is new
   std::uint64_t segment_size = 1ULL << 30;
   std::int64_t segment_age_us = 0;
+  bool compacts = false;  ///< sealed segments are compressed in the background
   /// Shows the head of each sealed segment to the world; an error is tried again. Called on a thread of its own; may be empty.
   std::function<Status(const std::string& line)> publish_head;
 };
@@ -83,6 +84,7 @@ class Journal {
  private:
   Journal() = default;
   Status settle_down(bool ends_segment);
+  Status compact(std::uint32_t number, const std::function<bool()>& goes_on);
   Result<std::string> hold_on(RecordId entry, const std::map<std::string, LegalHoldRecord>& holds);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 

@@ -164,7 +164,7 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
     if (record.kind != RecordKind::message || record.is_erased) return true;
     std::optional<MessageRecord> message = decode_message(record.encoded);
     if (!message) return ++damaged_, true;
-    Entry entry{record.id, number, std::move(*message), std::move(record.extents)};
+    Entry entry{record.id, number, std::move(*message), std::move(record.content)};
     if (with_outcomes) problem = settle(entry);
     if (!problem) return false;
     if (passes(entry, filter)) goes_on = visit(entry);
@@ -212,19 +212,19 @@ Result<Entry> Reader::entry_as_written(RecordId id) {
     return Error{ErrorCode::not_found, fmt::format("entry {} was erased; by whom and why, says: holdfast journal erasures", id)};
   std::optional<MessageRecord> message = decode_message((*record)->encoded);
   if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: its record cannot be decoded", id)};
-  return Entry{id, **number, std::move(*message), std::move((*record)->extents)};
+  return Entry{id, **number, std::move(*message), std::move((*record)->content)};
 }
 
 Result<std::optional<std::string>> Reader::frame(const Entry& entry, std::uint32_t index) {
   Result<Segment*> segment = this->segment(entry.segment);
   if (!segment) return segment.error();
-  return (*segment)->frame(entry.message, entry.extents, index);
+  return (*segment)->frame(entry.message, entry.content, index);
 }
 
 Status Reader::content(const Entry& entry, const std::function<bool(std::string_view)>& sink) {
   Result<Segment*> segment = this->segment(entry.segment);
   if (!segment) return segment.error();
-  return (*segment)->content(entry.message, entry.extents, sink);
+  return (*segment)->content(entry.message, entry.content, sink);
 }
 
 }  // namespace holdfast::journal

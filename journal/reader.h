@@ -20,7 +20,7 @@ struct Entry {
   RecordId id = 0;
   std::uint32_t segment = 0;
   MessageRecord message;  ///< recipients' outcomes and replies are the latest
-  std::vector<Extent> extents;
+  ContentPlace content;
   bool is_possible_duplicate = false;  ///< the primary may have got it twice
 };
 

@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "journal/files.h"
 #include "journal/manifest.h"
@@ -15,25 +17,60 @@
 namespace holdfast::journal {
 namespace {
 
-/// Committed so often that no transaction gets large.
-constexpr std::size_t batch_size = 16 * 1024 * 1024;
+/// Committed so often that no transaction gets large, and, when gentle, no sync takes long.
+constexpr std::size_t batch_size = 16 << 20, gentle_batch_size = 2 << 20;
+/// Pieces that share pages with others waste little of them; large content is better off with pages of its own.
+constexpr std::uint32_t small_piece = 650;
+constexpr std::size_t small_content = 16 * 1024;
+/// What a dictionary is made from.
+constexpr std::size_t all_samples_size = 4 << 20, most_sample_size = 8 * 1024;
 constexpr std::uint64_t map_slack = 64ULL << 20;
 /// The header ends in it.
 constexpr std::size_t sealed_key_size = std::tuple_size_v<Key> + seal_overhead;
 
+Error damaged(const Segment& segment, RecordId record, std::string_view what) {
+  return {ErrorCode::corrupt, fmt::format("{}: record {}: {}; nothing was changed. Run: holdfast journal verify",
+                                          segment.path(), record, what)};
+}
+
+/// A dictionary out of what is to be kept: nothing of what is erased may live on in it.
+Result<std::string> learn(const Segment& from, const RewriteOptions& options) {
+  std::vector<std::string> samples;
+  std::uint64_t one_in = 1 + from.environment().used_bytes() / all_samples_size, count = 0;
+  Status problem;
+  Status walked = from.each_record(0, [&](Segment::StoredRecord& record) {
+    bool is_sample = count++ % one_in == 0 && !record.is_erased && record.damage.empty() && options.erased.count(record.id) == 0;
+    if (!is_sample) return options.goes_on();
+    samples.push_back(record.encoded);
+    std::optional<MessageRecord> message;
+    if (record.kind == RecordKind::message) message = decode_message(record.encoded);
+    if (!message) return true;
+    auto beginning = from.frame(*message, record.content, 0);
+    if (!beginning) problem = beginning.error();
+    else if (*beginning) samples.push_back((*beginning)->substr(0, most_sample_size));
+    return static_cast<bool>(problem);
+  });
+  if (!problem) return problem.error();
+  if (!walked) return walked.error();
+  return train_dictionary(samples, one_in);
+}
+
 /// The new file, while it is written.
 class Copy {
  public:
-  Copy(const Segment& from, const std::set<RecordId>& erased, Environment& to)
-      : from_(from), erased_(erased), to_(to) {}
+  Copy(const Segment& from, const RewriteOptions& options, Environment& to, std::string dictionary)
+      : from_(from), options_(options), to_(to), dictionary_(std::move(dictionary)), compressor_(dictionary_) {}
 
   Status run(const std::string& header) {
     if (Status begun = begin(); !begun) return begun;
-    if (Status put = transaction_->put(std::string_view("\0\0\0\0\0\0\0\0", 8), header); !put) return put;
+    if (Status stored = put(cell_key(0, false), header); !stored) return stored;
+    std::string sealed;
+    if (!dictionary_.empty()) seal(key, dictionary_, dictionary_label, sealed);
+    if (Status stored = put_pieces(0, sealed, cell_size); !stored) return stored;
     Status problem;
     Status walked = from_.each_record(0, [&](Segment::StoredRecord& record) {
       problem = copy(record);
-      if (problem && written_ > batch_size) problem = begin();
+      if (problem && written_ > (options_.is_gentle ? gentle_batch_size : batch_size)) problem = begin();
       return static_cast<bool>(problem);
     });
     if (!problem) return problem;
@@ -49,6 +86,10 @@ class Copy {
     if (transaction_)
       if (Status committed = transaction_->commit(); !committed) return committed;
     transaction_.reset();
+    auto now = std::chrono::steady_clock::now();
+    if (options_.is_gentle && batch_begin_) std::this_thread::sleep_for(now - *batch_begin_);
+    if (!options_.goes_on()) return Error{ErrorCode::busy, fmt::format("{}: rewriting was put off", from_.path())};
+    batch_begin_ = std::chrono::steady_clock::now();
     auto begun = Transaction::begin(to_, Environment::Mode::write);
     if (!begun) return begun.error();
     transaction_.emplace(std::move(*begun));
@@ -57,70 +98,65 @@ class Copy {
   }
 
   Status copy(const Segment::StoredRecord& record) {
-    if (!record.damage.empty())
-      return Error{ErrorCode::corrupt,
-                   fmt::format("{}: record {}: {}; nothing was changed. Run: holdfast journal verify",
-                               from_.path(), record.id, record.damage)};
+    if (!record.damage.empty()) return damaged(from_, record.id, record.damage);
     RecordCell cell;
     cell.kind = record.kind;
     cell.commitment = record.commitment;
     cell.link = record.link;
+    cell.is_compacted = true;
     std::string sealed;
-    bool is_kept = !record.is_erased && erased_.count(record.id) == 0;
-    if (is_kept && record.kind == RecordKind::message) {
-      cell.extents = record.extents;
-      if (Status copied = copy_content(record); !copied) return copied;
-    }
-    if (is_kept) sealed = seal_again(key, record.kind, record.salt, record.encoded);
+    bool is_kept = !record.is_erased && options_.erased.count(record.id) == 0;
+    if (is_kept && record.kind == RecordKind::message)
+      if (Status copied = copy_content(record, cell.content); !copied) return copied;
+    if (is_kept) sealed = seal_again(key, record.kind, record.salt, record.encoded, compressor_);
     cell.sealed = sealed;
     return put(cell_key(record.id, true), encode_record_cell(cell));
   }
 
-  /// The frames, into cells of the same numbers.
-  Status copy_content(const Segment::StoredRecord& record) {
+  /// The frames, compressed, in pieces.
+  Status copy_content(const Segment::StoredRecord& record, ContentPlace& place) {
     std::optional<MessageRecord> message = decode_message(record.encoded);
-    if (!message)
-      return Error{ErrorCode::corrupt, fmt::format("{}: record {} cannot be decoded; nothing was changed",
-                                                   from_.path(), record.id)};
-    std::size_t extent = 0;
-    std::uint32_t within = 0;
+    if (!message) return damaged(from_, record.id, "it cannot be decoded");
+    std::string stored;
+    std::uint32_t next_piece = 0;
+    place.piece_size = message->size > small_content ? cell_size : small_piece;
     for (std::uint32_t index = 0;; ++index) {
-      auto plain = from_.frame(*message, record.extents, index);
+      auto plain = from_.frame(*message, record.content, index);
       if (!plain) return plain.error();
-      if (!*plain) return {};
+      if (!*plain) break;
       bool is_last = static_cast<std::uint64_t>(index) * frame_plain_size + (*plain)->size() == message->size;
-      std::string sealed = seal_frame(key, message->content_id, index, is_last, **plain);
-      for (std::string_view left = sealed; !left.empty();
-           left.remove_prefix(std::min(left.size(), cell_size))) {
-        if (extent >= record.extents.size())
-          return Error{ErrorCode::corrupt,
-                       fmt::format("{}: record {} has too few cells", from_.path(), record.id)};
-        if (Status stored =
-                put(cell_key(record.extents[extent].first + within, false), left.substr(0, cell_size));
-            !stored)
-          return stored;
-        if (++within == record.extents[extent].count) {
-          ++extent;
-          within = 0;
-        }
-      }
+      std::string sealed = seal_packed_frame(key, message->content_id, index, is_last, **plain, compressor_);
+      place.frames.push_back(static_cast<std::uint32_t>(sealed.size()));
+      stored += sealed;
+      std::size_t whole = stored.size() / place.piece_size * place.piece_size;
+      if (Status done = put_pieces(record.id, std::string_view(stored).substr(0, whole), place.piece_size, &next_piece); !done) return done;
+      stored.erase(0, whole);
     }
+    return put_pieces(record.id, stored, place.piece_size, &next_piece);
   }
 
+  Status put_pieces(RecordId record, std::string_view bytes, std::size_t piece_size, std::uint32_t* next = nullptr) {
+    std::uint32_t first = 0;
+    std::uint32_t& index = next ? *next : first;
+    for (; !bytes.empty(); bytes.remove_prefix(std::min(bytes.size(), piece_size)))
+      if (Status stored = put(piece_key(record, index++), bytes.substr(0, piece_size)); !stored) return stored;
+    return {};
+  }
+
+  /// Keys ascend: content stands before its record, records in their order.
   Status put(const std::string& cell, std::string_view value) {
     written_ += value.size();
-    // Content of several messages may be interleaved: most cells come in order, not all.
-    bool is_next = cell > last_;
-    if (is_next) last_ = cell;
-    return transaction_->put(cell, value, is_next ? MDB_APPEND : 0);
+    return transaction_->put(cell, value, MDB_APPEND);
   }
 
   const Segment& from_;
-  const std::set<RecordId>& erased_;
+  const RewriteOptions& options_;
   Environment& to_;
+  const std::string dictionary_;
+  Compressor compressor_;
   std::optional<Transaction> transaction_;
+  std::optional<std::chrono::steady_clock::time_point> batch_begin_;
   std::size_t written_ = 0;
-  std::string last_;
 };
 
 /// Overwrites each place where the sealed key stands in the file, which others may still be reading: without
@@ -164,7 +200,7 @@ Status destroy_leftover(const std::string& path) {
     std::string sealed_key;
     if (auto environment = Environment::open(old, Environment::Mode::sealed, 0))
       if (auto transaction = Transaction::begin(*environment, Environment::Mode::sealed))
-        if (auto header = transaction->get(std::string_view("\0\0\0\0\0\0\0\0", 8));
+        if (auto header = transaction->get(cell_key(0, false));
             header && *header && (*header)->size() > sealed_key_size)
           sealed_key = (*header)->substr((*header)->size() - sealed_key_size);
     if (!sealed_key.empty())
@@ -176,8 +212,8 @@ Status destroy_leftover(const std::string& path) {
 
 }  // namespace
 
-Status rewrite_segment(const std::string& journal, const Segment& segment, const std::set<RecordId>& erased,
-                       const KeyRing& keys, const SigningKey& key) {
+Status rewrite_segment(const std::string& journal, const Segment& segment, const KeyRing& keys, const SigningKey& key,
+                       const RewriteOptions& options) {
   std::uint32_t number = segment.header().number;
   std::string path = segment_path(journal, number), draft = path + ".rewritten";
   std::error_code ignored;
@@ -191,7 +227,9 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
     auto to = Environment::open(draft, Environment::Mode::write,
                                 segment.environment().used_bytes() * 2 + map_slack);
     if (!to) return to.error();
-    Copy copy(segment, erased, *to);
+    auto dictionary = learn(segment, options);
+    if (!dictionary) return dictionary.error();
+    Copy copy(segment, options, *to, std::move(*dictionary));
     return copy.run(segment.header_for(copy.key, keys));
   }();
   if (written) written = write_next_manifest(journal, number, draft, key);

@@ -96,6 +96,8 @@ void Sealer::run() {
     Status done = seal_all(newest);
     Status published = publish_all();
     if (done) done = published;
+    Status compacted = compact_all(newest);
+    if (done) done = compacted;
     std::string problem = done ? "" : done.error().message;
     if (!problem.empty() && problem != last_problem_) options_.on_event(true, problem);
     last_problem_ = problem;
@@ -109,35 +111,60 @@ void Sealer::run() {
   }
 }
 
+bool Sealer::is_stopping() {
+  std::lock_guard lock(mutex_);
+  return is_stopping_;
+}
+
 Status Sealer::seal_all(std::uint32_t newest) {
   auto numbers = list_segments(options_.journal);
   if (!numbers) return numbers.error();
   Status first_problem;
   for (std::uint32_t number : *numbers) {
-    if (number >= newest) break;
-    {
-      std::lock_guard lock(mutex_);
-      if (is_stopping_) break;
-    }
-    std::error_code ignored;
-    bool has_head = std::filesystem::exists(head_path(options_.journal, number), ignored);
-    bool has_manifest = std::filesystem::exists(manifest_path(options_.journal, number), ignored);
-    Status sealed;
-    if (!has_manifest) sealed = write_manifest(options_.journal, number, key_);
-    if (sealed && !has_head) {
-      sealed = [&]() -> Status {
-        auto segment = segments_.get(number);
-        if (!segment) return segment.error();
-        auto line = make_head(options_.journal, **segment, key_);
-        if (!line) return line.error();
-        if (Status written = write_head(options_.journal, number, *line); !written) return written;
-        options_.on_event(false, fmt::format("sealed journal segment {}", number));
-        return {};
-      }();
-    }
+    if (number >= newest || is_stopping()) break;
+    Status sealed = seal(number);
     if (!sealed && first_problem) first_problem = sealed;
   }
   return first_problem;
+}
+
+Status Sealer::compact_all(std::uint32_t newest) {
+  if (!options_.compact) return {};
+  auto numbers = list_segments(options_.journal);
+  if (!numbers) return numbers.error();
+  Status first_problem;
+  for (std::uint32_t number : *numbers) {
+    if (number >= newest || is_stopping()) break;
+    if (compacted_.count(number) > 0) continue;
+    auto segment = Segment::open_without_key(options_.journal, number);
+    if (!segment) continue;  // damaged, or pruned at this moment
+    bool is_done = (*segment)->header().is_compacted;
+    segment = Error{ErrorCode::not_found, ""};  // closed before it is replaced
+    if (!is_done) {
+      Status compacted = options_.compact(number, [this] { return !is_stopping(); });
+      if (!compacted && first_problem && compacted.error().code != ErrorCode::busy) first_problem = compacted;
+      if (!compacted) continue;
+      options_.on_event(false, fmt::format("compacted journal segment {}", number));
+    }
+    compacted_.insert(number);
+  }
+  return first_problem;
+}
+
+Status Sealer::seal(std::uint32_t number) {
+  std::error_code ignored;
+  bool has_head = std::filesystem::exists(head_path(options_.journal, number), ignored);
+  bool has_manifest = std::filesystem::exists(manifest_path(options_.journal, number), ignored);
+  if (!has_manifest)
+    if (Status written = write_manifest(options_.journal, number, key_); !written) return written;
+  if (has_head) return {};
+  auto segment = segments_.get(number);
+  if (!segment) return segment.error();
+  auto line = make_head(options_.journal, **segment, key_);
+  if (!line) return line.error();
+  if (Status written = write_head(options_.journal, number, *line); !written) return written;
+  options_.on_event(false, fmt::format("sealed journal segment {}", number));
+  return {};
 }
 
 /// Heads that were not shown yet, in order.

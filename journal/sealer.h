@@ -1,10 +1,11 @@
-// The sealer: gives each segment that is no longer written its signed head and manifest, on a thread of its
-// own, and has heads published.
+// The sealer: has each segment that is no longer written compacted, gives it its signed head and manifest, on a
+// thread of its own, and has heads published.
 #pragma once
 
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -19,6 +20,8 @@ Result<std::string> make_head(const std::string& journal, const Segment& segment
 
 struct SealerOptions {
   std::string journal;
+  /// Compacts a sealed segment while goes_on says so; may be empty.
+  std::function<Status(std::uint32_t number, const std::function<bool()>& goes_on)> compact;
   /// Shows a head to the world; an error is tried again later. Called on the sealer's thread; may be empty.
   std::function<Status(const std::string& line)> publish;
   std::function<void(bool is_error, const std::string&)> on_event;
@@ -27,7 +30,7 @@ struct SealerOptions {
 class Sealer {
  public:
   Sealer(SealerOptions options, Segments& segments, SigningKey key, std::uint32_t newest);
-  /// Finishes the segment that it is at.
+  /// Finishes the head and manifest that it is at; what is being compacted stays as it was.
   ~Sealer();
   /// Segments below this one are written no more. Thread-safe.
   void newest_is(std::uint32_t number);
@@ -35,6 +38,9 @@ class Sealer {
  private:
   void run();
   Status seal_all(std::uint32_t newest);
+  Status compact_all(std::uint32_t newest);
+  Status seal(std::uint32_t number);
+  bool is_stopping();
   Status publish_all();
 
   const SealerOptions options_;
@@ -45,6 +51,7 @@ class Sealer {
   std::uint32_t newest_;
   bool has_work_ = true, is_stopping_ = false;
   std::string last_problem_;
+  std::set<std::uint32_t> compacted_;  ///< the thread's own
   std::thread thread_;
 };
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 
 #include "journal/bytes.h"
 #include "journal/files.h"
@@ -36,6 +37,7 @@ std::string encode_header(const SegmentHeader& header) {
   out.integer(header.created_us);
   out.raw(view(header.previous_link));
   out.integer(static_cast<std::uint8_t>(header.follows_damage));
+  out.integer(static_cast<std::uint8_t>(header.is_compacted));
   out.string(header.sealed_key);
   return out.take();
 }
@@ -49,6 +51,7 @@ std::optional<SegmentHeader> decode_header(std::string_view bytes) {
   header.created_us = in.integer<std::int64_t>();
   std::string_view link = in.raw(header.previous_link.size());
   header.follows_damage = in.integer<std::uint8_t>() != 0;
+  header.is_compacted = in.integer<std::uint8_t>() != 0;
   header.sealed_key = in.string();
   if (!in.ok() || !in.at_end()) return std::nullopt;
   std::memcpy(header.previous_link.data(), link.data(), link.size());
@@ -83,6 +86,7 @@ Result<std::vector<std::uint32_t>> list_segments(const std::string& journal) {
 
 std::string Segment::header_for(const Key& key, const KeyRing& keys) const {
   SegmentHeader header = header_;
+  header.is_compacted = true;
   header.sealed_key = keys.wrap(key, key_associated(header.number));
   return encode_header(header);
 }
@@ -214,10 +218,11 @@ Segment::StoredRecord Segment::open_cell(CellNumber cell, std::string_view value
   stored.kind = record->kind;
   stored.commitment = record->commitment;
   stored.link = record->link;
-  stored.extents = std::move(record->extents);
+  stored.content = std::move(record->content);
+  stored.content.record = cell;
   stored.is_erased = record->sealed.empty();
   if (stored.is_erased) return stored;
-  std::optional<OpenedRecord> opened = open_record(key_, *record);
+  std::optional<OpenedRecord> opened = open_record(key_, *record, decompressor());
   if (opened) {
     stored.salt = std::move(opened->salt);
     stored.encoded = std::move(opened->encoded);
@@ -273,44 +278,92 @@ Status Segment::walk(RecordId from, bool backwards, const std::function<bool(Sto
   }
 }
 
-Result<std::optional<std::string>> Segment::frame(const MessageRecord& message, const std::vector<Extent>& extents,
+Result<std::optional<std::string>> Segment::frame(const MessageRecord& message, const ContentPlace& place,
                                                   std::uint32_t index) const {
   std::uint64_t start = static_cast<std::uint64_t>(index) * frame_plain_size;
   if (start > message.size || (start == message.size && index > 0)) return std::optional<std::string>();
   auto plain_size = static_cast<std::size_t>(std::min<std::uint64_t>(message.size - start, frame_plain_size));
   bool is_last = message.size - start == plain_size;
-  // All frames before this one are full.
-  std::uint64_t skipped = static_cast<std::uint64_t>(index) * cells_of_frame(frame_plain_size);
-  std::size_t wanted = cells_of_frame(plain_size);
-  std::string sealed;
-  {
-    std::shared_lock lock(reopening_);
-    Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
-    if (!transaction) return transaction.error();
-    for (const Extent& extent : extents) {
-      std::uint64_t passed = std::min<std::uint64_t>(skipped, extent.count);
-      skipped -= passed;
-      for (std::uint64_t i = passed; i < extent.count && wanted > 0; ++i, --wanted) {
-        Result<std::optional<std::string_view>> value = transaction->get(cell_key(extent.first + i, false));
-        if (!value) return value.error();
-        if (!*value)
-          return Error{ErrorCode::corrupt, fmt::format("{}: content cell {} is missing", path(), extent.first + i)};
-        sealed += **value;
-      }
-    }
-  }
-  if (wanted > 0) return Error{ErrorCode::corrupt, fmt::format("{}: content frame {} has no cells", path(), index)};
-  std::optional<std::string> plain = open_frame(key_, message.content_id, index, is_last, sealed);
+  bool is_packed = place.piece_size > 0;
+  Result<std::string> sealed = is_packed ? pieces(place, index) : cells(place, index, plain_size);
+  if (!sealed) return sealed.error();
+  std::optional<std::string> plain =
+      is_packed ? open_packed_frame(key_, message.content_id, index, is_last, *sealed, decompressor())
+                : open_frame(key_, message.content_id, index, is_last, *sealed);
   if (!plain || plain->size() != plain_size)
     return Error{ErrorCode::corrupt,
                  fmt::format("{}: the authentication tag of content frame {} does not fit", path(), index)};
   return plain;
 }
 
-Status Segment::content(const MessageRecord& message, const std::vector<Extent>& extents,
+/// A frame's stored bytes out of content cells.
+Result<std::string> Segment::cells(const ContentPlace& place, std::uint32_t index, std::size_t plain_size) const {
+  // All frames before this one are full.
+  std::uint64_t skipped = static_cast<std::uint64_t>(index) * cells_of_frame(frame_plain_size);
+  std::size_t wanted = cells_of_frame(plain_size);
+  std::string sealed;
+  std::shared_lock lock(reopening_);
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  for (const Extent& extent : place.extents) {
+    std::uint64_t passed = std::min<std::uint64_t>(skipped, extent.count);
+    skipped -= passed;
+    for (std::uint64_t i = passed; i < extent.count && wanted > 0; ++i, --wanted) {
+      Result<std::optional<std::string_view>> value = transaction->get(cell_key(extent.first + i, false));
+      if (!value) return value.error();
+      if (!*value)
+        return Error{ErrorCode::corrupt, fmt::format("{}: content cell {} is missing", path(), extent.first + i)};
+      sealed += **value;
+    }
+  }
+  if (wanted > 0) return Error{ErrorCode::corrupt, fmt::format("{}: content frame {} has no cells", path(), index)};
+  return sealed;
+}
+
+/// A frame's stored bytes out of a compacted segment's pieces.
+Result<std::string> Segment::pieces(const ContentPlace& place, std::uint32_t index) const {
+  if (index >= place.frames.size())
+    return Error{ErrorCode::corrupt, fmt::format("{}: content frame {} of record {} is missing", path(), index, place.record)};
+  std::uint64_t start = std::accumulate(place.frames.begin(), place.frames.begin() + index, std::uint64_t{0});
+  std::uint64_t end = start + place.frames[index];
+  std::string sealed;
+  std::shared_lock lock(reopening_);
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  for (std::uint64_t at = start; at < end;) {
+    auto piece = static_cast<std::uint32_t>(at / place.piece_size);
+    Result<std::optional<std::string_view>> value = transaction->get(piece_key(place.record, piece));
+    if (!value) return value.error();
+    std::size_t within = at % place.piece_size;
+    if (!*value || (*value)->size() <= within)
+      return Error{ErrorCode::corrupt, fmt::format("{}: piece {} of record {} is missing", path(), piece, place.record)};
+    std::string_view part = (*value)->substr(within, end - at);
+    sealed += part;
+    at += part.size();
+  }
+  return sealed;
+}
+
+/// Reads the dictionary when it is needed for the first time. A damaged one is none: what was compressed with it then counts as damaged.
+const Decompressor& Segment::decompressor() const {
+  std::call_once(needs_decompressor_, [this] {
+    std::string sealed;
+    if (header_.is_compacted)
+      if (auto transaction = Transaction::begin(environment_, Environment::Mode::read))
+        for (std::uint32_t piece = 0;; ++piece) {
+          auto value = transaction->get(piece_key(0, piece));
+          if (!value || !*value) break;
+          sealed += **value;
+        }
+    decompressor_ = std::make_unique<Decompressor>(open_sealed(key_, sealed, dictionary_label).value_or(""));
+  });
+  return *decompressor_;
+}
+
+Status Segment::content(const MessageRecord& message, const ContentPlace& place,
                         const std::function<bool(std::string_view)>& sink) const {
   for (std::uint32_t index = 0;; ++index) {
-    auto plain = frame(message, extents, index);
+    auto plain = frame(message, place, index);
     if (!plain) return plain.error();
     if (!*plain || !sink(**plain)) return {};
   }

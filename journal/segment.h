@@ -24,6 +24,7 @@ struct SegmentHeader {
   std::int64_t created_us = 0;
   Hash previous_link{};        ///< link of the last record of the segment before; zeros for the first
   bool follows_damage = false; ///< the segment before could not be read, so previous_link is zeros
+  bool is_compacted = false;   ///< rewritten, compressed, after it was sealed
   std::string sealed_key;      ///< the segment's key, wrapped by the key ring
 };
 
@@ -48,7 +49,7 @@ class Segment {
 
   const SegmentHeader& header() const { return header_; }
   const Key& key() const { return key_; }
-  /// The header's bytes for the same segment under another key.
+  /// The header's bytes for the same segment, compacted, under another key.
   std::string header_for(const Key& key, const KeyRing& keys) const;
   const Environment& environment() const { return environment_; }
   const std::string& path() const { return environment_.path(); }
@@ -68,7 +69,7 @@ class Segment {
     RecordId id = 0;
     RecordKind kind{};
     Hash commitment{}, link{};
-    std::vector<Extent> extents;
+    ContentPlace content;
     std::string encoded;    ///< empty when damage is set
     std::string salt;       ///< what was committed to is salt and encoded
     bool is_erased = false; ///< only number, kind, commitment and link are left
@@ -82,10 +83,9 @@ class Segment {
   Status each_record_backwards(RecordId from, const std::function<bool(StoredRecord&)>& visit) const;
 
   /// One frame of a message's content, by its index; nothing after the last. Error: corrupt.
-  Result<std::optional<std::string>> frame(const MessageRecord& message, const std::vector<Extent>& extents,
-                                           std::uint32_t index) const;
+  Result<std::optional<std::string>> frame(const MessageRecord& message, const ContentPlace& place, std::uint32_t index) const;
   /// Hands a message's content to sink, frame by frame. sink returns false to stop early. Error: corrupt, naming the frame.
-  Status content(const MessageRecord& message, const std::vector<Extent>& extents,
+  Status content(const MessageRecord& message, const ContentPlace& place,
                  const std::function<bool(std::string_view)>& sink) const;
 
  private:
@@ -93,6 +93,9 @@ class Segment {
   static Result<std::unique_ptr<Segment>> open_file(const std::string& journal, std::uint32_t number, const KeyRing* keys,
                                                     Environment::Mode mode, std::uint64_t map_size);
   Status read_header(const KeyRing* keys);
+  const Decompressor& decompressor() const;
+  Result<std::string> cells(const ContentPlace& place, std::uint32_t index, std::size_t plain_size) const;
+  Result<std::string> pieces(const ContentPlace& place, std::uint32_t index) const;
   StoredRecord open_cell(CellNumber cell, std::string_view value) const;
   Status walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const;
 
@@ -100,6 +103,8 @@ class Segment {
   mutable std::shared_mutex reopening_;  ///< held by whoever has a read transaction, and by reopen()
   SegmentHeader header_;
   Key key_{};
+  mutable std::once_flag needs_decompressor_;
+  mutable std::unique_ptr<Decompressor> decompressor_;
 };
 
 }  // namespace holdfast::journal

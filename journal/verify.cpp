@@ -98,7 +98,7 @@ class SegmentCheck {
     if (!message) return note(record.id, "the message record cannot be decoded");
     Sha256 hash;
     std::uint64_t size = 0;
-    Status read = segment_.content(*message, record.extents, [&](std::string_view piece) {
+    Status read = segment_.content(*message, record.content, [&](std::string_view piece) {
       hash.update(piece);
       size += piece.size();
       return true;

@@ -218,7 +218,7 @@ Status Writer::bring_home(Job& job) {
   std::uint32_t index = 0;
   if (job.frame_index == 0) return {};
   Status stored;
-  Status read = old_home->content(so_far, old_extents, [&](std::string_view plain) {
+  Status read = old_home->content(so_far, {old_extents, {}, 0, 0}, [&](std::string_view plain) {
     stored = store_frame(ticket, seal_frame(segment_->key(), job.content_id, index, false, plain));
     return ++index < job.frame_index && stored;
   });
@@ -240,7 +240,7 @@ Status Writer::store_record(Job& job) {
   cell.kind = job.record.kind;
   cell.commitment = job.record.commitment;
   cell.link = next_link(group_tail_.link, job.record.commitment);
-  if (job.ticket) cell.extents = job.ticket->extents_;
+  if (job.ticket) cell.content.extents = job.ticket->extents_;
   cell.sealed = job.record.sealed;
   RecordId id = group_tail_.next_cell;
   if (Status put = transaction_->put(cell_key(id, true), encode_record_cell(cell), MDB_APPEND); !put) return put;

@@ -6,6 +6,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -93,40 +94,80 @@ int list(const std::string& config_path, const FilterOptions& options, std::uint
   return warn_of_damage(**reader);
 }
 
+/// What journal stats counts.
+struct Stats {
+  std::uint64_t entries = 0, content_bytes = 0, stored_bytes = 0, free_bytes = 0;
+  std::uint64_t compacted_segments = 0;
+  std::uint64_t recent_entries = 0, recent_bytes = 0;  ///< of the last week
+  std::int64_t oldest_us = 0, newest_us = 0;
+  std::map<std::string, std::uint64_t> outcomes;
+
+  double ratio() const { return content_bytes ? static_cast<double>(stored_bytes) / static_cast<double>(content_bytes) : 0; }
+  /// Of the last week, or as far back as the journal goes.
+  double days() const {
+    constexpr double day_us = 86400e6;
+    return std::clamp(static_cast<double>(journal::now_us() - oldest_us) / day_us, 1.0 / 24, static_cast<double>(week_days));
+  }
+  /// Bytes on the disk that a day adds.
+  double growth() const { return static_cast<double>(recent_bytes) * ratio() / days(); }
+  static constexpr int week_days = 7;
+};
+
+Result<Stats> count(journal::Reader& reader, const std::string& path) {
+  Stats stats;
+  std::int64_t week_ago = journal::now_us() - static_cast<std::int64_t>(Stats::week_days) * 86400 * 1000000;
+  Status read = reader.each({}, false, [&](const Entry& entry) {
+    ++stats.entries;
+    stats.content_bytes += entry.message.size;
+    if (stats.oldest_us == 0) stats.oldest_us = entry.message.time_us;
+    stats.newest_us = entry.message.time_us;
+    if (entry.message.time_us > week_ago) {
+      ++stats.recent_entries;
+      stats.recent_bytes += entry.message.size;
+    }
+    for (const journal::Recipient& one : entry.message.recipients) ++stats.outcomes[std::string(journal::to_string(one.outcome))];
+    return true;
+  });
+  if (!read) return read.error();
+  for (std::uint32_t number : reader.segments())
+    if (auto segment = reader.segment(number)) {
+      stats.stored_bytes += (*segment)->environment().used_bytes();
+      stats.compacted_segments += (*segment)->header().is_compacted;
+    }
+  struct statvfs disk {};
+  if (::statvfs(path.c_str(), &disk) == 0) stats.free_bytes = static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
+  return stats;
+}
+
 int stats(const std::string& config_path, bool as_json) {
+  constexpr double mib = 1 << 20, gib = 1 << 30;
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
   auto reader = journal::Reader::open(config->path, config->key);
   if (!reader) return fail(reader.error());
-  std::uint64_t entries = 0, content_bytes = 0, stored_bytes = 0;
-  std::int64_t oldest = 0, newest = 0;
-  std::map<std::string, std::uint64_t> outcomes;
-  Status read = (*reader)->each({}, false, [&](const Entry& entry) {
-    ++entries;
-    content_bytes += entry.message.size;
-    if (oldest == 0) oldest = entry.message.time_us;
-    newest = entry.message.time_us;
-    for (const journal::Recipient& one : entry.message.recipients) ++outcomes[std::string(journal::to_string(one.outcome))];
-    return true;
-  });
-  if (!read) return fail(read.error());
-  for (std::uint32_t number : (*reader)->segments())
-    if (auto segment = (*reader)->segment(number)) stored_bytes += (*segment)->environment().used_bytes();
-  struct statvfs disk {};
-  ::statvfs(config->path.c_str(), &disk);
-  std::uint64_t free_bytes = static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
-  Json json = {{"path", config->path}, {"entries", entries}, {"segments", (*reader)->segments().size()}, {"content_bytes", content_bytes},
-               {"stored_bytes", stored_bytes}, {"free_bytes", free_bytes}, {"oldest", entries ? format_time(oldest) : ""},
-               {"newest", entries ? format_time(newest) : ""}, {"recipients", outcomes}, {"damaged", (*reader)->damaged()}};
+  Result<Stats> found = count(**reader, config->path);
+  if (!found) return fail(found.error());
+  std::size_t segments = (*reader)->segments().size();
+  double days_left = found->growth() > 0 ? static_cast<double>(found->free_bytes) / found->growth() : 0;
+  double entries_a_day = static_cast<double>(found->recent_entries) / found->days();
   if (as_json) {
+    Json json = {{"path", config->path}, {"entries", found->entries}, {"segments", segments}, {"compacted_segments", found->compacted_segments},
+                 {"content_bytes", found->content_bytes}, {"stored_bytes", found->stored_bytes}, {"ratio", found->ratio()},
+                 {"entries_a_day", entries_a_day}, {"growth_a_day", found->growth()}, {"free_bytes", found->free_bytes},
+                 {"days_left", found->growth() > 0 ? Json(days_left) : Json()}, {"oldest", found->entries ? format_time(found->oldest_us) : ""},
+                 {"newest", found->entries ? format_time(found->newest_us) : ""}, {"recipients", found->outcomes}, {"damaged", (*reader)->damaged()}};
     fmt::print("{}\n", dump(json));
-  } else {
-    fmt::print("{}: {} entries in {} segments, {:.1f} MiB of content in {:.1f} MiB on disk, {:.1f} GiB free\n", config->path, entries,
-               (*reader)->segments().size(), static_cast<double>(content_bytes) / (1 << 20), static_cast<double>(stored_bytes) / (1 << 20),
-               static_cast<double>(free_bytes) / (1 << 30));
-    if (entries > 0) fmt::print("from {} to {}\n", format_time(oldest), format_time(newest));
-    for (const auto& [outcome, count] : outcomes) fmt::print("  {:<10} {} recipients\n", outcome, count);
+    return warn_of_damage(**reader);
   }
+  fmt::print("{}: {} entries in {} segments, {} of them compacted\n", config->path, found->entries, segments, found->compacted_segments);
+  fmt::print("{:.1f} MiB of content in {:.1f} MiB on disk (ratio {:.2f}), {:.1f} GiB free\n", static_cast<double>(found->content_bytes) / mib,
+             static_cast<double>(found->stored_bytes) / mib, found->ratio(), static_cast<double>(found->free_bytes) / gib);
+  if (found->entries > 0) fmt::print("from {} to {}\n", format_time(found->oldest_us), format_time(found->newest_us));
+  if (found->growth() > 0)
+    fmt::print("over the last {:.1f} days {:.0f} entries and {:.1f} MiB on disk a day: the disk lasts {:.0f} days{}\n", found->days(), entries_a_day,
+               found->growth() / mib, days_left,
+               config->retention > Duration(0) ? fmt::format("; journal.retention removes what is older than {}", to_text(config->retention)) : "");
+  for (const auto& [outcome, number] : found->outcomes) fmt::print("  {:<10} {} recipients\n", outcome, number);
   return warn_of_damage(**reader);
 }
 

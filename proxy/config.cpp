@@ -240,6 +240,7 @@ JournalConfig read_journal(const Value& value) {
     if (journal.segment_size < (1ULL << 20)) v.refuse("must be at least 1MiB");
   });
   section.read("segment_age", [&](const Value& v) { journal.segment_age = v.duration(); });
+  section.read("compress", [&](const Value& v) { journal.compress = v.yes_or_no(); });
   section.read("access_log", [&](const Value& v) { journal.access_log = v.yes_or_no(); });
   section.read("retention", [&](const Value& v) { journal.retention = v.duration(); });
   section.read("publish_heads", [&](const Value& v) {
@@ -389,9 +390,9 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.journal.when_full == after.journal.when_full, "journal.when_full changed");
   note(before.listeners == after.listeners, "listeners changed");
   note(before.journal.path == after.journal.path && before.journal.key == after.journal.key &&
-           before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age &&
+           before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age && before.journal.compress == after.journal.compress &&
            before.journal.publish_heads == after.journal.publish_heads,
-       "journal.path, key_file, key_command, segment_size, segment_age or publish_heads changed: takes effect after a restart");
+       "journal.path, key_file, key_command, segment_size, segment_age, compress or publish_heads changed: takes effect after a restart");
   note(before.admin_socket == after.admin_socket, "admin.socket changed: takes effect after a restart");
   note(before.threads == after.threads, "threads changed: takes effect after a restart");
   return list;

@@ -116,6 +116,7 @@ struct JournalConfig {
   Duration segment_age{std::chrono::hours(24)};
   journal::MasterKeySource key;  ///< the file is journal.path/master.key when not set
   WhenFull when_full = WhenFull::refuse;
+  bool compress = true;    ///< sealed segments, in the background
   bool access_log = true;  ///< who reads content is on record
   Duration retention{0};  ///< segments that ended before go; 0: never
   std::vector<std::string> publish_heads;  ///< "syslog", URLs, and files to append to

@@ -71,13 +71,14 @@ Status record_access(const Config& config, const std::string& command, const std
 }
 
 Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config,
-                                                       journal::Writer::OnEvent on_event) {
+                                                       journal::Writer::OnEvent on_event, bool compacts) {
   journal::JournalOptions options;
   options.path = config.journal.path;
   options.key = config.journal.key;
   options.segment_size = config.journal.segment_size;
   options.segment_age_us =
       std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
+  options.compacts = compacts;
   options.publish_head = head_publisher(config.journal.publish_heads);
   return journal::Journal::open(options, std::move(on_event));
 }

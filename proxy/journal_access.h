@@ -26,7 +26,8 @@ std::string own_name();
 void stand_back();
 
 /// As the daemon opens it, for when none runs. Error: busy when one does.
+/// compacts: sealed segments are compressed as long as it is open.
 Result<std::unique_ptr<journal::Journal>> open_journal(
-    const Config& config, journal::Writer::OnEvent on_event = [](bool, const std::string&) {});
+    const Config& config, journal::Writer::OnEvent on_event = [](bool, const std::string&) {}, bool compacts = false);
 
 }  // namespace holdfast::proxy

@@ -1,4 +1,5 @@
 """What the scenarios about the journal share."""
+import base64
 import random
 import subprocess
 import time
@@ -6,6 +7,12 @@ import time
 from harness import *
 
 KILLS = 50
+
+
+def noise(size, seed):
+    """Lines that can hardly be compressed, the same for the same seed."""
+    text = base64.b64encode(random.Random(seed).randbytes(size * 3 // 4)).decode()
+    return "\r\n".join(text[at:at + 76] for at in range(0, len(text), 76))
 
 
 def settled(holdfast):

@@ -72,7 +72,7 @@ TEST_CASE("record cells come back as they were, and damaged ones do not open") {
   std::string bytes = encode_record_cell(cell);
   auto back = decode_record_cell(bytes);
   REQUIRE(back);
-  CHECK(back->extents.size() == 2);
+  CHECK(back->content.extents.size() == 2);
   REQUIRE(open_record(key, *back));
   CHECK(open_record(key, *back)->encoded == "encoded");
   back->commitment[0] ^= 1;

@@ -1,5 +1,6 @@
 """A reader of journals written from journal/FORMAT.md alone, with nothing of Holdfast: if it fails, the page or Holdfast is wrong."""
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import struct
 import sys
 
 import lmdb
+import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -74,18 +76,47 @@ class Segment:
             fields = Fields(transaction.get(bytes(8)))
             assert fields.raw(8) == b"HOLDFAST" and fields.number("I") == 1
             self.number, self.first, self.created, self.previous = fields.number("I"), fields.number("Q"), fields.number("q"), fields.raw(32)
-            self.follows_damage = fields.number("B")
+            self.follows_damage, self.is_compacted = fields.number("B"), fields.number("B")
             self.key = unseal_with_one(wrapping_keys, fields.string(), b"segment key" + struct.pack("<I", self.number))
             assert fields.rest() == b""
+            sealed = b"".join(self.pieces(transaction, 0))
+            self.dictionary = zstandard.ZstdCompressionDict(unseal(self.key, sealed, b"dictionary")) if sealed else None
+
+    def pieces(self, transaction, number):
+        for index in itertools.count():
+            piece = transaction.get(struct.pack(">QI", 2 * number, index))
+            if piece is None:
+                return
+            yield piece
+
+    def unpack(self, packed):
+        if packed[0] == 0:
+            return packed[1:]
+        assert packed[0] == 1 or self.dictionary
+        return zstandard.ZstdDecompressor(self.dictionary if packed[0] == 2 else None).decompress(packed[1:])
 
     def records(self):
         with self.env.begin() as transaction:
             for key, value in transaction.cursor():
                 number = int.from_bytes(key, "big")
-                if number % 2 == 1:
-                    yield number // 2, Record(Fields(value), self.key)
+                if len(key) == 8 and number % 2 == 1:
+                    yield number // 2, Record(number // 2, Fields(value), self)
 
     def content(self, record, message):
+        return self.compacted_content(record, message) if self.is_compacted else self.content_as_written(record, message)
+
+    def compacted_content(self, record, message):
+        with self.env.begin() as transaction:
+            pieces = list(self.pieces(transaction, record.number))
+        assert all(len(piece) == record.piece_size for piece in pieces[:-1])
+        stored, content = Fields(b"".join(pieces)), b""
+        for index, size in enumerate(record.frames):
+            is_last = index + 1 == len(record.frames)
+            content += self.unpack(unseal(self.key, stored.raw(size), b"packed frame" + message["content_id"] + struct.pack("<IB", index, is_last)))
+        assert stored.rest() == b""
+        return content
+
+    def content_as_written(self, record, message):
         with self.env.begin() as transaction:
             cells = [transaction.get(struct.pack(">Q", 2 * (first + i))) for first, count in record.extents for i in range(count)]
         content = b""
@@ -100,17 +131,22 @@ class Segment:
 
 
 class Record:
-    def __init__(self, fields, key):
+    def __init__(self, number, fields, segment):
+        self.number = number
         self.kind, form, zero = fields.number("B"), fields.number("B"), fields.number("H")
-        assert (form, zero) == (1, 0)
+        assert (form, zero) == (2 if segment.is_compacted else 1, 0)
         self.commitment, self.link = fields.raw(32), fields.raw(32)
-        self.extents = [(fields.number("Q"), fields.number("I")) for _ in range(fields.number("I"))]
+        if segment.is_compacted:
+            self.piece_size = fields.number("I")
+            self.frames = [fields.number("I") for _ in range(fields.number("I"))]
+        else:
+            self.extents = [(fields.number("Q"), fields.number("I")) for _ in range(fields.number("I"))]
         sealed = fields.rest()
         self.is_erased = not sealed
         if sealed:
-            plain = unseal(key, sealed, b"record" + bytes([self.kind, 1]))
-            assert sha256(plain) == self.commitment
-            self.encoded = plain[16:]
+            plain = unseal(segment.key, sealed, b"record" + bytes([self.kind, form]))
+            self.encoded = segment.unpack(plain[16:]) if segment.is_compacted else plain[16:]
+            assert sha256(plain[:16], self.encoded) == self.commitment
 
 
 def decode_message(data):

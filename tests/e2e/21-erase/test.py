@@ -11,7 +11,7 @@ PEOPLE = ("ada", "bob", "eve")
 
 
 def content(person, number):
-    return f"Message-ID: <{person}{number}@x>\r\nSubject: {person} {number}\r\n\r\nSECRET-{person}-{number} " + "0123456789" * (number % 5) * 4000 + "\r\n"
+    return f"Message-ID: <{person}{number}@x>\r\nSubject: {person} {number}\r\n\r\nSECRET-{person}-{number} " + noise(number % 5 * 40000, number) + "\r\n"
 
 
 def fill(scene, holdfast, first, count):

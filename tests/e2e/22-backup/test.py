@@ -7,7 +7,7 @@ from journals import *
 
 
 def fill(scene, holdfast, first, count):
-    send_all(scene, holdfast, [(f"Subject: {number}\r\n\r\n{'0123456789' * 3000}\r\n", "a@example.net", f"p{number % 3}@example.org") for number in range(first, first + count)])
+    send_all(scene, holdfast, [(f"Subject: {number}\r\n\r\n{noise(30000, number)}\r\n", "a@example.net", f"p{number % 3}@example.org") for number in range(first, first + count)])
 
 
 def world(scene, segments=3, **options):
@@ -96,7 +96,7 @@ def _(scene):
     disk = small_disk(scene, 1)
     if not disk:
         return
-    holdfast = world(scene)
+    holdfast = world(scene, journal="compress: false")
     folder = os.path.join(disk, "backup")
     full = holdfast.run("journal", "backup", folder, check=False)
     assert full.returncode == 75 and "space" in full.stderr, full.stderr
