@@ -1,7 +1,7 @@
 # Sourced by deploy/quickstart and tests/run: which Debian packages they need, and how to get the missing ones.
 
 build_packages="g++ cmake ninja-build ccache pkg-config libevent-dev libssl-dev liblmdb-dev libfmt-dev libyaml-cpp-dev \
-nlohmann-json3-dev libcli11-dev libgmime-3.0-dev libcurl4-openssl-dev libldap-dev libzstd-dev"
+nlohmann-json3-dev libcli11-dev libgmime-3.0-dev libcurl4-openssl-dev libldap-dev libzstd-dev libsodium-dev"
 trial_packages="postfix swaks python3 procps"
 test_packages="catch2 clang-14 libclang-rt-14-dev openssl curl python3 haproxy iproute2 nftables slapd ldap-utils python3-lmdb python3-cryptography python3-zstandard"
 

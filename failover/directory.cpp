@@ -206,6 +206,32 @@ std::vector<Directory::Person> Directory::list() const {
   return all;
 }
 
+std::vector<std::string> Directory::addresses_of(std::string_view person) const {
+  std::shared_lock lock(mutex_);
+  std::string own = canonical(person);
+  if (auto alias = aliases_.find(own); alias != aliases_.end()) own = alias->second;
+  std::vector<std::string> all{own};
+  std::set<std::string> seen{own};
+  auto add = [&](const std::string& address) {
+    if (seen.insert(canonical(address)).second) all.push_back(canonical(address));
+  };
+  // A group's addresses bring in the groups that it is a member of.
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (auto found = people_.find(all[i]); found != people_.end())
+      for (const std::string& alias : found->second.aliases) add(alias);
+    for (const auto& [key, group] : people_)
+      for (const std::string& member : group.members)
+        if (canonical(member) == all[i]) add(key);
+  }
+  std::vector<std::string> in_alias_domains;
+  for (const std::string& address : all)
+    for (const auto& [alias, domain] : options_.domain_aliases)
+      if (std::size_t at = address.rfind('@'); at != std::string::npos && address.substr(at + 1) == domain)
+        in_alias_domains.push_back(address.substr(0, at + 1) + alias);
+  all.insert(all.end(), in_alias_domains.begin(), in_alias_domains.end());
+  return all;
+}
+
 std::size_t Directory::size() const {
   std::shared_lock lock(mutex_);
   return people_.size();

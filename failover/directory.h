@@ -66,6 +66,10 @@ class Directory {
   std::vector<Person> list() const;
   std::size_t size() const;
 
+  /// All addresses under which a person gets mail: its own, aliases, those of groups that it is a member of (groups in groups too), and
+  /// the same in domains that are aliases. In canonical form, the person's own first; sub-addresses are left out.
+  std::vector<std::string> addresses_of(std::string_view person) const;
+
   /// Reads what was stored.
   Status load(const journal::SealedStore& store);
   /// Stores what changed since the last time. To be called from one thread.

@@ -195,9 +195,9 @@ Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
     if (on_progress) on_progress(static_cast<double>(i + 1) / static_cast<double>(numbers->size()));
   }
   if (Status copied = backup.copy_heads(); !copied) return copied.error();
-  if (exists(journal + "/directory.lmdb"))
-    if (Status copied = backup.copy_live(journal + "/directory.lmdb", folder + "/directory.lmdb"); !copied)
-      return copied.error();
+  for (const char* store : {"/directory.lmdb", "/mailboxes.lmdb"})
+    if (exists(journal + store))
+      if (Status copied = backup.copy_live(journal + store, folder + store); !copied) return copied.error();
   // After the segments: it has all keys that they need.
   if (Status written = write_file(KeyRing::path_in(folder), text_of(KeyRing::path_in(journal))); !written) return written.error();
   if (Status removed = backup.remove_gone(*numbers); !removed) return removed.error();

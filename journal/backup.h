@@ -1,6 +1,6 @@
 // A backup: a copy of the journal that is consistent and hot, incremental on sealed segments.
 //
-// It holds segments, manifests, heads, the public key, the key ring and the directory, but not the master
+// It holds segments, manifests, heads, the public key, the key ring, the directory and the mailboxes, but not the master
 // key: whoever has the backup alone cannot read it. What was erased or pruned since the last run goes
 // from the backup too.
 #pragma once

@@ -78,6 +78,12 @@ std::uint32_t route_hash(std::string_view route) {
 
 std::string Catalog::path_in(const std::string& journal) { return journal + "/catalog.lmdb"; }
 
+std::string without_tag(std::string_view address) {
+  std::size_t at = address.rfind('@'), tag = address.find('+');
+  bool has_tag = at != std::string_view::npos && tag != std::string_view::npos && tag > 0 && tag < at;
+  return has_tag ? std::string(address.substr(0, tag)).append(address.substr(at)) : std::string(address);
+}
+
 Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& journal, const Key& base, Environment::Mode mode) {
   Result<Environment> environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
@@ -102,7 +108,9 @@ Result<RecordId> Catalog::position() const { return number(position_key); }
 Result<std::uint64_t> Catalog::entries() const { return number(entries_key); }
 
 std::string Catalog::term_prefix(std::uint32_t segment, Term term, std::string_view text) const {
+  std::unique_lock lock(hashing_);
   Hash hash = hash_(std::string(1, static_cast<char>(term)) + normalise(text));
+  lock.unlock();
   std::string prefix(1, static_cast<char>(term));
   prefix += big_endian_32(segment);
   prefix.append(view(hash).substr(0, hash_size));
@@ -154,8 +162,12 @@ Status Catalog::index_message(Transaction& transaction, const Committed& record)
   auto add = [&](Term term, std::string_view text) {
     return transaction.put(term_prefix(record.segment, term, text) + big_endian(record.id), {});
   };
-  for (const Recipient& recipient : message->recipients)
+  for (const Recipient& recipient : message->recipients) {
     if (Status put = add(Term::recipient, recipient.address); !put) return put;
+    std::string untagged = without_tag(recipient.address);
+    if (untagged == recipient.address) continue;
+    if (Status put = add(Term::recipient, untagged); !put) return put;
+  }
   if (Status put = add(Term::sender, message->mail_from); !put) return put;
   if (!message->message_id.empty())
     if (Status put = add(Term::message_id, message->message_id); !put) return put;

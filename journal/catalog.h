@@ -26,17 +26,20 @@ enum class Term : std::uint8_t { recipient = 'r', sender = 's', message_id = 'm'
 /// The form under which an address or Message-ID is indexed: ASCII letters in lower case, no angle brackets.
 std::string normalise(std::string_view text);
 
+/// user+tag@domain without the tag; other addresses as they are.
+std::string without_tag(std::string_view address);
+
 /// A short stand-in for a route's name.
 std::uint32_t route_hash(std::string_view route);
 
-/// One thread at a time.
+/// One thread at a time, but for what says otherwise.
 class Catalog {
  public:
   /// base (the key ring's base key) gives the key of the hashes. Mode::read needs an existing catalog.
   static Result<std::unique_ptr<Catalog>> open(const std::string& journal, const Key& base, Environment::Mode mode);
   static std::string path_in(const std::string& journal);
 
-  /// The last record that is indexed; 0 for none.
+  /// The last record that is indexed; 0 for none. Thread-safe.
   Result<RecordId> position() const;
 
   /// How many entries are indexed.
@@ -63,9 +66,10 @@ class Catalog {
   /// Takes out all that is indexed of erased entries, in one synced commit. They stay counted.
   Status forget(const std::set<RecordId>& entries);
 
-  /// Ids of entries in one segment that have the term, at most so many: ascending from an id on, or descending from it backwards.
+  /// Ids of entries in one segment that have the term, at most so many: ascending from an id on, or descending from it backwards. An
+  /// address also stands for its sub-addresses (user+tag). Thread-safe.
   Result<std::vector<RecordId>> find(std::uint32_t segment, Term term, std::string_view text, RecordId from, bool backwards, std::size_t most) const;
-  /// Where the outcome records of an entry are.
+  /// Where the outcome records of an entry are. Thread-safe.
   Result<std::vector<Place>> outcomes_of(RecordId entry) const;
   /// Entries with pending recipients, ascending.
   Result<std::vector<RecordId>> unsettled() const;
@@ -93,7 +97,8 @@ class Catalog {
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
 
   Environment environment_;
-  mutable KeyedHash hash_;  ///< so one thread at a time
+  mutable std::mutex hashing_;
+  mutable KeyedHash hash_;
 };
 
 /// Keeps a catalog up to date on a thread of its own, in batches.

@@ -164,6 +164,8 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
     ++erased.segments;
     if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(by_segment.size()));
   }
+  if (forget_elsewhere_)
+    if (Status forgotten = forget_elsewhere_(record->records); !forgotten) return forgotten;
   std::set<RecordId> gone(record->records.begin(), record->records.end());
   return cataloger_->run([&](Catalog& catalog) {
     Status forgotten = catalog.forget(gone);

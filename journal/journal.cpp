@@ -185,6 +185,45 @@ Result<bool> Journal::rekey(const MasterKeySource& source, const std::string& ne
   return is_finished;
 }
 
+Result<std::vector<RecordId>> Journal::find_after(Term term, const std::string& text, RecordId id, std::size_t most) const {
+  auto numbers = list_segments(path_);
+  if (!numbers) return numbers.error();
+  // Of the segments that may hold later records, the first is the one that holds the id.
+  auto holding = segments_->holding(id + 1);
+  std::uint32_t first = holding ? (*holding)->header().number : 0;
+  std::vector<RecordId> found;
+  for (std::uint32_t number : *numbers) {
+    if (number < first) continue;
+    if (found.size() >= most) break;
+    auto ids = catalog_->find(number, term, text, id + 1, false, most - found.size());
+    if (!ids) return ids.error();
+    found.insert(found.end(), ids->begin(), ids->end());
+  }
+  return found;
+}
+
+RecordId Journal::first_id() const {
+  auto numbers = list_segments(path_);
+  if (!numbers || numbers->empty()) return 0;
+  auto first = segments_->get(numbers->front());
+  return first ? (*first)->header().first_cell : 0;
+}
+
+Result<Entry> Journal::settled_entry(RecordId id) {
+  Result<Entry> entry = this->entry(id);
+  if (!entry) return entry;
+  auto places = catalog_->outcomes_of(id);
+  if (!places) return places.error();
+  for (const Catalog::Place& place : *places) {
+    auto segment = segments_->get(place.segment);
+    if (!segment) continue;
+    auto record = (*segment)->record(place.id);
+    if (!record || !*record || !(*record)->damage.empty()) continue;
+    if (auto outcome = decode_outcome((*record)->encoded)) bring_up_to_date(*entry, *outcome);
+  }
+  return entry;
+}
+
 Status Journal::compact(std::uint32_t number, const std::function<bool()>& goes_on) {
   std::lock_guard one_at_a_time(maintenance_);
   // Only now: it may just have been rewritten without something that was erased.

@@ -41,6 +41,10 @@ class Journal {
   /// The legal holds that are set, by name. Thread-safe.
   Result<std::map<std::string, LegalHoldRecord>> legal_holds() const;
 
+  /// Who keeps something of entries beside the journal: called before an erasure counts as done, with all its ids; an error leaves it to be
+  /// finished later. To be set before erase() is called.
+  void on_erase(std::function<Status(const std::vector<RecordId>&)> forget) { forget_elsewhere_ = std::move(forget); }
+
   struct Erased {
     std::uint64_t entries = 0, segments = 0;
     RecordId record = 0;  ///< the erasure record
@@ -69,6 +73,19 @@ class Journal {
   Result<std::optional<std::string>> frame(const Entry& entry, std::uint32_t index);
   /// Entries after the id that have held recipients, as far as the catalog knows (it lags by a second or so).
   Result<std::vector<Catalog::Held>> held_after(RecordId id, std::size_t most) const { return catalog_->held_after(id, most); }
+  /// Entries after the id that have the term, ascending, at most so many, as far as the catalog knows.
+  Result<std::vector<RecordId>> find_after(Term term, const std::string& text, RecordId id, std::size_t most) const;
+  /// An entry with what became of its recipients, as far as the catalog knows.
+  Result<Entry> settled_entry(RecordId id);
+  /// The lowest number that a record still there may have.
+  RecordId first_id() const;
+  /// The last record that the catalog knows.
+  RecordId indexed() const {
+    auto position = catalog_->position();
+    return position ? *position : 0;
+  }
+  /// What keys of stores beside the log are derived from.
+  Key base_key() const { return keys_->base_key(); }
   /// The route's last state record of before the start, or nothing.
   Result<std::optional<StateRecord>> state_of(const std::string& route);
   const std::string& path() const { return path_; }
@@ -89,6 +106,7 @@ class Journal {
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;
+  std::function<Status(const std::vector<RecordId>&)> forget_elsewhere_;
   std::optional<KeyRing> keys_;
   std::optional<SigningKey> signing_key_;
   std::mutex maintenance_;  ///< held by who rewrites segments

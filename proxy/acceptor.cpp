@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "proxy/imap_session.h"
 #include "proxy/log.h"
 #include "proxy/reply.h"
 #include "proxy/session.h"
@@ -82,10 +83,15 @@ bool Acceptor::accept_one() {
   if (!worker_.shared.connections.enter(settings.config.limits.connections)) {
     log(LogLevel::warning, "refused", {{"client", to_string(to_endpoint(peer))}, {"reason", "limits.connections is reached"}});
     std::string reply = own_reply(421, fmt::format("4.3.2 {} Error: too many connections", settings.config.hostname));
+    if (listener_.role == Role::imap) reply = "* BYE too many connections\r\n";
     if (listener_.tls != ListenerTls::implicit) [[maybe_unused]] ssize_t sent = ::send(socket.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return true;
   }
   worker_.shared.accepted.fetch_add(1, std::memory_order_relaxed);
+  if (listener_.role == Role::imap) {
+    ImapSession::run(std::make_unique<ImapSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer)).spawn();
+    return true;
+  }
   Session::run(std::make_unique<Session>(worker_, listener_, std::move(socket), peer, own)).spawn();
   return true;
 }

@@ -117,6 +117,7 @@ int run_command_line(int argc, char** argv) {
   status->callback([&] { exit_code = show_status(config, as_json); });
   add_failover_commands(app, config, exit_code);
   add_journal_commands(app, config, exit_code);
+  add_mailbox_commands(app, config, exit_code);
 
   try {
     app.parse(argc, argv);

@@ -24,7 +24,7 @@ ListenerConfig read_listener(const Value& value) {
   Value address = section.required("address");
   listener.address = address.host_port();
   if (!to_socket_address(listener.address)) address.refuse("write an IP address of this machine, or 0.0.0.0 or [::] for all");
-  section.read("role", [&](const Value& v) { listener.role = v.one_of<Role>({{"mx", Role::mx}, {"submission", Role::submission}}); });
+  section.read("role", [&](const Value& v) { listener.role = v.one_of<Role>({{"mx", Role::mx}, {"submission", Role::submission}, {"imap", Role::imap}}); });
   section.read("tls", [&](const Value& v) {
     listener.tls = v.one_of<ListenerTls>(
         {{"none", ListenerTls::none}, {"starttls", ListenerTls::starttls}, {"implicit", ListenerTls::implicit}});
@@ -149,6 +149,24 @@ RouteConfig read_egress(const Value& value, const FailoverConfig& failover, std:
   return route;
 }
 
+MailboxOpen read_open(const Value& value) {
+  return value.one_of<MailboxOpen>({{"hold", MailboxOpen::hold}, {"always", MailboxOpen::always}, {"never", MailboxOpen::never}});
+}
+
+MailboxConfig read_mailbox(const Value& value) {
+  Section section(value);
+  MailboxConfig mailbox;
+  section.read("open", [&](const Value& v) { mailbox.open = read_open(v); });
+  section.read("grace", [&](const Value& v) { mailbox.grace = v.duration(); });
+  section.read("people", [&](const Value& v) {
+    if (!v.node().IsMap()) v.refuse("write addresses and hold, always or never here");
+    for (const auto& item : v.node())
+      mailbox.people[journal::normalise(item.first.Scalar())] = read_open(Value(item.second, v.file(), v.path() + "." + item.first.Scalar()));
+  });
+  section.finish();
+  return mailbox;
+}
+
 RouteConfig read_route(const Value& value, const FailoverConfig& failover) {
   Section section(value);
   RouteConfig route;
@@ -167,6 +185,7 @@ RouteConfig read_route(const Value& value, const FailoverConfig& failover) {
     route.unknown_recipients = v.one_of<UnknownRecipients>(
         {{"defer", UnknownRecipients::defer}, {"accept", UnknownRecipients::accept}, {"reject", UnknownRecipients::reject}});
   });
+  section.read("mailbox_open", [&](const Value& v) { route.mailbox_open = read_open(v); });
   section.read("failover", [&](const Value& v) { route.failover = read_failover(v, route.failover, nullptr); });
   section.finish();
   return route;
@@ -279,6 +298,7 @@ Config read_config(const Value& root) {
   for (const Value& one : routes.list()) config.routes.push_back(read_route(one, failover));
   if (config.routes.empty()) routes.refuse("name at least one primary");
   section.read("directory", [&](const Value& v) { config.directory = read_directory(v); });
+  section.read("mailbox", [&](const Value& v) { config.mailbox = read_mailbox(v); });
   section.read("limits", [&](const Value& v) { config.limits = read_limits(v); });
   section.read("reuse", [&](const Value& v) { config.reuse = read_reuse(v); });
   config.journal = read_journal(section.required("journal"));
@@ -384,6 +404,7 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.reuse == after.reuse, "reuse changed");
   note(before.log_format == after.log_format && before.log_level == after.log_level, "log changed");
   note(before.shutdown_grace == after.shutdown_grace, "shutdown_grace changed");
+  note(before.mailbox == after.mailbox, "mailbox changed");
   note(before.journal.order == after.journal.order, "journal.order changed");
   note(before.journal.access_log == after.journal.access_log, "journal.access_log changed");
   note(before.journal.retention == after.journal.retention, "journal.retention changed");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,7 +18,7 @@
 
 namespace holdfast::proxy {
 
-enum class Role { mx, submission };
+enum class Role { mx, submission, imap };
 enum class ListenerTls { none, starttls, implicit };
 enum class UpstreamTls { off, opportunistic, required, verify };
 enum class Protocol { smtp, lmtp };
@@ -25,6 +26,8 @@ enum class Identity { none, xclient, proxy_v2 };
 enum class JournalOrder { before, parallel };
 enum class WhenFull { refuse, bypass };
 enum class UnknownRecipients { defer, accept, reject };
+/// When people may use their emergency mailboxes.
+enum class MailboxOpen { hold, always, never };
 enum class LogFormat { text, json };
 enum class LogLevel { debug, info, warning, error };
 
@@ -74,6 +77,7 @@ struct RouteConfig {
   std::string tls_name;  ///< the name that the primary's certificate must have; the upstream's host when empty
   UnknownRecipients unknown_recipients = UnknownRecipients::defer;
   FailoverConfig failover;
+  std::optional<MailboxOpen> mailbox_open;  ///< for its people; mailbox.open when not set
   bool is_egress = false;  ///< for mail to the world: the last route, when there is one
   bool operator==(const RouteConfig&) const = default;
 };
@@ -145,6 +149,13 @@ struct DirectoryConfig {
   bool operator==(const DirectoryConfig&) const = default;
 };
 
+struct MailboxConfig {
+  MailboxOpen open = MailboxOpen::hold;
+  std::map<std::string, MailboxOpen> people;  ///< by address, where it differs
+  Duration grace{std::chrono::hours(1)};      ///< how long mailboxes stay open after the primary is back
+  bool operator==(const MailboxConfig&) const = default;
+};
+
 struct Config {
   std::string hostname;
   std::vector<ListenerConfig> listeners;
@@ -154,6 +165,7 @@ struct Config {
   ReuseConfig reuse;
   JournalConfig journal;
   DirectoryConfig directory;
+  MailboxConfig mailbox;
   std::string spf_gateway;  ///< whose Authentication-Results are believed
   std::string flag_file;    ///< while it exists all routes hold
   std::string admin_socket;

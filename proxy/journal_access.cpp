@@ -10,6 +10,7 @@
 #include <chrono>
 #include <thread>
 
+#include "failover/mailbox_store.h"
 #include "journal/write_record.h"
 #include "proxy/admin.h"
 #include "proxy/publish_heads.h"
@@ -80,7 +81,15 @@ Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config,
       std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
   options.compacts = compacts;
   options.publish_head = head_publisher(config.journal.publish_heads);
-  return journal::Journal::open(options, std::move(on_event));
+  auto journal = journal::Journal::open(options, std::move(on_event));
+  if (!journal) return journal;
+  // The daemon has another way: its mailboxes are open.
+  (*journal)->on_erase([path = options.path, base = (*journal)->base_key()](const std::vector<journal::RecordId>& entries) -> Status {
+    if (::access(failover::MailboxStore::path_in(path).c_str(), F_OK) != 0) return {};
+    auto store = failover::MailboxStore::open(path, base, journal::Environment::Mode::write);
+    return store ? (*store)->forget(entries) : store.error();
+  });
+  return journal;
 }
 
 }  // namespace holdfast::proxy

@@ -14,7 +14,9 @@
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
 #include "proxy/journal_access.h"
+#include "proxy/accounts.h"
 #include "proxy/flag_file.h"
+#include "proxy/imap_session.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/log.h"
 #include "proxy/maintenance.h"
@@ -56,6 +58,7 @@ Result<std::shared_ptr<const Settings>> load_settings(const std::string& path) {
 /// One worker with its thread and its listening sockets.
 struct Running {
   explicit Running(Shared& shared, std::shared_ptr<const Settings> settings) : worker(shared, std::move(settings)) {}
+  bool serves(const ListenerConfig& listener) const { return (listener.role == Role::imap) == (worker.mailboxes != nullptr); }
   Worker worker;
   std::vector<std::unique_ptr<Acceptor>> acceptors;  ///< the worker's thread's
   std::vector<ListenerConfig> listeners;             ///< what they listen on, for the main thread
@@ -80,6 +83,9 @@ class Server {
 
  private:
   Status start_listeners(const Config& config);
+  Status open_mailboxes();
+  Status forget_in_mailboxes(const std::vector<journal::RecordId>& entries);
+  Admin::Answer set_account(const nlohmann::ordered_json& body);
   Status open_admin();
   Status import_directory(const Config& config);
   void tell_sessions(const std::string& route);
@@ -102,6 +108,7 @@ class Server {
   Control control_;
   LdapSync ldap_;
   Shared shared_;
+  std::unique_ptr<failover::MailboxStore> mailbox_store_;
   std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
   std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
@@ -141,7 +148,7 @@ Status Server::start_listeners(const Config& config) {
   std::vector<std::pair<std::size_t, std::pair<ListenerConfig, FileDescriptor>>> sockets;
   for (const ListenerConfig& listener : config.listeners) {
     for (std::size_t i = 0; i < workers_.size(); ++i) {
-      if (has(*workers_[i], listener)) continue;
+      if (!workers_[i]->serves(listener) || has(*workers_[i], listener)) continue;
       Result<FileDescriptor> socket = listen_on(listener);
       if (!socket) return socket.error();
       sockets.emplace_back(i, std::pair(listener, std::move(*socket)));
@@ -179,6 +186,7 @@ int Server::run() {
   // A core is left to the journal's writer: with a loop on each, the loops are what delays its commits.
   std::size_t threads = config.threads ? config.threads : std::max(2U, std::thread::hardware_concurrency()) - 1;
   for (std::size_t i = 0; i < threads; ++i) workers_.push_back(std::make_unique<Running>(shared_, settings_));
+  if (Status opened = open_mailboxes(); !opened) log(LogLevel::error, "mailbox", {{"problem", opened.error().message}, {"result", "there are no emergency mailboxes; mail goes on"}});
   if (Status started = start_listeners(config); !started) return give_up(started.error());
   if (Status opened = open_admin(); !opened) return give_up(opened.error());
   std::vector<std::unique_ptr<event, decltype(&event_free)>> events;
@@ -239,6 +247,38 @@ void Server::watch_flag(const Config& config) {
   flag_file_ = std::make_unique<FlagFile>(base_.get(), config.flag_file, [this](bool is_there) { control_.set_flag(is_there, settings_->config.flag_file); });
 }
 
+/// A loop of their own for the people who read: a long search keeps nobody's mail.
+Status Server::open_mailboxes() {
+  auto store = failover::MailboxStore::open(shared_.journal.path(), shared_.journal.base_key(), journal::Environment::Mode::write);
+  if (!store) return store.error();
+  mailbox_store_ = std::move(*store);
+  auto running = std::make_unique<Running>(shared_, settings_);
+  running->worker.mailboxes = std::make_shared<MailboxService>(*mailbox_store_, shared_.journal, control_);
+  workers_.push_back(std::move(running));
+  shared_.journal.on_erase([this](const std::vector<journal::RecordId>& entries) { return forget_in_mailboxes(entries); });
+  return {};
+}
+
+/// On the mailboxes' own loop, between two commands of theirs; waits for it.
+Status Server::forget_in_mailboxes(const std::vector<journal::RecordId>& entries) {
+  Worker& worker = workers_.back()->worker;
+  auto done = std::make_shared<std::promise<Status>>();
+  worker.loop.post([service = worker.mailboxes, entries, done] { done->set_value(service->forget(entries)); });
+  auto answer = done->get_future();
+  constexpr auto patience = std::chrono::seconds(30);
+  if (answer.wait_for(patience) != std::future_status::ready) return Error{ErrorCode::unavailable, "the mailboxes do not answer"};
+  return answer.get();
+}
+
+/// Adds an account, or changes what is said of it.
+Admin::Answer Server::set_account(const nlohmann::ordered_json& body) {
+  if (!mailbox_store_) return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
+  auto changed = apply_account_change(*mailbox_store_, body);
+  if (!changed) return changed.error();
+  log(LogLevel::warning, "account", {{"address", body.value("address", "")}, {"change", *changed}});
+  return nlohmann::ordered_json{{"change", *changed}};
+}
+
 Status Server::import_directory(const Config& config) {
   if (config.directory.file.empty()) return {};
   auto people = read_people_file(config.directory.file);
@@ -292,6 +332,8 @@ void Server::drain() {
       one->acceptors.clear();
       one->worker.is_draining = true;
       for (auto& [session, unused] : one->worker.sessions) session->drain();
+      if (one->worker.mailboxes)
+        for (ImapSession* session : one->worker.mailboxes->sessions) session->stop("Holdfast is shutting down");
     });
   }
 }
@@ -316,7 +358,10 @@ void Server::on_tick() {
     });
   }
   for (const auto& running : workers_)
-    running->worker.loop.post([worker = &running->worker] { worker->pool.sweep(worker->is_draining); });
+    running->worker.loop.post([worker = &running->worker] {
+      worker->pool.sweep(worker->is_draining);
+      if (worker->mailboxes) worker->mailboxes->look(*worker->settings, worker->loop.now());
+    });
   if (is_draining_ && (shared_.connections.all() == 0 || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
 }
 
@@ -466,6 +511,11 @@ Status Server::open_admin() {
   });
   admin_->on("/job", [this](const Request& request) { return maintenance_.state(request.body.value("job", std::uint64_t{0})); });
   admin_->on("/journal/seal", [this](const Request&) { return nlohmann::ordered_json{{"segment", shared_.journal.seal()}}; });
+  admin_->on("/mailbox/list", [this](const Request&) -> Admin::Answer {
+    if (!mailbox_store_) return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
+    return accounts_to_json(*mailbox_store_);
+  });
+  admin_->on("/mailbox/set", [this](const Request& request) { return set_account(request.body); });
   admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {
     if (std::uint64_t run = ldap_.request()) return nlohmann::ordered_json{{"run", run}};

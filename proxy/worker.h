@@ -16,6 +16,7 @@
 namespace holdfast::proxy {
 
 class Session;
+struct MailboxService;
 
 /// Connections now, in all and by client address. Thread-safe.
 class ConnectionCounts {
@@ -52,6 +53,7 @@ struct Worker {
   std::shared_ptr<const Settings> settings;  ///< for new sessions
   UpstreamPool pool;
   std::map<Session*, int> sessions;
+  std::shared_ptr<MailboxService> mailboxes;  ///< of the worker that has the IMAP listeners
   bool is_draining = false;  ///< sessions end at their next quiet moment
 };
 

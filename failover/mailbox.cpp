@@ -1,0 +1,369 @@
+#include "failover/mailbox.h"
+
+#include <algorithm>
+
+#include "journal/catalog.h"
+
+namespace holdfast::failover {
+namespace {
+
+using journal::Outcome;
+using journal::Term;
+
+constexpr std::size_t batch = 1000;
+
+std::string same_case(const std::string& name) {
+  std::string upper = name;
+  for (char& c : upper) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
+  return upper == inbox ? upper : name;
+}
+
+}  // namespace
+
+const StoredMessage* Mailbox::View::find(std::uint32_t uid) const {
+  auto found = std::lower_bound(messages.begin(), messages.end(), uid, [](const StoredMessage& one, std::uint32_t wanted) { return one.uid < wanted; });
+  return found != messages.end() && found->uid == uid ? &*found : nullptr;
+}
+
+Status Mailbox::open() {
+  auto folders = store_.folders(person_);
+  if (!folders) return folders.error();
+  for (Folder& folder : *folders) {
+    auto view = std::make_shared<View>();
+    view->folder = std::move(folder);
+    views_.push_back(std::move(view));
+  }
+  for (auto [name, use] : {std::pair(inbox, ""), {"Sent", sent_use}, {"Drafts", "\\Drafts"}, {"Trash", "\\Trash"}, {"Junk", "\\Junk"}}) {
+    if (find(name)) continue;
+    if (Status created = create(name); !created) return created;
+    find(name)->folder.use = use;
+    MailboxChange change;
+    change.folders.push_back(find(name)->folder);
+    if (Status stored = store_.apply(person_, change); !stored) return stored;
+  }
+  return {};
+}
+
+Mailbox::ViewPtr Mailbox::find(const std::string& name) const {
+  for (const ViewPtr& view : views_)
+    if (view->folder.name == same_case(name)) return view;
+  return nullptr;
+}
+
+std::vector<Mailbox::ViewPtr> Mailbox::folders() const {
+  std::vector<ViewPtr> all = views_;
+  std::sort(all.begin(), all.end(), [](const ViewPtr& a, const ViewPtr& b) {
+    return std::pair(a->folder.name != inbox, a->folder.name) < std::pair(b->folder.name != inbox, b->folder.name);
+  });
+  return all;
+}
+
+Result<Mailbox::ViewPtr> Mailbox::view(const std::string& name) {
+  ViewPtr view = find(name);
+  if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
+  if (Status loaded = load(*view); !loaded) return loaded.error();
+  return view;
+}
+
+Status Mailbox::load(View& view) {
+  if (view.is_loaded) return {};
+  auto messages = store_.messages(person_, view.folder.id);
+  if (!messages) return messages.error();
+  view.messages = std::move(*messages);
+  view.is_loaded = true;
+  // Segments that retention has taken away are gone here too.
+  RecordId first = journal_.first_id();
+  std::vector<std::uint32_t> pruned;
+  for (const StoredMessage& message : view.messages)
+    if (message.entry != 0 && message.entry < first) pruned.push_back(message.uid);
+  return expunge(view, pruned);
+}
+
+bool Mailbox::is_own(std::string_view address) const {
+  return own_.count(directory_.canonical(address)) > 0 || own_.count(directory_.canonical(journal::without_tag(address))) > 0;
+}
+
+/// Whether the person is to see the entry in this folder. is_open: its outcome is not known yet.
+bool Mailbox::is_shown(const journal::Entry& entry, Term term, bool& is_open) const {
+  bool is_outbound = entry.message.direction == journal::Direction::outbound;
+  bool is_shown = false;
+  for (const journal::Recipient& recipient : entry.message.recipients) {
+    bool counts = term == Term::sender ? is_outbound && is_own(entry.message.mail_from) : is_own(recipient.address);
+    if (!counts) continue;
+    is_open |= recipient.outcome == Outcome::pending;
+    bool was_taken = recipient.outcome == Outcome::forwarded || recipient.outcome == Outcome::held || recipient.outcome == Outcome::delivered ||
+                     recipient.outcome == Outcome::bounced || recipient.outcome == Outcome::expired;
+    is_shown |= was_taken;
+  }
+  return is_shown;
+}
+
+Status Mailbox::refresh() {
+  RecordId indexed = journal_.indexed();
+  if (indexed == indexed_) return {};
+  std::vector<std::string> addresses = directory_.addresses_of(person_);
+  own_ = {addresses.begin(), addresses.end()};
+  for (const ViewPtr& view : views_) {
+    bool is_inbox = view->folder.name == inbox, is_sent = view->folder.use == sent_use;
+    if (!is_inbox && !is_sent) continue;
+    if (Status looked = look_through(*view, is_inbox ? Term::recipient : Term::sender, indexed); !looked) return looked;
+  }
+  indexed_ = indexed;
+  return {};
+}
+
+Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
+  if (Status loaded = load(view); !loaded) return loaded;
+  Folder folder = view.folder;
+  // A mailbox shows all that there was for its addresses when it was first opened. An address that is the person's only later (again,
+  // perhaps) was somebody else's until then.
+  bool is_first_look = folder.looked_through.empty();
+  std::erase_if(folder.looked_through, [&](const auto& one) { return own_.count(one.first) == 0; });
+  std::set<RecordId> candidates = std::exchange(folder.waiting, {});
+  for (const std::string& address : own_) {
+    auto known = folder.looked_through.find(address);
+    RecordId from = known != folder.looked_through.end() ? known->second : is_first_look ? 0 : indexed;
+    for (bool has_more = from < indexed; has_more;) {
+      auto found = journal_.find_after(term, address, from, batch);
+      if (!found) return found.error();
+      candidates.insert(found->begin(), found->end());
+      has_more = found->size() == batch;
+      if (has_more) from = found->back();
+    }
+    folder.looked_through[address] = indexed;
+  }
+  if (candidates.empty() && !is_first_look && view.folder.looked_through.size() == folder.looked_through.size()) {
+    // Nothing for this person: how far it was looked is written with the next message.
+    view.folder = std::move(folder);
+    return {};
+  }
+  std::set<RecordId> there;
+  std::map<std::string, StoredMessage*> own_copies;  // what a mail program has put into Sent itself
+  for (StoredMessage& message : view.messages) {
+    if (message.entry != 0) there.insert(message.entry);
+    else if (term == Term::sender && !message.message_id.empty()) own_copies[message.message_id] = &message;
+  }
+  MailboxChange change;
+  std::vector<StoredMessage> added;
+  for (RecordId id : candidates) {
+    if (there.count(id) > 0) continue;
+    auto entry = journal_.settled_entry(id);
+    if (!entry) continue;  // erased, or damaged
+    bool is_open = false;
+    if (!is_shown(*entry, term, is_open)) {
+      if (is_open) folder.waiting.insert(id);
+      continue;
+    }
+    if (own_copies.count(entry->message.message_id) > 0) continue;
+    StoredMessage message;
+    message.uid = folder.uid_next++;
+    message.entry = id;
+    message.flags = term == Term::sender ? Flag::seen : 0;
+    message.date_us = entry->message.time_us;
+    message.size = entry->message.size;
+    message.message_id = entry->message.message_id;
+    message.modseq = ++folder.modseq;
+    change.messages.emplace_back(folder.id, message);
+    added.push_back(std::move(message));
+  }
+  change.folders.push_back(folder);
+  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  view.folder = std::move(folder);
+  view.messages.insert(view.messages.end(), added.begin(), added.end());
+  return {};
+}
+
+Status Mailbox::create(const std::string& name) {
+  constexpr std::size_t longest_name = 200, most_folders = 500;
+  if (name.empty() || name.size() > longest_name || name.front() == '/' || name.back() == '/' || name.find("//") != std::string::npos)
+    return Error{ErrorCode::invalid, "this cannot be a folder's name"};
+  if (views_.size() >= most_folders) return Error{ErrorCode::invalid, "there are too many folders"};
+  if (find(name)) return Error{ErrorCode::invalid, "there is such a folder already"};
+  auto validity = store_.new_uid_validity();
+  if (!validity) return validity.error();
+  auto view = std::make_shared<View>();
+  for (const ViewPtr& other : views_) view->folder.id = std::max(view->folder.id, other->folder.id);
+  ++view->folder.id;
+  view->folder.name = same_case(name);
+  view->folder.uid_validity = *validity;
+  MailboxChange change;
+  change.folders.push_back(view->folder);
+  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  views_.push_back(std::move(view));
+  return {};
+}
+
+Status Mailbox::remove(const std::string& name) {
+  ViewPtr view = find(name);
+  if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
+  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder is needed and stays"};
+  if (Status loaded = load(*view); !loaded) return loaded;
+  std::set<std::uint64_t> blobs;
+  for (const StoredMessage& message : view->messages) blobs.insert(message.blob);
+  MailboxChange change;
+  change.removed_folders.push_back(view->folder.id);
+  for (const StoredMessage& message : view->messages) change.removed_messages.emplace_back(view->folder.id, message);
+  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  view->is_gone = true;
+  view->messages.clear();
+  std::erase(views_, view);
+  return remove_unused_blobs(blobs);
+}
+
+Status Mailbox::rename(const std::string& from, const std::string& to) {
+  ViewPtr view = find(from);
+  if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
+  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder keeps its name"};
+  if (find(to)) return Error{ErrorCode::invalid, "there is such a folder already"};
+  MailboxChange change;
+  std::vector<std::pair<ViewPtr, std::string>> renamed;
+  for (const ViewPtr& one : views_) {
+    bool is_below = one->folder.name.starts_with(from + "/");
+    if (one != view && !is_below) continue;
+    Folder folder = one->folder;
+    folder.name = to + folder.name.substr(from.size());
+    renamed.emplace_back(one, folder.name);
+    change.folders.push_back(std::move(folder));
+  }
+  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  for (auto& [one, name] : renamed) one->folder.name = name;
+  return {};
+}
+
+Status Mailbox::subscribe(const std::string& name, bool is_subscribed) {
+  ViewPtr view = find(name);
+  if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
+  Folder folder = view->folder;
+  folder.is_subscribed = is_subscribed;
+  MailboxChange change;
+  change.folders.push_back(folder);
+  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  view->folder.is_subscribed = is_subscribed;
+  return {};
+}
+
+Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids, const std::function<bool(StoredMessage&)>& change_one) {
+  MailboxChange change;
+  Folder folder = view.folder;
+  ++folder.modseq;
+  for (std::uint32_t uid : uids) {
+    const StoredMessage* message = view.find(uid);
+    if (!message) continue;
+    StoredMessage changed = *message;
+    if (!change_one(changed)) continue;
+    changed.modseq = folder.modseq;
+    change.messages.emplace_back(folder.id, std::move(changed));
+  }
+  if (change.messages.empty()) return {};
+  change.folders.push_back(folder);
+  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  view.folder.modseq = folder.modseq;
+  for (auto& [id, changed] : change.messages) const_cast<StoredMessage&>(*view.find(changed.uid)) = std::move(changed);
+  return {};
+}
+
+Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::vector<std::uint32_t>& uids, View& to) {
+  if (Status loaded = load(to); !loaded) return loaded.error();
+  MailboxChange change;
+  Folder folder = to.folder;
+  std::vector<std::uint32_t> numbers;
+  std::vector<StoredMessage> added;
+  for (std::uint32_t uid : uids) {
+    const StoredMessage* message = from.find(uid);
+    if (!message) continue;
+    StoredMessage copied = *message;
+    copied.uid = folder.uid_next++;
+    copied.modseq = ++folder.modseq;
+    numbers.push_back(copied.uid);
+    change.messages.emplace_back(folder.id, copied);
+    added.push_back(std::move(copied));
+  }
+  if (added.empty()) return numbers;
+  change.folders.push_back(folder);
+  if (Status stored = store_.apply(person_, change); !stored) return stored.error();
+  to.folder = std::move(folder);
+  to.messages.insert(to.messages.end(), added.begin(), added.end());
+  return numbers;
+}
+
+Status Mailbox::expunge(View& view, const std::vector<std::uint32_t>& uids) {
+  MailboxChange change;
+  std::set<std::uint32_t> gone;
+  std::set<std::uint64_t> blobs;
+  for (std::uint32_t uid : uids)
+    if (const StoredMessage* message = view.find(uid)) {
+      change.removed_messages.emplace_back(view.folder.id, *message);
+      gone.insert(uid);
+      blobs.insert(message->blob);
+    }
+  if (gone.empty()) return {};
+  Folder folder = view.folder;
+  ++folder.modseq;
+  change.folders.push_back(folder);
+  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  view.folder.modseq = folder.modseq;
+  std::erase_if(view.messages, [&](const StoredMessage& message) { return gone.count(message.uid) > 0; });
+  return remove_unused_blobs(blobs);
+}
+
+/// Drafts of which no folder has a copy any more.
+Status Mailbox::remove_unused_blobs(const std::set<std::uint64_t>& blobs) {
+  std::set<std::uint64_t> unused = blobs;
+  unused.erase(0);
+  if (unused.empty()) return {};
+  for (const ViewPtr& view : views_) {
+    if (Status loaded = load(*view); !loaded) return loaded;
+    for (const StoredMessage& message : view->messages) unused.erase(message.blob);
+  }
+  MailboxChange change;
+  change.removed_blobs = {unused.begin(), unused.end()};
+  return store_.apply(person_, change);
+}
+
+Result<std::uint32_t> Mailbox::append(View& view, const std::string& content, StoredMessage message) {
+  if (Status loaded = load(view); !loaded) return loaded.error();
+  if (view.folder.use == sent_use && !message.message_id.empty())
+    for (const StoredMessage& other : view.messages)
+      if (other.entry != 0 && other.message_id == message.message_id) return other.uid;
+  Folder folder = view.folder;
+  message.uid = folder.uid_next++;
+  message.modseq = ++folder.modseq;
+  message.size = content.size();
+  do {
+    journal::random_bytes(&message.blob, sizeof message.blob);
+  } while (message.blob == 0);
+  MailboxChange change;
+  change.folders.push_back(folder);
+  change.blobs.emplace_back(message.blob, content);
+  change.messages.emplace_back(folder.id, message);
+  if (Status stored = store_.apply(person_, change); !stored) return stored.error();
+  std::uint32_t uid = message.uid;
+  view.folder = std::move(folder);
+  view.messages.push_back(std::move(message));
+  return uid;
+}
+
+void Mailbox::forget(const std::set<RecordId>& entries) {
+  for (const ViewPtr& view : views_) {
+    std::size_t gone = std::erase_if(view->messages, [&](const StoredMessage& message) { return entries.count(message.entry) > 0; });
+    if (gone > 0) ++view->folder.modseq;
+  }
+}
+
+Status Mailbox::content(const StoredMessage& message, const std::function<bool(std::string_view)>& sink) const {
+  if (message.entry == 0) {
+    auto blob = store_.blob(person_, message.blob);
+    if (!blob) return blob.error();
+    sink(*blob);
+    return {};
+  }
+  auto entry = journal_.entry(message.entry);
+  if (!entry) return entry.error();
+  for (std::uint32_t index = 0;; ++index) {
+    auto frame = journal_.frame(*entry, index);
+    if (!frame) return frame.error();
+    if (!*frame || !sink(**frame)) return {};
+  }
+}
+
+}  // namespace holdfast::failover

@@ -1,0 +1,90 @@
+// A person's mailbox: folders that are views on the journal, and what the person does there.
+//
+// INBOX shows what the journal holds for the person's addresses (forwarded, delivered and held; not what the primary
+// refused), Sent what went out from them; other folders hold what is put there. Nothing is copied for that: a message
+// of the journal gets a number (UID) when it is first seen, for good, and its flags; its content stays where it is.
+//
+// Belongs to one thread; sessions of the same person share one object.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "failover/directory.h"
+#include "failover/mailbox_store.h"
+#include "journal/journal.h"
+
+namespace holdfast::failover {
+
+inline constexpr const char* inbox = "INBOX";
+inline constexpr const char* sent_use = "\\Sent";
+
+class Mailbox {
+ public:
+  Mailbox(MailboxStore& store, journal::Journal& journal, const Directory& directory, std::string person)
+      : store_(store), journal_(journal), directory_(directory), person_(std::move(person)) {}
+  /// Loads the folders; makes INBOX, Sent, Drafts, Trash and Junk when they are not there.
+  Status open();
+
+  struct View {
+    Folder folder;
+    std::vector<StoredMessage> messages;  ///< ascending by uid
+    bool is_loaded = false;
+    bool is_gone = false;                 ///< the folder was removed
+
+    const StoredMessage* find(std::uint32_t uid) const;
+  };
+  using ViewPtr = std::shared_ptr<View>;
+
+  const std::string& person() const { return person_; }
+  /// The person's addresses, in canonical form.
+  std::vector<std::string> addresses() const { return directory_.addresses_of(person_); }
+  bool is_own(std::string_view address) const;
+
+  /// Looks what has come into the journal since the last time. Cheap when nothing has.
+  Status refresh();
+  /// Folders by name, without messages; INBOX first.
+  std::vector<ViewPtr> folders() const;
+  /// With its messages; nothing when there is no such folder.
+  Result<ViewPtr> view(const std::string& name);
+
+  // Errors: invalid, with a sentence for the person.
+  Status create(const std::string& name);
+  Status remove(const std::string& name);
+  Status rename(const std::string& from, const std::string& to);
+  Status subscribe(const std::string& name, bool is_subscribed);
+
+  /// Changes messages, each as change says; returns false from change to leave one as it is.
+  Status update(View& view, const std::vector<std::uint32_t>& uids, const std::function<bool(StoredMessage&)>& change);
+  /// Returns the numbers in the other folder, in the order of the uids.
+  Result<std::vector<std::uint32_t>> copy(const View& from, const std::vector<std::uint32_t>& uids, View& to);
+  /// Hides messages from the folder. What is in the journal stays there.
+  Status expunge(View& view, const std::vector<std::uint32_t>& uids);
+  /// Puts a message there. Into Sent, what the journal has as sent already is not put twice: its number is returned.
+  Result<std::uint32_t> append(View& view, const std::string& content, StoredMessage message);
+
+  /// Entries that were erased go from all folders. The store must be told too.
+  void forget(const std::set<RecordId>& entries);
+
+  /// Hands a message's content to sink piece by piece, until it returns false.
+  Status content(const StoredMessage& message, const std::function<bool(std::string_view)>& sink) const;
+
+ private:
+  Status load(View& view);
+  Status look_through(View& view, journal::Term term, RecordId indexed);
+  ViewPtr find(const std::string& name) const;
+  bool is_shown(const journal::Entry& entry, journal::Term term, bool& is_open) const;
+  Status remove_unused_blobs(const std::set<std::uint64_t>& blobs);
+
+  MailboxStore& store_;
+  journal::Journal& journal_;
+  const Directory& directory_;
+  const std::string person_;
+  std::vector<ViewPtr> views_;
+  std::set<std::string> own_;  ///< addresses, as of the last refresh
+  RecordId indexed_ = 0;
+};
+
+}  // namespace holdfast::failover

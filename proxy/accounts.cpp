@@ -1,0 +1,43 @@
+#include "proxy/accounts.h"
+
+#include <fmt/format.h>
+
+#include "journal/catalog.h"
+#include "proxy/address.h"
+#include "proxy/admin.h"
+
+namespace holdfast::proxy {
+
+nlohmann::ordered_json accounts_to_json(const failover::MailboxStore& store) {
+  auto list = nlohmann::ordered_json::array();
+  auto accounts = store.accounts();
+  if (!accounts) return list;
+  for (const failover::Account& one : *accounts)
+    list.push_back({{"address", one.address}, {"enabled", one.is_enabled}, {"has_password", !one.password_hash.empty()}, {"changed", format_time(one.changed_us)}});
+  return list;
+}
+
+Result<std::string> apply_account_change(failover::MailboxStore& store, const nlohmann::ordered_json& change) {
+  std::string address = journal::normalise(change.at("address").get<std::string>());
+  bool is_new = change.value("is_new", false);
+  auto known = store.account(address);
+  if (!known) return known.error();
+  if (is_new && *known) return Error{ErrorCode::invalid, fmt::format("{} has an account already; change it with: holdfast mailbox passwd", address)};
+  if (!is_new && !*known) return Error{ErrorCode::not_found, fmt::format("{} has no account; see: holdfast mailbox list", address)};
+  failover::Account account = known->value_or(failover::Account{address, "", true, 0});
+  std::string what;
+  if (is_new) what = "added";
+  if (change.contains("password_hash")) {
+    account.password_hash = change["password_hash"].get<std::string>();
+    what += what.empty() ? "password" : "";
+  }
+  if (change.contains("enabled")) {
+    account.is_enabled = change["enabled"].get<bool>();
+    what += account.is_enabled ? "enabled" : "disabled";
+  }
+  account.changed_us = journal::now_us();
+  if (Status stored = store.put(account); !stored) return stored.error();
+  return what;
+}
+
+}  // namespace holdfast::proxy

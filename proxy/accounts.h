@@ -1,0 +1,18 @@
+// Emergency accounts as the admin socket and the command line speak of them.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "failover/mailbox_store.h"
+
+namespace holdfast::proxy {
+
+/// A list of {"address", "enabled", "has_password", "changed"}.
+nlohmann::ordered_json accounts_to_json(const failover::MailboxStore& store);
+
+/// Applies {"address", "is_new", "password_hash", "enabled"}; what is not there stays. Returns what was done, for the log.
+/// Errors: invalid (there is such an account already), not_found, and the store's.
+Result<std::string> apply_account_change(failover::MailboxStore& store, const nlohmann::ordered_json& change);
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,287 @@
+// ImapSession: folders (RFC 3501 6.3; RFC 5258, 5819, 6154, 7162).
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "proxy/imap_format.h"
+#include "proxy/imap_session.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+namespace {
+
+/// "*" is anything, "%" anything within a level.
+bool fits(std::string_view name, std::string_view pattern) {
+  // The last star seen is where another try may begin: no more than quadratic.
+  std::size_t n = 0, p = 0, star = std::string_view::npos, star_n = 0;
+  while (n < name.size() || p < pattern.size()) {
+    if (p < pattern.size() && (pattern[p] == '*' || pattern[p] == '%')) {
+      star = p++;
+      star_n = n;
+      continue;
+    }
+    if (p < pattern.size() && n < name.size() && pattern[p] == name[n]) {
+      ++p;
+      ++n;
+      continue;
+    }
+    bool may_take_more = star != std::string_view::npos && star_n < name.size() && (pattern[star] == '*' || name[star_n] != '/');
+    if (!may_take_more) return false;
+    n = ++star_n;
+    p = star + 1;
+  }
+  return true;
+}
+
+std::string upper(std::string text) {
+  for (char& c : text) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
+  return text;
+}
+
+std::optional<std::vector<std::string>> status_items(ImapText& text) {
+  std::vector<std::string> items;
+  if (!text.take('(')) return std::nullopt;
+  while (!text.take(')')) {
+    std::optional<std::string> item = text.atom();
+    if (!item) return std::nullopt;
+    items.push_back(upper(*item));
+    text.space();
+  }
+  return items;
+}
+
+}  // namespace
+
+std::shared_ptr<failover::Mailbox::View> ImapSession::folder(ImapText& text) {
+  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
+  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  if (!utf8) return bad("a folder's name was expected"), nullptr;
+  auto view = mailbox_->view(*utf8);
+  if (view) return *view;
+  if (view.error().code == ErrorCode::not_found) return no("[NONEXISTENT] " + view.error().message), nullptr;
+  log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", view.error().message}});
+  return no("[UNAVAILABLE] the mailbox cannot be read at this moment"), nullptr;
+}
+
+void ImapSession::list(ImapText& text, bool only_subscribed) {
+  bool wants_use = false, wants_special = false, wants_subscribed = only_subscribed, shows_subscribed = false;
+  std::vector<std::string> wanted_status;
+  auto refuse = [this] { bad("the arguments are not understood"); };
+  if (!text.space()) return refuse();
+  if (text.take('('))
+    while (!text.take(')')) {
+      std::optional<std::string> option = text.atom();
+      if (!option) return refuse();
+      if (is_same_name(*option, "SUBSCRIBED")) wants_subscribed = shows_subscribed = true;
+      if (is_same_name(*option, "SPECIAL-USE")) wants_special = wants_use = true;
+      text.space();
+    }
+  text.space();
+  std::optional<std::string> reference = text.astring();
+  if (!reference || !text.space()) return refuse();
+  std::vector<std::string> patterns;
+  bool has_several = text.take('(');
+  do {
+    std::optional<std::string> pattern = text.list_mailbox();
+    if (!pattern || patterns.size() > 100) return refuse();
+    patterns.push_back(*reference + *pattern);
+  } while (has_several && text.space());
+  if (has_several && !text.take(')')) return refuse();
+  if (text.space()) {
+    if (!text.word("RETURN") || !text.space() || !text.take('(')) return refuse();
+    while (!text.take(')')) {
+      std::optional<std::string> option = text.atom();
+      if (!option) return refuse();
+      if (is_same_name(*option, "SUBSCRIBED")) shows_subscribed = true;
+      if (is_same_name(*option, "STATUS")) {
+        auto items = text.space() ? status_items(text) : std::nullopt;
+        if (!items) return refuse();
+        wanted_status = std::move(*items);
+      }
+      text.space();
+    }
+  }
+  if (!text.at_end()) return refuse();
+  const char* word = only_subscribed ? "LSUB" : "LIST";
+  if (!only_subscribed && patterns.size() == 1 && patterns.front().empty()) {  // RFC 3501 6.3.8: what is the separator?
+    untagged("LIST (\\Noselect) \"/\" \"\"");
+    return ok("done");
+  }
+  auto all = mailbox_->folders();
+  for (const auto& view : all) {
+    const failover::Folder& one = view->folder;
+    std::string name = encode_mailbox_name(one.name);
+    bool is_wanted = std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) { return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern); });
+    if (!is_wanted || (wants_subscribed && !one.is_subscribed) || (wants_special && one.use.empty())) continue;
+    bool has_children = std::any_of(all.begin(), all.end(), [&](const auto& other) { return other->folder.name.starts_with(one.name + "/"); });
+    std::string attributes = has_children ? "\\HasChildren" : "\\HasNoChildren";
+    if (!one.use.empty()) attributes += " " + one.use;
+    if (shows_subscribed && one.is_subscribed) attributes += " \\Subscribed";
+    untagged(fmt::format("{} ({}) \"/\" {}", word, attributes, imap_string(name)));
+    if (wanted_status.empty()) continue;
+    if (auto loaded = mailbox_->view(one.name)) untagged(fmt::format("STATUS {} ({})", imap_string(name), status_of(**loaded, wanted_status)));
+  }
+  ok("done");
+}
+
+std::string ImapSession::status_of(const failover::Mailbox::View& view, const std::vector<std::string>& items) const {
+  std::string out;
+  auto add = [&](const std::string& item, std::uint64_t value) { out += fmt::format("{}{} {}", out.empty() ? "" : " ", item, value); };
+  for (const std::string& item : items) {
+    if (item == "MESSAGES") add(item, view.messages.size());
+    if (item == "RECENT") add(item, 0);
+    if (item == "UIDNEXT") add(item, view.folder.uid_next);
+    if (item == "UIDVALIDITY") add(item, view.folder.uid_validity);
+    if (item == "HIGHESTMODSEQ") add(item, view.folder.modseq);
+    if (item == "UNSEEN")
+      add(item, static_cast<std::uint64_t>(std::count_if(view.messages.begin(), view.messages.end(), [](const auto& one) { return (one.flags & failover::seen) == 0; })));
+    if (item == "SIZE") {
+      std::uint64_t sum = 0;
+      for (const auto& one : view.messages) sum += one.size;
+      add(item, sum);
+    }
+  }
+  return out;
+}
+
+void ImapSession::status(ImapText& text) {
+  auto view = folder(text);
+  if (!view) return;
+  auto items = text.space() ? status_items(text) : std::nullopt;
+  if (!items) return bad("the arguments are not understood");
+  knows_condstore_ |= std::find(items->begin(), items->end(), "HIGHESTMODSEQ") != items->end();
+  untagged(fmt::format("STATUS {} ({})", imap_string(encode_mailbox_name(view->folder.name)), status_of(*view, *items)));
+  ok("done");
+}
+
+void ImapSession::select(ImapText& text, bool is_read_only) {
+  view_.reset();
+  uids_.clear();
+  state_ = State::authenticated;
+  auto view = folder(text);
+  if (!view) return;
+  if (text.space()) {
+    if (!text.take('(') || !text.word("CONDSTORE") || !text.take(')')) return bad("the arguments are not understood");
+    knows_condstore_ = true;
+  }
+  if (!text.at_end()) return bad("the arguments are not understood");
+  view_ = view;
+  is_read_only_ = is_read_only;
+  state_ = State::selected;
+  std::uint32_t first_unseen = 0;
+  for (const auto& message : view->messages) {
+    uids_.push_back(message.uid);
+    if (first_unseen == 0 && (message.flags & failover::seen) == 0) first_unseen = static_cast<std::uint32_t>(uids_.size());
+  }
+  shown_modseq_ = view->folder.modseq;
+  untagged("FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)");
+  untagged(fmt::format("OK [PERMANENTFLAGS ({})] these are kept", is_read_only ? "" : "\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*"));
+  untagged(fmt::format("{} EXISTS", uids_.size()));
+  untagged("0 RECENT");
+  if (first_unseen > 0) untagged(fmt::format("OK [UNSEEN {}] the first unseen one", first_unseen));
+  untagged(fmt::format("OK [UIDVALIDITY {}] numbers keep their meaning", view->folder.uid_validity));
+  untagged(fmt::format("OK [UIDNEXT {}] the next number", view->folder.uid_next));
+  untagged(fmt::format("OK [HIGHESTMODSEQ {}] the last change", view->folder.modseq));
+  ok(is_read_only ? "[READ-ONLY] selected" : "[READ-WRITE] selected");
+}
+
+void ImapSession::close(bool expunges) {
+  if (expunges && !is_read_only_) {
+    std::vector<std::uint32_t> deleted;
+    for (const auto& message : view_->messages)
+      if (message.flags & failover::deleted) deleted.push_back(message.uid);
+    if (Status done = mailbox_->expunge(*view_, deleted); !done) return no("[UNAVAILABLE] " + done.error().message);
+  }
+  view_.reset();
+  uids_.clear();
+  state_ = State::authenticated;
+  ok("closed");
+}
+
+namespace {
+
+/// What the person did wrong, or what went wrong here.
+std::string code_of(const Error& error) {
+  return error.code == ErrorCode::invalid ? "[CANNOT] " : error.code == ErrorCode::not_found ? "[NONEXISTENT] " : error.code == ErrorCode::no_space ? "[OVERQUOTA] " : "[UNAVAILABLE] ";
+}
+
+}  // namespace
+
+void ImapSession::create(ImapText& text) {
+  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
+  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  if (!utf8) return bad("a folder's name was expected");
+  if (utf8->size() > 1 && utf8->back() == '/') utf8->pop_back();  // RFC 3501 6.3.3: only says that folders will be in it
+  Status created = mailbox_->create(*utf8);
+  if (created) return ok("created");
+  no((created.error().message.find("already") != std::string::npos ? "[ALREADYEXISTS] " : code_of(created.error())) + created.error().message);
+}
+
+void ImapSession::remove(ImapText& text) {
+  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
+  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  if (!utf8) return bad("a folder's name was expected");
+  Status removed = mailbox_->remove(*utf8);
+  removed ? ok("deleted") : no(code_of(removed.error()) + removed.error().message);
+}
+
+void ImapSession::rename(ImapText& text) {
+  std::optional<std::string> from = text.space() ? text.astring() : std::nullopt;
+  std::optional<std::string> to = from && text.space() ? text.astring() : std::nullopt;
+  std::optional<std::string> from_utf8 = from ? decode_mailbox_name(*from) : std::nullopt, to_utf8 = to ? decode_mailbox_name(*to) : std::nullopt;
+  if (!from_utf8 || !to_utf8) return bad("two folders' names were expected");
+  Status renamed = mailbox_->rename(*from_utf8, *to_utf8);
+  renamed ? ok("renamed") : no(code_of(renamed.error()) + renamed.error().message);
+}
+
+void ImapSession::subscribe(ImapText& text, bool is_subscribed) {
+  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
+  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  if (!utf8) return bad("a folder's name was expected");
+  Status done = mailbox_->subscribe(*utf8, is_subscribed);
+  done ? ok("done") : no(code_of(done.error()) + done.error().message);
+}
+
+void ImapSession::enable(ImapText& text) {
+  std::string enabled;
+  while (text.space()) {
+    std::optional<std::string> name = text.atom();
+    if (!name) return bad("the arguments are not understood");
+    if (!is_same_name(*name, "CONDSTORE")) continue;
+    knows_condstore_ = true;
+    enabled += " CONDSTORE";
+  }
+  untagged("ENABLED" + enabled);
+  ok("done");
+}
+
+void ImapSession::append(ImapText& text) {
+  auto view = folder(text);
+  if (!view) return;
+  failover::StoredMessage message;
+  message.date_us = journal::now_us();
+  if (!text.space()) return bad("a message was expected");
+  if (text.is_next('(')) {
+    auto flags = text.flags();
+    if (!flags || !text.space()) return bad("the flags are not understood");
+    for (const std::string& flag : *flags)
+      if (!set_flag(message, flag, true)) return bad("there is no such flag");
+  }
+  if (text.is_next('"')) {
+    std::optional<std::int64_t> date = text.date_time();
+    if (!date || !text.space()) return bad("the date is not understood");
+    message.date_us = *date * 1000000;
+  }
+  std::optional<std::string> content = text.string();
+  if (!content || !text.at_end()) return bad("a message was expected");
+  if (content->empty()) return bad("the message is empty");
+  std::string id = field_of(header_of(*content).of(*content), "Message-ID");
+  if (std::size_t begin = id.find('<'), end = id.find('>'); begin != std::string::npos && end != std::string::npos && begin < end)
+    message.message_id = id.substr(begin + 1, end - begin - 1);
+  auto uid = mailbox_->append(*view, *content, std::move(message));
+  if (!uid) return no(code_of(uid.error()) + "the message could not be stored");
+  show_news(true);
+  ok(fmt::format("[APPENDUID {} {}] stored", view->folder.uid_validity, *uid));
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,340 @@
+#include "proxy/imap_session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "journal/record.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr std::size_t longest_line = 64 * 1024, longest_command = 1 << 20;
+/// Strangers get little memory and time.
+constexpr std::size_t longest_early_line = 8 * 1024;
+constexpr auto early_timeout = std::chrono::minutes(1);
+constexpr auto timeout = std::chrono::minutes(30);  // RFC 3501 5.4
+constexpr unsigned most_errors = 20;
+/// After so long in one command it is the others' turn.
+constexpr auto turn = std::chrono::milliseconds(5);
+
+}  // namespace
+
+Result<std::shared_ptr<failover::Mailbox>> MailboxService::mailbox(const std::string& person) {
+  if (auto open = mailboxes[person].lock()) return open;
+  auto opened = std::make_shared<failover::Mailbox>(store, journal, directory, person);
+  if (Status loaded = opened->open(); !loaded) return loaded.error();
+  mailboxes[person] = opened;
+  std::erase_if(mailboxes, [](const auto& one) { return one.second.expired(); });
+  return opened;
+}
+
+Status MailboxService::forget(const std::vector<journal::RecordId>& entries) {
+  for (auto& [person, mailbox] : mailboxes)
+    if (auto open = mailbox.lock()) open->forget({entries.begin(), entries.end()});
+  return store.forget(entries);
+}
+
+void MailboxService::look(const Settings& settings, Deadline now) {
+  gate.look(settings, now);
+  for (ImapSession* session : sessions) session->look();
+}
+
+ImapSession::ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer)
+    : worker_(worker), service_(service), settings_(worker.settings), listener_(listener), wakeup_(worker.loop),
+      stream_(std::move(socket), wakeup_), client_(to_endpoint(peer)) {
+  service_.sessions.insert(this);
+}
+
+ImapSession::~ImapSession() {
+  record_reading();
+  service_.sessions.erase(this);
+  worker_.shared.connections.leave();
+}
+
+void ImapSession::stop(const std::string& why) {
+  if (stop_why_.empty()) stop_why_ = why;
+  wakeup_.fire();
+}
+
+Task<void> ImapSession::run(std::unique_ptr<ImapSession> session) {
+  ImapSession& self = *session;
+  bool is_secure = true;
+  if (self.listener_.tls == ListenerTls::implicit) is_secure = co_await self.start_tls();
+  if (!is_secure) co_return;
+  self.untagged(fmt::format("OK [CAPABILITY {}] {} Holdfast is ready", self.capabilities(), self.settings_->config.hostname));
+  while (self.state_ != State::logout) {
+    bool has_command = co_await self.read_command();
+    if (!has_command) break;
+    self.turn_end_ = Clock::now() + turn;
+    co_await self.serve_command();
+    if (self.errors_ >= most_errors) {
+      self.untagged("BYE too many errors");
+      break;
+    }
+  }
+  if (!self.stop_why_.empty() && self.state_ != State::logout) self.untagged("BYE " + self.stop_why_);
+  self.stop_why_.clear();
+  co_await self.drain_output(0);
+  self.stream_.close();
+}
+
+Task<bool> ImapSession::start_tls() {
+  SSL* ssl = settings_->tls->new_server();
+  if (!ssl) co_return false;
+  std::string failure = co_await stream_.handshake(ssl, true, worker_.loop.now() + early_timeout);
+  if (failure.empty()) co_return true;
+  log(LogLevel::info, "tls", {{"client", to_string(client_)}, {"problem", failure}});
+  co_return false;
+}
+
+std::string ImapSession::capabilities() const {
+  std::string all = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE";
+  if (state_ == State::not_authenticated) {
+    if (listener_.tls == ListenerTls::starttls && !stream_.is_tls()) all += " STARTTLS";
+    return all + (may_log_in_here() ? " AUTH=PLAIN" : " LOGINDISABLED");
+  }
+  return all + " NAMESPACE IDLE UNSELECT UIDPLUS MOVE CHILDREN SPECIAL-USE LIST-EXTENDED LIST-STATUS ESEARCH WITHIN SORT THREAD=REFERENCES "
+               "THREAD=ORDEREDSUBJECT CONDSTORE";
+}
+
+/// Passwords go over TLS, or stay on this machine.
+bool ImapSession::may_log_in_here() const { return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1"; }
+
+void ImapSession::untagged(std::string_view text) {
+  stream_.write("* ");
+  stream_.write(text);
+  stream_.write("\r\n");
+}
+
+void ImapSession::reply(std::string_view status, std::string_view text) { stream_.write(fmt::format("{} {} {}\r\n", tag_, status, text)); }
+
+void ImapSession::bad(std::string_view text) {
+  ++errors_;
+  reply("BAD", text);
+}
+
+/// Waits until no more than so much is unsent. False when the connection is over.
+Task<bool> ImapSession::drain_output(std::size_t most) {
+  stream_.flush();
+  Deadline patience = worker_.loop.now() + std::chrono::minutes(2);
+  while (stream_.unsent() > most && !stream_.is_broken() && stop_why_.empty()) {
+    bool in_time = co_await wakeup_.wait(patience);
+    if (!in_time) co_return false;
+  }
+  co_return !stream_.is_broken();
+}
+
+/// Lets others have their turn when this one's is over, and waits while the client does not read. False when the connection is over.
+Task<bool> ImapSession::breathe() {
+  if (stream_.is_flooded()) {
+    bool goes_on = co_await drain_output(Stream::flood_mark / 2);
+    if (!goes_on) co_return false;
+  }
+  if (Clock::now() >= turn_end_) {
+    bool is_due = false;
+    worker_.loop.post([this, &is_due] {
+      is_due = true;
+      wakeup_.fire();
+    });
+    while (!is_due) co_await wakeup_.wait(Deadline::max());
+    turn_end_ = Clock::now() + turn;
+  }
+  co_return !stream_.is_broken() && stop_why_.empty();
+}
+
+bool ImapSession::may_go_on() {
+  if (!stop_why_.empty()) return false;
+  if (state_ == State::not_authenticated || service_.gate.is_open(*worker_.settings, person_, worker_.loop.now())) return true;
+  stop_why_ = "the emergency mailbox is closed: your usual mail works again";
+  log(LogLevel::info, "mailbox", {{"person", person_}, {"closed", "the primary is back"}});
+  return false;
+}
+
+/// A whole command with its literals. False when the connection is to end.
+Task<bool> ImapSession::read_command() {
+  command_.clear();
+  bool is_early = state_ == State::not_authenticated;
+  Deadline deadline = worker_.loop.now() + (is_early ? Duration(early_timeout) : Duration(timeout));
+  std::uint64_t literal = 0;
+  for (;;) {
+    std::string_view input = stream_.input();
+    if (literal > 0) {
+      std::size_t taken = std::min<std::uint64_t>(literal, input.size());
+      command_ += input.substr(0, taken);
+      stream_.consume(taken);
+      literal -= taken;
+      if (literal == 0) continue;
+    } else if (std::size_t end = input.find('\n'); end != std::string_view::npos) {
+      bool is_whole_line_end = end > 0 && input[end - 1] == '\r';
+      std::string_view line = input.substr(0, is_whole_line_end ? end - 1 : end);
+      std::optional<LiteralMark> mark = literal_at_end(line);
+      command_ += line;
+      stream_.consume(end + 1);
+      if (!mark) co_return true;
+      command_ += "\r\n";
+      bool is_append = state_ != State::not_authenticated && is_same_name(std::string_view(command_).substr(std::min(command_.size(), command_.find(' ') + 1), 7), "APPEND ");
+      std::uint64_t most = is_early ? longest_early_line : is_append ? settings_->config.limits.message_size : longest_command;
+      if (mark->size + command_.size() > most + longest_command * is_append) {
+        tag_ = command_.substr(0, command_.find(' '));
+        bad("[TOOBIG] this is more than is taken here");
+        if (!mark->waits) {
+          stop_why_ = "too much was sent";
+          co_return false;
+        }
+        command_.clear();
+        continue;
+      }
+      literal = mark->size;
+      if (mark->waits) {
+        stream_.write("+ OK\r\n");
+        stream_.flush();
+      }
+      continue;
+    } else if (input.size() > (is_early ? longest_early_line : longest_line)) {
+      stop_why_ = "the line is too long";
+      co_return false;
+    }
+    if (!may_go_on() || stream_.is_broken() || stream_.is_ended()) co_return false;
+    stream_.flush();
+    bool in_time = co_await wakeup_.wait(deadline);
+    if (!in_time) {
+      stop_why_ = "you were away for long";
+      co_return false;
+    }
+  }
+}
+
+Task<void> ImapSession::serve_command() {
+  ImapText text(command_);
+  std::optional<std::string> tag = text.atom();
+  tag_ = tag.value_or("*");
+  std::optional<std::string> word = tag && tag->find('+') == std::string::npos && text.space() ? text.atom() : std::nullopt;
+  if (!word) {
+    bad("this is no IMAP command");
+    co_return;
+  }
+  auto is = [&](std::string_view name) { return is_same_name(*word, name); };
+  if (is("CAPABILITY")) {
+    untagged("CAPABILITY " + capabilities());
+    ok("done");
+  } else if (is("NOOP") || is("CHECK")) {
+    if (mailbox_) (void)mailbox_->refresh();
+    show_news(true);
+    ok("done");
+  } else if (is("LOGOUT")) {
+    untagged("BYE see you");
+    ok("logged out");
+    state_ = State::logout;
+  } else if (is("ID")) {
+    untagged("ID (\"name\" \"Holdfast\")");
+    ok("done");
+  } else if (state_ == State::not_authenticated) {
+    if (is("STARTTLS") && listener_.tls == ListenerTls::starttls && !stream_.is_tls()) {
+      // RFC 3501 6.2.1: nothing may follow in the clear that would count as said under TLS.
+      if (!stream_.input().empty()) {
+        stop_why_ = "something was sent before TLS began";
+        state_ = State::not_authenticated;
+        untagged("BYE something was sent before TLS began");
+        state_ = State::logout;
+        co_return;
+      }
+      ok("begin TLS now");
+      stream_.flush();
+      bool is_secure = co_await start_tls();
+      if (!is_secure) state_ = State::logout;
+    } else if (is("LOGIN")) {
+      co_await login(text);
+    } else if (is("AUTHENTICATE")) {
+      co_await authenticate(text);
+    } else {
+      bad("log in first");
+    }
+  } else {
+    co_await serve_logged_in(*word, text);
+  }
+}
+
+Task<void> ImapSession::serve_logged_in(std::string word, ImapText text) {
+  auto is = [&](std::string_view name) { return is_same_name(word, name); };
+  bool by_uid = is("UID");
+  if (by_uid) {
+    std::optional<std::string> next = text.space() ? text.atom() : std::nullopt;
+    word = next.value_or("");
+    bool has_uid_form = is("FETCH") || is("STORE") || is("COPY") || is("MOVE") || is("SEARCH") || is("SORT") || is("THREAD") || is("EXPUNGE");
+    if (!has_uid_form) {
+      bad("this is no IMAP command");
+      co_return;
+    }
+  }
+  // Other commands look at the folder as the client knows it: nothing may vanish from it before the answer.
+  if (mailbox_) {
+    if (Status refreshed = mailbox_->refresh(); !refreshed) log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
+  }
+  if (is("NAMESPACE")) {
+    untagged("NAMESPACE ((\"\" \"/\")) NIL NIL");
+    ok("done");
+  } else if (is("ENABLE")) enable(text);
+  else if (is("LIST")) list(text, false);
+  else if (is("LSUB")) list(text, true);
+  else if (is("SELECT")) select(text, false);
+  else if (is("EXAMINE")) select(text, true);
+  else if (is("STATUS")) status(text);
+  else if (is("CREATE")) create(text);
+  else if (is("DELETE")) remove(text);
+  else if (is("RENAME")) rename(text);
+  else if (is("SUBSCRIBE")) subscribe(text, true);
+  else if (is("UNSUBSCRIBE")) subscribe(text, false);
+  else if (is("APPEND")) append(text);
+  else if (is("IDLE")) co_await idle();
+  else if (state_ != State::selected) bad("select a folder first");
+  else if (is("CLOSE")) close(true);
+  else if (is("UNSELECT")) close(false);
+  else if (is("FETCH")) co_await fetch(text, by_uid);
+  else if (is("STORE")) co_await store(text, by_uid);
+  else if (is("SEARCH")) co_await search(text, by_uid);
+  else if (is("SORT")) co_await sort(text, by_uid);
+  else if (is("THREAD")) co_await thread(text, by_uid);
+  else if (is("COPY")) copy(text, by_uid, false);
+  else if (is("MOVE")) copy(text, by_uid, true);
+  else if (is("EXPUNGE")) expunge(text, by_uid);
+  else bad("this is no IMAP command");
+}
+
+/// RFC 2177: tells what is new as it comes, until the client says DONE.
+Task<void> ImapSession::idle() {
+  stream_.write("+ waiting for news\r\n");
+  Deadline deadline = worker_.loop.now() + timeout;
+  for (;;) {
+    if (mailbox_) (void)mailbox_->refresh();
+    show_news(true);
+    stream_.flush();
+    if (std::size_t end = stream_.input().find('\n'); end != std::string_view::npos) {
+      std::string_view line = stream_.input().substr(0, end);
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      bool is_done = is_same_name(line, "DONE");
+      stream_.consume(end + 1);
+      is_done ? ok("done") : bad("DONE was expected");
+      co_return;
+    }
+    bool is_over = !may_go_on() || !stream_.is_alive() || stream_.input().size() > longest_early_line;
+    if (is_over) co_return;
+    bool in_time = co_await wakeup_.wait(deadline);
+    if (!in_time) stop_why_ = "you were away for long";
+  }
+}
+
+/// What was read, on record.
+void ImapSession::record_reading() {
+  if (read_.empty()) return;
+  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, client_.address), "imap fetch", "emergency mailbox", read_.size(), {}};
+  for (journal::RecordId id : read_) {
+    if (record.examples.size() >= 100) break;
+    record.examples.push_back(id);
+  }
+  service_.journal.writer().submit_record(journal::RecordKind::access, journal::encode(record));
+  read_.clear();
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,146 @@
+// An IMAP session: one mail program's connection to a person's emergency mailbox (RFC 3501).
+//
+// All sessions of all people live on one loop of their own, so that reading never keeps the relay's loops from mail, and
+// mailboxes need no locks. A long search or fetch lets others have their turn now and then.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "failover/accounts.h"
+#include "failover/mailbox.h"
+#include "proxy/imap_command.h"
+#include "proxy/imap_search.h"
+#include "proxy/mailbox_gate.h"
+#include "proxy/password_checker.h"
+#include "proxy/worker.h"
+
+namespace holdfast::proxy {
+
+class ImapSession;
+
+/// Sets or takes away a flag by its name; false when there is none such.
+bool set_flag(failover::StoredMessage& message, const std::string& name, bool is_set);
+
+/// What all IMAP sessions share. Belongs to their loop, but for what says otherwise.
+struct MailboxService {
+  MailboxService(failover::MailboxStore& the_store, journal::Journal& the_journal, Control& control)
+      : store(the_store), journal(the_journal), directory(control.directory()), gate(control) {}
+
+  /// The person's mailbox, shared by its sessions.
+  Result<std::shared_ptr<failover::Mailbox>> mailbox(const std::string& person);
+  /// Entries were erased: they vanish from all mailboxes, also those that are open.
+  Status forget(const std::vector<journal::RecordId>& entries);
+  /// Wakes all sessions, to look for news and whether they may go on. To be called a few times a second.
+  void look(const Settings& settings, Deadline now);
+
+  failover::MailboxStore& store;
+  journal::Journal& journal;
+  const failover::Directory& directory;
+  MailboxGate gate;
+  PasswordChecker passwords;
+  failover::LoginThrottle throttle;
+  std::map<std::string, std::weak_ptr<failover::Mailbox>> mailboxes;
+  std::set<ImapSession*> sessions;
+};
+
+class ImapSession {
+ public:
+  ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer);
+  ~ImapSession();
+  ImapSession(const ImapSession&) = delete;
+  ImapSession& operator=(const ImapSession&) = delete;
+
+  static Task<void> run(std::unique_ptr<ImapSession> session);
+  /// Says farewell and ends, soon.
+  void stop(const std::string& why);
+  /// Looks whether the person may still be logged in, and for news while idle.
+  void look() { wakeup_.fire(); }
+
+ private:
+  enum class State { not_authenticated, authenticated, selected, logout };
+
+  // Connection (imap_session.cpp).
+  Task<bool> start_tls();
+  Task<bool> read_command();
+  Task<void> serve_command();
+  Task<void> serve_logged_in(std::string word, ImapText text);
+  bool may_go_on();
+  void record_reading();
+  Task<bool> breathe();
+  Task<bool> drain_output(std::size_t most);
+  void untagged(std::string_view text);
+  void reply(std::string_view status, std::string_view text);
+  void ok(std::string_view text) { reply("OK", text); }
+  void no(std::string_view text) { reply("NO", text); }
+  void bad(std::string_view text);
+  std::string capabilities() const;
+  bool may_log_in_here() const;
+
+  // Login (imap_login.cpp).
+  Task<void> login(ImapText& text);
+  Task<void> authenticate(ImapText& text);
+  Task<void> check_password(std::string address, std::string password);
+
+  // Folders (imap_folders.cpp).
+  void list(ImapText& text, bool only_subscribed);
+  void select(ImapText& text, bool is_read_only);
+  void status(ImapText& text);
+  void create(ImapText& text);
+  void remove(ImapText& text);
+  void rename(ImapText& text);
+  void subscribe(ImapText& text, bool is_subscribed);
+  void enable(ImapText& text);
+  void append(ImapText& text);
+  void close(bool expunges);
+  Task<void> idle();
+  std::string status_of(const failover::Mailbox::View& view, const std::vector<std::string>& items) const;
+
+  // Messages (imap_messages.cpp).
+  Task<void> fetch(ImapText& text, bool by_uid);
+  void fetch_one(const failover::StoredMessage& message, const FetchItems& items);
+  Task<void> store(ImapText& text, bool by_uid);
+  Task<void> search(ImapText& text, bool by_uid);
+  Task<void> sort(ImapText& text, bool by_uid);
+  Task<void> thread(ImapText& text, bool by_uid);
+  void copy(ImapText& text, bool by_uid, bool moves);
+  void expunge(ImapText& text, bool by_uid);
+  std::vector<std::uint32_t> chosen(const SequenceSet& set, bool by_uid) const;
+  std::uint32_t number_of(std::uint32_t uid) const;
+  ReadMessage read(const failover::StoredMessage& message) const;
+  std::string flags_of(const failover::StoredMessage& message) const;
+  void show_news(bool may_expunge);
+  void show_flags(const failover::StoredMessage& message, bool with_uid);
+  Task<bool> find(const SearchCommand& command, std::vector<std::uint32_t>& uids);
+
+  std::shared_ptr<failover::Mailbox::View> folder(ImapText& text);
+
+  Worker& worker_;
+  MailboxService& service_;
+  std::shared_ptr<const Settings> settings_;
+  const ListenerConfig listener_;
+  Wakeup wakeup_;
+  Stream stream_;
+  const Endpoint client_;
+  State state_ = State::not_authenticated;
+  std::string tag_, command_;
+  std::string stop_why_;
+  unsigned errors_ = 0;
+  std::string person_;
+  std::shared_ptr<failover::Mailbox> mailbox_;
+  bool knows_condstore_ = false;
+  std::set<journal::RecordId> read_;  ///< entries whose content was fetched, not on record yet
+  Deadline turn_end_{};
+
+  // The selected folder as the client knows it.
+  std::shared_ptr<failover::Mailbox::View> view_;
+  bool is_read_only_ = false;
+  std::vector<std::uint32_t> uids_;
+  std::uint64_t shown_modseq_ = 0;
+};
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,26 @@
+#include "proxy/mailbox_gate.h"
+
+#include <algorithm>
+
+#include "journal/catalog.h"
+
+namespace holdfast::proxy {
+
+void MailboxGate::look(const Settings& settings, Deadline now) {
+  for (const RouteConfig& route : settings.config.routes)
+    if (!route.is_egress && control_.board(route.name).is_held()) last_held_[route.name] = now;
+}
+
+bool MailboxGate::is_open(const Settings& settings, const std::string& address, Deadline now) const {
+  const MailboxConfig& mailbox = settings.config.mailbox;
+  std::size_t at = address.rfind('@');
+  const RouteConfig& route = settings.config.routes[route_of_domain(settings.config, at == std::string::npos ? "" : address.substr(at + 1), 0)];
+  MailboxOpen open = route.mailbox_open.value_or(mailbox.open);
+  if (auto own = mailbox.people.find(journal::normalise(address)); own != mailbox.people.end()) open = own->second;
+  if (open != MailboxOpen::hold) return open == MailboxOpen::always;
+  if (control_.board(route.name).is_held()) return true;
+  auto held = last_held_.find(route.name);
+  return held != last_held_.end() && now - held->second < mailbox.grace;
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,28 @@
+// The gate: who may use the emergency mailbox now. Open while the person's route is held, and some grace after; or
+// always, or never, as configured.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "proxy/control.h"
+#include "proxy/settings.h"
+
+namespace holdfast::proxy {
+
+/// One thread at a time.
+class MailboxGate {
+ public:
+  explicit MailboxGate(Control& control) : control_(control) {}
+
+  /// Notes which routes are held now. To be called a few times a second.
+  void look(const Settings& settings, Deadline now);
+  /// address is a person's.
+  bool is_open(const Settings& settings, const std::string& address, Deadline now) const;
+
+ private:
+  Control& control_;
+  std::map<std::string, Deadline> last_held_;  ///< by route
+};
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,236 @@
+#include "proxy/mime.h"
+
+#include <gmime/gmime.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr int deepest = 50;
+constexpr std::size_t most_parts = 10'000;
+
+/// GMime has one global state, set up once.
+void start_gmime() {
+  static const bool is_started = (g_mime_init(), true);
+  (void)is_started;
+}
+
+struct Free {
+  void operator()(void* object) const {
+    if (object) g_object_unref(object);
+  }
+};
+template <class T>
+using Owned = std::unique_ptr<T, Free>;
+
+std::string text_of(const char* text) { return text ? text : ""; }
+
+std::string lower(std::string text) {
+  for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  return text;
+}
+
+std::string trimmed(const std::string& text) {
+  std::size_t begin = text.find_first_not_of(" \t"), end = text.find_last_not_of(" \t");
+  return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
+}
+
+std::vector<std::pair<std::string, std::string>> parameters_of(GMimeParamList* list) {
+  std::vector<std::pair<std::string, std::string>> all;
+  for (int i = 0, count = list ? g_mime_param_list_length(list) : 0; i < count; ++i) {
+    GMimeParam* one = g_mime_param_list_get_parameter_at(list, i);
+    all.emplace_back(text_of(g_mime_param_get_name(one)), text_of(g_mime_param_get_value(one)));
+  }
+  return all;
+}
+
+void read_header(std::string_view message, MimePart& part, bool in_digest) {
+  std::string_view header = part.header.of(message);
+  if (in_digest) part.type = "message", part.subtype = "rfc822";
+  if (std::string value = field_of(header, "Content-Type"); !value.empty()) {
+    Owned<GMimeContentType> type(g_mime_content_type_parse(nullptr, value.c_str()));
+    if (type) {
+      part.type = lower(text_of(g_mime_content_type_get_media_type(type.get())));
+      part.subtype = lower(text_of(g_mime_content_type_get_media_subtype(type.get())));
+      part.parameters = parameters_of(g_mime_content_type_get_parameters(type.get()));
+    }
+    if (part.type.empty() || part.subtype.empty()) part.type = "text", part.subtype = "plain";
+  }
+  if (std::string value = field_of(header, "Content-Disposition"); !value.empty()) {
+    Owned<GMimeContentDisposition> disposition(g_mime_content_disposition_parse(nullptr, value.c_str()));
+    if (disposition) {
+      part.disposition = lower(text_of(g_mime_content_disposition_get_disposition(disposition.get())));
+      part.disposition_parameters = parameters_of(g_mime_content_disposition_get_parameters(disposition.get()));
+    }
+  }
+  part.id = trimmed(field_of(header, "Content-ID"));
+  part.description = trimmed(field_of(header, "Content-Description"));
+  part.md5 = trimmed(field_of(header, "Content-MD5"));
+  part.language = trimmed(field_of(header, "Content-Language"));
+  part.location = trimmed(field_of(header, "Content-Location"));
+  if (std::string value = trimmed(field_of(header, "Content-Transfer-Encoding")); !value.empty()) part.encoding = lower(value);
+}
+
+std::string boundary_of(const MimePart& part) {
+  for (const auto& [name, value] : part.parameters)
+    if (is_same_name(name, "boundary")) return value;
+  return "";
+}
+
+struct Parser {
+  std::string_view message;
+  std::size_t parts = 0;
+
+  MimePart parse(Range range, int depth, bool in_digest) {
+    MimePart part;
+    ++parts;
+    Range header = header_of(range.of(message));
+    part.header = {range.begin, range.begin + header.end};
+    part.body = {part.header.end, range.end};
+    read_header(message, part, in_digest);
+    if (depth >= deepest || parts >= most_parts) return part;
+    if (part.type == "multipart") split(part, depth);
+    if (part.type == "message" && part.subtype == "rfc822" && (part.encoding == "7bit" || part.encoding == "8bit" || part.encoding == "binary"))
+      part.children.push_back(parse(part.body, depth + 1, false));
+    return part;
+  }
+
+  /// RFC 2046 5.1.1: the line end before a boundary belongs to the boundary.
+  void split(MimePart& part, int depth) {
+    std::string delimiter = "--" + boundary_of(part);
+    if (delimiter.size() == 2) return;
+    std::size_t at = part.body.begin, begin = std::string_view::npos;
+    bool is_digest = part.subtype == "digest";
+    auto end_part = [&](std::size_t end) {
+      if (begin == std::string_view::npos) return;
+      if (end > begin && message[end - 1] == '\n') --end;
+      if (end > begin && message[end - 1] == '\r') --end;
+      part.children.push_back(parse({begin, std::max(begin, end)}, depth + 1, is_digest));
+    };
+    while (at < part.body.end && parts < most_parts) {
+      std::size_t end = message.find('\n', at);
+      end = end == std::string_view::npos || end >= part.body.end ? part.body.end : end + 1;
+      std::string_view line = message.substr(at, end - at);
+      if (line.starts_with(delimiter)) {
+        std::string_view rest = line.substr(delimiter.size());
+        bool is_last = rest.starts_with("--");
+        if (is_last) rest.remove_prefix(2);
+        if (rest.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+          end_part(at);
+          begin = is_last ? std::string_view::npos : end;
+          if (is_last) return;
+        }
+      }
+      at = end;
+    }
+    end_part(part.body.end);
+  }
+};
+
+/// Text of an unknown or wrong charset is taken as Windows-1252, in which every byte is something.
+std::string to_utf8(const std::string& text, const std::string& charset) {
+  bool is_utf8 = charset.empty() || is_same_name(charset, "utf-8") || is_same_name(charset, "us-ascii");
+  if (is_utf8 && g_utf8_validate(text.data(), static_cast<gssize>(text.size()), nullptr)) return text;
+  for (const char* name : {is_utf8 ? "windows-1252" : charset.c_str(), "windows-1252", "iso-8859-1"}) {
+    gsize size = 0;
+    char* converted = g_convert(text.data(), static_cast<gssize>(text.size()), "UTF-8", name, nullptr, &size, nullptr);
+    if (!converted) continue;
+    std::string done(converted, size);
+    g_free(converted);
+    return done;
+  }
+  return text;
+}
+
+}  // namespace
+
+bool is_same_name(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return g_ascii_tolower(x) == g_ascii_tolower(y); });
+}
+
+Range header_of(std::string_view text) {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    if (text[at] == '\n') return {0, at + 1};
+    if (text[at] == '\r' && at + 1 < text.size() && text[at + 1] == '\n') return {0, at + 2};
+    std::size_t end = text.find('\n', at);
+    if (end == std::string_view::npos) break;
+    at = end + 1;
+  }
+  return {0, text.size()};
+}
+
+std::string field_of(std::string_view header, std::string_view name) {
+  std::string value;
+  bool is_found = false;
+  each_field(header, [&](std::string_view field_name, std::string_view field) {
+    if (is_found || !is_same_name(field_name, name)) return;
+    is_found = true;
+    for (char c : field.substr(field.find(':') + 1))
+      if (c != '\r' && c != '\n' && c != '\0') value += c;
+  });
+  std::size_t begin = value.find_first_not_of(" \t");
+  return begin == std::string::npos ? "" : value.substr(begin);
+}
+
+MimePart parse_mime(std::string_view message) {
+  start_gmime();
+  Parser parser{message};
+  return parser.parse({0, message.size()}, 0, false);
+}
+
+std::string decode_header_text(const std::string& raw) {
+  start_gmime();
+  char* decoded = g_mime_utils_header_decode_text(nullptr, raw.c_str());
+  std::string text = decoded ? decoded : raw;
+  g_free(decoded);
+  return text;
+}
+
+std::string decode_body(std::string_view message, const MimePart& part) {
+  start_gmime();
+  std::string_view raw = part.body.of(message);
+  GMimeContentEncoding encoding = g_mime_content_encoding_from_string(part.encoding.c_str());
+  std::string decoded(raw);
+  if (encoding == GMIME_CONTENT_ENCODING_BASE64 || encoding == GMIME_CONTENT_ENCODING_QUOTEDPRINTABLE || encoding == GMIME_CONTENT_ENCODING_UUENCODE) {
+    GMimeEncoding state;
+    g_mime_encoding_init_decode(&state, encoding);
+    std::string out(g_mime_encoding_outlen(&state, raw.size()) + 16, '\0');
+    std::size_t size = g_mime_encoding_step(&state, raw.data(), raw.size(), out.data());
+    size += g_mime_encoding_flush(&state, "", 0, out.data() + size);
+    out.resize(size);
+    decoded = std::move(out);
+  }
+  if (part.type != "text") return decoded;
+  std::string charset;
+  for (const auto& [name, value] : part.parameters)
+    if (is_same_name(name, "charset")) charset = value;
+  return to_utf8(decoded, charset);
+}
+
+std::vector<MailAddress> parse_addresses(const std::string& value) {
+  start_gmime();
+  std::vector<MailAddress> found;
+  Owned<InternetAddressList> list(internet_address_list_parse(nullptr, value.c_str()));
+  auto add = [&](InternetAddressList* addresses, auto&& self, int depth) -> void {
+    for (int i = 0, count = addresses ? internet_address_list_length(addresses) : 0; i < count; ++i) {
+      InternetAddress* one = internet_address_list_get_address(addresses, i);
+      if (INTERNET_ADDRESS_IS_GROUP(one)) {
+        found.push_back({"", text_of(internet_address_get_name(one)), ""});
+        if (depth < 3) self(internet_address_group_get_members(INTERNET_ADDRESS_GROUP(one)), self, depth + 1);
+        found.push_back({});
+      } else if (INTERNET_ADDRESS_IS_MAILBOX(one)) {
+        std::string address = text_of(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(one)));
+        std::size_t at = address.rfind('@');
+        std::string host = at == std::string::npos ? "" : address.substr(at + 1);
+        found.push_back({text_of(internet_address_get_name(one)), address.substr(0, at), host.empty() ? "MISSING_DOMAIN" : host});
+      }
+    }
+  };
+  add(list.get(), add, 0);
+  return found;
+}
+
+}  // namespace holdfast::proxy
