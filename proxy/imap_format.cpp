@@ -45,18 +45,20 @@ std::size_t lines_of(std::string_view text) { return static_cast<std::size_t>(st
 
 const MimePart* find_part(const MimePart& root, const std::vector<std::uint32_t>& path) {
   const MimePart* part = &root;
+  bool is_named = false;  // by its own number: a message in it is entered by the next one, and a leaf has no more parts
   for (std::uint32_t number : path) {
-    // The parts of an embedded message's multipart are numbered as the message's own.
-    if (part->is_message() && part != &root) part = &part->children.front();
+    if (is_named) {
+      if (!part->is_message()) return nullptr;
+      part = &part->children.front();
+      is_named = false;
+    }
     if (part->is_multipart()) {
       if (number > part->children.size()) return nullptr;
       part = &part->children[number - 1];
-    } else if (part == &root && root.is_message()) {
-      // The message is itself a message/rfc822: its one part is 1.
-      if (number != 1) return nullptr;
-      return path.size() == 1 ? part : nullptr;
-    } else if (number != 1) {
-      return nullptr;  // a single part is its own part 1
+      is_named = !part->is_multipart();
+    } else {
+      if (number != 1) return nullptr;  // what has no parts is its own part 1
+      is_named = true;
     }
   }
   return part;

@@ -120,11 +120,11 @@ class Scene:
 
 
 class Holdfast:
-    def __init__(self, scene, primary, yaml="", listener="", route="", journal="", upstreams=None, journal_path=None):
+    def __init__(self, scene, primary, yaml="", listener="", listeners="", route="", journal="", upstreams=None, journal_path=None):
         self.scene = scene
         self.upstreams = upstreams or [f"127.0.0.1:{getattr(primary, 'port', primary)}"]
         self.port = free_port()
-        self.yaml, self.listener, self.route, self.journal = yaml, listener, route, journal
+        self.yaml, self.listener, self.listeners, self.route, self.journal = yaml, listener, listeners, route, journal
         scene.daemons += 1
         name = "holdfast" if scene.daemons == 1 else f"holdfast{scene.daemons}"
         self.journal_path = journal_path or scene.path(f"{name}.journal")
@@ -142,7 +142,7 @@ class Holdfast:
             file.write(f"""hostname: holdfast.example.org
 listeners:
   - address: 127.0.0.1:{self.port}
-{indent(self.listener, 4)}routes:
+{indent(self.listener, 4)}{indent(self.listeners, 2)}routes:
   - name: primary
     domains: ["*"]
     upstreams: [{listed}]

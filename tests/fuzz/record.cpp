@@ -15,6 +15,6 @@ void fuzz(std::string_view input) {
   if (auto hold = decode_legal_hold(input)) REQUIRE_TRUE(encode(*hold) == input);
   if (auto cell = decode_record_cell(input)) {
     REQUIRE_TRUE(encode_record_cell(*cell) == input);
-    REQUIRE_TRUE(!open_record(Key{}, *cell));
+    REQUIRE_TRUE(!open_record(Key{}, *cell, Decompressor()));
   }
 }

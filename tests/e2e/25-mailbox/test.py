@@ -1,0 +1,194 @@
+"""Emergency mailboxes over IMAP: the journal is the mailbox."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from mailboxes import *
+
+
+def refused(action, words):
+    try:
+        answer = action()
+    except imaplib.IMAP4.error as error:
+        assert words in str(error), error
+        return
+    assert answer[0] == "NO" and words in str(answer), answer
+
+
+@test("what came before and what comes now is in INBOX, bit for bit, for each recipient; nothing of others")
+def _(scene):
+    world = World(scene)
+    sent = [world.send("one", "ada"), world.send("two", "ada", "bob"), world.send("three", "bob")]
+    ada = world.inbox("ada", 2)
+    equal(subjects(ada), ["one", "two"])
+    equal(bodies(ada), [one.encode() for one in sent[:2]])
+    equal(subjects(world.inbox("bob", 2)), ["two", "three"])
+    world.send("four", "ada")
+    wait_for(lambda: ada.noop() and subjects(ada) == ["one", "two", "four"], what="the fourth")
+
+
+@test("numbers keep their meaning: over restarts, a rebuild, erasure; flags are durable")
+def _(scene):
+    world = World(scene)
+    for number in range(5):
+        world.send(f"number {number}", "ada")
+    ada = world.inbox("ada", 5)
+    validity = ada.response("UIDVALIDITY")[1]
+    checked(ada.uid("STORE", "2", "+FLAGS", "(\\Flagged Work)"))
+    checked(ada.uid("STORE", "3", "+FLAGS", "(\\Deleted)"))
+    checked(ada.expunge())
+    holdfast = world.holdfast
+    holdfast.stop()
+    holdfast.run("journal", "rebuild")
+    holdfast.start()
+    fourth = [entry for entry in holdfast.entries() if entry["subject"] == "number 3"][0]["id"]
+    holdfast.run("journal", "erase", "--id", str(fourth), "--reason", "x")
+    world.send("number 5", "ada")
+    ada = world.inbox("ada", 4)
+    equal(ada.response("UIDVALIDITY")[1], validity)
+    found = checked(ada.uid("FETCH", "1:*", "(FLAGS)"))
+    equal([one.decode().split(" ", 1)[1] for one in found],
+          ["(UID 1 FLAGS ())", "(UID 2 FLAGS (\\Flagged Work))", "(UID 5 FLAGS ())", "(UID 6 FLAGS ())"])
+    # Deleted for her, but in the journal.
+    assert any(entry["subject"] == "number 2" for entry in holdfast.entries())
+
+
+@test("held mail shows up at once, and what the primary refuses does not")
+def _(scene):
+    primary = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 no such user\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n",
+                                     "content": lambda session, line: b"550 5.7.1 spam\r\n" if b"spam" in session.chunks else b"250 2.0.0 Ok\r\n"})
+    world = World(scene, primary=primary)
+    world.send("live", "ada")
+    world.holdfast.run("failover", "hold", "--reason", "test")
+    world.send("held", "ada")
+    ada = world.inbox("ada", 2)
+    equal(subjects(ada), ["live", "held"])
+
+
+@test("logins open when the route is held, close after the grace, and never for those who are shut out")
+def _(scene):
+    world = World(scene, people=("ada", "bob"), mailbox="open: hold\ngrace: 2s\npeople:\n  bob@example.org: never")
+    world.send("one", "ada")
+    refused(lambda: world.log_in("ada"), "closed")
+    world.holdfast.run("failover", "hold", "--reason", "test")
+    ada = wait_for(lambda: log_in_or_nothing(world, "ada"), what="the mailbox to open")
+    wait_for(lambda: subjects(ada) == ["one"], what="yesterday's mail")
+    refused(lambda: world.log_in("bob"), "closed")
+    world.holdfast.run("failover", "auto", "--reason", "over")
+    wait_for(lambda: is_closed(ada), what="the mailbox to close")
+    refused(lambda: world.log_in("ada"), "closed")
+    accesses = world.holdfast.run("journal", "accesses").stdout
+    assert "ada@example.org from 127.0.0.1" in accesses and "imap login" in accesses, accesses
+
+
+def log_in_or_nothing(world, person):
+    try:
+        return world.log_in(person)
+    except imaplib.IMAP4.error:
+        return None
+
+
+def is_closed(session):
+    try:
+        session.noop()
+        return False
+    except (imaplib.IMAP4.abort, imaplib.IMAP4.error, OSError):
+        return True
+
+
+@test("accounts: added, listed, disabled, a new password, imported; without a daemon too; wrong passwords are slowed down")
+def _(scene):
+    world = World(scene, people=("ada",))
+    holdfast = world.holdfast
+
+    def mailbox(*arguments, password=None):
+        return subprocess.run([BINARY, "-c", holdfast.config, "mailbox", *arguments], input=password, text=True, capture_output=True)
+    equal(mailbox("add", "ada@example.org", "--password-file", "-", password="another one\n").returncode, 78)
+    equal(mailbox("add", "eve@example.org", "--password-file", "-", password="short\n").returncode, 64)
+    equal(mailbox("disable", "nobody@example.org").returncode, 66)
+    mailbox("disable", "ada@example.org")
+    refused(lambda: world.log_in("ada"), "wrong")
+    mailbox("enable", "ada@example.org")
+    world.log_in("ada")
+    holdfast.stop()
+    equal(mailbox("passwd", "ada@example.org", "--password-file", "-", password="a new password\n").returncode, 0)
+    with open(scene.path("people.csv"), "w") as file:
+        file.write("address,password\nada@example.org,ignored because she is there\nbob@example.org,bobs own password\ncarl@example.org\n")
+    done = mailbox("import", scene.path("people.csv"))
+    assert done.returncode == 64 and "--passwords-to" in done.stderr, done.stderr
+    done = mailbox("import", scene.path("people.csv"), "--passwords-to", scene.path("made.csv"))
+    assert "2 accounts added, 1 were there" in done.stdout, (done.stdout, done.stderr)
+    equal(os.stat(scene.path("made.csv")).st_mode & 0o777, 0o600)
+    made = open(scene.path("made.csv")).read().splitlines()[1].split(",")
+    equal(made[0], "carl@example.org")
+    holdfast.start()
+    world.log_in("ada", "a new password")
+    world.log_in("bob", "bobs own password")
+    world.log_in("carl", made[1])
+    generated = mailbox("add", "dora@example.org", "--generate").stdout.strip()
+    world.log_in("dora", generated)
+    equal([json.loads(line)["address"] for line in mailbox("list", "--json").stdout.splitlines()],
+          [f"{name}@example.org" for name in ("ada", "bob", "carl", "dora")])
+    for _ in range(5):
+        refused(lambda: world.log_in("ada", "a wrong password"), "wrong")
+    refused(lambda: world.log_in("ada", "a new password"), "too many wrong passwords")
+    assert PASSWORD not in open(holdfast.log).read()
+
+
+@test("folders, copies, moves, appended drafts, expunge: what she does there stays, and numbers are told")
+def _(scene):
+    world = World(scene)
+    for number in range(4):
+        world.send(f"n{number}", "ada")
+    ada = world.inbox("ada", 4)
+    names = [line.decode().split(' "/" ')[1].strip('"') for line in checked(ada.list())]
+    equal(names, ["INBOX", "Drafts", "Junk", "Sent", "Trash"])
+    checked(ada.create('"Kunden/M&APw-ller"'))
+    checked(ada.rename('"Kunden/M&APw-ller"', "Archive"))
+    checked(ada.uid("COPY", "1,3", "Archive"))
+    equal(ada.response("COPYUID")[1][0].split()[1:], [b"1,3", b"1:2"])
+    checked(ada.uid("MOVE", "2", "Trash"))
+    equal(subjects(ada, "Archive"), ["n0", "n2"])
+    equal(subjects(ada, "Trash"), ["n1"])
+    equal(subjects(ada), ["n0", "n2", "n3"])
+    draft = b"Subject: a draft\r\nMessage-ID: <d@example.org>\r\n\r\n" + b"x" * 100000 + b"\r\n"
+    checked(ada.append("Drafts", "(\\Draft \\Seen)", '"25-Nov-2026 10:00:00 +0100"', draft))
+    world.holdfast.kill()
+    world.holdfast.start()
+    ada = world.log_in("ada")
+    checked(ada.select("Drafts"))
+    equal(bodies(ada), [draft])
+    equal(checked(ada.uid("FETCH", "1", "(FLAGS INTERNALDATE RFC822.SIZE)"))[0].decode(),
+          f'1 (UID 1 FLAGS (\\Seen \\Draft) INTERNALDATE "25-Nov-2026 09:00:00 +0000" RFC822.SIZE {len(draft)})')
+    checked(ada.uid("STORE", "1", "+FLAGS.SILENT", "(\\Deleted)"))
+    checked(ada.uid("EXPUNGE", "1"))
+    equal(checked(ada.select("Drafts")), [b"0"])
+    checked(ada.delete("Archive"))
+    refused(lambda: ada.select("Archive"), "no such folder")
+    refused(lambda: ada.delete("Sent"), "stays")
+
+
+@test("aliases, groups, sub-addresses and Bcc reach their people, and nobody else; an address that becomes somebody's later shows from then on")
+def _(scene):
+    world = World(scene, people=("ada", "bob", "eve"))
+    with open(scene.path("people.csv"), "w") as file:
+        file.write("address,name,aliases\nada@example.org,Ada,countess@example.org\nbob@example.org,Bob,\neve@example.org,Eve,\n")
+    world.holdfast.run("directory", "import", scene.path("people.csv"))
+    world.send("to alias", "countess")
+    world.send("to tag", "ada+news")
+    world.send("bcc", "bob", "ada", more="X-Note: To names only Bob\r\n")
+    world.send("for eve", "eve")
+    equal(subjects(world.inbox("ada", 3)), ["to alias", "to tag", "bcc"])
+    equal(subjects(world.inbox("eve", 1)), ["for eve"])
+    # The alias goes to Eve: what came for it before was Ada's.
+    with open(scene.path("people.csv"), "w") as file:
+        file.write("address,name,aliases\nada@example.org,Ada,\neve@example.org,Eve,countess@example.org\n")
+    world.holdfast.run("directory", "import", scene.path("people.csv"))
+    world.send("noticed", "eve")
+    eve = world.inbox("eve", 2)
+    world.send("to alias again", "countess")
+    wait_for(lambda: subjects(eve) == ["for eve", "noticed", "to alias again"], what="mail to the alias")
+    equal(subjects(world.log_in("ada")), ["to alias", "to tag", "bcc"])
+
+
+main()
