@@ -206,7 +206,16 @@ std::vector<Directory::Person> Directory::list() const {
   return all;
 }
 
-std::vector<std::string> Directory::addresses_of(std::string_view person) const {
+std::vector<std::string> Directory::addresses_of(std::string_view person) const { return addresses_of(person, true); }
+std::vector<std::string> Directory::own_addresses_of(std::string_view person) const { return addresses_of(person, false); }
+
+bool Directory::has_domain(std::string_view domain) const {
+  std::shared_lock lock(mutex_);
+  std::string end = "@" + journal::normalise(domain);
+  return std::any_of(people_.begin(), people_.end(), [&](const auto& one) { return one.second.exists && one.first.ends_with(end); });
+}
+
+std::vector<std::string> Directory::addresses_of(std::string_view person, bool with_groups) const {
   std::shared_lock lock(mutex_);
   std::string own = canonical(person);
   if (auto alias = aliases_.find(own); alias != aliases_.end()) own = alias->second;
@@ -219,6 +228,7 @@ std::vector<std::string> Directory::addresses_of(std::string_view person) const 
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (auto found = people_.find(all[i]); found != people_.end())
       for (const std::string& alias : found->second.aliases) add(alias);
+    if (!with_groups) continue;
     for (const auto& [key, group] : people_)
       for (const std::string& member : group.members)
         if (canonical(member) == all[i]) add(key);

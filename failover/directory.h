@@ -70,6 +70,11 @@ class Directory {
   /// the same in domains that are aliases. In canonical form, the person's own first; sub-addresses are left out.
   std::vector<std::string> addresses_of(std::string_view person) const;
 
+  /// Those of them that are the person's alone: what it may write as.
+  std::vector<std::string> own_addresses_of(std::string_view person) const;
+  /// Whether anybody has an address in the domain.
+  bool has_domain(std::string_view domain) const;
+
   /// Reads what was stored.
   Status load(const journal::SealedStore& store);
   /// Stores what changed since the last time. To be called from one thread.
@@ -80,6 +85,7 @@ class Directory {
 
  private:
   std::string without_tag(const std::string& address) const;
+  std::vector<std::string> addresses_of(std::string_view person, bool with_groups) const;
   const Person* find(const std::string& key, std::int64_t now_us) const;
   void put(Person person);
   void drop(const std::string& key);

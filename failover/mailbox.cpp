@@ -85,6 +85,7 @@ bool Mailbox::is_own(std::string_view address) const {
 
 /// Whether the person is to see the entry in this folder. is_open: its outcome is not known yet.
 bool Mailbox::is_shown(const journal::Entry& entry, Term term, bool& is_open) const {
+  if (entry.message.session == return_session) return false;
   bool is_outbound = entry.message.direction == journal::Direction::outbound;
   bool is_shown = false;
   for (const journal::Recipient& recipient : entry.message.recipients) {
@@ -138,10 +139,11 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
     return {};
   }
   std::set<RecordId> there;
-  std::map<std::string, StoredMessage*> own_copies;  // what a mail program has put into Sent itself
-  for (StoredMessage& message : view.messages) {
+  // In Sent a message is once, though it went by several routes, or the mail program has put it there itself.
+  std::set<std::string> sent;
+  for (const StoredMessage& message : view.messages) {
     if (message.entry != 0) there.insert(message.entry);
-    else if (term == Term::sender && !message.message_id.empty()) own_copies[message.message_id] = &message;
+    if (term == Term::sender) sent.insert(message.message_id);
   }
   MailboxChange change;
   std::vector<StoredMessage> added;
@@ -154,7 +156,8 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
       if (is_open) folder.waiting.insert(id);
       continue;
     }
-    if (own_copies.count(entry->message.message_id) > 0) continue;
+    bool is_there_already = term == Term::sender && !entry->message.message_id.empty() && !sent.insert(entry->message.message_id).second;
+    if (is_there_already) continue;
     StoredMessage message;
     message.uid = folder.uid_next++;
     message.entry = id;
@@ -324,7 +327,7 @@ Result<std::uint32_t> Mailbox::append(View& view, const std::string& content, St
   if (Status loaded = load(view); !loaded) return loaded.error();
   if (view.folder.use == sent_use && !message.message_id.empty())
     for (const StoredMessage& other : view.messages)
-      if (other.entry != 0 && other.message_id == message.message_id) return other.uid;
+      if (other.message_id == message.message_id) return other.uid;
   Folder folder = view.folder;
   message.uid = folder.uid_next++;
   message.modseq = ++folder.modseq;

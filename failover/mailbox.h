@@ -19,6 +19,8 @@
 namespace holdfast::failover {
 
 inline constexpr const char* inbox = "INBOX";
+/// The session's name of entries that bring what a person has sent to its primary mailbox: not shown here, it is in Sent.
+inline constexpr std::string_view return_session = "return";
 inline constexpr const char* sent_use = "\\Sent";
 
 class Mailbox {

@@ -10,6 +10,7 @@
 #include "proxy/log.h"
 #include "proxy/reply.h"
 #include "proxy/session.h"
+#include "proxy/submission_session.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -90,6 +91,10 @@ bool Acceptor::accept_one() {
   worker_.shared.accepted.fetch_add(1, std::memory_order_relaxed);
   if (listener_.role == Role::imap) {
     ImapSession::run(std::make_unique<ImapSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer)).spawn();
+    return true;
+  }
+  if (listener_.role == Role::submission && worker_.mailboxes && asks_accounts(listener_, settings, worker_.shared.control)) {
+    SubmissionSession::run(std::make_unique<SubmissionSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer, own)).spawn();
     return true;
   }
   Session::run(std::make_unique<Session>(worker_, listener_, std::move(socket), peer, own)).spawn();

@@ -25,6 +25,10 @@ ListenerConfig read_listener(const Value& value) {
   listener.address = address.host_port();
   if (!to_socket_address(listener.address)) address.refuse("write an IP address of this machine, or 0.0.0.0 or [::] for all");
   section.read("role", [&](const Value& v) { listener.role = v.one_of<Role>({{"mx", Role::mx}, {"submission", Role::submission}, {"imap", Role::imap}}); });
+  section.read("auth", [&](const Value& v) {
+    listener.auth = v.one_of<SubmissionAuth>({{"auto", SubmissionAuth::automatic}, {"primary", SubmissionAuth::primary}, {"accounts", SubmissionAuth::accounts}});
+    if (listener.role != Role::submission) v.refuse("only a listener with role: submission asks for passwords");
+  });
   section.read("tls", [&](const Value& v) {
     listener.tls = v.one_of<ListenerTls>(
         {{"none", ListenerTls::none}, {"starttls", ListenerTls::starttls}, {"implicit", ListenerTls::implicit}});
@@ -144,6 +148,13 @@ RouteConfig read_egress(const Value& value, const FailoverConfig& failover, std:
   if (route.upstreams.empty()) upstreams.refuse("name at least one mail server that takes mail for the world");
   section.read("tls", [&](const Value& v) { route.tls = read_upstream_tls(v); });
   section.read("tls_name", [&](const Value& v) { route.tls_name = v.non_empty(); });
+  section.read("auth", [&](const Value& v) {
+    Section auth(v);
+    route.auth_user = auth.required("user").non_empty();
+    route.auth_password_file = auth.required("password_file").non_empty();
+    auth.finish();
+    if (route.tls == UpstreamTls::off || route.tls == UpstreamTls::opportunistic) v.refuse("passwords go over TLS only: set egress.tls to required or verify");
+  });
   section.read("spf_gateway", [&](const Value& v) { spf_gateway = v.non_empty(); });
   section.finish();
   return route;
@@ -157,6 +168,7 @@ MailboxConfig read_mailbox(const Value& value) {
   Section section(value);
   MailboxConfig mailbox;
   section.read("open", [&](const Value& v) { mailbox.open = read_open(v); });
+  section.read("return_sent", [&](const Value& v) { mailbox.returns_sent = v.one_of<bool>({{"smtp", true}, {"off", false}}); });
   section.read("grace", [&](const Value& v) { mailbox.grace = v.duration(); });
   section.read("people", [&](const Value& v) {
     if (!v.node().IsMap()) v.refuse("write addresses and hold, always or never here");

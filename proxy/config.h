@@ -31,11 +31,15 @@ enum class MailboxOpen { hold, always, never };
 enum class LogFormat { text, json };
 enum class LogLevel { debug, info, warning, error };
 
+/// Who checks passwords on a submission listener: the primary, the emergency accounts, or whoever is in charge now.
+enum class SubmissionAuth { automatic, primary, accounts };
+
 struct ListenerConfig {
   HostPort address;
   Role role = Role::mx;
   ListenerTls tls = ListenerTls::none;
   std::vector<Network> proxy_protocol_from;
+  SubmissionAuth auth = SubmissionAuth::automatic;
   std::string route;  ///< the route whose primary greets; the first one when empty
   bool operator==(const ListenerConfig&) const = default;
 };
@@ -78,6 +82,7 @@ struct RouteConfig {
   UnknownRecipients unknown_recipients = UnknownRecipients::defer;
   FailoverConfig failover;
   std::optional<MailboxOpen> mailbox_open;  ///< for its people; mailbox.open when not set
+  std::string auth_user, auth_password_file;  ///< for a smart host that wants to know who we are
   bool is_egress = false;  ///< for mail to the world: the last route, when there is one
   bool operator==(const RouteConfig&) const = default;
 };
@@ -152,6 +157,7 @@ struct DirectoryConfig {
 struct MailboxConfig {
   MailboxOpen open = MailboxOpen::hold;
   std::map<std::string, MailboxOpen> people;  ///< by address, where it differs
+  bool returns_sent = true;                   ///< what people sent meanwhile goes to their primary mailbox too
   Duration grace{std::chrono::hours(1)};      ///< how long mailboxes stay open after the primary is back
   bool operator==(const MailboxConfig&) const = default;
 };

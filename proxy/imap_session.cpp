@@ -6,6 +6,7 @@
 
 #include "journal/record.h"
 #include "proxy/log.h"
+#include "proxy/submission_session.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -34,6 +35,11 @@ Status MailboxService::forget(const std::vector<journal::RecordId>& entries) {
   for (auto& [person, mailbox] : mailboxes)
     if (auto open = mailbox.lock()) open->forget({entries.begin(), entries.end()});
   return store.forget(entries);
+}
+
+void MailboxService::stop() {
+  for (ImapSession* session : sessions) session->stop("Holdfast is shutting down");
+  for (SubmissionSession* session : submissions) session->look();
 }
 
 void MailboxService::look(const Settings& settings, Deadline now) {

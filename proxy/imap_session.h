@@ -22,6 +22,7 @@
 namespace holdfast::proxy {
 
 class ImapSession;
+class SubmissionSession;
 
 /// Sets or takes away a flag by its name; false when there is none such.
 bool set_flag(failover::StoredMessage& message, const std::string& name, bool is_set);
@@ -35,6 +36,8 @@ struct MailboxService {
   Result<std::shared_ptr<failover::Mailbox>> mailbox(const std::string& person);
   /// Entries were erased: they vanish from all mailboxes, also those that are open.
   Status forget(const std::vector<journal::RecordId>& entries);
+  /// Holdfast is shutting down.
+  void stop();
   /// Wakes all sessions, to look for news and whether they may go on. To be called a few times a second.
   void look(const Settings& settings, Deadline now);
 
@@ -46,6 +49,7 @@ struct MailboxService {
   failover::LoginThrottle throttle;
   std::map<std::string, std::weak_ptr<failover::Mailbox>> mailboxes;
   std::set<ImapSession*> sessions;
+  std::set<SubmissionSession*> submissions;
 };
 
 class ImapSession {
@@ -84,7 +88,7 @@ class ImapSession {
   // Login (imap_login.cpp).
   Task<void> login(ImapText& text);
   Task<void> authenticate(ImapText& text);
-  Task<void> check_password(std::string address, std::string password);
+  Task<void> enter(std::string address, std::string password);
 
   // Folders (imap_folders.cpp).
   void list(ImapText& text, bool only_subscribed);

@@ -58,7 +58,10 @@ Result<std::shared_ptr<const Settings>> load_settings(const std::string& path) {
 /// One worker with its thread and its listening sockets.
 struct Running {
   explicit Running(Shared& shared, std::shared_ptr<const Settings> settings) : worker(shared, std::move(settings)) {}
-  bool serves(const ListenerConfig& listener) const { return (listener.role == Role::imap) == (worker.mailboxes != nullptr); }
+  bool serves(const ListenerConfig& listener, bool has_mailboxes) const {
+    if (!has_mailboxes) return listener.role != Role::imap;
+    return (listener.role != Role::mx) == (worker.mailboxes != nullptr);
+  }
   Worker worker;
   std::vector<std::unique_ptr<Acceptor>> acceptors;  ///< the worker's thread's
   std::vector<ListenerConfig> listeners;             ///< what they listen on, for the main thread
@@ -148,7 +151,7 @@ Status Server::start_listeners(const Config& config) {
   std::vector<std::pair<std::size_t, std::pair<ListenerConfig, FileDescriptor>>> sockets;
   for (const ListenerConfig& listener : config.listeners) {
     for (std::size_t i = 0; i < workers_.size(); ++i) {
-      if (!workers_[i]->serves(listener) || has(*workers_[i], listener)) continue;
+      if (!workers_[i]->serves(listener, mailbox_store_ != nullptr) || has(*workers_[i], listener)) continue;
       Result<FileDescriptor> socket = listen_on(listener);
       if (!socket) return socket.error();
       sockets.emplace_back(i, std::pair(listener, std::move(*socket)));
@@ -333,7 +336,7 @@ void Server::drain() {
       one->worker.is_draining = true;
       for (auto& [session, unused] : one->worker.sessions) session->drain();
       if (one->worker.mailboxes)
-        for (ImapSession* session : one->worker.mailboxes->sessions) session->stop("Holdfast is shutting down");
+        one->worker.mailboxes->stop();
     });
   }
 }

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <fstream>
+
+#include "proxy/base64.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
@@ -146,13 +149,14 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
   std::optional<Reply> greeting = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().greeting));
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
-  bool is_plain = !with_tls && config.identity != Identity::xclient;
+  bool is_plain = !with_tls && config.identity != Identity::xclient && config.auth_user.empty();
   if (is_plain || !upstream.greeting.is_positive()) co_return "";
   Capabilities capabilities;
   std::string failure = co_await greet_as_self(upstream, opening, capabilities, wakeup);
   if (failure.empty() && with_tls) failure = co_await start_tls(upstream, opening, capabilities, wakeup);
   if (failure.empty() && config.identity == Identity::xclient)
     failure = co_await send_xclient(upstream, opening, capabilities, wakeup);
+  if (failure.empty() && !config.auth_user.empty()) failure = co_await authenticate(upstream, opening, capabilities, wakeup);
   co_return failure;
 }
 
@@ -191,6 +195,22 @@ Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& ope
   if (!failure.empty()) co_return failure;
   failure = co_await greet_as_self(upstream, opening, capabilities, wakeup);
   co_return failure;
+}
+
+/// RFC 4954, RFC 4616: the smart host wants to know who we are.
+Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup) {
+  const RouteConfig& route = opening.config();
+  std::optional<std::string> offered = capabilities.words_of("AUTH");
+  bool is_offered = offered && (" " + upper(*offered) + " ").find(" PLAIN ") != std::string::npos;
+  if (!is_offered) co_return "it does not offer AUTH PLAIN, but egress.auth is set";
+  std::ifstream file(route.auth_password_file);
+  std::string password;
+  if (!std::getline(file, password)) co_return route.auth_password_file + ": the password cannot be read";
+  std::string plain = '\0' + route.auth_user + '\0' + password;
+  upstream.stream.flush("AUTH PLAIN " + encode_base64(plain) + "\r\n");
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
+  if (!reply) co_return upstream.failure;
+  co_return reply->is_positive() ? "" : "it refuses egress.auth: " + reply->summary();
 }
 
 Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& opening, const Capabilities& capabilities,

@@ -109,6 +109,7 @@ class UpstreamPool {
   Task<std::string> prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls);
   Task<std::string> secure(Upstream& upstream, const Opening& opening, Deadline deadline);
   Task<std::string> start_tls(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
+  Task<std::string> authenticate(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup);
   Task<std::string> send_xclient(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup);
 
   Loop& loop_;

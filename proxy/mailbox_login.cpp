@@ -1,0 +1,56 @@
+#include "proxy/mailbox_login.h"
+
+#include "journal/catalog.h"
+#include "proxy/base64.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+
+std::optional<Credentials> parse_plain(const std::string& base64) {
+  std::optional<std::string> plain = decode_base64(base64);
+  if (!plain) return std::nullopt;
+  std::size_t first = plain->find('\0'), second = first == std::string::npos ? first : plain->find('\0', first + 1);
+  if (second == std::string::npos) return std::nullopt;
+  std::string as = plain->substr(0, first), address = plain->substr(first + 1, second - first - 1);
+  bool is_other = !as.empty() && journal::normalise(as) != journal::normalise(address);
+  return Credentials{is_other ? "" : address, plain->substr(second + 1)};
+}
+
+Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings> settings, Credentials credentials, std::string client, Wakeup& wakeup) {
+  LoginResult result;
+  result.person = journal::normalise(credentials.address);
+  auto refuse = [&](const char* why) { log(LogLevel::warning, "mailbox", {{"person", result.person}, {"client", client}, {"refused", why}}); };
+  if (std::int64_t wait_us = service.throttle.wait_us(result.person, client, journal::now_us()); wait_us > 0) {
+    refuse("too many wrong passwords");
+    result.verdict = LoginResult::Verdict::wait;
+    result.wait_s = wait_us / 1000000 + 1;
+    co_return result;
+  }
+  auto account = service.store.account(result.person);
+  if (!account) {
+    log(LogLevel::error, "mailbox", {{"person", result.person}, {"problem", account.error().message}});
+    co_return result;
+  }
+  bool may_enter = *account && (*account)->is_enabled;
+  bool is_right = false, is_done = false;
+  bool is_asked = service.passwords.check(may_enter ? (*account)->password_hash : "", credentials.password, wakeup.loop(), [&](bool answer) {
+    is_right = answer;
+    is_done = true;
+    wakeup.fire();
+  });
+  if (!is_asked) co_return result;
+  while (!is_done) co_await wakeup.wait(Deadline::max());
+  if (!is_right) {
+    service.throttle.failed(result.person, client, journal::now_us());
+    refuse("wrong password");
+    result.verdict = LoginResult::Verdict::wrong;
+    co_return result;
+  }
+  service.throttle.succeeded(result.person, client);
+  bool is_open = service.gate.is_open(*settings, result.person, wakeup.loop().now());
+  if (!is_open) refuse("closed");
+  result.verdict = is_open ? LoginResult::Verdict::welcome : LoginResult::Verdict::closed;
+  co_return result;
+}
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,453 @@
+#include "proxy/submission_session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "journal/catalog.h"
+#include "proxy/address.h"
+#include "proxy/base64.h"
+#include "proxy/content.h"
+#include "proxy/header_fields.h"
+#include "proxy/log.h"
+#include "proxy/mailbox_login.h"
+#include "proxy/mime.h"
+#include "proxy/reply.h"
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr std::size_t longest_header = 256 * 1024;
+/// Mail programs and rules can file a returned copy by it.
+constexpr std::string_view return_field = "X-Holdfast-Sent: from the emergency mailbox\r\n";
+
+}  // namespace
+
+bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Control& control) {
+  if (listener.auth != SubmissionAuth::automatic) return listener.auth == SubmissionAuth::accounts;
+  std::size_t route = listener.route.empty() ? 0 : find_route(settings.config, listener.route).value_or(0);
+  return settings.config.mailbox.open == MailboxOpen::always || control.board(settings.config.routes[route].name).is_held();
+}
+
+/// One entry: the message for the recipients of one route, or the copy that returns to the sender.
+struct SubmissionSession::Outgoing {
+  Outgoing(Worker& worker, Wakeup& wakeup, std::size_t the_route)
+      : ticket(std::make_shared<LoopTicket>(worker.loop, wakeup)), draft(worker.shared.journal.writer(), ticket), route(the_route) {}
+  ~Outgoing() { ticket->forget(); }
+
+  std::shared_ptr<LoopTicket> ticket;
+  journal::Draft draft;
+  std::size_t route;
+  bool is_return = false;
+};
+
+SubmissionSession::SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket,
+                                     const SocketAddress& peer, const SocketAddress& own)
+    : worker_(worker), service_(service), settings_(worker.settings), listener_(listener),
+      id_(fmt::format("{:x}", worker.shared.next_session.fetch_add(1, std::memory_order_relaxed))), wakeup_(worker.loop),
+      stream_(std::move(socket), wakeup_), client_(to_endpoint(peer)), server_(to_endpoint(own)) {
+  service_.submissions.insert(this);
+}
+
+SubmissionSession::~SubmissionSession() {
+  service_.submissions.erase(this);
+  worker_.shared.connections.leave();
+}
+
+Task<void> SubmissionSession::run(std::unique_ptr<SubmissionSession> session) {
+  SubmissionSession& self = *session;
+  if (self.listener_.tls == ListenerTls::implicit) {
+    bool is_secure = co_await self.start_tls();
+    if (!is_secure) co_return;
+  }
+  self.reply(220, self.settings_->config.hostname + " ESMTP Holdfast, emergency submission");
+  std::string line;
+  while (!self.is_over_) {
+    bool has_line = co_await self.read_line(line);
+    if (!has_line) break;
+    co_await self.serve(line);
+    if (self.errors_ >= self.settings_->config.limits.errors) {
+      self.reply(421, "4.7.0 Error: too many errors");
+      break;
+    }
+  }
+  self.stream_.flush();
+  Deadline patience = self.worker_.loop.now() + std::chrono::seconds(10);
+  bool in_time = true;
+  while (in_time && self.stream_.unsent() > 0 && !self.stream_.is_broken()) in_time = co_await self.wakeup_.wait(patience);
+  self.stream_.close();
+}
+
+void SubmissionSession::reply(int code, std::string_view text) { stream_.write(fmt::format("{} {}\r\n", code, text)); }
+
+void SubmissionSession::error(int code, std::string_view text) {
+  ++errors_;
+  reply(code, text);
+}
+
+void SubmissionSession::reset() {
+  is_open_ = false;
+  mail_from_.clear();
+  mail_params_.clear();
+  recipients_.clear();
+}
+
+bool SubmissionSession::may_log_in_here() const { return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1"; }
+
+Task<bool> SubmissionSession::start_tls() {
+  SSL* ssl = settings_->tls->new_server();
+  if (!ssl) co_return false;
+  std::string failure = co_await stream_.handshake(ssl, true, worker_.loop.now() + settings_->config.limits.timeouts.command);
+  if (!failure.empty()) log(LogLevel::info, "tls", {{"session", id_}, {"client", to_string(client_)}, {"problem", failure}});
+  co_return failure.empty();
+}
+
+/// The next line without its line end. False when the connection is over.
+Task<bool> SubmissionSession::read_line(std::string& line) {
+  Deadline deadline = worker_.loop.now() + settings_->config.limits.timeouts.command;
+  for (;;) {
+    std::string_view input = stream_.input();
+    if (std::size_t end = input.find('\n'); end != std::string_view::npos && end <= settings_->config.limits.line_length) {
+      line = input.substr(0, end > 0 && input[end - 1] == '\r' ? end - 1 : end);
+      stream_.consume(end + 1);
+      co_return true;
+    }
+    if (input.size() > settings_->config.limits.line_length) {
+      reply(500, "5.5.2 Error: line too long");
+      co_return false;
+    }
+    stream_.flush();
+    if (!stream_.is_alive()) co_return false;
+    if (worker_.is_draining) {
+      reply(421, "4.3.2 Service is shutting down, try again later");
+      co_return false;
+    }
+    bool in_time = co_await wakeup_.wait(deadline);
+    if (!in_time) {
+      reply(421, "4.4.2 Error: timeout exceeded");
+      co_return false;
+    }
+  }
+}
+
+Task<void> SubmissionSession::serve(std::string line) {
+  Command command = parse_command(line);
+  switch (command.verb) {
+    case Verb::ehlo:
+    case Verb::helo:
+      greet(command);
+      break;
+    case Verb::starttls: {
+      bool is_offered = listener_.tls == ListenerTls::starttls && !stream_.is_tls();
+      if (!is_offered || !stream_.input().empty()) {
+        // RFC 3207 4.2: what came before TLS may be anybody's.
+        is_over_ = is_offered;
+        error(is_offered ? 554 : 503, is_offered ? "5.5.1 Error: something was sent before TLS began" : "5.5.1 Error: STARTTLS is not offered");
+        break;
+      }
+      reply(220, "2.0.0 Ready to start TLS");
+      stream_.flush();
+      bool is_secure = co_await start_tls();
+      is_over_ = !is_secure;
+      helo_.clear();
+      reset();
+      break;
+    }
+    case Verb::auth: {
+      std::string argument(command.argument);
+      co_await authenticate(std::move(argument));
+      break;
+    }
+    case Verb::mail: mail(command); break;
+    case Verb::rcpt: rcpt(command); break;
+    case Verb::data: co_await data(); break;
+    case Verb::rset:
+      reset();
+      reply(250, "2.0.0 Ok");
+      break;
+    case Verb::noop: reply(250, "2.0.0 Ok"); break;
+    case Verb::vrfy: reply(252, "2.0.0 Send some mail, it will be tried"); break;
+    case Verb::help: reply(214, "2.0.0 RFC 6409"); break;
+    case Verb::quit:
+      reply(221, "2.0.0 Bye");
+      is_over_ = true;
+      break;
+    default: error(502, "5.5.2 Error: command not recognized");
+  }
+}
+
+void SubmissionSession::greet(const Command& command) {
+  if (command.argument.empty()) return error(501, "5.5.4 Syntax: EHLO hostname");
+  helo_ = command.argument;
+  reset();
+  if (command.verb == Verb::helo) return reply(250, settings_->config.hostname);
+  std::string list = fmt::format("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n", settings_->config.hostname, settings_->config.limits.message_size);
+  if (listener_.tls == ListenerTls::starttls && !stream_.is_tls()) list += "250-STARTTLS\r\n";
+  if (may_log_in_here()) list += "250-AUTH PLAIN LOGIN\r\n";
+  stream_.write(list + "250 ENHANCEDSTATUSCODES\r\n");
+}
+
+/// A line of the SASL exchange; empty when the client gave up or went.
+Task<std::string> SubmissionSession::ask(std::string challenge) {
+  stream_.write("334 " + challenge + "\r\n");
+  std::string line;
+  bool has_line = co_await read_line(line);
+  co_return has_line && line != "*" ? line : "";
+}
+
+Task<void> SubmissionSession::authenticate(std::string argument) {
+  if (!person_.empty() || helo_.empty()) {
+    error(503, "5.5.1 Error: not now");
+    co_return;
+  }
+  if (!may_log_in_here()) {
+    error(538, "5.7.11 Begin TLS first: passwords do not go over the network in the clear");
+    co_return;
+  }
+  std::size_t blank = argument.find(' ');
+  std::string mechanism = upper(argument.substr(0, blank)), initial = blank == std::string::npos ? "" : argument.substr(blank + 1);
+  std::optional<Credentials> credentials;
+  if (mechanism == "PLAIN") {
+    if (initial.empty()) initial = co_await ask("");
+    credentials = parse_plain(initial);
+  } else if (mechanism == "LOGIN") {
+    if (initial.empty()) initial = co_await ask("VXNlcm5hbWU6");
+    std::string password;
+    if (!initial.empty()) password = co_await ask("UGFzc3dvcmQ6");
+    auto name = decode_base64(initial), secret = decode_base64(password);
+    if (name && secret) credentials = Credentials{*name, *secret};
+  } else {
+    error(504, "5.5.4 Only PLAIN and LOGIN are known here");
+    co_return;
+  }
+  if (!credentials || credentials->address.empty()) {
+    error(501, "5.5.2 This is no answer to AUTH");
+    co_return;
+  }
+  LoginResult result = co_await log_in(service_, worker_.settings, std::move(*credentials), client_.address, wakeup_);
+  switch (result.verdict) {
+    case LoginResult::Verdict::welcome:
+      person_ = result.person;
+      reply(235, "2.7.0 Welcome");
+      break;
+    case LoginResult::Verdict::wrong: error(535, "5.7.8 The address or the password is wrong"); break;
+    case LoginResult::Verdict::closed: error(535, "5.7.8 The emergency mailbox is closed: your usual mail works"); break;
+    case LoginResult::Verdict::wait: error(454, fmt::format("4.7.0 Too many wrong passwords; try again in {} seconds", result.wait_s)); break;
+    case LoginResult::Verdict::unavailable: error(454, "4.7.0 Not possible at this moment; try again"); break;
+  }
+}
+
+bool SubmissionSession::is_own(const std::string& address) const {
+  std::string canonical = service_.directory.canonical(address), untagged = service_.directory.canonical(journal::without_tag(address));
+  for (const std::string& own : service_.directory.own_addresses_of(person_))
+    if (own == canonical || own == untagged) return true;
+  return false;
+}
+
+void SubmissionSession::mail(const Command& command) {
+  if (person_.empty()) return error(530, "5.7.0 Log in first");
+  if (is_open_) return error(503, "5.5.1 Error: nested MAIL command");
+  std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "FROM:");
+  if (!envelope) return error(501, "5.1.7 Bad sender address syntax");
+  for (const Parameter& one : envelope->parameters) {
+    bool is_known = one.key == "SIZE" || one.key == "BODY" || one.key == "SMTPUTF8" || one.key == "AUTH" || one.key == "RET" || one.key == "ENVID";
+    if (!is_known) return error(555, "5.5.4 Unsupported option: " + one.key);
+    std::optional<std::uint64_t> size = one.key == "SIZE" ? parse_number(one.value) : std::nullopt;
+    if (size && *size > settings_->config.limits.message_size) return error(552, "5.3.4 Message size exceeds fixed limit");
+  }
+  std::string address(envelope->address);
+  if (!address.empty() && !is_own(address)) return error(553, fmt::format("5.7.1 <{}>: not one of your addresses", address));
+  is_open_ = true;
+  mail_from_ = std::move(address);
+  mail_params_.clear();
+  for (const Parameter& one : envelope->parameters)
+    if (one.key != "SIZE" && one.key != "AUTH") mail_params_ += (mail_params_.empty() ? "" : " ") + std::string(one.text);
+  reply(250, "2.1.0 Ok");
+}
+
+/// A route that names the domain, or whose people have such addresses; the world else.
+std::size_t SubmissionSession::route_of(const std::string& address) const {
+  const Config& config = settings_->config;
+  std::string domain = journal::normalise(domain_of(address));
+  std::size_t egress = config.routes.size() - 1;
+  bool has_egress = config.routes.back().is_egress;
+  std::size_t route = route_of_domain(config, domain, has_egress ? egress : 0);
+  bool is_named = std::find(config.routes[route].domains.begin(), config.routes[route].domains.end(), domain) != config.routes[route].domains.end();
+  return is_named || !has_egress || service_.directory.has_domain(domain) ? route : egress;
+}
+
+void SubmissionSession::rcpt(const Command& command) {
+  if (!is_open_) return error(503, "5.5.1 Error: need MAIL command");
+  std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "TO:");
+  if (!envelope || envelope->address.empty() || domain_of(envelope->address).empty()) return error(501, "5.1.3 Bad recipient address syntax");
+  for (const Parameter& one : envelope->parameters)
+    if (one.key != "NOTIFY" && one.key != "ORCPT") return error(555, "5.5.4 Unsupported option: " + one.key);
+  if (recipients_.size() >= settings_->config.limits.recipients) return error(452, "4.5.3 Error: too many recipients");
+  Recipient recipient{std::string(envelope->address), std::string(envelope->params), 0};
+  recipient.route = route_of(recipient.address);
+  if (!settings_->config.routes[recipient.route].is_egress) {
+    failover::Directory::Answer answer = service_.directory.look_up(recipient.address, journal::now_us());
+    if (answer.verdict == failover::Directory::Verdict::refused) return error(550, fmt::format("5.1.1 <{}>: there is no such colleague", recipient.address));
+  }
+  recipients_.push_back(std::move(recipient));
+  reply(250, "2.1.5 Ok");
+}
+
+/// Content into all drafts. False when the connection is over; refusal is what the client is told then or at the end.
+Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header, std::string& refusal) {
+  ContentDecoder decoder;
+  bool has_header = false;
+  Deadline due = worker_.loop.now() + settings_->config.limits.timeouts.data_block;
+  auto take = [&](std::string_view piece) {
+    if (!refusal.empty()) return;
+    if (!has_header) {
+      header += piece;
+      Range range = header_of(header);
+      has_header = range.end < header.size() || header.ends_with("\r\n\r\n");
+      if (has_header) header.resize(range.end);
+      if (header.size() > longest_header) refusal = "552 5.3.4 The header is too large";
+    }
+    for (const auto& one : all) one->draft.append(piece);
+    if (all.front()->draft.size() > settings_->config.limits.message_size) refusal = "552 5.3.4 Message size exceeds fixed limit";
+  };
+  for (;;) {
+    bool is_blocked = std::any_of(all.begin(), all.end(), [](const auto& one) { return one->draft.is_flooded(); });
+    if (!is_blocked && !stream_.input().empty()) {
+      std::size_t consumed = 0;
+      ContentDecoder::Verdict verdict = decoder.feed(stream_.input(), consumed, take);
+      stream_.consume(consumed);
+      due = worker_.loop.now() + settings_->config.limits.timeouts.data_block;
+      if (verdict == ContentDecoder::Verdict::end) co_return true;
+      if (verdict == ContentDecoder::Verdict::bare_newline) {
+        reply(521, "5.5.2 Error: bare <CR> or <LF> received");
+        co_return false;
+      }
+      continue;
+    }
+    if (!stream_.is_alive()) co_return false;
+    bool in_time = co_await wakeup_.wait(due);
+    if (!in_time) {
+      reply(421, "4.4.2 Error: timeout exceeded");
+      co_return false;
+    }
+  }
+}
+
+/// Why a message with this header is not sent: nobody writes in another's name. Empty when it may go.
+std::string SubmissionSession::refusal_of(const std::string& header) const {
+  std::size_t from_fields = 0;
+  std::vector<std::string> foreign;
+  each_field(header, [&](std::string_view name, std::string_view field) {
+    bool is_from = is_same_name(name, "From");
+    from_fields += is_from;
+    if (!is_from && !is_same_name(name, "Sender")) return;
+    for (const MailAddress& one : parse_addresses(std::string(field.substr(field.find(':') + 1)))) {
+      std::string address = one.mailbox + "@" + one.host;
+      bool is_group = one.host.empty();
+      if (!is_group && !is_own(address)) foreign.push_back(address);
+      if (is_group && !one.mailbox.empty()) foreign.push_back(one.mailbox);
+    }
+  });
+  if (from_fields != 1) return "554 5.6.0 The message must have one From field";
+  if (!foreign.empty()) return fmt::format("553 5.7.1 {}: not one of your addresses", printable(foreign.front()));
+  bool has_address = !parse_addresses(field_of(header, "From")).empty();
+  return has_address ? "" : "554 5.6.0 The From field has no address";
+}
+
+Task<void> SubmissionSession::data() {
+  if (recipients_.empty()) {
+    error(is_open_ ? 554 : 503, "5.5.1 Error: no valid recipients");
+    co_return;
+  }
+  std::vector<std::unique_ptr<Outgoing>> all;
+  auto outgoing = [&](std::size_t route) {
+    all.push_back(std::make_unique<Outgoing>(worker_, wakeup_, route));
+    return all.back().get();
+  };
+  for (const Recipient& one : recipients_)
+    if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->route == one.route; })) outgoing(one.route);
+  // What people send while the primary is out is to be in their usual mailbox afterwards.
+  std::size_t own_route = route_of(person_);
+  const RouteConfig& own = settings_->config.routes[own_route];
+  bool returns = settings_->config.mailbox.returns_sent && !own.is_egress && worker_.shared.control.board(own.name).is_held();
+  if (returns) {
+    Outgoing* copy = outgoing(own_route);
+    copy->is_return = true;
+    copy->draft.append(return_field);
+  }
+  reply(354, "End data with <CR><LF>.<CR><LF>");
+  stream_.flush();
+  std::string header, refusal;
+  bool is_whole = co_await read_content(all, header, refusal);
+  is_over_ = !is_whole;
+  if (is_whole && refusal.empty()) refusal = refusal_of(header);
+  if (is_whole && !refusal.empty()) {
+    ++errors_;
+    stream_.write(refusal + "\r\n");
+    log(LogLevel::warning, "refused", {{"session", id_}, {"person", person_}, {"reason", refusal}});
+  }
+  if (is_whole && refusal.empty()) {
+    bool is_committed = co_await commit(all);
+    if (is_committed)
+      reply(250, fmt::format("2.0.0 Ok: taken as {}", all.front()->ticket->id()));
+    else
+      reply(452, "4.3.1 Insufficient system storage");
+  }
+  reset();
+}
+
+journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing, std::string_view beginning) const {
+  journal::MessageRecord record;
+  record.time_us = journal::now_us();
+  record.direction = journal::Direction::outbound;
+  record.session = outgoing.is_return ? std::string(failover::return_session) : id_;
+  record.route = settings_->config.routes[outgoing.route].name;
+  record.client = to_string(client_);
+  record.server = to_string(server_);
+  record.helo = helo_;
+  record.protocol = stream_.is_tls() ? "ESMTPSA" : "ESMTPA";
+  record.tls = stream_.tls_description();
+  record.auth = "PLAIN";
+  record.mail_from = outgoing.is_return ? "" : mail_from_;
+  record.mail_params = mail_params_;
+  for (const Recipient& one : recipients_)
+    if (!outgoing.is_return && one.route == outgoing.route) record.recipients.push_back({one.address, one.params, "", journal::Outcome::held});
+  if (outgoing.is_return) record.recipients.push_back({person_, "NOTIFY=NEVER", "", journal::Outcome::held});
+  HeaderFields fields = read_header_fields(beginning);
+  record.message_id = std::move(fields.message_id);
+  record.subject = std::move(fields.subject);
+  return record;
+}
+
+/// All entries, or none of them counts. True when they are on the disk.
+Task<bool> SubmissionSession::commit(std::vector<std::unique_ptr<Outgoing>>& all) {
+  std::vector<journal::MessageRecord> records;
+  for (const auto& one : all) {
+    records.push_back(make_record(*one, one->draft.beginning()));
+    one->draft.finish(records.back());
+  }
+  for (const auto& one : all)
+    while (!one->ticket->is_settled()) co_await wakeup_.wait(Deadline::max());
+  bool is_committed = std::all_of(all.begin(), all.end(), [](const auto& one) { return one->ticket->is_committed(); });
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Outgoing& one = *all[i];
+    if (!one.ticket->is_committed()) continue;
+    if (!is_committed) {
+      journal::OutcomeRecord outcome;
+      outcome.time_us = journal::now_us();
+      outcome.entry = one.ticket->id();
+      for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k)
+        outcome.changes.push_back({k, journal::Outcome::abandoned, "the message could not be stored for all its recipients; the sender was told"});
+      worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
+      continue;
+    }
+    std::vector<HeldRecipient> held;
+    for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k) held.push_back({k, records[i].recipients[k].address});
+    worker_.shared.control.hold(worker_.shared.control.board(records[i].route), one.ticket->id(), records[i].time_us, std::move(held));
+    log(LogLevel::info, "submitted", {{"session", id_}, {"entry", one.ticket->id()}, {"person", person_}, {"route", records[i].route},
+                                      {"recipients", records[i].recipients.size()}, {"return", one.is_return}});
+  }
+  co_return is_committed;
+}
+
+}  // namespace holdfast::proxy

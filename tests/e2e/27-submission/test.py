@@ -1,0 +1,140 @@
+"""People send from the emergency mailbox: as themselves only, to colleagues and to the world; and it comes back to them."""
+import base64
+import os
+import smtplib
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from mailboxes import *
+
+
+class Office(World):
+    """With a submission listener, an egress, a directory, and the primary's route for example.org."""
+
+    def __init__(self, scene, mailbox="open: hold\ngrace: 1h", egress=None, egress_yaml="", **options):
+        self.egress, self.submission_port = egress or scene.primary(), free_port()
+        with open(scene.path("people.csv"), "w") as file:
+            file.write("address,name,aliases\nada@example.org,Ada,countess@example.org\nbob@example.org,Bob M\u00fcller,\n")
+        super().__init__(scene, mailbox=mailbox, yaml=f'egress:\n  upstreams: ["127.0.0.1:{self.egress.port}"]\n{egress_yaml}'
+                         f'directory:\n  file: {scene.path("people.csv")}\nfailover:\n  probe_interval: 200ms\n  release_after: 100ms\n', **options)
+        self.holdfast.listeners += f"\n- address: 127.0.0.1:{self.submission_port}\n  role: submission"
+        self.holdfast.stop()
+        self.holdfast.start()
+
+    def hold(self):
+        self.holdfast.run("failover", "hold", "--reason", "test")
+
+    def back(self):
+        self.holdfast.run("failover", "auto", "--reason", "test")
+
+    def submission(self, person="ada", password=PASSWORD):
+        session = smtplib.SMTP("127.0.0.1", self.submission_port, local_hostname="laptop.example.org")
+        self.scene.stack.callback(session.close)
+        session.login(f"{person}@example.org", password)
+        return session
+
+
+def message(subject, sender="Ada <ada@example.org>", more=""):
+    return f"From: {sender}\r\nTo: whoever\r\nSubject: {subject}\r\nMessage-ID: <{subject.replace(' ', '.')}@example.org>\r\n{more}\r\nText of {subject}.\r\n"
+
+
+@test("during a hold: to colleagues at once in their INBOX, outward by the egress; both in Sent once; journaled as outbound")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    session = office.submission()
+    session.sendmail("ada@example.org", ["bob@example.org", "customer@example.com"], message("to both"))
+    wait_for(lambda: office.egress.messages, what="the world to get it")
+    bob = office.inbox("bob", 1)
+    equal(bodies(bob), [message("to both").encode()])
+    ada = office.log_in("ada")
+    wait_for(lambda: ada.noop() and subjects(ada, "Sent"), what="Sent")
+    # Her mail program puts its own copy there: one is enough.
+    checked(ada.append("Sent", "(\\Seen)", None, message("to both").encode()))
+    equal(subjects(ada, "Sent"), ["to both"])
+    outbound = [entry for entry in office.holdfast.entries() if entry["direction"] == "outbound"]
+    equal(sorted((entry["route"], entry["mail_from"]) for entry in outbound), [("egress", "ada@example.org"), ("primary", ""), ("primary", "ada@example.org")])
+    equal(subjects(ada), [])
+
+
+@test("when the primary is back, colleagues have it, and what was sent is in the sender's own mailbox too, with a header for a rule")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    office.submission().sendmail("ada@example.org", ["bob@example.org"], message("while away"))
+    office.back()
+    wait_for(lambda: len(office.primary.messages) == 2, what="both at the primary")
+    contents = {bytes(one[1]) for one in office.primary.messages}
+    original = message("while away").encode()
+    assert any(one.endswith(b"X-Holdfast-Sent: from the emergency mailbox\r\n" + original) for one in contents), contents
+    assert any(one.endswith(original) and b"X-Holdfast-Sent" not in one for one in contents), contents
+
+
+@test("nobody writes as somebody else: envelope and From are the person's own addresses, aliases and sub-addresses too")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    session = office.submission()
+    for sender, header in (("ada@example.org", "Ada <ada@example.org>"), ("countess@example.org", "countess@example.org"), ("ada+news@example.org", "<Ada+News@example.org>"),
+                           ("", "ada@example.org")):
+        session.sendmail(sender, ["bob@example.org"], message("fine", header))
+    for sender, header, code in (("bob@example.org", "ada@example.org", 553), ("ada@example.org", "bob@example.org", 553), ("ada@example.org", "ada@example.org, bob@example.org", 553),
+                                 ("ada@example.org", "ada@example.org\r\nFrom: bob@example.org", 554), ("ada@example.org", "ada@example.org\r\nSender: bob@example.org", 553),
+                                 ("ada@example.org", "nobody", 553), ("ada@example.org", '"ada@example.org" <bob@example.org>', 553)):
+        try:
+            session.sendmail(sender, ["bob@example.org"], message("forged", header))
+            raise AssertionError((sender, header))
+        except smtplib.SMTPResponseException as refused:
+            equal(refused.smtp_code, code, (sender, header, refused.smtp_error))
+        session.rset()
+    assert not any(entry["subject"] == "forged" for entry in office.holdfast.entries())
+
+
+@test("AUTH: needed, only in the clear on loopback, LOGIN too; wrong passwords, malformed answers and early talk are refused")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    client = scene.client(office.submission_port)
+    assert client.ask("EHLO x").startswith("250") and "AUTH PLAIN LOGIN" in client.ask("EHLO x")
+    assert client.ask("MAIL FROM:<ada@example.org>").startswith("530 5.7.0")
+    assert client.ask("AUTH CRAM-MD5").startswith("504")
+    assert client.ask("AUTH PLAIN !!!!").startswith("501")
+    assert client.ask("AUTH PLAIN").startswith("334") and client.ask("*").startswith("501")
+    wrong = base64.b64encode(b"\0ada@example.org\0wrong password").decode()
+    assert client.ask("AUTH PLAIN " + wrong).startswith("535 5.7.8")
+    assert client.ask("AUTH LOGIN").startswith("334 VXNlcm5hbWU6")
+    assert client.ask(base64.b64encode(b"ada@example.org").decode()).startswith("334")
+    assert client.ask(base64.b64encode(PASSWORD.encode()).decode()).startswith("235")
+    assert client.ask("AUTH PLAIN " + wrong).startswith("503")
+    assert client.ask("RCPT TO:<bob@example.org>").startswith("503")
+    assert client.ask("MAIL FROM:<ada@example.org> NONSENSE=1").startswith("555")
+    assert client.ask("MAIL FROM:<ada@example.org> SIZE=999999999999").startswith("552")
+    assert client.ask("MAIL FROM:<ada@example.org>").startswith("250")
+    assert client.ask("DATA").startswith("554")
+    assert client.ask("RCPT TO:<bob@example.org>").startswith("250")
+    assert client.ask("DATA").startswith("354")
+    assert client.ask("From: ada@example.org\r\n\r\nx\n.\r\n.").startswith("521"), "bare LF"
+
+
+@test("while the primary passes, the submission listener is the primary's own")
+def _(scene):
+    office = Office(scene)
+    client = scene.client(office.submission_port)
+    assert client.greeting.startswith("220 primary.example.org"), client.greeting
+    assert client.ask("EHLO x").startswith("250-primary.example.org")
+
+
+@test("what was taken is delivered, over a dead egress and a SIGKILL")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    office.egress.leave()
+    office.submission().sendmail("ada@example.org", ["customer@example.com"], message("patient"))
+    office.holdfast.kill()
+    office.egress = scene.primary(port=office.egress.port)
+    office.holdfast.start()
+    wait_for(lambda: office.egress.messages, what="the egress to get it after the restart")
+    assert bytes(office.egress.messages[0][1]).endswith(message("patient").encode())
+
+
+main()
