@@ -38,7 +38,8 @@ std::string user_of(evhttp_request* request) {
   bufferevent* buffer = evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
   ucred peer{};
   socklen_t size = sizeof peer;
-  if (::getsockopt(bufferevent_getfd(buffer), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return "unknown";
+  bool is_local = ::getsockopt(bufferevent_getfd(buffer), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0;
+  if (!is_local) return "http";
   const passwd* entry = ::getpwuid(peer.uid);
   return entry ? entry->pw_name : fmt::format("uid {}", peer.uid);
 }
@@ -73,9 +74,21 @@ Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& 
   return admin;
 }
 
+Result<std::unique_ptr<Admin>> Admin::open_http(event_base* base, const HostPort& address) {
+  std::unique_ptr<Admin> admin(new Admin(""));
+  admin->http_ = evhttp_new(base);
+  evhttp_set_timeout(admin->http_, 5);
+  evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET);
+  evhttp_set_max_headers_size(admin->http_, 8192);
+  evhttp_set_max_body_size(admin->http_, 1024);
+  if (evhttp_bind_socket(admin->http_, address.host.c_str(), address.port) != 0)
+    return Error{ErrorCode::unavailable, fmt::format("{}: cannot listen for admin.http: {}; choose another address", to_string(address), std::strerror(errno))};
+  return admin;
+}
+
 Admin::~Admin() {
   if (http_) evhttp_free(http_);
-  ::unlink(path_.c_str());
+  if (!path_.empty()) ::unlink(path_.c_str());
 }
 
 void Admin::on(const std::string& resource, Handler handler) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "journal/result.h"
+#include "proxy/network.h"
 
 struct evhttp;
 struct evhttp_request;
@@ -19,7 +20,7 @@ namespace holdfast::proxy {
 class Admin {
  public:
   struct Request {
-    std::string user;             ///< who asks, as the kernel says
+    std::string user;             ///< who asks, as the kernel says; "http" for open_http()
     nlohmann::ordered_json body;  ///< an object; empty when nothing was sent
   };
   using Answer = Result<nlohmann::ordered_json>;
@@ -28,6 +29,8 @@ class Admin {
   /// Listens on path, which only the user and group of the process may use. A socket that a dead process left is replaced;
   /// one that answers is an error (busy).
   static Result<std::unique_ptr<Admin>> open(event_base* base, const std::string& path);
+  /// Listens on an address of this machine's own, for programs that may read but not command.
+  static Result<std::unique_ptr<Admin>> open_http(event_base* base, const HostPort& address);
   ~Admin();
 
   /// Answers requests for a resource such as "/status". The handler is called on the base's thread.

@@ -320,6 +320,11 @@ Config read_config(const Value& root) {
       config.admin_socket = socket.non_empty();
       if (config.admin_socket.size() > 100) socket.refuse("the path is too long for a socket; at most 100 characters");
     });
+    admin.read("http", [&](const Value& http) {
+      config.admin_http = http.host_port();
+      bool is_own = config.admin_http->host.starts_with("127.") || config.admin_http->host == "::1";
+      if (!is_own) http.refuse("there are no passwords there: write an address of loopback, such as 127.0.0.1:8025");
+    });
     admin.finish();
   });
   section.read("log", [&](const Value& v) {
@@ -426,7 +431,7 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
            before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age && before.journal.compress == after.journal.compress &&
            before.journal.publish_heads == after.journal.publish_heads,
        "journal.path, key_file, key_command, segment_size, segment_age, compress or publish_heads changed: takes effect after a restart");
-  note(before.admin_socket == after.admin_socket, "admin.socket changed: takes effect after a restart");
+  note(before.admin_socket == after.admin_socket && before.admin_http == after.admin_http, "admin.socket or http changed: takes effect after a restart");
   note(before.threads == after.threads, "threads changed: takes effect after a restart");
   return list;
 }

@@ -175,6 +175,7 @@ struct Config {
   std::string spf_gateway;  ///< whose Authentication-Results are believed
   std::string flag_file;    ///< while it exists all routes hold
   std::string admin_socket;
+  std::optional<HostPort> admin_http;  ///< for reading only, on loopback
   LogFormat log_format = LogFormat::text;
   LogLevel log_level = LogLevel::info;
   Duration shutdown_grace{std::chrono::seconds(30)};

@@ -109,6 +109,14 @@ nlohmann::ordered_json people_to_json(const std::vector<Directory::Person>& peop
   return list;
 }
 
+nlohmann::ordered_json address_book(const std::vector<Directory::Person>& people) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Directory::Person& one : people)
+    if (one.exists)
+      list.push_back({{"address", one.address}, {"name", one.name}, {"telephone", one.telephone}, {"aliases", one.aliases}, {"is_group", !one.members.empty()}});
+  return list;
+}
+
 std::vector<Directory::Person> people_from_json(const nlohmann::ordered_json& json) {
   std::vector<Directory::Person> people;
   for (const auto& one : json.at("people")) {

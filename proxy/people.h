@@ -16,7 +16,9 @@ Result<std::vector<failover::Directory::Person>> parse_people(const std::string&
 Result<std::vector<failover::Directory::Person>> read_people_file(const std::string& path);
 
 nlohmann::ordered_json people_to_json(const std::vector<failover::Directory::Person>& people);
-/// The inverse, of {"people": [...]}. Throws nlohmann's exception when it is something else.
+/// What colleagues see of each other: {"address", "name", "telephone", "aliases", "is_group"} of all who exist.
+nlohmann::ordered_json address_book(const std::vector<failover::Directory::Person>& people);
+/// The inverse of people_to_json(), of {"people": [...]}. Throws nlohmann's exception when it is something else.
 std::vector<failover::Directory::Person> people_from_json(const nlohmann::ordered_json& json);
 
 }  // namespace holdfast::proxy

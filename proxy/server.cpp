@@ -89,6 +89,7 @@ class Server {
   Status open_mailboxes();
   Status forget_in_mailboxes(const std::vector<journal::RecordId>& entries);
   Admin::Answer set_account(const nlohmann::ordered_json& body);
+  Status open_http();
   Status open_admin();
   Status import_directory(const Config& config);
   void tell_sessions(const std::string& route);
@@ -115,7 +116,7 @@ class Server {
   std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
   std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
-  std::unique_ptr<Admin> admin_;
+  std::unique_ptr<Admin> admin_, http_;
   Clock::time_point started_ = Clock::now();
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
@@ -192,6 +193,7 @@ int Server::run() {
   if (Status opened = open_mailboxes(); !opened) log(LogLevel::error, "mailbox", {{"problem", opened.error().message}, {"result", "there are no emergency mailboxes; mail goes on"}});
   if (Status started = start_listeners(config); !started) return give_up(started.error());
   if (Status opened = open_admin(); !opened) return give_up(opened.error());
+  if (Status opened = open_http(); !opened) return give_up(opened.error());
   std::vector<std::unique_ptr<event, decltype(&event_free)>> events;
   for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) {
     events.emplace_back(evsignal_new(base_.get(), signal, &Server::on_signal, this), &event_free);
@@ -433,6 +435,17 @@ Admin::Answer Server::status() {
 }
 
 /// What operators may ask and say on the admin socket.
+/// What programs of this machine may read: the state, and the address book.
+Status Server::open_http() {
+  if (!settings_->config.admin_http) return {};
+  auto http = Admin::open_http(base_.get(), *settings_->config.admin_http);
+  if (!http) return http.error();
+  http_ = std::move(*http);
+  http_->on("/status", [this](const Admin::Request&) { return status(); });
+  http_->on("/address-book", [this](const Admin::Request&) { return address_book(control_.directory().list()); });
+  return {};
+}
+
 Status Server::open_admin() {
   if (settings_->config.admin_socket.empty()) return {};
   auto admin = Admin::open(base_.get(), settings_->config.admin_socket);

@@ -1,0 +1,73 @@
+<?php
+require_once __DIR__ . '/holdfast_colleagues.php';
+
+/** Two letters: the language of the person's browser, or what brand.ini says. */
+function holdfast_language()
+{
+    return substr(rcmail::get_instance()->get_user_language(), 0, 2);
+}
+
+/** The company's look and words, and its address book out of Holdfast's directory. */
+class holdfast extends rcube_plugin
+{
+    private $brand;
+
+    public function init()
+    {
+        $this->brand = parse_ini_file(getenv('HOLDFAST_BRAND'), true);
+        $this->add_texts('localization/');
+        $this->add_hook('addressbooks_list', [$this, 'list_books']);
+        $this->add_hook('addressbook_get', [$this, 'get_book']);
+        $this->add_hook('user_create', [$this, 'new_user']);
+        $this->add_hook('render_page', [$this, 'render']);
+    }
+
+    public function list_books($list)
+    {
+        $list['sources']['colleagues'] = ['id' => 'colleagues', 'name' => $this->gettext('colleagues'), 'readonly' => true, 'groups' => false, 'autocomplete' => true];
+        return $list;
+    }
+
+    public function get_book($wanted)
+    {
+        if ($wanted['id'] === 'colleagues') {
+            $wanted['instance'] = new holdfast_colleagues($this->gettext('colleagues'));
+        }
+        return $wanted;
+    }
+
+    /** The identity gets the name that the directory has. */
+    public function new_user($user)
+    {
+        $user['user_email'] = $user['user'];
+        foreach ((new holdfast_colleagues(''))->all() as $person) {
+            if (strcasecmp($person['email'], $user['user']) === 0) {
+                $user['user_name'] = $person['name'];
+            }
+        }
+        return $user;
+    }
+
+    private function sentence($section)
+    {
+        $all = $this->brand[$section] ?? [];
+        return $all[holdfast_language()] ?? (reset($all) ?: '');
+    }
+
+    public function render($page)
+    {
+        $color = preg_match('/^#[0-9a-fA-F]{6}$/', $this->brand['color']) ? $this->brand['color'] : '#1f5f8b';
+        $no_logo = $this->brand['logo'] === '' ? '#logo,.popover-header img{display:none!important}' : '';
+        $style = '<link rel="stylesheet" href="plugins/holdfast/holdfast.css?' . filemtime(__DIR__ . '/holdfast.css') . '"><style>:root{--holdfast-color:' . $color . '}' . $no_logo . '</style>';
+        $page['content'] = str_replace('</head>', $style . '</head>', $page['content']);
+        if ($page['template'] === 'login') {
+            $said = '<div class="holdfast-welcome"><h1>' . rcube::Q($this->sentence('name')) . '</h1><p>' . rcube::Q($this->sentence('login')) . '</p></div>';
+            $page['content'] = preg_replace('/(<form[^>]*id="login-form")/', $said . '$1', $page['content'], 1);
+        }
+        if ($page['template'] === 'mail') {
+            $said = '<div class="holdfast-notice" role="status">' . rcube::Q($this->sentence('mailbox')) . '</div>';
+            $page['content'] = preg_replace('/(<div id="layout")/', $said . '$1', $page['content'], 1);
+        }
+        return $page;
+    }
+}
