@@ -23,7 +23,7 @@ $config['skin_logo'] = $brand['logo'] !== '' ? ['*' => '/brand/logo'] : null;
 $config['language'] = $brand['language'] === 'auto' ? null : $brand['language'];
 $config['support_url'] = '';
 $config['blankpage_url'] = '/watermark.html';
-$config['plugins'] = ['holdfast', 'markasjunk', 'zipdownload'];
+$config['plugins'] = ['holdfast', 'markasjunk'];
 
 // Mail as a company writes it, and nothing that nobody needs in an emergency.
 $config['enable_spellcheck'] = false;
@@ -49,6 +49,7 @@ $config['htmleditor'] = 0;
 $config['show_images'] = 0;               // pictures from outside tell their sender who reads
 $config['prefer_html'] = true;
 $config['mdn_requests'] = 2;              // no receipts
+$config['session_storage'] = 'php';      // one request of a person at a time: with the database two at once lose each other's state
 $config['session_lifetime'] = 60;
 $config['ip_check'] = true;
 $config['check_all_folders'] = false;

@@ -131,7 +131,7 @@ class Holdfast:
         self.socket = scene.path(f"{name}.sock")
         self.config = scene.path(f"{name}.yaml")
         self.log = scene.path(f"{name}.log")
-        self.process = None
+        self.process, self.admin = None, ""
         scene.stack.callback(self.stop)
 
     def write_config(self):
@@ -150,7 +150,7 @@ listeners:
   path: {self.journal_path}
 {indent(self.journal, 2)}admin:
   socket: {self.socket}
-{failover}{self.yaml}
+{indent(self.admin, 2)}{failover}{self.yaml}
 """)
 
     def start(self, ready=True):

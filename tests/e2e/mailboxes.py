@@ -23,10 +23,12 @@ class World:
                               input=PASSWORD + "\n", text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
 
-    def send(self, subject, *people, sender="out@example.net", body="Hello.", more="", helo="client.example.net"):
+    def send(self, subject, *people, sender="out@example.net", body="Hello.", more="", helo="client.example.net", raw=None):
         client = self.scene.client(self.holdfast.port)
         client.ask(f"EHLO {helo}")
         content = f"From: <{sender}>\r\nTo: {', '.join(people)}\r\nSubject: {subject}\r\nMessage-ID: <{subject.replace(' ', '.')}@example.net>\r\n{more}\r\n{body}\r\n"
+        if raw:
+            content = content[:content.rindex(f"\r\n{body}")] + raw
         recipients = [person if "@" in person else f"{person}@example.org" for person in people]
         client.ask(f"MAIL FROM:<{sender}>")
         for recipient in recipients:
