@@ -102,12 +102,13 @@ async function main() {
     rcmail.message_list.select(uid);
     rcmail.command('delete');
   }, await uidOf('Unwanted'));
-  await page.waitForFunction(() => ![...document.querySelectorAll('#messagelist tr.message')].some(row => row.innerText.includes('Unwanted')));
+  await page.waitForFunction(() => ![...document.querySelectorAll('#messagelist tr.message')].some(row => row.offsetParent && row.innerText.includes('Unwanted')));
   await shot('8-deleted');
 
   await at('return');
   await page.goto(`${url}?_task=mail&_mbox=INBOX`);
   await page.waitForSelector('#rcmloginuser');
+  check(/works again|läuft wieder/.test(await page.innerText('.holdfast-welcome p')), 'it says why it is closed');
   await shot('9-closed');
   check(problems.length === 0, problems.join('; '));
   await browser.close();

@@ -16,10 +16,29 @@ class holdfast extends rcube_plugin
     {
         $this->brand = parse_ini_file(getenv('HOLDFAST_BRAND'), true);
         $this->add_texts('localization/');
+        $this->add_hook('startup', [$this, 'start']);
         $this->add_hook('addressbooks_list', [$this, 'list_books']);
         $this->add_hook('addressbook_get', [$this, 'get_book']);
         $this->add_hook('user_create', [$this, 'new_user']);
         $this->add_hook('render_page', [$this, 'render']);
+    }
+
+    /** When the mailbox is closed, because the usual mail works again, the person is told so and logged out. */
+    public function start($page)
+    {
+        $rcmail = rcmail::get_instance();
+        $is_person = !empty($_SESSION['user_id']) && !in_array($page['task'], ['login', 'logout'], true);
+        if (!$is_person || $rcmail->storage_connect()) {
+            return $page;
+        }
+        $rcmail->kill_session();
+        if ($rcmail->output->ajax_call || !empty($_REQUEST['_framed'])) {
+            $rcmail->output->command('redirect', './?_task=login&_closed=1');
+            $rcmail->output->send('iframe');
+        } else {
+            $rcmail->output->redirect(['_task' => 'login', '_closed' => 1]);
+        }
+        exit;
     }
 
     public function list_books($list)
@@ -61,7 +80,7 @@ class holdfast extends rcube_plugin
         $style = '<link rel="stylesheet" href="plugins/holdfast/holdfast.css?' . filemtime(__DIR__ . '/holdfast.css') . '"><style>:root{--holdfast-color:' . $color . '}' . $no_logo . '</style>';
         $page['content'] = str_replace('</head>', $style . '</head>', $page['content']);
         if ($page['template'] === 'login') {
-            $said = '<div class="holdfast-welcome"><h1>' . rcube::Q($this->sentence('name')) . '</h1><p>' . rcube::Q($this->sentence('login')) . '</p></div>';
+            $said = '<div class="holdfast-welcome"><h1>' . rcube::Q($this->sentence('name')) . '</h1><p>' . rcube::Q($this->sentence(empty($_GET['_closed']) ? 'login' : 'closed')) . '</p></div>';
             $page['content'] = preg_replace('/(<form[^>]*id="login-form")/', $said . '$1', $page['content'], 1);
         }
         if ($page['template'] === 'mail') {
