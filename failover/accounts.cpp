@@ -24,7 +24,8 @@ void start_sodium() {
 std::string hash_password(std::string_view password) {
   start_sodium();
   char hash[crypto_pwhash_STRBYTES];
-  if (::crypto_pwhash_argon2id_str(hash, password.data(), password.size(), crypto_pwhash_OPSLIMIT_INTERACTIVE, crypto_pwhash_MEMLIMIT_INTERACTIVE) != 0)
+  if (::crypto_pwhash_argon2id_str(hash, password.data(), password.size(), crypto_pwhash_OPSLIMIT_INTERACTIVE,
+                                   crypto_pwhash_MEMLIMIT_INTERACTIVE) != 0)
     std::abort();  // no memory
   return hash;
 }
@@ -32,7 +33,8 @@ std::string hash_password(std::string_view password) {
 bool is_password(const std::string& hash, std::string_view password) {
   start_sodium();
   static const std::string nobody = hash_password("nobody has this password");
-  bool is_right = ::crypto_pwhash_str_verify((hash.empty() ? nobody : hash).c_str(), password.data(), password.size()) == 0;
+  bool is_right = ::crypto_pwhash_str_verify((hash.empty() ? nobody : hash).c_str(), password.data(),
+                                             password.size()) == 0;
   return is_right && !hash.empty();
 }
 
@@ -53,7 +55,8 @@ std::int64_t LoginThrottle::wait_us(const Record& record, unsigned free_tries, s
 std::int64_t LoginThrottle::wait_us(std::string_view account, std::string_view client, std::int64_t now_us) {
   forget_old(now_us);
   std::int64_t wait = 0;
-  if (auto found = accounts_.find(std::string(account)); found != accounts_.end()) wait = wait_us(found->second, free_tries_account, now_us);
+  if (auto found = accounts_.find(std::string(account)); found != accounts_.end())
+    wait = wait_us(found->second, free_tries_account, now_us);
   if (auto found = networks_.find(network_of(client)); found != networks_.end())
     wait = std::max(wait, wait_us(found->second, free_tries_network, now_us));
   return wait;
@@ -66,12 +69,15 @@ void LoginThrottle::failed(std::string_view account, std::string_view client, st
   }
 }
 
-void LoginThrottle::succeeded(std::string_view account, std::string_view) { accounts_.erase(std::string(account)); }
+void LoginThrottle::succeeded(std::string_view account, std::string_view) {
+  accounts_.erase(std::string(account));
+}
 
 void LoginThrottle::forget_old(std::int64_t now_us) {
   if (accounts_.size() + networks_.size() < most_records) return;
   for (auto* records : {&accounts_, &networks_}) {
-    std::erase_if(*records, [&](const auto& one) { return now_us - one.second.last_us > forgotten_after_us; });
+    std::erase_if(*records,
+                  [&](const auto& one) { return now_us - one.second.last_us > forgotten_after_us; });
     if (records->size() > most_records) records->clear();
   }
 }

@@ -21,7 +21,9 @@ std::string same_case(const std::string& name) {
 }  // namespace
 
 const StoredMessage* Mailbox::View::find(std::uint32_t uid) const {
-  auto found = std::lower_bound(messages.begin(), messages.end(), uid, [](const StoredMessage& one, std::uint32_t wanted) { return one.uid < wanted; });
+  auto found =
+      std::lower_bound(messages.begin(), messages.end(), uid,
+                       [](const StoredMessage& one, std::uint32_t wanted) { return one.uid < wanted; });
   return found != messages.end() && found->uid == uid ? &*found : nullptr;
 }
 
@@ -33,7 +35,11 @@ Status Mailbox::open() {
     view->folder = std::move(folder);
     views_.push_back(std::move(view));
   }
-  for (auto [name, use] : {std::pair(inbox, ""), {"Sent", sent_use}, {"Drafts", "\\Drafts"}, {"Trash", "\\Trash"}, {"Junk", "\\Junk"}}) {
+  for (auto [name, use] : {std::pair(inbox, ""),
+                           {"Sent", sent_use},
+                           {"Drafts", "\\Drafts"},
+                           {"Trash", "\\Trash"},
+                           {"Junk", "\\Junk"}}) {
     if (find(name)) continue;
     if (Status created = create(name); !created) return created;
     find(name)->folder.use = use;
@@ -53,7 +59,8 @@ Mailbox::ViewPtr Mailbox::find(const std::string& name) const {
 std::vector<Mailbox::ViewPtr> Mailbox::folders() const {
   std::vector<ViewPtr> all = views_;
   std::sort(all.begin(), all.end(), [](const ViewPtr& a, const ViewPtr& b) {
-    return std::pair(a->folder.name != inbox, a->folder.name) < std::pair(b->folder.name != inbox, b->folder.name);
+    return std::pair(a->folder.name != inbox, a->folder.name) <
+           std::pair(b->folder.name != inbox, b->folder.name);
   });
   return all;
 }
@@ -80,7 +87,8 @@ Status Mailbox::load(View& view) {
 }
 
 bool Mailbox::is_own(std::string_view address) const {
-  return own_.count(directory_.canonical(address)) > 0 || own_.count(directory_.canonical(journal::without_tag(address))) > 0;
+  return own_.count(directory_.canonical(address)) > 0 ||
+         own_.count(directory_.canonical(journal::without_tag(address))) > 0;
 }
 
 /// Whether the person is to see the entry in this folder. is_open: its outcome is not known yet.
@@ -89,11 +97,13 @@ bool Mailbox::is_shown(const journal::Entry& entry, Term term, bool& is_open) co
   bool is_outbound = entry.message.direction == journal::Direction::outbound;
   bool is_shown = false;
   for (const journal::Recipient& recipient : entry.message.recipients) {
-    bool counts = term == Term::sender ? is_outbound && is_own(entry.message.mail_from) : is_own(recipient.address);
+    bool counts =
+        term == Term::sender ? is_outbound && is_own(entry.message.mail_from) : is_own(recipient.address);
     if (!counts) continue;
     is_open |= recipient.outcome == Outcome::pending;
-    bool was_taken = recipient.outcome == Outcome::forwarded || recipient.outcome == Outcome::held || recipient.outcome == Outcome::delivered ||
-                     recipient.outcome == Outcome::bounced || recipient.outcome == Outcome::expired;
+    bool was_taken = recipient.outcome == Outcome::forwarded || recipient.outcome == Outcome::held ||
+                     recipient.outcome == Outcome::delivered || recipient.outcome == Outcome::bounced ||
+                     recipient.outcome == Outcome::expired;
     is_shown |= was_taken;
   }
   return is_shown;
@@ -107,7 +117,8 @@ Status Mailbox::refresh() {
   for (const ViewPtr& view : views_) {
     bool is_inbox = view->folder.name == inbox, is_sent = view->folder.use == sent_use;
     if (!is_inbox && !is_sent) continue;
-    if (Status looked = look_through(*view, is_inbox ? Term::recipient : Term::sender, indexed); !looked) return looked;
+    if (Status looked = look_through(*view, is_inbox ? Term::recipient : Term::sender, indexed); !looked)
+      return looked;
   }
   indexed_ = indexed;
   return {};
@@ -116,8 +127,8 @@ Status Mailbox::refresh() {
 Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
   if (Status loaded = load(view); !loaded) return loaded;
   Folder folder = view.folder;
-  // A mailbox shows all that there was for its addresses when it was first opened. An address that is the person's only later (again,
-  // perhaps) was somebody else's until then.
+  // A mailbox shows all that there was for its addresses when it was first opened. An address that is the
+  // person's only later (again, perhaps) was somebody else's until then.
   bool is_first_look = folder.looked_through.empty();
   std::erase_if(folder.looked_through, [&](const auto& one) { return own_.count(one.first) == 0; });
   std::set<RecordId> candidates = std::exchange(folder.waiting, {});
@@ -133,7 +144,8 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
     }
     folder.looked_through[address] = indexed;
   }
-  if (candidates.empty() && !is_first_look && view.folder.looked_through.size() == folder.looked_through.size()) {
+  if (candidates.empty() && !is_first_look &&
+      view.folder.looked_through.size() == folder.looked_through.size()) {
     // Nothing for this person: how far it was looked is written with the next message.
     view.folder = std::move(folder);
     return {};
@@ -156,7 +168,8 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
       if (is_open) folder.waiting.insert(id);
       continue;
     }
-    bool is_there_already = term == Term::sender && !entry->message.message_id.empty() && !sent.insert(entry->message.message_id).second;
+    bool is_there_already = term == Term::sender && !entry->message.message_id.empty() &&
+                            !sent.insert(entry->message.message_id).second;
     if (is_there_already) continue;
     StoredMessage message;
     message.uid = folder.uid_next++;
@@ -178,7 +191,8 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
 
 Status Mailbox::create(const std::string& name) {
   constexpr std::size_t longest_name = 200, most_folders = 500;
-  if (name.empty() || name.size() > longest_name || name.front() == '/' || name.back() == '/' || name.find("//") != std::string::npos)
+  if (name.empty() || name.size() > longest_name || name.front() == '/' || name.back() == '/' ||
+      name.find("//") != std::string::npos)
     return Error{ErrorCode::invalid, "this cannot be a folder's name"};
   if (views_.size() >= most_folders) return Error{ErrorCode::invalid, "there are too many folders"};
   if (find(name)) return Error{ErrorCode::invalid, "there is such a folder already"};
@@ -199,13 +213,15 @@ Status Mailbox::create(const std::string& name) {
 Status Mailbox::remove(const std::string& name) {
   ViewPtr view = find(name);
   if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
-  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder is needed and stays"};
+  if (view->folder.name == inbox || !view->folder.use.empty())
+    return Error{ErrorCode::invalid, "this folder is needed and stays"};
   if (Status loaded = load(*view); !loaded) return loaded;
   std::set<std::uint64_t> blobs;
   for (const StoredMessage& message : view->messages) blobs.insert(message.blob);
   MailboxChange change;
   change.removed_folders.push_back(view->folder.id);
-  for (const StoredMessage& message : view->messages) change.removed_messages.emplace_back(view->folder.id, message);
+  for (const StoredMessage& message : view->messages)
+    change.removed_messages.emplace_back(view->folder.id, message);
   if (Status stored = store_.apply(person_, change); !stored) return stored;
   view->is_gone = true;
   view->messages.clear();
@@ -216,7 +232,8 @@ Status Mailbox::remove(const std::string& name) {
 Status Mailbox::rename(const std::string& from, const std::string& to) {
   ViewPtr view = find(from);
   if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
-  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder keeps its name"};
+  if (view->folder.name == inbox || !view->folder.use.empty())
+    return Error{ErrorCode::invalid, "this folder keeps its name"};
   if (find(to)) return Error{ErrorCode::invalid, "there is such a folder already"};
   MailboxChange change;
   std::vector<std::pair<ViewPtr, std::string>> renamed;
@@ -245,7 +262,8 @@ Status Mailbox::subscribe(const std::string& name, bool is_subscribed) {
   return {};
 }
 
-Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids, const std::function<bool(StoredMessage&)>& change_one) {
+Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids,
+                       const std::function<bool(StoredMessage&)>& change_one) {
   MailboxChange change;
   Folder folder = view.folder;
   ++folder.modseq;
@@ -261,11 +279,13 @@ Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids, const
   change.folders.push_back(folder);
   if (Status stored = store_.apply(person_, change); !stored) return stored;
   view.folder.modseq = folder.modseq;
-  for (auto& [id, changed] : change.messages) const_cast<StoredMessage&>(*view.find(changed.uid)) = std::move(changed);
+  for (auto& [id, changed] : change.messages)
+    const_cast<StoredMessage&>(*view.find(changed.uid)) = std::move(changed);
   return {};
 }
 
-Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::vector<std::uint32_t>& uids, View& to) {
+Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::vector<std::uint32_t>& uids,
+                                                 View& to) {
   if (Status loaded = load(to); !loaded) return loaded.error();
   MailboxChange change;
   Folder folder = to.folder;
@@ -348,12 +368,14 @@ Result<std::uint32_t> Mailbox::append(View& view, const std::string& content, St
 
 void Mailbox::forget(const std::set<RecordId>& entries) {
   for (const ViewPtr& view : views_) {
-    std::size_t gone = std::erase_if(view->messages, [&](const StoredMessage& message) { return entries.count(message.entry) > 0; });
+    std::size_t gone = std::erase_if(
+        view->messages, [&](const StoredMessage& message) { return entries.count(message.entry) > 0; });
     if (gone > 0) ++view->folder.modseq;
   }
 }
 
-Status Mailbox::content(const StoredMessage& message, const std::function<bool(std::string_view)>& sink) const {
+Status Mailbox::content(const StoredMessage& message,
+                        const std::function<bool(std::string_view)>& sink) const {
   if (message.entry == 0) {
     auto blob = store_.blob(person_, message.blob);
     if (!blob) return blob.error();

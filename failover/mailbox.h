@@ -1,8 +1,9 @@
 // A person's mailbox: folders that are views on the journal, and what the person does there.
 //
-// INBOX shows what the journal holds for the person's addresses (forwarded, delivered and held; not what the primary
-// refused), Sent what went out from them; other folders hold what is put there. Nothing is copied for that: a message
-// of the journal gets a number (UID) when it is first seen, for good, and its flags; its content stays where it is.
+// INBOX shows what the journal holds for the person's addresses (forwarded, delivered and held; not what the
+// primary refused), Sent what went out from them; other folders hold what is put there. Nothing is copied for
+// that: a message of the journal gets a number (UID) when it is first seen, for good, and its flags; its
+// content stays where it is.
 //
 // Belongs to one thread; sessions of the same person share one object.
 #pragma once
@@ -19,7 +20,8 @@
 namespace holdfast::failover {
 
 inline constexpr const char* inbox = "INBOX";
-/// The session's name of entries that bring what a person has sent to its primary mailbox: not shown here, it is in Sent.
+/// The session's name of entries that bring what a person has sent to its primary mailbox: not shown here, it
+/// is in Sent.
 inline constexpr std::string_view return_session = "return";
 inline constexpr const char* sent_use = "\\Sent";
 
@@ -34,7 +36,7 @@ class Mailbox {
     Folder folder;
     std::vector<StoredMessage> messages;  ///< ascending by uid
     bool is_loaded = false;
-    bool is_gone = false;                 ///< the folder was removed
+    bool is_gone = false;  ///< the folder was removed
 
     const StoredMessage* find(std::uint32_t uid) const;
   };
@@ -59,12 +61,14 @@ class Mailbox {
   Status subscribe(const std::string& name, bool is_subscribed);
 
   /// Changes messages, each as change says; returns false from change to leave one as it is.
-  Status update(View& view, const std::vector<std::uint32_t>& uids, const std::function<bool(StoredMessage&)>& change);
+  Status update(View& view, const std::vector<std::uint32_t>& uids,
+                const std::function<bool(StoredMessage&)>& change);
   /// Returns the numbers in the other folder, in the order of the uids.
   Result<std::vector<std::uint32_t>> copy(const View& from, const std::vector<std::uint32_t>& uids, View& to);
   /// Hides messages from the folder. What is in the journal stays there.
   Status expunge(View& view, const std::vector<std::uint32_t>& uids);
-  /// Puts a message there. Into Sent, what the journal has as sent already is not put twice: its number is returned.
+  /// Puts a message there. Into Sent, what the journal has as sent already is not put twice: its number is
+  /// returned.
   Result<std::uint32_t> append(View& view, const std::string& content, StoredMessage message);
 
   /// Entries that were erased go from all folders. The store must be told too.

@@ -1,8 +1,9 @@
-// What people have in their mailboxes that is not in the log: accounts, folders, which message has which number and
-// flags, drafts. One LMDB environment beside the log; keys are keyed hashes of addresses, values are sealed.
+// What people have in their mailboxes that is not in the log: accounts, folders, which message has which
+// number and flags, drafts. One LMDB environment beside the log; keys are keyed hashes of addresses, values
+// are sealed.
 //
-// A message of the journal is only referred to; one that a person put there (a draft) is stored here, in pieces.
-// Thread-safe; each change is one synced commit.
+// A message of the journal is only referred to; one that a person put there (a draft) is stored here, in
+// pieces. Thread-safe; each change is one synced commit.
 #pragma once
 
 #include <cstdint>
@@ -53,19 +54,19 @@ struct Folder {
   std::uint32_t uid_validity = 0, uid_next = 1;
   std::uint64_t modseq = 1;  ///< the highest of its messages
   bool is_subscribed = true;
-  // Of the folders that show the journal: how far it has been looked through for each of the person's addresses, and
-  // entries before that whose outcome was still open.
+  // Of the folders that show the journal: how far it has been looked through for each of the person's
+  // addresses, and entries before that whose outcome was still open.
   std::map<std::string, RecordId> looked_through;
   std::set<RecordId> waiting;
 };
 
 /// What changes at once.
 struct MailboxChange {
-  std::vector<Folder> folders;                                          ///< added or replaced
-  std::vector<std::uint32_t> removed_folders;                           ///< with all that is in them
-  std::vector<std::pair<std::uint32_t, StoredMessage>> messages;        ///< by folder; added or replaced
+  std::vector<Folder> folders;                                    ///< added or replaced
+  std::vector<std::uint32_t> removed_folders;                     ///< with all that is in them
+  std::vector<std::pair<std::uint32_t, StoredMessage>> messages;  ///< by folder; added or replaced
   std::vector<std::pair<std::uint32_t, StoredMessage>> removed_messages;
-  std::vector<std::pair<std::uint64_t, std::string>> blobs;             ///< added
+  std::vector<std::pair<std::uint64_t, std::string>> blobs;  ///< added
   std::vector<std::uint64_t> removed_blobs;
 };
 
@@ -97,7 +98,8 @@ class MailboxStore {
   Status put_sealed(journal::Transaction& transaction, const std::string& key, std::string_view plain);
   Result<std::string> open_value(std::string_view key, std::string_view value) const;
   /// Keys and opened values that begin so, in order.
-  Status each(const std::string& prefix, const std::function<Status(std::string_view key, const std::string& value)>& visit) const;
+  Status each(const std::string& prefix,
+              const std::function<Status(std::string_view key, const std::string& value)>& visit) const;
   Status erase_all(journal::Transaction& transaction, const std::string& prefix);
 
   journal::Environment environment_;

@@ -43,8 +43,10 @@ std::string Compressor::pack(std::string_view plain) const {
   std::string packed(1 + ZSTD_compressBound(plain.size()), '\0');
   ZSTD_CCtx* context = state_->context.get();
   std::size_t size = state_->dictionary
-                         ? ZSTD_compress_usingCDict(context, packed.data() + 1, packed.size() - 1, plain.data(), plain.size(), state_->dictionary.get())
-                         : ZSTD_compressCCtx(context, packed.data() + 1, packed.size() - 1, plain.data(), plain.size(), level);
+                         ? ZSTD_compress_usingCDict(context, packed.data() + 1, packed.size() - 1,
+                                                    plain.data(), plain.size(), state_->dictionary.get())
+                         : ZSTD_compressCCtx(context, packed.data() + 1, packed.size() - 1, plain.data(),
+                                             plain.size(), level);
   bool is_smaller = !ZSTD_isError(size) && size < plain.size();
   if (!is_smaller) {
     packed.assign(1, stored);
@@ -76,11 +78,14 @@ std::optional<std::string> Decompressor::unpack(std::string_view packed, std::si
   if (method == stored) return packed.size() <= most ? std::optional(std::string(packed)) : std::nullopt;
   bool is_known = method == compressed || (method == with_dictionary && state_->dictionary);
   unsigned long long size = ZSTD_getFrameContentSize(packed.data(), packed.size());
-  if (!is_known || size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size > most) return std::nullopt;
+  if (!is_known || size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size > most)
+    return std::nullopt;
   std::string plain(size, '\0');
-  std::size_t done = method == compressed
-                         ? ZSTD_decompressDCtx(context.get(), plain.data(), plain.size(), packed.data(), packed.size())
-                         : ZSTD_decompress_usingDDict(context.get(), plain.data(), plain.size(), packed.data(), packed.size(), state_->dictionary.get());
+  std::size_t done =
+      method == compressed
+          ? ZSTD_decompressDCtx(context.get(), plain.data(), plain.size(), packed.data(), packed.size())
+          : ZSTD_decompress_usingDDict(context.get(), plain.data(), plain.size(), packed.data(),
+                                       packed.size(), state_->dictionary.get());
   if (ZSTD_isError(done) || done != size) return std::nullopt;
   return plain;
 }
@@ -94,13 +99,15 @@ std::string train_dictionary(const std::vector<std::string>& samples, std::uint6
     sizes.push_back(sample.size());
   }
   std::string dictionary(dictionary_size, '\0');
-  std::size_t size = ZDICT_trainFromBuffer(dictionary.data(), dictionary.size(), all.data(), sizes.data(), static_cast<unsigned>(sizes.size()));
+  std::size_t size = ZDICT_trainFromBuffer(dictionary.data(), dictionary.size(), all.data(), sizes.data(),
+                                           static_cast<unsigned>(sizes.size()));
   if (ZDICT_isError(size)) return {};
   dictionary.resize(size);
   Compressor with(dictionary), without;
   std::int64_t saved = 0;
   for (const std::string& sample : samples)
-    saved += static_cast<std::int64_t>(without.pack(sample).size()) - static_cast<std::int64_t>(with.pack(sample).size());
+    saved += static_cast<std::int64_t>(without.pack(sample).size()) -
+             static_cast<std::int64_t>(with.pack(sample).size());
   bool pays = saved * static_cast<std::int64_t>(one_in) > static_cast<std::int64_t>(dictionary.size());
   return pays ? dictionary : std::string();
 }

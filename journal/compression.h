@@ -16,8 +16,8 @@ class Compressor {
   /// An empty dictionary: none.
   explicit Compressor(std::string_view dictionary = {});
   ~Compressor();
-  /// The plain bytes as they are stored: a byte that says how, then the bytes (FORMAT.md, "Compacted segments"). At most one
-  /// byte longer than they were.
+  /// The plain bytes as they are stored: a byte that says how, then the bytes (FORMAT.md, "Compacted
+  /// segments"). At most one byte longer than they were.
   std::string pack(std::string_view plain) const;
 
  private:
@@ -38,8 +38,8 @@ class Decompressor {
   std::unique_ptr<State> state_;
 };
 
-/// A dictionary for small pieces that resemble the samples; empty when there are too few of them, or when it would save
-/// less than its own size over all pieces, of which the samples are one in so many.
+/// A dictionary for small pieces that resemble the samples; empty when there are too few of them, or when it
+/// would save less than its own size over all pieces, of which the samples are one in so many.
 std::string train_dictionary(const std::vector<std::string>& samples, std::uint64_t one_in);
 
 }  // namespace holdfast::journal

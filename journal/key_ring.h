@@ -1,5 +1,5 @@
-// The key ring: the keys that wrap the segments' keys, and the one that catalog and directory derive theirs from;
-// sealed with the master key in a small file of the journal's (FORMAT.md, "Keys").
+// The key ring: the keys that wrap the segments' keys, and the one that catalog and directory derive theirs
+// from; sealed with the master key in a small file of the journal's (FORMAT.md, "Keys").
 //
 // So another master key is a matter of one file: the ring is sealed anew, and gets a new wrapping key for the
 // segments to come, while the content stays as it is.
@@ -22,9 +22,10 @@ class KeyRing {
 
   /// Opens the ring of a journal. Errors: not_found, wrong_key, corrupt, permission.
   static Result<KeyRing> open(const std::string& journal, const MasterKeySource& master);
-  /// Opens it for whoever writes the journal. A new journal gets a ring, and, without a key command, a master key.
-  /// Master keys that were replaced by the one given stop working here.
-  static Result<KeyRing> open_or_create(const std::string& journal, const MasterKeySource& master, bool is_new);
+  /// Opens it for whoever writes the journal. A new journal gets a ring, and, without a key command, a master
+  /// key. Master keys that were replaced by the one given stop working here.
+  static Result<KeyRing> open_or_create(const std::string& journal, const MasterKeySource& master,
+                                        bool is_new);
 
   /// A segment's key, sealed with the newest wrapping key.
   std::string wrap(const Key& key, std::string_view associated) const;
@@ -32,11 +33,12 @@ class KeyRing {
   /// What the catalog's and the directory's keys are derived from. It never changes.
   Key base_key() const;
 
-  /// From now on another master key opens this ring, and new segments are sealed with a new wrapping key. Where
-  /// the master key is in a file, it is replaced; new_key, when given, names a file with the new one, which stays.
-  /// Where it comes from a command, new_key is needed, and both keys open the ring until the command gives the
-  /// new one and finish_rekey() (or a start of the daemon) has seen it. Crash-safe: at each moment a master key
-  /// that is at its place opens the ring; run again after an interruption, it is done anew. Errors: no_space, io.
+  /// From now on another master key opens this ring, and new segments are sealed with a new wrapping key.
+  /// Where the master key is in a file, it is replaced; new_key, when given, names a file with the new one,
+  /// which stays. Where it comes from a command, new_key is needed, and both keys open the ring until the
+  /// command gives the new one and finish_rekey() (or a start of the daemon) has seen it. Crash-safe: at each
+  /// moment a master key that is at its place opens the ring; run again after an interruption, it is done
+  /// anew. Errors: no_space, io.
   Status rekey(const MasterKeySource& master, const std::string& new_key);
   /// Returns whether only the key that the source gives now opens the ring.
   Result<bool> finish_rekey(const MasterKeySource& master);

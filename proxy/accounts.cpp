@@ -13,17 +13,24 @@ nlohmann::ordered_json accounts_to_json(const failover::MailboxStore& store) {
   auto accounts = store.accounts();
   if (!accounts) return list;
   for (const failover::Account& one : *accounts)
-    list.push_back({{"address", one.address}, {"enabled", one.is_enabled}, {"has_password", !one.password_hash.empty()}, {"changed", format_time(one.changed_us)}});
+    list.push_back({{"address", one.address},
+                    {"enabled", one.is_enabled},
+                    {"has_password", !one.password_hash.empty()},
+                    {"changed", format_time(one.changed_us)}});
   return list;
 }
 
-Result<std::string> apply_account_change(failover::MailboxStore& store, const nlohmann::ordered_json& change) {
+Result<std::string> apply_account_change(failover::MailboxStore& store,
+                                         const nlohmann::ordered_json& change) {
   std::string address = journal::normalise(change.at("address").get<std::string>());
   bool is_new = change.value("is_new", false);
   auto known = store.account(address);
   if (!known) return known.error();
-  if (is_new && *known) return Error{ErrorCode::invalid, fmt::format("{} has an account already; change it with: holdfast mailbox passwd", address)};
-  if (!is_new && !*known) return Error{ErrorCode::not_found, fmt::format("{} has no account; see: holdfast mailbox list", address)};
+  if (is_new && *known)
+    return Error{ErrorCode::invalid,
+                 fmt::format("{} has an account already; change it with: holdfast mailbox passwd", address)};
+  if (!is_new && !*known)
+    return Error{ErrorCode::not_found, fmt::format("{} has no account; see: holdfast mailbox list", address)};
   failover::Account account = known->value_or(failover::Account{address, "", true, 0});
   std::string what;
   if (is_new) what = "added";

@@ -11,8 +11,8 @@ namespace holdfast::proxy {
 /// A list of {"address", "enabled", "has_password", "changed"}.
 nlohmann::ordered_json accounts_to_json(const failover::MailboxStore& store);
 
-/// Applies {"address", "is_new", "password_hash", "enabled"}; what is not there stays. Returns what was done, for the log.
-/// Errors: invalid (there is such an account already), not_found, and the store's.
+/// Applies {"address", "is_new", "password_hash", "enabled"}; what is not there stays. Returns what was done,
+/// for the log. Errors: invalid (there is such an account already), not_found, and the store's.
 Result<std::string> apply_account_change(failover::MailboxStore& store, const nlohmann::ordered_json& change);
 
 }  // namespace holdfast::proxy

@@ -46,13 +46,17 @@ class Accounts {
     auto journal = open_journal(*config);
     if (!journal) return journal.error();
     accounts.journal_ = std::move(*journal);
-    auto store = failover::MailboxStore::open(accounts.journal_->path(), accounts.journal_->base_key(), journal::Environment::Mode::write);
+    auto store = failover::MailboxStore::open(accounts.journal_->path(), accounts.journal_->base_key(),
+                                              journal::Environment::Mode::write);
     if (!store) return store.error();
     accounts.store_ = std::move(*store);
     return accounts;
   }
 
-  Result<Json> list() const { return store_ ? Result<Json>(accounts_to_json(*store_)) : ask_admin(config_.admin_socket, "/mailbox/list"); }
+  Result<Json> list() const {
+    return store_ ? Result<Json>(accounts_to_json(*store_))
+                  : ask_admin(config_.admin_socket, "/mailbox/list");
+  }
   Status set(const Json& change) const {
     if (!store_) {
       auto answer = ask_admin(config_.admin_socket, "/mailbox/set", change);
@@ -111,9 +115,12 @@ Result<std::string> read_password(const std::string& file) {
   std::string password;
   if (file.empty()) {
     if (!::isatty(STDIN_FILENO))
-      return Error{ErrorCode::invalid, "say where the password is: --password-file FILE (- is standard input), or have one made with --generate"};
+      return Error{ErrorCode::invalid,
+                   "say where the password is: --password-file FILE (- is standard input), or have one made "
+                   "with --generate"};
     password = ask_secretly("New password: ");
-    if (ask_secretly("Once more: ") != password) return Error{ErrorCode::invalid, "the two are not the same; nothing was changed"};
+    if (ask_secretly("Once more: ") != password)
+      return Error{ErrorCode::invalid, "the two are not the same; nothing was changed"};
   } else if (file == "-") {
     std::getline(std::cin, password);
   } else {
@@ -123,7 +130,9 @@ Result<std::string> read_password(const std::string& file) {
   }
   if (!password.empty() && password.back() == '\r') password.pop_back();
   if (password.size() < shortest_password)
-    return Error{ErrorCode::invalid, fmt::format("the password is too short: at least {} characters; nothing was changed", shortest_password)};
+    return Error{ErrorCode::invalid,
+                 fmt::format("the password is too short: at least {} characters; nothing was changed",
+                             shortest_password)};
   return password;
 }
 
@@ -136,20 +145,24 @@ int list(const std::string& config, bool as_json) {
     if (as_json)
       fmt::print("{}\n", one.dump());
     else
-      fmt::print("{:<40} {}{}\n", escape(one["address"].get<std::string>()), one["enabled"].get<bool>() ? "enabled" : "disabled",
+      fmt::print("{:<40} {}{}\n", escape(one["address"].get<std::string>()),
+                 one["enabled"].get<bool>() ? "enabled" : "disabled",
                  one["has_password"].get<bool>() ? "" : ", no password yet");
   }
   return EX_OK;
 }
 
-int set_password(const std::string& config, const std::string& address, const std::string& file, bool generates, bool is_new) {
+int set_password(const std::string& config, const std::string& address, const std::string& file,
+                 bool generates, bool is_new) {
   if (address.find('@') == std::string::npos || address.find_first_of(" \t<>") != std::string::npos)
     return fail({ErrorCode::invalid, fmt::format("\"{}\" is no mail address", escape(address))}), EX_USAGE;
   Result<std::string> password = generates ? Result<std::string>(new_password()) : read_password(file);
-  if (!password) return fail(password.error()), password.error().code == ErrorCode::invalid ? EX_USAGE : EX_NOINPUT;
+  if (!password)
+    return fail(password.error()), password.error().code == ErrorCode::invalid ? EX_USAGE : EX_NOINPUT;
   auto accounts = Accounts::open(config);
   if (!accounts) return fail(accounts.error());
-  Json change = {{"address", address}, {"is_new", is_new}, {"password_hash", failover::hash_password(*password)}};
+  Json change = {
+      {"address", address}, {"is_new", is_new}, {"password_hash", failover::hash_password(*password)}};
   if (Status done = accounts->set(change); !done) return fail(done.error());
   if (generates) fmt::print("{}\n", *password);
   fmt::print(stderr, "{}: {}\n", address, is_new ? "the account is there" : "the password is changed");
@@ -159,7 +172,8 @@ int set_password(const std::string& config, const std::string& address, const st
 int enable(const std::string& config, const std::string& address, bool is_enabled) {
   auto accounts = Accounts::open(config);
   if (!accounts) return fail(accounts.error());
-  if (Status done = accounts->set({{"address", address}, {"enabled", is_enabled}}); !done) return fail(done.error());
+  if (Status done = accounts->set({{"address", address}, {"enabled", is_enabled}}); !done)
+    return fail(done.error());
   fmt::print(stderr, "{}: {}\n", address, is_enabled ? "may log in" : "may not log in any more");
   return EX_OK;
 }
@@ -175,18 +189,27 @@ Result<std::vector<std::pair<std::string, std::string>>> read_csv(const std::str
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (line.empty() || line.front() == '#' || (number == 1 && line.starts_with("address"))) continue;
     std::size_t comma = line.find(',');
-    std::string address = line.substr(0, comma), password = comma == std::string::npos ? "" : line.substr(comma + 1);
-    if (password.size() >= 2 && password.front() == '"' && password.back() == '"') password = password.substr(1, password.size() - 2);
-    if (address.find('@') == std::string::npos) return Error{ErrorCode::invalid, fmt::format("{}:{}: \"{}\" is no mail address; write address,password", path, number, escape(address))};
+    std::string address = line.substr(0, comma),
+                password = comma == std::string::npos ? "" : line.substr(comma + 1);
+    if (password.size() >= 2 && password.front() == '"' && password.back() == '"')
+      password = password.substr(1, password.size() - 2);
+    if (address.find('@') == std::string::npos)
+      return Error{ErrorCode::invalid, fmt::format("{}:{}: \"{}\" is no mail address; write address,password",
+                                                   path, number, escape(address))};
     if (!password.empty() && password.size() < shortest_password)
-      return Error{ErrorCode::invalid, fmt::format("{}:{}: the password is too short: at least {} characters; nothing was changed", path, number, shortest_password)};
+      return Error{
+          ErrorCode::invalid,
+          fmt::format("{}:{}: the password is too short: at least {} characters; nothing was changed", path,
+                      number, shortest_password)};
     rows.emplace_back(address, password);
   }
   return rows;
 }
 
-int import(const std::string& config, const std::string& csv, bool from_directory, const std::string& passwords_to) {
-  if (csv.empty() == !from_directory) return fail({ErrorCode::invalid, "name a CSV file, or say --directory"}), EX_USAGE;
+int import(const std::string& config, const std::string& csv, bool from_directory,
+           const std::string& passwords_to) {
+  if (csv.empty() == !from_directory)
+    return fail({ErrorCode::invalid, "name a CSV file, or say --directory"}), EX_USAGE;
   auto accounts = Accounts::open(config);
   if (!accounts) return fail(accounts.error());
   std::vector<std::pair<std::string, std::string>> rows;
@@ -208,7 +231,10 @@ int import(const std::string& config, const std::string& csv, bool from_director
   std::erase_if(rows, [&](const auto& row) { return !there.insert(journal::normalise(row.first)).second; });
   bool generates = std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row.second.empty(); });
   if (generates && passwords_to.empty())
-    return fail({ErrorCode::invalid, "passwords must be made for some of them: say with --passwords-to FILE where to write them. Nothing was changed"}), EX_USAGE;
+    return fail({ErrorCode::invalid,
+                 "passwords must be made for some of them: say with --passwords-to FILE where to write them. "
+                 "Nothing was changed"}),
+           EX_USAGE;
   // Written first: a password that nobody knows helps nobody.
   std::string made = "address,password\n";
   for (auto& [address, password] : rows)
@@ -217,17 +243,22 @@ int import(const std::string& config, const std::string& csv, bool from_director
       made += address + "," + password + "\n";
     }
   if (generates) {
-    if (::access(passwords_to.c_str(), F_OK) == 0) return fail({ErrorCode::busy, fmt::format("{}: is there already; name a new file. Nothing was changed", passwords_to)});
+    if (::access(passwords_to.c_str(), F_OK) == 0)
+      return fail({ErrorCode::busy,
+                   fmt::format("{}: is there already; name a new file. Nothing was changed", passwords_to)});
     if (Status written = journal::write_file(passwords_to, made); !written) return fail(written.error());
   }
   ProgressBar bar("importing");
   std::size_t done = 0;
   for (const auto& [address, password] : rows) {
-    Json change = {{"address", address}, {"is_new", true}, {"password_hash", failover::hash_password(password)}};
-    if (Status set = accounts->set(change); !set) return fail({set.error().code, set.error().message + "; the same command goes on"});
+    Json change = {
+        {"address", address}, {"is_new", true}, {"password_hash", failover::hash_password(password)}};
+    if (Status set = accounts->set(change); !set)
+      return fail({set.error().code, set.error().message + "; the same command goes on"});
     bar.show(static_cast<double>(++done) / static_cast<double>(rows.size()));
   }
-  fmt::print("{} accounts added, {} were there already{}\n", rows.size(), before - rows.size(), generates ? "; passwords are in " + passwords_to : "");
+  fmt::print("{} accounts added, {} were there already{}\n", rows.size(), before - rows.size(),
+             generates ? "; passwords are in " + passwords_to : "");
   return EX_OK;
 }
 
@@ -243,22 +274,31 @@ void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_co
   command->add_flag("--json", as_json, "one JSON object a line");
   command->callback([&config, &exit_code] { exit_code = list(config, as_json); });
   for (bool is_new : {true, false}) {
-    command = group->add_subcommand(is_new ? "add" : "passwd", is_new ? "a new account" : "change a password");
+    command =
+        group->add_subcommand(is_new ? "add" : "passwd", is_new ? "a new account" : "change a password");
     command->add_option("ADDRESS", address, "the person's mail address")->required();
-    command->add_option("--password-file", file, "a file whose first line is the password; - is standard input. Default: it is asked for");
+    command->add_option(
+        "--password-file", file,
+        "a file whose first line is the password; - is standard input. Default: it is asked for");
     command->add_flag("--generate", generates, "make a password, and print it");
-    command->callback([&config, &exit_code, is_new] { exit_code = set_password(config, address, file, generates, is_new); });
+    command->callback([&config, &exit_code, is_new] {
+      exit_code = set_password(config, address, file, generates, is_new);
+    });
   }
   for (bool is_enabled : {true, false}) {
-    command = group->add_subcommand(is_enabled ? "enable" : "disable", is_enabled ? "let somebody log in again" : "let somebody log in no more; nothing is deleted");
+    command = group->add_subcommand(
+        is_enabled ? "enable" : "disable",
+        is_enabled ? "let somebody log in again" : "let somebody log in no more; nothing is deleted");
     command->add_option("ADDRESS", address, "the person's mail address")->required();
     command->callback([&config, &exit_code, is_enabled] { exit_code = enable(config, address, is_enabled); });
   }
   command = group->add_subcommand("import", "accounts for many; those who have one keep it as it is");
   command->add_option("FILE", file, "CSV: address,password; where the password is missing, one is made");
   command->add_flag("--directory", from_directory, "everybody whom the directory knows, instead of a file");
-  command->add_option("--passwords-to", passwords_to, "a new file (readable by you alone) for the passwords that are made");
-  command->callback([&config, &exit_code] { exit_code = import(config, file, from_directory, passwords_to); });
+  command->add_option("--passwords-to", passwords_to,
+                      "a new file (readable by you alone) for the passwords that are made");
+  command->callback(
+      [&config, &exit_code] { exit_code = import(config, file, from_directory, passwords_to); });
 }
 
 }  // namespace holdfast::proxy

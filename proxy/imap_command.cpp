@@ -21,7 +21,9 @@ bool is_atom_char(char c) {
   return byte > 0x20 && byte < 0x7f && std::string_view("(){%*\"\\]").find(c) == std::string_view::npos;
 }
 
-bool is_astring_char(char c) { return is_atom_char(c) || c == ']' || static_cast<unsigned char>(c) >= 0x80; }
+bool is_astring_char(char c) {
+  return is_atom_char(c) || c == ']' || static_cast<unsigned char>(c) >= 0x80;
+}
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -39,7 +41,8 @@ std::optional<unsigned> month_of(std::string_view name) {
 std::optional<std::int64_t> midnight(std::uint64_t day, std::string_view month, std::uint64_t year) {
   std::optional<unsigned> number = month_of(month);
   if (!number || day == 0 || day > 31 || year > 9999) return std::nullopt;
-  std::chrono::year_month_day date{std::chrono::year(static_cast<int>(year)), std::chrono::month(*number), std::chrono::day(static_cast<unsigned>(day))};
+  std::chrono::year_month_day date{std::chrono::year(static_cast<int>(year)), std::chrono::month(*number),
+                                   std::chrono::day(static_cast<unsigned>(day))};
   if (!date.ok()) return std::nullopt;
   return std::chrono::sys_days(date).time_since_epoch().count() * 86400LL;
 }
@@ -78,7 +81,8 @@ bool ImapText::take(char c) {
 
 bool ImapText::word(std::string_view wanted) {
   if (!is_same_name(left_.substr(0, wanted.size()), wanted)) return false;
-  if (left_.size() > wanted.size() && is_atom_char(left_[wanted.size()]) && left_[wanted.size()] != '[') return false;
+  if (left_.size() > wanted.size() && is_atom_char(left_[wanted.size()]) && left_[wanted.size()] != '[')
+    return false;
   left_.remove_prefix(wanted.size());
   return true;
 }
@@ -131,7 +135,8 @@ std::optional<std::string> ImapText::astring() {
 std::optional<std::string> ImapText::list_mailbox() {
   if (is_next('"') || is_next('{')) return string();
   std::size_t size = 0;
-  while (size < left_.size() && (is_astring_char(left_[size]) || left_[size] == '%' || left_[size] == '*')) ++size;
+  while (size < left_.size() && (is_astring_char(left_[size]) || left_[size] == '%' || left_[size] == '*'))
+    ++size;
   if (size == 0) return std::nullopt;
   std::string taken(left_.substr(0, size));
   left_.remove_prefix(size);
@@ -213,7 +218,8 @@ std::optional<std::int64_t> ImapText::date_time() {
   std::optional<std::uint64_t> zone = in.number();
   if (!zone || *zone > 1400 || !in.at_end()) return std::nullopt;
   auto offset = static_cast<std::int64_t>(*zone / 100 * 3600 + *zone % 100 * 60);
-  return *day + static_cast<std::int64_t>(*hour * 3600 + *minute * 60 + *second) - (is_east ? offset : -offset);
+  return *day + static_cast<std::int64_t>(*hour * 3600 + *minute * 60 + *second) -
+         (is_east ? offset : -offset);
 }
 
 // ---- FETCH
@@ -244,7 +250,8 @@ std::optional<BodySection> parse_section(ImapText& text, bool is_peek) {
       inside += name;
       return true;
     };
-    bool is_known = what("HEADER.FIELDS.NOT", BodySection::What::fields_not) || what("HEADER.FIELDS", BodySection::What::fields) ||
+    bool is_known = what("HEADER.FIELDS.NOT", BodySection::What::fields_not) ||
+                    what("HEADER.FIELDS", BodySection::What::fields) ||
                     what("HEADER", BodySection::What::header) || what("TEXT", BodySection::What::text) ||
                     (!section.part.empty() && what("MIME", BodySection::What::mime));
     if (!is_known) return std::nullopt;
@@ -404,9 +411,15 @@ class SearchParser {
       Kind kind;
       std::uint8_t flag;
     };
-    for (auto [word, kind, flag] : {Name{"ANSWERED", Kind::flag, answered}, {"DELETED", Kind::flag, deleted}, {"DRAFT", Kind::flag, draft},
-                                    {"FLAGGED", Kind::flag, flagged}, {"SEEN", Kind::flag, seen}, {"UNANSWERED", Kind::no_flag, answered},
-                                    {"UNDELETED", Kind::no_flag, deleted}, {"UNDRAFT", Kind::no_flag, draft}, {"UNFLAGGED", Kind::no_flag, flagged},
+    for (auto [word, kind, flag] : {Name{"ANSWERED", Kind::flag, answered},
+                                    {"DELETED", Kind::flag, deleted},
+                                    {"DRAFT", Kind::flag, draft},
+                                    {"FLAGGED", Kind::flag, flagged},
+                                    {"SEEN", Kind::flag, seen},
+                                    {"UNANSWERED", Kind::no_flag, answered},
+                                    {"UNDELETED", Kind::no_flag, deleted},
+                                    {"UNDRAFT", Kind::no_flag, draft},
+                                    {"UNFLAGGED", Kind::no_flag, flagged},
                                     {"UNSEEN", Kind::no_flag, seen}}) {
       if (!text_.word(word)) continue;
       key.kind = kind;
@@ -422,8 +435,10 @@ class SearchParser {
   bool word_of_text(SearchKey& key) {
     auto string = [&](std::string& out) {
       std::optional<std::string> value = text_.space() ? text_.astring() : std::nullopt;
-      if (value) out = std::move(*value);
-      else is_bad_ = true;
+      if (value)
+        out = std::move(*value);
+      else
+        is_bad_ = true;
     };
     for (std::string_view field : {"BCC", "CC", "FROM", "SUBJECT", "TO"})
       if (text_.word(field)) {
@@ -437,10 +452,17 @@ class SearchParser {
       if (!is_bad_) string(key.text);
       return true;
     }
-    for (auto [word, kind] : {std::pair("BODY", Kind::body), {"TEXT", Kind::text}, {"KEYWORD", Kind::keyword}, {"UNKEYWORD", Kind::no_keyword}})
+    for (auto [word, kind] : {std::pair("BODY", Kind::body),
+                              {"TEXT", Kind::text},
+                              {"KEYWORD", Kind::keyword},
+                              {"UNKEYWORD", Kind::no_keyword}})
       if (text_.word(word)) return key.kind = kind, string(key.text), true;
-    for (auto [word, kind] : {std::pair("BEFORE", Kind::before), {"ON", Kind::on}, {"SINCE", Kind::since}, {"SENTBEFORE", Kind::sent_before},
-                              {"SENTON", Kind::sent_on}, {"SENTSINCE", Kind::sent_since}})
+    for (auto [word, kind] : {std::pair("BEFORE", Kind::before),
+                              {"ON", Kind::on},
+                              {"SINCE", Kind::since},
+                              {"SENTBEFORE", Kind::sent_before},
+                              {"SENTON", Kind::sent_on},
+                              {"SENTSINCE", Kind::sent_since}})
       if (text_.word(word)) {
         std::optional<std::int64_t> date = text_.space() ? text_.date() : std::nullopt;
         is_bad_ |= !date;
@@ -448,7 +470,11 @@ class SearchParser {
         key.date = date.value_or(0);
         return true;
       }
-    for (auto [word, kind] : {std::pair("LARGER", Kind::larger), {"SMALLER", Kind::smaller}, {"MODSEQ", Kind::modseq}, {"YOUNGER", Kind::younger}, {"OLDER", Kind::older}})
+    for (auto [word, kind] : {std::pair("LARGER", Kind::larger),
+                              {"SMALLER", Kind::smaller},
+                              {"MODSEQ", Kind::modseq},
+                              {"YOUNGER", Kind::younger},
+                              {"OLDER", Kind::older}})
       if (text_.word(word)) {
         if (kind == Kind::modseq) command_.has_modseq = true;
         std::optional<std::uint64_t> number = text_.space() ? text_.number() : std::nullopt;
@@ -474,11 +500,16 @@ std::optional<SearchCommand> parse_search(ImapText& text) {
     command.is_extended = true;
     if (!text.space() || !text.take('(')) return std::nullopt;
     while (!text.take(')')) {
-      if (text.word("MIN")) command.min = true;
-      else if (text.word("MAX")) command.max = true;
-      else if (text.word("COUNT")) command.count = true;
-      else if (text.word("ALL")) command.all = true;
-      else return std::nullopt;
+      if (text.word("MIN"))
+        command.min = true;
+      else if (text.word("MAX"))
+        command.max = true;
+      else if (text.word("COUNT"))
+        command.count = true;
+      else if (text.word("ALL"))
+        command.all = true;
+      else
+        return std::nullopt;
       text.space();
     }
     if (!text.space()) return std::nullopt;
@@ -502,8 +533,13 @@ std::optional<SortCommand> parse_sort(ImapText& text) {
     bool is_reverse = text.word("REVERSE");
     if (is_reverse && !text.space()) return std::nullopt;
     bool is_known = false;
-    for (auto [word, by] : {std::pair("ARRIVAL", SortCommand::By::arrival), {"CC", SortCommand::By::cc}, {"DATE", SortCommand::By::date},
-                            {"FROM", SortCommand::By::from}, {"SIZE", SortCommand::By::size}, {"SUBJECT", SortCommand::By::subject}, {"TO", SortCommand::By::to}})
+    for (auto [word, by] : {std::pair("ARRIVAL", SortCommand::By::arrival),
+                            {"CC", SortCommand::By::cc},
+                            {"DATE", SortCommand::By::date},
+                            {"FROM", SortCommand::By::from},
+                            {"SIZE", SortCommand::By::size},
+                            {"SUBJECT", SortCommand::By::subject},
+                            {"TO", SortCommand::By::to}})
       if (!is_known && text.word(word)) {
         command.criteria.emplace_back(by, is_reverse);
         is_known = true;
@@ -544,7 +580,8 @@ std::optional<std::string> decode_mailbox_name(std::string_view name) {
     gsize size = 0;
     guchar* bytes = g_base64_decode(base64.c_str(), &size);
     gsize converted_size = 0;
-    char* converted = g_convert(reinterpret_cast<char*>(bytes), static_cast<gssize>(size & ~gsize{1}), "UTF-8", "UTF-16BE", nullptr, &converted_size, nullptr);
+    char* converted = g_convert(reinterpret_cast<char*>(bytes), static_cast<gssize>(size & ~gsize{1}),
+                                "UTF-8", "UTF-16BE", nullptr, &converted_size, nullptr);
     g_free(bytes);
     if (!converted) return std::nullopt;
     utf8.append(converted, converted_size);
@@ -558,17 +595,21 @@ std::string encode_mailbox_name(std::string_view utf8) {
   std::string name;
   while (!utf8.empty()) {
     std::size_t plain = 0;
-    while (plain < utf8.size() && static_cast<unsigned char>(utf8[plain]) >= 0x20 && static_cast<unsigned char>(utf8[plain]) < 0x7f) {
+    while (plain < utf8.size() && static_cast<unsigned char>(utf8[plain]) >= 0x20 &&
+           static_cast<unsigned char>(utf8[plain]) < 0x7f) {
       name += utf8[plain];
       if (utf8[plain] == '&') name += '-';
       ++plain;
     }
     utf8.remove_prefix(plain);
     std::size_t other = 0;
-    while (other < utf8.size() && (static_cast<unsigned char>(utf8[other]) < 0x20 || static_cast<unsigned char>(utf8[other]) >= 0x7f)) ++other;
+    while (other < utf8.size() && (static_cast<unsigned char>(utf8[other]) < 0x20 ||
+                                   static_cast<unsigned char>(utf8[other]) >= 0x7f))
+      ++other;
     if (other == 0) continue;
     gsize size = 0;
-    char* utf16 = g_convert(utf8.data(), static_cast<gssize>(other), "UTF-16BE", "UTF-8", nullptr, &size, nullptr);
+    char* utf16 =
+        g_convert(utf8.data(), static_cast<gssize>(other), "UTF-16BE", "UTF-8", nullptr, &size, nullptr);
     if (utf16) {
       char* base64 = g_base64_encode(reinterpret_cast<guchar*>(utf16), size);
       std::string text(base64);

@@ -1,4 +1,5 @@
-// The grammar of IMAP commands (RFC 3501 section 9, and those of the extensions), as values. Sans I/O; fuzzed.
+// The grammar of IMAP commands (RFC 3501 section 9, and those of the extensions), as values. Sans I/O;
+// fuzzed.
 //
 // A command comes as one text with its literals in place, each after its {size} line.
 #pragma once
@@ -26,8 +27,8 @@ struct SequenceSet {
   bool contains(std::uint32_t number, std::uint32_t largest) const;
 };
 
-/// Reads a command's text from left to right. Each function returns nothing, or false, when something else stands there, and does
-/// not move then.
+/// Reads a command's text from left to right. Each function returns nothing, or false, when something else
+/// stands there, and does not move then.
 class ImapText {
  public:
   explicit ImapText(std::string_view text) : left_(text) {}
@@ -40,15 +41,15 @@ class ImapText {
   bool is_next(char c) const { return !left_.empty() && left_.front() == c; }
 
   std::optional<std::string> atom();
-  std::optional<std::string> string();       ///< quoted or literal
+  std::optional<std::string> string();  ///< quoted or literal
   std::optional<std::string> astring();
-  std::optional<std::string> list_mailbox(); ///< an astring that may have wildcards
+  std::optional<std::string> list_mailbox();  ///< an astring that may have wildcards
   std::optional<std::uint64_t> number();
   std::optional<SequenceSet> sequence_set();
   /// "(\Seen keyword)", or the same without parentheses up to the end.
   std::optional<std::vector<std::string>> flags();
-  std::optional<std::int64_t> date();        ///< "1-Feb-2026", as seconds since 1970 of its midnight, UTC
-  std::optional<std::int64_t> date_time();   ///< "\" 1-Feb-2026 10:00:00 +0100\"", as seconds since 1970
+  std::optional<std::int64_t> date();       ///< "1-Feb-2026", as seconds since 1970 of its midnight, UTC
+  std::optional<std::int64_t> date_time();  ///< "\" 1-Feb-2026 10:00:00 +0100\"", as seconds since 1970
 
   std::string_view left() const { return left_; }
 
@@ -63,13 +64,14 @@ struct BodySection {
   What what = What::all;
   std::vector<std::string> fields;
   bool is_peek = false;
-  bool is_decoded = false, is_size = false;  ///< unused in RFC 3501
+  bool is_decoded = false, is_size = false;                        ///< unused in RFC 3501
   std::optional<std::pair<std::uint64_t, std::uint64_t>> partial;  ///< first octet, how many
-  std::string label;  ///< how the answer names it
+  std::string label;                                               ///< how the answer names it
 };
 
 struct FetchItems {
-  bool flags = false, uid = false, date = false, size = false, envelope = false, body = false, body_structure = false, modseq = false;
+  bool flags = false, uid = false, date = false, size = false, envelope = false, body = false,
+       body_structure = false, modseq = false;
   std::vector<BodySection> sections;
   std::uint64_t changed_since = 0;  ///< CONDSTORE; 0: not asked for
 };
@@ -78,8 +80,31 @@ std::optional<FetchItems> parse_fetch(ImapText& text);
 
 struct SearchKey {
   enum class Kind {
-    all, sequence, uid, flag, no_flag, keyword, no_keyword, before, on, since, sent_before, sent_on, sent_since, larger, smaller,
-    header, body, text, modseq, negation, either, both, nothing, younger, older
+    all,
+    sequence,
+    uid,
+    flag,
+    no_flag,
+    keyword,
+    no_keyword,
+    before,
+    on,
+    since,
+    sent_before,
+    sent_on,
+    sent_since,
+    larger,
+    smaller,
+    header,
+    body,
+    text,
+    modseq,
+    negation,
+    either,
+    both,
+    nothing,
+    younger,
+    older
   };
   Kind kind = Kind::all;
   SequenceSet set;

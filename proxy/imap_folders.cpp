@@ -25,7 +25,8 @@ bool fits(std::string_view name, std::string_view pattern) {
       ++n;
       continue;
     }
-    bool may_take_more = star != std::string_view::npos && star_n < name.size() && (pattern[star] == '*' || name[star_n] != '/');
+    bool may_take_more = star != std::string_view::npos && star_n < name.size() &&
+                         (pattern[star] == '*' || name[star_n] != '/');
     if (!may_take_more) return false;
     n = ++star_n;
     p = star + 1;
@@ -103,7 +104,8 @@ void ImapSession::list(ImapText& text, bool only_subscribed) {
   }
   if (!text.at_end()) return refuse();
   const char* word = only_subscribed ? "LSUB" : "LIST";
-  if (!only_subscribed && patterns.size() == 1 && patterns.front().empty()) {  // RFC 3501 6.3.8: what is the separator?
+  if (!only_subscribed && patterns.size() == 1 &&
+      patterns.front().empty()) {  // RFC 3501 6.3.8: what is the separator?
     untagged("LIST (\\Noselect) \"/\" \"\"");
     return ok("done");
   }
@@ -111,22 +113,31 @@ void ImapSession::list(ImapText& text, bool only_subscribed) {
   for (const auto& view : all) {
     const failover::Folder& one = view->folder;
     std::string name = encode_mailbox_name(one.name);
-    bool is_wanted = std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) { return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern); });
-    if (!is_wanted || (wants_subscribed && !one.is_subscribed) || (wants_special && one.use.empty())) continue;
-    bool has_children = std::any_of(all.begin(), all.end(), [&](const auto& other) { return other->folder.name.starts_with(one.name + "/"); });
+    bool is_wanted = std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+      return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern);
+    });
+    if (!is_wanted || (wants_subscribed && !one.is_subscribed) || (wants_special && one.use.empty()))
+      continue;
+    bool has_children = std::any_of(all.begin(), all.end(), [&](const auto& other) {
+      return other->folder.name.starts_with(one.name + "/");
+    });
     std::string attributes = has_children ? "\\HasChildren" : "\\HasNoChildren";
     if (!one.use.empty()) attributes += " " + one.use;
     if (shows_subscribed && one.is_subscribed) attributes += " \\Subscribed";
     untagged(fmt::format("{} ({}) \"/\" {}", word, attributes, imap_string(name)));
     if (wanted_status.empty()) continue;
-    if (auto loaded = mailbox_->view(one.name)) untagged(fmt::format("STATUS {} ({})", imap_string(name), status_of(**loaded, wanted_status)));
+    if (auto loaded = mailbox_->view(one.name))
+      untagged(fmt::format("STATUS {} ({})", imap_string(name), status_of(**loaded, wanted_status)));
   }
   ok("done");
 }
 
-std::string ImapSession::status_of(const failover::Mailbox::View& view, const std::vector<std::string>& items) const {
+std::string ImapSession::status_of(const failover::Mailbox::View& view,
+                                   const std::vector<std::string>& items) const {
   std::string out;
-  auto add = [&](const std::string& item, std::uint64_t value) { out += fmt::format("{}{} {}", out.empty() ? "" : " ", item, value); };
+  auto add = [&](const std::string& item, std::uint64_t value) {
+    out += fmt::format("{}{} {}", out.empty() ? "" : " ", item, value);
+  };
   for (const std::string& item : items) {
     if (item == "MESSAGES") add(item, view.messages.size());
     if (item == "RECENT") add(item, 0);
@@ -134,7 +145,9 @@ std::string ImapSession::status_of(const failover::Mailbox::View& view, const st
     if (item == "UIDVALIDITY") add(item, view.folder.uid_validity);
     if (item == "HIGHESTMODSEQ") add(item, view.folder.modseq);
     if (item == "UNSEEN")
-      add(item, static_cast<std::uint64_t>(std::count_if(view.messages.begin(), view.messages.end(), [](const auto& one) { return (one.flags & failover::seen) == 0; })));
+      add(item, static_cast<std::uint64_t>(
+                    std::count_if(view.messages.begin(), view.messages.end(),
+                                  [](const auto& one) { return (one.flags & failover::seen) == 0; })));
     if (item == "SIZE") {
       std::uint64_t sum = 0;
       for (const auto& one : view.messages) sum += one.size;
@@ -150,7 +163,8 @@ void ImapSession::status(ImapText& text) {
   auto items = text.space() ? status_items(text) : std::nullopt;
   if (!items) return bad("the arguments are not understood");
   knows_condstore_ |= std::find(items->begin(), items->end(), "HIGHESTMODSEQ") != items->end();
-  untagged(fmt::format("STATUS {} ({})", imap_string(encode_mailbox_name(view->folder.name)), status_of(*view, *items)));
+  untagged(fmt::format("STATUS {} ({})", imap_string(encode_mailbox_name(view->folder.name)),
+                       status_of(*view, *items)));
   ok("done");
 }
 
@@ -161,7 +175,8 @@ void ImapSession::select(ImapText& text, bool is_read_only) {
   auto view = folder(text);
   if (!view) return;
   if (text.space()) {
-    if (!text.take('(') || !text.word("CONDSTORE") || !text.take(')')) return bad("the arguments are not understood");
+    if (!text.take('(') || !text.word("CONDSTORE") || !text.take(')'))
+      return bad("the arguments are not understood");
     knows_condstore_ = true;
   }
   if (!text.at_end()) return bad("the arguments are not understood");
@@ -171,11 +186,13 @@ void ImapSession::select(ImapText& text, bool is_read_only) {
   std::uint32_t first_unseen = 0;
   for (const auto& message : view->messages) {
     uids_.push_back(message.uid);
-    if (first_unseen == 0 && (message.flags & failover::seen) == 0) first_unseen = static_cast<std::uint32_t>(uids_.size());
+    if (first_unseen == 0 && (message.flags & failover::seen) == 0)
+      first_unseen = static_cast<std::uint32_t>(uids_.size());
   }
   shown_modseq_ = view->folder.modseq;
   untagged("FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)");
-  untagged(fmt::format("OK [PERMANENTFLAGS ({})] these are kept", is_read_only ? "" : "\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*"));
+  untagged(fmt::format("OK [PERMANENTFLAGS ({})] these are kept",
+                       is_read_only ? "" : "\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*"));
   untagged(fmt::format("{} EXISTS", uids_.size()));
   untagged("0 RECENT");
   if (first_unseen > 0) untagged(fmt::format("OK [UNSEEN {}] the first unseen one", first_unseen));
@@ -190,7 +207,8 @@ void ImapSession::close(bool expunges) {
     std::vector<std::uint32_t> deleted;
     for (const auto& message : view_->messages)
       if (message.flags & failover::deleted) deleted.push_back(message.uid);
-    if (Status done = mailbox_->expunge(*view_, deleted); !done) return no("[UNAVAILABLE] " + done.error().message);
+    if (Status done = mailbox_->expunge(*view_, deleted); !done)
+      return no("[UNAVAILABLE] " + done.error().message);
   }
   view_.reset();
   uids_.clear();
@@ -202,7 +220,10 @@ namespace {
 
 /// What the person did wrong, or what went wrong here.
 std::string code_of(const Error& error) {
-  return error.code == ErrorCode::invalid ? "[CANNOT] " : error.code == ErrorCode::not_found ? "[NONEXISTENT] " : error.code == ErrorCode::no_space ? "[OVERQUOTA] " : "[UNAVAILABLE] ";
+  return error.code == ErrorCode::invalid     ? "[CANNOT] "
+         : error.code == ErrorCode::not_found ? "[NONEXISTENT] "
+         : error.code == ErrorCode::no_space  ? "[OVERQUOTA] "
+                                              : "[UNAVAILABLE] ";
 }
 
 }  // namespace
@@ -211,10 +232,13 @@ void ImapSession::create(ImapText& text) {
   std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
   std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
   if (!utf8) return bad("a folder's name was expected");
-  if (utf8->size() > 1 && utf8->back() == '/') utf8->pop_back();  // RFC 3501 6.3.3: only says that folders will be in it
+  if (utf8->size() > 1 && utf8->back() == '/')
+    utf8->pop_back();  // RFC 3501 6.3.3: only says that folders will be in it
   Status created = mailbox_->create(*utf8);
   if (created) return ok("created");
-  no((created.error().message.find("already") != std::string::npos ? "[ALREADYEXISTS] " : code_of(created.error())) + created.error().message);
+  no((created.error().message.find("already") != std::string::npos ? "[ALREADYEXISTS] "
+                                                                   : code_of(created.error())) +
+     created.error().message);
 }
 
 void ImapSession::remove(ImapText& text) {
@@ -228,7 +252,8 @@ void ImapSession::remove(ImapText& text) {
 void ImapSession::rename(ImapText& text) {
   std::optional<std::string> from = text.space() ? text.astring() : std::nullopt;
   std::optional<std::string> to = from && text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> from_utf8 = from ? decode_mailbox_name(*from) : std::nullopt, to_utf8 = to ? decode_mailbox_name(*to) : std::nullopt;
+  std::optional<std::string> from_utf8 = from ? decode_mailbox_name(*from) : std::nullopt,
+                             to_utf8 = to ? decode_mailbox_name(*to) : std::nullopt;
   if (!from_utf8 || !to_utf8) return bad("two folders' names were expected");
   Status renamed = mailbox_->rename(*from_utf8, *to_utf8);
   renamed ? ok("renamed") : no(code_of(renamed.error()) + renamed.error().message);
@@ -276,7 +301,8 @@ void ImapSession::append(ImapText& text) {
   if (!content || !text.at_end()) return bad("a message was expected");
   if (content->empty()) return bad("the message is empty");
   std::string id = field_of(header_of(*content).of(*content), "Message-ID");
-  if (std::size_t begin = id.find('<'), end = id.find('>'); begin != std::string::npos && end != std::string::npos && begin < end)
+  if (std::size_t begin = id.find('<'), end = id.find('>');
+      begin != std::string::npos && end != std::string::npos && begin < end)
     message.message_id = id.substr(begin + 1, end - begin - 1);
   auto uid = mailbox_->append(*view, *content, std::move(message));
   if (!uid) return no(code_of(uid.error()) + "the message could not be stored");

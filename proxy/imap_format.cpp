@@ -13,7 +13,9 @@ constexpr std::size_t longest_quoted = 1000;
 
 /// Names and parameters are UTF-8 here; on the wire they are encoded words where they are not ASCII.
 std::string encoded(const std::string& text) {
-  bool is_ascii = std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7f; });
+  bool is_ascii = std::all_of(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7f;
+  });
   if (is_ascii) return text;
   char* words = g_mime_utils_header_encode_text(nullptr, text.c_str(), "utf-8");
   std::string done = words ? words : text;
@@ -25,14 +27,17 @@ std::string encoded(const std::string& text) {
 std::string addresses(std::string_view header, std::string_view field) {
   std::string list;
   for (const MailAddress& one : parse_addresses(field_of(header, field)))
-    list += fmt::format("({} NIL {} {})", imap_nstring(encoded(one.name)), imap_nstring(encoded(one.mailbox)), imap_nstring(one.host));
+    list += fmt::format("({} NIL {} {})", imap_nstring(encoded(one.name)), imap_nstring(encoded(one.mailbox)),
+                        imap_nstring(one.host));
   return list.empty() ? "NIL" : "(" + list + ")";
 }
 
 std::string parameters(const std::vector<std::pair<std::string, std::string>>& all) {
   if (all.empty()) return "NIL";
   std::string list;
-  for (const auto& [name, value] : all) list += fmt::format("{}{} {}", list.empty() ? "" : " ", imap_string(encoded(name)), imap_string(encoded(value)));
+  for (const auto& [name, value] : all)
+    list += fmt::format("{}{} {}", list.empty() ? "" : " ", imap_string(encoded(name)),
+                        imap_string(encoded(value)));
   return "(" + list + ")";
 }
 
@@ -41,11 +46,14 @@ std::string disposition(const MimePart& part) {
   return fmt::format("({} {})", imap_string(part.disposition), parameters(part.disposition_parameters));
 }
 
-std::size_t lines_of(std::string_view text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
+std::size_t lines_of(std::string_view text) {
+  return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
 
 const MimePart* find_part(const MimePart& root, const std::vector<std::uint32_t>& path) {
   const MimePart* part = &root;
-  bool is_named = false;  // by its own number: a message in it is entered by the next one, and a leaf has no more parts
+  bool is_named =
+      false;  // by its own number: a message in it is entered by the next one, and a leaf has no more parts
   for (std::uint32_t number : path) {
     if (is_named) {
       if (!part->is_message()) return nullptr;
@@ -68,7 +76,8 @@ std::string fields(std::string_view header, const BodySection& section) {
   std::string chosen;
   bool is_wanted_listed = section.what == BodySection::What::fields;
   each_field(header, [&](std::string_view name, std::string_view field) {
-    bool is_listed = std::any_of(section.fields.begin(), section.fields.end(), [&](const std::string& one) { return is_same_name(one, name); });
+    bool is_listed = std::any_of(section.fields.begin(), section.fields.end(),
+                                 [&](const std::string& one) { return is_same_name(one, name); });
     if (is_listed == is_wanted_listed) chosen += field;
   });
   if (!chosen.empty() && !chosen.ends_with('\n')) chosen += "\r\n";
@@ -77,13 +86,15 @@ std::string fields(std::string_view header, const BodySection& section) {
 
 }  // namespace
 
-std::string imap_literal(std::string_view bytes) { return fmt::format("{{{}}}\r\n{}", bytes.size(), bytes); }
+std::string imap_literal(std::string_view bytes) {
+  return fmt::format("{{{}}}\r\n{}", bytes.size(), bytes);
+}
 
 std::string imap_string(std::string_view text) {
   bool is_quotable = text.size() <= longest_quoted && std::all_of(text.begin(), text.end(), [](char c) {
-    auto byte = static_cast<unsigned char>(c);
-    return byte >= 0x20 && byte < 0x7f;
-  });
+                       auto byte = static_cast<unsigned char>(c);
+                       return byte >= 0x20 && byte < 0x7f;
+                     });
   if (!is_quotable) return imap_literal(text);
   std::string quoted = "\"";
   for (char c : text) {
@@ -93,13 +104,18 @@ std::string imap_string(std::string_view text) {
   return quoted + "\"";
 }
 
-std::string imap_nstring(std::string_view text) { return text.empty() ? "NIL" : imap_string(text); }
+std::string imap_nstring(std::string_view text) {
+  return text.empty() ? "NIL" : imap_string(text);
+}
 
 std::string imap_envelope(std::string_view header) {
-  std::string from = addresses(header, "From"), sender = addresses(header, "Sender"), reply_to = addresses(header, "Reply-To");
-  return fmt::format("({} {} {} {} {} {} {} {} {} {})", imap_nstring(field_of(header, "Date")), imap_nstring(field_of(header, "Subject")), from,
-                     sender == "NIL" ? from : sender, reply_to == "NIL" ? from : reply_to, addresses(header, "To"), addresses(header, "Cc"),
-                     addresses(header, "Bcc"), imap_nstring(field_of(header, "In-Reply-To")), imap_nstring(field_of(header, "Message-ID")));
+  std::string from = addresses(header, "From"), sender = addresses(header, "Sender"),
+              reply_to = addresses(header, "Reply-To");
+  return fmt::format("({} {} {} {} {} {} {} {} {} {})", imap_nstring(field_of(header, "Date")),
+                     imap_nstring(field_of(header, "Subject")), from, sender == "NIL" ? from : sender,
+                     reply_to == "NIL" ? from : reply_to, addresses(header, "To"), addresses(header, "Cc"),
+                     addresses(header, "Bcc"), imap_nstring(field_of(header, "In-Reply-To")),
+                     imap_nstring(field_of(header, "Message-ID")));
 }
 
 std::string imap_structure(std::string_view message, const MimePart& part, bool is_extended) {
@@ -108,23 +124,28 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
     for (const MimePart& child : part.children) out += imap_structure(message, child, is_extended);
     out += " " + imap_string(part.subtype);
     if (is_extended)
-      out += fmt::format(" {} {} {} {}", parameters(part.parameters), disposition(part), imap_nstring(part.language), imap_nstring(part.location));
+      out += fmt::format(" {} {} {} {}", parameters(part.parameters), disposition(part),
+                         imap_nstring(part.language), imap_nstring(part.location));
     return out + ")";
   }
-  out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype), parameters(part.parameters), imap_nstring(part.id),
-                     imap_nstring(part.description), imap_string(part.encoding), part.body.size());
+  out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype),
+                     parameters(part.parameters), imap_nstring(part.id), imap_nstring(part.description),
+                     imap_string(part.encoding), part.body.size());
   if (part.is_message()) {
     const MimePart& inner = part.children.front();
-    out += fmt::format(" {} {} {}", imap_envelope(inner.header.of(message)), imap_structure(message, inner, is_extended), lines_of(part.body.of(message)));
+    out += fmt::format(" {} {} {}", imap_envelope(inner.header.of(message)),
+                       imap_structure(message, inner, is_extended), lines_of(part.body.of(message)));
   } else if (part.type == "text") {
     out += fmt::format(" {}", lines_of(part.body.of(message)));
   }
   if (is_extended)
-    out += fmt::format(" {} {} {} {}", imap_nstring(part.md5), disposition(part), imap_nstring(part.language), imap_nstring(part.location));
+    out += fmt::format(" {} {} {} {}", imap_nstring(part.md5), disposition(part), imap_nstring(part.language),
+                       imap_nstring(part.location));
   return out + ")";
 }
 
-std::optional<std::string> imap_section(std::string_view message, const MimePart& root, const BodySection& section) {
+std::optional<std::string> imap_section(std::string_view message, const MimePart& root,
+                                        const BodySection& section) {
   const MimePart* part = find_part(root, section.part);
   if (!part) return std::nullopt;
   bool is_whole = section.part.empty();
@@ -155,8 +176,10 @@ std::string imap_date(std::int64_t time_us) {
   std::time_t seconds = static_cast<std::time_t>(time_us / 1000000);
   std::tm parts{};
   gmtime_r(&seconds, &parts);
-  constexpr const char* months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  return fmt::format("\"{:2}-{}-{:04} {:02}:{:02}:{:02} +0000\"", parts.tm_mday, months[parts.tm_mon], parts.tm_year + 1900, parts.tm_hour, parts.tm_min, parts.tm_sec);
+  constexpr const char* months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                    "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  return fmt::format("\"{:2}-{}-{:04} {:02}:{:02}:{:02} +0000\"", parts.tm_mday, months[parts.tm_mon],
+                     parts.tm_year + 1900, parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
 }  // namespace holdfast::proxy

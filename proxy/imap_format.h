@@ -19,7 +19,8 @@ std::string imap_envelope(std::string_view header);
 /// is_extended: BODYSTRUCTURE rather than BODY.
 std::string imap_structure(std::string_view message, const MimePart& part, bool is_extended);
 /// The octets that a section means; nothing when there is no such part.
-std::optional<std::string> imap_section(std::string_view message, const MimePart& root, const BodySection& section);
+std::optional<std::string> imap_section(std::string_view message, const MimePart& root,
+                                        const BodySection& section);
 
 /// "25-Nov-2026 10:00:00 +0000", quoted.
 std::string imap_date(std::int64_t time_us);

@@ -13,8 +13,11 @@ namespace {
 /// So many messages are changed in one commit.
 constexpr std::size_t most_keywords = 100;
 
-constexpr std::pair<const char*, std::uint8_t> system_flags[] = {
-    {"\\Answered", failover::answered}, {"\\Flagged", failover::flagged}, {"\\Deleted", failover::deleted}, {"\\Seen", failover::seen}, {"\\Draft", failover::draft}};
+constexpr std::pair<const char*, std::uint8_t> system_flags[] = {{"\\Answered", failover::answered},
+                                                                 {"\\Flagged", failover::flagged},
+                                                                 {"\\Deleted", failover::deleted},
+                                                                 {"\\Seen", failover::seen},
+                                                                 {"\\Draft", failover::draft}};
 
 /// "1:3,7".
 std::string set_of(const std::vector<std::uint32_t>& numbers) {
@@ -62,7 +65,8 @@ std::uint32_t ImapSession::number_of(std::uint32_t uid) const {
 
 /// UIDs that a set means, ascending.
 std::vector<std::uint32_t> ImapSession::chosen(const SequenceSet& set, bool by_uid) const {
-  std::uint32_t largest = by_uid ? (uids_.empty() ? 0 : uids_.back()) : static_cast<std::uint32_t>(uids_.size());
+  std::uint32_t largest =
+      by_uid ? (uids_.empty() ? 0 : uids_.back()) : static_cast<std::uint32_t>(uids_.size());
   std::vector<bool> is_chosen(uids_.size());
   for (auto [first, last] : set.ranges) {
     if (first == 0) first = largest;
@@ -96,7 +100,8 @@ ReadMessage ImapSession::read(const failover::StoredMessage& message) const {
   });
 }
 
-/// What has changed in the folder since the client was last told. Numbers move only where the client expects it.
+/// What has changed in the folder since the client was last told. Numbers move only where the client expects
+/// it.
 void ImapSession::show_news(bool may_expunge) {
   if (!view_) return;
   if (view_->is_gone) return stop("the folder was deleted");
@@ -110,9 +115,11 @@ void ImapSession::show_news(bool may_expunge) {
   bool has_new = !view_->messages.empty() && view_->messages.back().uid > last;
   if (view_->folder.modseq > shown_modseq_)
     for (const auto& message : view_->messages)
-      if (message.modseq > shown_modseq_ && message.uid <= last && number_of(message.uid) > 0) show_flags(message, false);
+      if (message.modseq > shown_modseq_ && message.uid <= last && number_of(message.uid) > 0)
+        show_flags(message, false);
   if (has_new) {
-    auto first = std::upper_bound(view_->messages.begin(), view_->messages.end(), last, [](std::uint32_t uid, const auto& message) { return uid < message.uid; });
+    auto first = std::upper_bound(view_->messages.begin(), view_->messages.end(), last,
+                                  [](std::uint32_t uid, const auto& message) { return uid < message.uid; });
     for (; first != view_->messages.end(); ++first) uids_.push_back(first->uid);
     untagged(fmt::format("{} EXISTS", uids_.size()));
   }
@@ -135,12 +142,16 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
   }
   if (by_uid) items->uid = true;
   knows_condstore_ |= items->modseq;
-  bool marks_seen = !is_read_only_ && std::any_of(items->sections.begin(), items->sections.end(), [](const BodySection& one) { return !one.is_peek; });
+  bool marks_seen = !is_read_only_ && std::any_of(items->sections.begin(), items->sections.end(),
+                                                  [](const BodySection& one) { return !one.is_peek; });
   std::vector<std::uint32_t> uids = chosen(*set, by_uid);
   if (marks_seen) {
-    auto mark = [](failover::StoredMessage& message) { return !(message.flags & failover::seen) && (message.flags |= failover::seen, true); };
+    auto mark = [](failover::StoredMessage& message) {
+      return !(message.flags & failover::seen) && (message.flags |= failover::seen, true);
+    };
     std::uint64_t before = view_->folder.modseq;
-    if (Status done = mailbox_->update(*view_, uids, mark); !done) log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", done.error().message}});
+    if (Status done = mailbox_->update(*view_, uids, mark); !done)
+      log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", done.error().message}});
     if (view_->folder.modseq != before) items->flags = true;
     if (shown_modseq_ == before) shown_modseq_ = view_->folder.modseq;
   }
@@ -174,9 +185,12 @@ void ImapSession::fetch_one(const failover::StoredMessage& message, const FetchI
   if (items.size) add("RFC822.SIZE", std::to_string(message.size));
   if (items.envelope) add("ENVELOPE", imap_envelope(content.header()));
   if (items.body) add("BODY", imap_structure(content.content(), content.structure(), false));
-  if (items.body_structure) add("BODYSTRUCTURE", imap_structure(content.content(), content.structure(), true));
+  if (items.body_structure)
+    add("BODYSTRUCTURE", imap_structure(content.content(), content.structure(), true));
   for (const BodySection& section : items.sections) {
-    bool is_header = section.part.empty() && (section.what == BodySection::What::header || section.what == BodySection::What::fields || section.what == BodySection::What::fields_not);
+    bool is_header = section.part.empty() && (section.what == BodySection::What::header ||
+                                              section.what == BodySection::What::fields ||
+                                              section.what == BodySection::What::fields_not);
     std::optional<std::string> bytes;
     if (is_header) {
       // The beginning is enough.
@@ -205,7 +219,8 @@ Task<void> ImapSession::store(ImapText& text, bool by_uid) {
   bool is_understood = set && text.space();
   std::optional<std::uint64_t> unchanged_since;
   if (is_understood && text.take('(')) {
-    is_understood = text.word("UNCHANGEDSINCE") && text.space() && (unchanged_since = text.number()) && text.take(')') && text.space();
+    is_understood = text.word("UNCHANGEDSINCE") && text.space() && (unchanged_since = text.number()) &&
+                    text.take(')') && text.space();
     knows_condstore_ = true;
   }
   char how = text.take('+') ? '+' : text.take('-') ? '-' : '=';
@@ -259,13 +274,15 @@ Task<void> ImapSession::store(ImapText& text, bool by_uid) {
   if (!is_known)
     no("[CANNOT] there is no such flag");
   else
-    ok(modified.empty() ? "done" : fmt::format("[MODIFIED {}] others were changed meanwhile", set_of(modified)));
+    ok(modified.empty() ? "done"
+                        : fmt::format("[MODIFIED {}] others were changed meanwhile", set_of(modified)));
 }
 
 /// UIDs of messages that fit. False when the connection is over.
 Task<bool> ImapSession::find(const SearchCommand& command, std::vector<std::uint32_t>& uids) {
   SearchKey key = folded(command.key);
-  SearchScope scope{static_cast<std::uint32_t>(uids_.size()), uids_.empty() ? 0 : uids_.back(), journal::now_us() / 1000000};
+  SearchScope scope{static_cast<std::uint32_t>(uids_.size()), uids_.empty() ? 0 : uids_.back(),
+                    journal::now_us() / 1000000};
   // Others may change the folder while this one lets them.
   std::vector<std::uint32_t> all = uids_;
   for (std::uint32_t number = 1; number <= all.size(); ++number) {
@@ -281,7 +298,9 @@ Task<bool> ImapSession::find(const SearchCommand& command, std::vector<std::uint
 
 namespace {
 
-bool is_known_charset(const std::string& charset) { return is_same_name(charset, "US-ASCII") || is_same_name(charset, "UTF-8"); }
+bool is_known_charset(const std::string& charset) {
+  return is_same_name(charset, "US-ASCII") || is_same_name(charset, "UTF-8");
+}
 
 }  // namespace
 
@@ -338,7 +357,9 @@ Task<void> ImapSession::sort(ImapText& text, bool by_uid) {
   bool is_done = co_await find(command->search, uids);
   if (!is_done) co_return;
   std::vector<SortFacts> facts;
-  bool needs_header = std::any_of(command->criteria.begin(), command->criteria.end(), [](const auto& one) { return one.first != SortCommand::By::arrival && one.first != SortCommand::By::size; });
+  bool needs_header = std::any_of(command->criteria.begin(), command->criteria.end(), [](const auto& one) {
+    return one.first != SortCommand::By::arrival && one.first != SortCommand::By::size;
+  });
   for (std::uint32_t uid : uids) {
     const failover::StoredMessage* message = view_->find(uid);
     if (!message) continue;
@@ -389,7 +410,8 @@ Task<void> ImapSession::thread(ImapText& text, bool by_uid) {
     bool goes_on = co_await breathe();
     if (!goes_on) co_return;
   }
-  std::string threads = by_references ? thread_by_references(std::move(facts)) : thread_by_subject(std::move(facts));
+  std::string threads =
+      by_references ? thread_by_references(std::move(facts)) : thread_by_subject(std::move(facts));
   untagged(threads.empty() ? "THREAD" : "THREAD " + threads);
   show_news(false);
   ok("done");
@@ -403,16 +425,21 @@ void ImapSession::copy(ImapText& text, bool by_uid, bool moves) {
   if (!utf8 || !text.at_end()) return bad("a folder's name was expected");
   if (moves && is_read_only_) return no("[READ-ONLY] the folder was opened for reading");
   auto to = mailbox_->view(*utf8);
-  if (!to) return no((to.error().code == ErrorCode::not_found ? "[TRYCREATE] " : "[UNAVAILABLE] ") + to.error().message);
+  if (!to)
+    return no((to.error().code == ErrorCode::not_found ? "[TRYCREATE] " : "[UNAVAILABLE] ") +
+              to.error().message);
   std::vector<std::uint32_t> uids;
   for (std::uint32_t uid : chosen(*set, by_uid))
     if (view_->find(uid)) uids.push_back(uid);
   auto numbers = mailbox_->copy(*view_, uids, **to);
   if (!numbers) return no("[UNAVAILABLE] the messages could not be copied");
-  std::string where = numbers->empty() ? "" : fmt::format("[COPYUID {} {} {}] ", (*to)->folder.uid_validity, set_of(uids), set_of(*numbers));
+  std::string where = numbers->empty() ? ""
+                                       : fmt::format("[COPYUID {} {} {}] ", (*to)->folder.uid_validity,
+                                                     set_of(uids), set_of(*numbers));
   if (moves) {
     if (!where.empty()) untagged("OK " + where + "moved");
-    if (Status done = mailbox_->expunge(*view_, uids); !done) return no("[UNAVAILABLE] the messages are copied but could not be taken away");
+    if (Status done = mailbox_->expunge(*view_, uids); !done)
+      return no("[UNAVAILABLE] the messages are copied but could not be taken away");
     where.clear();
   }
   show_news(moves || by_uid);
@@ -428,8 +455,10 @@ void ImapSession::expunge(ImapText& text, bool by_uid) {
     candidates = chosen(*set, true);
   }
   for (std::uint32_t uid : candidates)
-    if (const auto* message = view_->find(uid); message && (message->flags & failover::deleted)) deleted.push_back(uid);
-  if (Status done = mailbox_->expunge(*view_, deleted); !done) return no("[UNAVAILABLE] the messages could not be removed");
+    if (const auto* message = view_->find(uid); message && (message->flags & failover::deleted))
+      deleted.push_back(uid);
+  if (Status done = mailbox_->expunge(*view_, deleted); !done)
+    return no("[UNAVAILABLE] the messages could not be removed");
   show_news(true);
   ok(knows_condstore_ ? fmt::format("[HIGHESTMODSEQ {}] done", view_->folder.modseq) : "done");
 }

@@ -56,7 +56,8 @@ bool has_in_fields(std::string_view header, std::string_view name, const std::st
 bool has_in_body(std::string_view message, const MimePart& part, const std::string& needle) {
   if (part.is_multipart() || part.is_message())
     return std::any_of(part.children.begin(), part.children.end(), [&](const MimePart& child) {
-      return has_in_body(message, child, needle) || (part.is_message() && has_in_fields(child.header.of(message), "", needle));
+      return has_in_body(message, child, needle) ||
+             (part.is_message() && has_in_fields(child.header.of(message), "", needle));
     });
   return part.type == "text" && contains(decode_body(message, part), needle);
 }
@@ -103,37 +104,65 @@ SearchKey folded(SearchKey key) {
 bool matches(const SearchKey& key, ReadMessage& message, std::uint32_t number, const SearchScope& scope) {
   const failover::StoredMessage& stored = message.stored();
   std::int64_t arrival = stored.date_us / 1000000, arrival_day = arrival / day_s * day_s;
-  auto now_minus = [&](std::uint64_t seconds) { return scope.now_s - static_cast<std::int64_t>(std::min<std::uint64_t>(seconds, 1ULL << 40)); };
+  auto now_minus = [&](std::uint64_t seconds) {
+    return scope.now_s - static_cast<std::int64_t>(std::min<std::uint64_t>(seconds, 1ULL << 40));
+  };
   switch (key.kind) {
-    case Kind::all: return true;
-    case Kind::nothing: return false;
-    case Kind::sequence: return key.set.contains(number, scope.largest_number);
-    case Kind::uid: return key.set.contains(stored.uid, scope.largest_uid);
-    case Kind::flag: return (stored.flags & key.flag) != 0;
-    case Kind::no_flag: return (stored.flags & key.flag) == 0;
+    case Kind::all:
+      return true;
+    case Kind::nothing:
+      return false;
+    case Kind::sequence:
+      return key.set.contains(number, scope.largest_number);
+    case Kind::uid:
+      return key.set.contains(stored.uid, scope.largest_uid);
+    case Kind::flag:
+      return (stored.flags & key.flag) != 0;
+    case Kind::no_flag:
+      return (stored.flags & key.flag) == 0;
     case Kind::keyword:
     case Kind::no_keyword: {
-      bool has = std::any_of(stored.keywords.begin(), stored.keywords.end(), [&](const std::string& one) { return is_same_name(one, key.text); });
+      bool has = std::any_of(stored.keywords.begin(), stored.keywords.end(),
+                             [&](const std::string& one) { return is_same_name(one, key.text); });
       return has == (key.kind == Kind::keyword);
     }
-    case Kind::before: return arrival_day < key.date;
-    case Kind::on: return arrival_day == key.date;
-    case Kind::since: return arrival_day >= key.date;
-    case Kind::sent_before: return sent_day(message) < key.date;
-    case Kind::sent_on: return sent_day(message) == key.date;
-    case Kind::sent_since: return sent_day(message) >= key.date;
-    case Kind::younger: return arrival >= now_minus(key.number);
-    case Kind::older: return arrival <= now_minus(key.number);
-    case Kind::larger: return stored.size > key.number;
-    case Kind::smaller: return stored.size < key.number;
-    case Kind::modseq: return stored.modseq >= key.number;
-    case Kind::header: return has_in_fields(message.header(), key.field, key.text);
-    case Kind::body: return has_in_body(message.content(), message.structure(), key.text);
-    case Kind::text: return has_in_fields(message.header(), "", key.text) || has_in_body(message.content(), message.structure(), key.text);
-    case Kind::negation: return !matches(key.children.front(), message, number, scope);
-    case Kind::either: return matches(key.children[0], message, number, scope) || matches(key.children[1], message, number, scope);
+    case Kind::before:
+      return arrival_day < key.date;
+    case Kind::on:
+      return arrival_day == key.date;
+    case Kind::since:
+      return arrival_day >= key.date;
+    case Kind::sent_before:
+      return sent_day(message) < key.date;
+    case Kind::sent_on:
+      return sent_day(message) == key.date;
+    case Kind::sent_since:
+      return sent_day(message) >= key.date;
+    case Kind::younger:
+      return arrival >= now_minus(key.number);
+    case Kind::older:
+      return arrival <= now_minus(key.number);
+    case Kind::larger:
+      return stored.size > key.number;
+    case Kind::smaller:
+      return stored.size < key.number;
+    case Kind::modseq:
+      return stored.modseq >= key.number;
+    case Kind::header:
+      return has_in_fields(message.header(), key.field, key.text);
+    case Kind::body:
+      return has_in_body(message.content(), message.structure(), key.text);
+    case Kind::text:
+      return has_in_fields(message.header(), "", key.text) ||
+             has_in_body(message.content(), message.structure(), key.text);
+    case Kind::negation:
+      return !matches(key.children.front(), message, number, scope);
+    case Kind::either:
+      return matches(key.children[0], message, number, scope) ||
+             matches(key.children[1], message, number, scope);
     case Kind::both:
-      return std::all_of(key.children.begin(), key.children.end(), [&](const SearchKey& child) { return matches(child, message, number, scope); });
+      return std::all_of(key.children.begin(), key.children.end(),
+                         [&](const SearchKey& child) { return matches(child, message, number, scope); });
   }
   return false;
 }
@@ -166,8 +195,13 @@ std::string base_subject(std::string subject, bool& is_reply) {
   strip_end();
   for (;;) {
     std::string_view left = text;
-    while (strip_blob(left)) {}
-    std::size_t word = left.starts_with("re") ? 2 : left.starts_with("fwd") ? 3 : left.starts_with("fw") ? 2 : left.starts_with("aw") || left.starts_with("wg") ? 2 : 0;
+    while (strip_blob(left)) {
+    }
+    std::size_t word = left.starts_with("re")                             ? 2
+                       : left.starts_with("fwd")                          ? 3
+                       : left.starts_with("fw")                           ? 2
+                       : left.starts_with("aw") || left.starts_with("wg") ? 2
+                                                                          : 0;
     std::string_view rest = left.substr(word);
     while (!rest.empty() && rest.front() == ' ') rest.remove_prefix(1);
     strip_blob(rest);
@@ -206,7 +240,9 @@ struct Thread {
     if (message) return message->sent_s;
     return children.empty() ? 0 : children.front()->date();
   }
-  std::uint32_t number() const { return message ? message->number : children.empty() ? 0 : children.front()->number(); }
+  std::uint32_t number() const {
+    return message ? message->number : children.empty() ? 0 : children.front()->number();
+  }
 };
 
 bool is_ancestor(const Thread* maybe, const Thread* of) {
@@ -239,7 +275,9 @@ void collect(Thread* thread, std::vector<Thread*>& kept, int depth) {
   std::vector<Thread*> below;
   for (Thread* child : thread->children) collect(child, below, depth + 1);
   thread->children = std::move(below);
-  auto by_date = [](const Thread* a, const Thread* b) { return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number()); };
+  auto by_date = [](const Thread* a, const Thread* b) {
+    return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number());
+  };
   std::sort(thread->children.begin(), thread->children.end(), by_date);
   if (thread->message) return kept.push_back(thread);
   bool is_needed = depth == 0 && thread->children.size() > 1;
@@ -303,18 +341,26 @@ SortFacts sort_facts(ReadMessage& message, std::uint32_t number) {
   return facts;
 }
 
-void sort_messages(std::vector<SortFacts>& all, const std::vector<std::pair<SortCommand::By, bool>>& criteria) {
+void sort_messages(std::vector<SortFacts>& all,
+                   const std::vector<std::pair<SortCommand::By, bool>>& criteria) {
   using By = SortCommand::By;
   auto compare = [](By by, const SortFacts& a, const SortFacts& b) {
     auto order = [](const auto& x, const auto& y) { return x < y ? -1 : y < x ? 1 : 0; };
     switch (by) {
-      case By::arrival: return order(a.arrival_us, b.arrival_us);
-      case By::cc: return order(a.cc, b.cc);
-      case By::date: return order(a.sent_s, b.sent_s);
-      case By::from: return order(a.from, b.from);
-      case By::size: return order(a.size, b.size);
-      case By::subject: return order(a.subject, b.subject);
-      case By::to: return order(a.to, b.to);
+      case By::arrival:
+        return order(a.arrival_us, b.arrival_us);
+      case By::cc:
+        return order(a.cc, b.cc);
+      case By::date:
+        return order(a.sent_s, b.sent_s);
+      case By::from:
+        return order(a.from, b.from);
+      case By::size:
+        return order(a.size, b.size);
+      case By::subject:
+        return order(a.subject, b.subject);
+      case By::to:
+        return order(a.to, b.to);
     }
     return 0;
   };
@@ -356,16 +402,21 @@ std::string thread_by_references(std::vector<SortFacts> all) {
   std::vector<Thread*> roots;
   for (const auto& one : nodes)
     if (!one->parent) collect(one.get(), roots, 0);
-  auto by_date = [](const Thread* a, const Thread* b) { return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number()); };
+  auto by_date = [](const Thread* a, const Thread* b) {
+    return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number());
+  };
   std::sort(roots.begin(), roots.end(), by_date);
   // RFC 5256 REFERENCES, step 5: replies whose references are lost find their thread by the subject.
   std::map<std::string, Thread*> by_subject;
-  auto first_of = [](const Thread* root) { return root->message ? root->message : root->children.front()->message; };
+  auto first_of = [](const Thread* root) {
+    return root->message ? root->message : root->children.front()->message;
+  };
   for (Thread* root : roots) {
     const SortFacts* facts = first_of(root);
     if (!facts || facts->subject.empty()) continue;
     Thread*& slot = by_subject[facts->subject];
-    bool is_better = !slot || (slot->message && !root->message) || (slot->message && first_of(slot)->is_reply && !facts->is_reply);
+    bool is_better = !slot || (slot->message && !root->message) ||
+                     (slot->message && first_of(slot)->is_reply && !facts->is_reply);
     if (is_better) slot = root;
   }
   std::vector<Thread*> merged;
@@ -376,8 +427,10 @@ std::string thread_by_references(std::vector<SortFacts> all) {
     if (!other || other == root) {
       merged.push_back(root);
     } else if (!other->message) {
-      if (root->message) other->children.push_back(root);
-      else other->children.insert(other->children.end(), root->children.begin(), root->children.end());
+      if (root->message)
+        other->children.push_back(root);
+      else
+        other->children.insert(other->children.end(), root->children.begin(), root->children.end());
     } else if (facts->is_reply && !first_of(other)->is_reply) {
       other->children.push_back(root);
     } else {
@@ -393,21 +446,25 @@ std::string thread_by_references(std::vector<SortFacts> all) {
 
 std::string thread_by_subject(std::vector<SortFacts> all) {
   std::map<std::string, std::vector<const SortFacts*>> groups;
-  auto by_date = [](const SortFacts* a, const SortFacts* b) { return std::pair(a->sent_s, a->number) < std::pair(b->sent_s, b->number); };
+  auto by_date = [](const SortFacts* a, const SortFacts* b) {
+    return std::pair(a->sent_s, a->number) < std::pair(b->sent_s, b->number);
+  };
   for (const SortFacts& facts : all) groups[facts.subject].push_back(&facts);
   std::vector<std::vector<const SortFacts*>> threads;
   for (auto& [subject, messages] : groups) {
     std::sort(messages.begin(), messages.end(), by_date);
     threads.push_back(std::move(messages));
   }
-  std::sort(threads.begin(), threads.end(), [&](const auto& a, const auto& b) { return by_date(a.front(), b.front()); });
+  std::sort(threads.begin(), threads.end(),
+            [&](const auto& a, const auto& b) { return by_date(a.front(), b.front()); });
   std::string out;
   for (const auto& messages : threads) {
     out += '(' + std::to_string(messages.front()->number);
     if (messages.size() == 2) out += ' ' + std::to_string(messages[1]->number);
     if (messages.size() > 2) {
       out += ' ';
-      for (std::size_t i = 1; i < messages.size(); ++i) out += '(' + std::to_string(messages[i]->number) + ')';
+      for (std::size_t i = 1; i < messages.size(); ++i)
+        out += '(' + std::to_string(messages[i]->number) + ')';
     }
     out += ')';
   }

@@ -1,4 +1,5 @@
-// Finding, sorting and threading messages (RFC 3501 6.4.4, RFC 5256). Sans I/O: content comes through a loader.
+// Finding, sorting and threading messages (RFC 3501 6.4.4, RFC 5256). Sans I/O: content comes through a
+// loader.
 #pragma once
 
 #include <functional>
@@ -54,7 +55,8 @@ struct SortFacts {
   std::vector<std::string> references;
 };
 SortFacts sort_facts(ReadMessage& message, std::uint32_t number);
-void sort_messages(std::vector<SortFacts>& all, const std::vector<std::pair<SortCommand::By, bool>>& criteria);
+void sort_messages(std::vector<SortFacts>& all,
+                   const std::vector<std::pair<SortCommand::By, bool>>& criteria);
 /// THREAD=REFERENCES: "(1)(2 3 (4)(5))".
 std::string thread_by_references(std::vector<SortFacts> all);
 /// THREAD=ORDEREDSUBJECT.

@@ -47,9 +47,15 @@ void MailboxService::look(const Settings& settings, Deadline now) {
   for (ImapSession* session : sessions) session->look();
 }
 
-ImapSession::ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer)
-    : worker_(worker), service_(service), settings_(worker.settings), listener_(listener), wakeup_(worker.loop),
-      stream_(std::move(socket), wakeup_), client_(to_endpoint(peer)) {
+ImapSession::ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
+                         FileDescriptor socket, const SocketAddress& peer)
+    : worker_(worker),
+      service_(service),
+      settings_(worker.settings),
+      listener_(listener),
+      wakeup_(worker.loop),
+      stream_(std::move(socket), wakeup_),
+      client_(to_endpoint(peer)) {
   service_.sessions.insert(this);
 }
 
@@ -69,7 +75,8 @@ Task<void> ImapSession::run(std::unique_ptr<ImapSession> session) {
   bool is_secure = true;
   if (self.listener_.tls == ListenerTls::implicit) is_secure = co_await self.start_tls();
   if (!is_secure) co_return;
-  self.untagged(fmt::format("OK [CAPABILITY {}] {} Holdfast is ready", self.capabilities(), self.settings_->config.hostname));
+  self.untagged(fmt::format("OK [CAPABILITY {}] {} Holdfast is ready", self.capabilities(),
+                            self.settings_->config.hostname));
   while (self.state_ != State::logout) {
     bool has_command = co_await self.read_command();
     if (!has_command) break;
@@ -101,12 +108,16 @@ std::string ImapSession::capabilities() const {
     if (listener_.tls == ListenerTls::starttls && !stream_.is_tls()) all += " STARTTLS";
     return all + (may_log_in_here() ? " AUTH=PLAIN" : " LOGINDISABLED");
   }
-  return all + " NAMESPACE IDLE UNSELECT UIDPLUS MOVE CHILDREN SPECIAL-USE LIST-EXTENDED LIST-STATUS ESEARCH WITHIN SORT THREAD=REFERENCES "
-               "THREAD=ORDEREDSUBJECT CONDSTORE";
+  return all +
+         " NAMESPACE IDLE UNSELECT UIDPLUS MOVE CHILDREN SPECIAL-USE LIST-EXTENDED LIST-STATUS ESEARCH "
+         "WITHIN SORT THREAD=REFERENCES "
+         "THREAD=ORDEREDSUBJECT CONDSTORE";
 }
 
 /// Passwords go over TLS, or stay on this machine.
-bool ImapSession::may_log_in_here() const { return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1"; }
+bool ImapSession::may_log_in_here() const {
+  return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1";
+}
 
 void ImapSession::untagged(std::string_view text) {
   stream_.write("* ");
@@ -114,7 +125,9 @@ void ImapSession::untagged(std::string_view text) {
   stream_.write("\r\n");
 }
 
-void ImapSession::reply(std::string_view status, std::string_view text) { stream_.write(fmt::format("{} {} {}\r\n", tag_, status, text)); }
+void ImapSession::reply(std::string_view status, std::string_view text) {
+  stream_.write(fmt::format("{} {} {}\r\n", tag_, status, text));
+}
 
 void ImapSession::bad(std::string_view text) {
   ++errors_;
@@ -132,7 +145,8 @@ Task<bool> ImapSession::drain_output(std::size_t most) {
   co_return !stream_.is_broken();
 }
 
-/// Lets others have their turn when this one's is over, and waits while the client does not read. False when the connection is over.
+/// Lets others have their turn when this one's is over, and waits while the client does not read. False when
+/// the connection is over.
 Task<bool> ImapSession::breathe() {
   if (stream_.is_flooded()) {
     bool goes_on = co_await drain_output(Stream::flood_mark / 2);
@@ -152,7 +166,9 @@ Task<bool> ImapSession::breathe() {
 
 bool ImapSession::may_go_on() {
   if (!stop_why_.empty()) return false;
-  if (state_ == State::not_authenticated || service_.gate.is_open(*worker_.settings, person_, worker_.loop.now())) return true;
+  if (state_ == State::not_authenticated ||
+      service_.gate.is_open(*worker_.settings, person_, worker_.loop.now()))
+    return true;
   stop_why_ = "the emergency mailbox is closed: your usual mail works again";
   log(LogLevel::info, "mailbox", {{"person", person_}, {"closed", "the primary is back"}});
   return false;
@@ -180,8 +196,13 @@ Task<bool> ImapSession::read_command() {
       stream_.consume(end + 1);
       if (!mark) co_return true;
       command_ += "\r\n";
-      bool is_append = state_ != State::not_authenticated && is_same_name(std::string_view(command_).substr(std::min(command_.size(), command_.find(' ') + 1), 7), "APPEND ");
-      std::uint64_t most = is_early ? longest_early_line : is_append ? settings_->config.limits.message_size : longest_command;
+      bool is_append = state_ != State::not_authenticated &&
+                       is_same_name(std::string_view(command_).substr(
+                                        std::min(command_.size(), command_.find(' ') + 1), 7),
+                                    "APPEND ");
+      std::uint64_t most = is_early    ? longest_early_line
+                           : is_append ? settings_->config.limits.message_size
+                                       : longest_command;
       if (mark->size + command_.size() > most + longest_command * is_append) {
         tag_ = command_.substr(0, command_.find(' '));
         bad("[TOOBIG] this is more than is taken here");
@@ -216,7 +237,8 @@ Task<void> ImapSession::serve_command() {
   ImapText text(command_);
   std::optional<std::string> tag = text.atom();
   tag_ = tag.value_or("*");
-  std::optional<std::string> word = tag && tag->find('+') == std::string::npos && text.space() ? text.atom() : std::nullopt;
+  std::optional<std::string> word =
+      tag && tag->find('+') == std::string::npos && text.space() ? text.atom() : std::nullopt;
   if (!word) {
     bad("this is no IMAP command");
     co_return;
@@ -268,7 +290,8 @@ Task<void> ImapSession::serve_logged_in(std::string word, ImapText text) {
   if (by_uid) {
     std::optional<std::string> next = text.space() ? text.atom() : std::nullopt;
     word = next.value_or("");
-    bool has_uid_form = is("FETCH") || is("STORE") || is("COPY") || is("MOVE") || is("SEARCH") || is("SORT") || is("THREAD") || is("EXPUNGE");
+    bool has_uid_form = is("FETCH") || is("STORE") || is("COPY") || is("MOVE") || is("SEARCH") ||
+                        is("SORT") || is("THREAD") || is("EXPUNGE");
     if (!has_uid_form) {
       bad("this is no IMAP command");
       co_return;
@@ -276,36 +299,62 @@ Task<void> ImapSession::serve_logged_in(std::string word, ImapText text) {
   }
   // Other commands look at the folder as the client knows it: nothing may vanish from it before the answer.
   if (mailbox_) {
-    if (Status refreshed = mailbox_->refresh(); !refreshed) log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
+    if (Status refreshed = mailbox_->refresh(); !refreshed)
+      log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
   }
   if (is("NAMESPACE")) {
     untagged("NAMESPACE ((\"\" \"/\")) NIL NIL");
     ok("done");
-  } else if (is("ENABLE")) enable(text);
-  else if (is("LIST")) list(text, false);
-  else if (is("LSUB")) list(text, true);
-  else if (is("SELECT")) select(text, false);
-  else if (is("EXAMINE")) select(text, true);
-  else if (is("STATUS")) status(text);
-  else if (is("CREATE")) create(text);
-  else if (is("DELETE")) remove(text);
-  else if (is("RENAME")) rename(text);
-  else if (is("SUBSCRIBE")) subscribe(text, true);
-  else if (is("UNSUBSCRIBE")) subscribe(text, false);
-  else if (is("APPEND")) append(text);
-  else if (is("IDLE")) co_await idle();
-  else if (state_ != State::selected) bad("select a folder first");
-  else if (is("CLOSE")) close(true);
-  else if (is("UNSELECT")) close(false);
-  else if (is("FETCH")) co_await fetch(text, by_uid);
-  else if (is("STORE")) co_await store(text, by_uid);
-  else if (is("SEARCH")) co_await search(text, by_uid);
-  else if (is("SORT")) co_await sort(text, by_uid);
-  else if (is("THREAD")) co_await thread(text, by_uid);
-  else if (is("COPY")) copy(text, by_uid, false);
-  else if (is("MOVE")) copy(text, by_uid, true);
-  else if (is("EXPUNGE")) expunge(text, by_uid);
-  else bad("this is no IMAP command");
+  } else if (is("ENABLE"))
+    enable(text);
+  else if (is("LIST"))
+    list(text, false);
+  else if (is("LSUB"))
+    list(text, true);
+  else if (is("SELECT"))
+    select(text, false);
+  else if (is("EXAMINE"))
+    select(text, true);
+  else if (is("STATUS"))
+    status(text);
+  else if (is("CREATE"))
+    create(text);
+  else if (is("DELETE"))
+    remove(text);
+  else if (is("RENAME"))
+    rename(text);
+  else if (is("SUBSCRIBE"))
+    subscribe(text, true);
+  else if (is("UNSUBSCRIBE"))
+    subscribe(text, false);
+  else if (is("APPEND"))
+    append(text);
+  else if (is("IDLE"))
+    co_await idle();
+  else if (state_ != State::selected)
+    bad("select a folder first");
+  else if (is("CLOSE"))
+    close(true);
+  else if (is("UNSELECT"))
+    close(false);
+  else if (is("FETCH"))
+    co_await fetch(text, by_uid);
+  else if (is("STORE"))
+    co_await store(text, by_uid);
+  else if (is("SEARCH"))
+    co_await search(text, by_uid);
+  else if (is("SORT"))
+    co_await sort(text, by_uid);
+  else if (is("THREAD"))
+    co_await thread(text, by_uid);
+  else if (is("COPY"))
+    copy(text, by_uid, false);
+  else if (is("MOVE"))
+    copy(text, by_uid, true);
+  else if (is("EXPUNGE"))
+    expunge(text, by_uid);
+  else
+    bad("this is no IMAP command");
 }
 
 /// RFC 2177: tells what is new as it comes, until the client says DONE.
@@ -334,7 +383,9 @@ Task<void> ImapSession::idle() {
 /// What was read, on record.
 void ImapSession::record_reading() {
   if (read_.empty()) return;
-  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, client_.address), "imap fetch", "emergency mailbox", read_.size(), {}};
+  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, client_.address),
+                               "imap fetch",      "emergency mailbox",
+                               read_.size(),      {}};
   for (journal::RecordId id : read_) {
     if (record.examples.size() >= 100) break;
     record.examples.push_back(id);

@@ -1,7 +1,7 @@
 // An IMAP session: one mail program's connection to a person's emergency mailbox (RFC 3501).
 //
-// All sessions of all people live on one loop of their own, so that reading never keeps the relay's loops from mail, and
-// mailboxes need no locks. A long search or fetch lets others have their turn now and then.
+// All sessions of all people live on one loop of their own, so that reading never keeps the relay's loops
+// from mail, and mailboxes need no locks. A long search or fetch lets others have their turn now and then.
 #pragma once
 
 #include <functional>
@@ -54,7 +54,8 @@ struct MailboxService {
 
 class ImapSession {
  public:
-  ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer);
+  ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket,
+              const SocketAddress& peer);
   ~ImapSession();
   ImapSession(const ImapSession&) = delete;
   ImapSession& operator=(const ImapSession&) = delete;

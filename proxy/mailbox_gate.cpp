@@ -14,9 +14,12 @@ void MailboxGate::look(const Settings& settings, Deadline now) {
 bool MailboxGate::is_open(const Settings& settings, const std::string& address, Deadline now) const {
   const MailboxConfig& mailbox = settings.config.mailbox;
   std::size_t at = address.rfind('@');
-  const RouteConfig& route = settings.config.routes[route_of_domain(settings.config, at == std::string::npos ? "" : address.substr(at + 1), 0)];
+  const RouteConfig& route =
+      settings.config
+          .routes[route_of_domain(settings.config, at == std::string::npos ? "" : address.substr(at + 1), 0)];
   MailboxOpen open = route.mailbox_open.value_or(mailbox.open);
-  if (auto own = mailbox.people.find(journal::normalise(address)); own != mailbox.people.end()) open = own->second;
+  if (auto own = mailbox.people.find(journal::normalise(address)); own != mailbox.people.end())
+    open = own->second;
   if (open != MailboxOpen::hold) return open == MailboxOpen::always;
   if (control_.board(route.name).is_held()) return true;
   auto held = last_held_.find(route.name);

@@ -1,5 +1,5 @@
-// The gate: who may use the emergency mailbox now. Open while the person's route is held, and some grace after; or
-// always, or never, as configured.
+// The gate: who may use the emergency mailbox now. Open while the person's route is held, and some grace
+// after; or always, or never, as configured.
 #pragma once
 
 #include <map>

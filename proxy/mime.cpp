@@ -25,7 +25,9 @@ struct Free {
 template <class T>
 using Owned = std::unique_ptr<T, Free>;
 
-std::string text_of(const char* text) { return text ? text : ""; }
+std::string text_of(const char* text) {
+  return text ? text : "";
+}
 
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
@@ -62,7 +64,8 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
     Owned<GMimeContentDisposition> disposition(g_mime_content_disposition_parse(nullptr, value.c_str()));
     if (disposition) {
       part.disposition = lower(text_of(g_mime_content_disposition_get_disposition(disposition.get())));
-      part.disposition_parameters = parameters_of(g_mime_content_disposition_get_parameters(disposition.get()));
+      part.disposition_parameters =
+          parameters_of(g_mime_content_disposition_get_parameters(disposition.get()));
     }
   }
   part.id = trimmed(field_of(header, "Content-ID"));
@@ -70,7 +73,8 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
   part.md5 = trimmed(field_of(header, "Content-MD5"));
   part.language = trimmed(field_of(header, "Content-Language"));
   part.location = trimmed(field_of(header, "Content-Location"));
-  if (std::string value = trimmed(field_of(header, "Content-Transfer-Encoding")); !value.empty()) part.encoding = lower(value);
+  if (std::string value = trimmed(field_of(header, "Content-Transfer-Encoding")); !value.empty())
+    part.encoding = lower(value);
 }
 
 std::string boundary_of(const MimePart& part) {
@@ -92,7 +96,8 @@ struct Parser {
     read_header(message, part, in_digest);
     if (depth >= deepest || parts >= most_parts) return part;
     if (part.type == "multipart") split(part, depth);
-    if (part.type == "message" && part.subtype == "rfc822" && (part.encoding == "7bit" || part.encoding == "8bit" || part.encoding == "binary"))
+    if (part.type == "message" && part.subtype == "rfc822" &&
+        (part.encoding == "7bit" || part.encoding == "8bit" || part.encoding == "binary"))
       part.children.push_back(parse(part.body, depth + 1, false));
     return part;
   }
@@ -135,7 +140,8 @@ std::string to_utf8(const std::string& text, const std::string& charset) {
   if (is_utf8 && g_utf8_validate(text.data(), static_cast<gssize>(text.size()), nullptr)) return text;
   for (const char* name : {is_utf8 ? "windows-1252" : charset.c_str(), "windows-1252", "iso-8859-1"}) {
     gsize size = 0;
-    char* converted = g_convert(text.data(), static_cast<gssize>(text.size()), "UTF-8", name, nullptr, &size, nullptr);
+    char* converted =
+        g_convert(text.data(), static_cast<gssize>(text.size()), "UTF-8", name, nullptr, &size, nullptr);
     if (!converted) continue;
     std::string done(converted, size);
     g_free(converted);
@@ -147,7 +153,9 @@ std::string to_utf8(const std::string& text, const std::string& charset) {
 }  // namespace
 
 bool is_same_name(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return g_ascii_tolower(x) == g_ascii_tolower(y); });
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) {
+           return g_ascii_tolower(x) == g_ascii_tolower(y);
+         });
 }
 
 Range header_of(std::string_view text) {
@@ -194,7 +202,8 @@ std::string decode_body(std::string_view message, const MimePart& part) {
   std::string_view raw = part.body.of(message);
   GMimeContentEncoding encoding = g_mime_content_encoding_from_string(part.encoding.c_str());
   std::string decoded(raw);
-  if (encoding == GMIME_CONTENT_ENCODING_BASE64 || encoding == GMIME_CONTENT_ENCODING_QUOTEDPRINTABLE || encoding == GMIME_CONTENT_ENCODING_UUENCODE) {
+  if (encoding == GMIME_CONTENT_ENCODING_BASE64 || encoding == GMIME_CONTENT_ENCODING_QUOTEDPRINTABLE ||
+      encoding == GMIME_CONTENT_ENCODING_UUENCODE) {
     GMimeEncoding state;
     g_mime_encoding_init_decode(&state, encoding);
     std::string out(g_mime_encoding_outlen(&state, raw.size()) + 16, '\0');
@@ -225,7 +234,8 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
         std::string address = text_of(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(one)));
         std::size_t at = address.rfind('@');
         std::string host = at == std::string::npos ? "" : address.substr(at + 1);
-        found.push_back({text_of(internet_address_get_name(one)), address.substr(0, at), host.empty() ? "MISSING_DOMAIN" : host});
+        found.push_back({text_of(internet_address_get_name(one)), address.substr(0, at),
+                         host.empty() ? "MISSING_DOMAIN" : host});
       }
     }
   };

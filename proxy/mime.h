@@ -1,8 +1,9 @@
-// The MIME structure of a message, as octet ranges: what IMAP's BODYSTRUCTURE and BODY[...] speak of (RFC 2045, 2046).
+// The MIME structure of a message, as octet ranges: what IMAP's BODYSTRUCTURE and BODY[...] speak of (RFC
+// 2045, 2046).
 //
-// Where parts begin and end is found here, since IMAP wants the octets as they are; what header fields mean (types,
-// parameters, addresses, encoded words, charsets) is GMime's. Bounded in depth and number of parts: what is nested
-// deeper is a leaf. Sans I/O; hostile input gives some structure, never an error.
+// Where parts begin and end is found here, since IMAP wants the octets as they are; what header fields mean
+// (types, parameters, addresses, encoded words, charsets) is GMime's. Bounded in depth and number of parts:
+// what is nested deeper is a leaf. Sans I/O; hostile input gives some structure, never an error.
 #pragma once
 
 #include <string>
@@ -21,7 +22,7 @@ struct Range {
 struct MimePart {
   Range header;  ///< with the empty line that ends it
   Range body;
-  std::string type = "text", subtype = "plain";  ///< in lower case
+  std::string type = "text", subtype = "plain";                 ///< in lower case
   std::vector<std::pair<std::string, std::string>> parameters;  ///< values in UTF-8
   std::string id, description, encoding = "7bit", md5, disposition, language, location;
   std::vector<std::pair<std::string, std::string>> disposition_parameters;
@@ -65,8 +66,8 @@ std::string decode_header_text(const std::string& raw);
 std::string decode_body(std::string_view message, const MimePart& part);
 
 struct MailAddress {
-  std::string name;              ///< UTF-8
-  std::string mailbox, host;     ///< host empty: the begin of a group with that name; both empty: its end
+  std::string name;           ///< UTF-8
+  std::string mailbox, host;  ///< host empty: the begin of a group with that name; both empty: its end
 };
 /// An address list field's value (RFC 5322 3.4).
 std::vector<MailAddress> parse_addresses(const std::string& value);

@@ -1,4 +1,5 @@
-// Checks passwords on a thread of its own, one at a time: each takes a tenth of a second and 64 MiB, on purpose.
+// Checks passwords on a thread of its own, one at a time: each takes a tenth of a second and 64 MiB, on
+// purpose.
 #pragma once
 
 #include <condition_variable>
@@ -17,7 +18,8 @@ class PasswordChecker {
   PasswordChecker();
   ~PasswordChecker();
 
-  /// Calls done on the loop's thread, later. False when too many wait already: nothing is called then. Thread-safe.
+  /// Calls done on the loop's thread, later. False when too many wait already: nothing is called then.
+  /// Thread-safe.
   bool check(std::string hash, std::string password, Loop& loop, std::function<void(bool is_right)> done);
 
  private:

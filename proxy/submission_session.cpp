@@ -26,13 +26,16 @@ constexpr std::string_view return_field = "X-Holdfast-Sent: from the emergency m
 bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Control& control) {
   if (listener.auth != SubmissionAuth::automatic) return listener.auth == SubmissionAuth::accounts;
   std::size_t route = listener.route.empty() ? 0 : find_route(settings.config, listener.route).value_or(0);
-  return settings.config.mailbox.open == MailboxOpen::always || control.board(settings.config.routes[route].name).is_held();
+  return settings.config.mailbox.open == MailboxOpen::always ||
+         control.board(settings.config.routes[route].name).is_held();
 }
 
 /// One entry: the message for the recipients of one route, or the copy that returns to the sender.
 struct SubmissionSession::Outgoing {
   Outgoing(Worker& worker, Wakeup& wakeup, std::size_t the_route)
-      : ticket(std::make_shared<LoopTicket>(worker.loop, wakeup)), draft(worker.shared.journal.writer(), ticket), route(the_route) {}
+      : ticket(std::make_shared<LoopTicket>(worker.loop, wakeup)),
+        draft(worker.shared.journal.writer(), ticket),
+        route(the_route) {}
   ~Outgoing() { ticket->forget(); }
 
   std::shared_ptr<LoopTicket> ticket;
@@ -41,11 +44,18 @@ struct SubmissionSession::Outgoing {
   bool is_return = false;
 };
 
-SubmissionSession::SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket,
-                                     const SocketAddress& peer, const SocketAddress& own)
-    : worker_(worker), service_(service), settings_(worker.settings), listener_(listener),
-      id_(fmt::format("{:x}", worker.shared.next_session.fetch_add(1, std::memory_order_relaxed))), wakeup_(worker.loop),
-      stream_(std::move(socket), wakeup_), client_(to_endpoint(peer)), server_(to_endpoint(own)) {
+SubmissionSession::SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
+                                     FileDescriptor socket, const SocketAddress& peer,
+                                     const SocketAddress& own)
+    : worker_(worker),
+      service_(service),
+      settings_(worker.settings),
+      listener_(listener),
+      id_(fmt::format("{:x}", worker.shared.next_session.fetch_add(1, std::memory_order_relaxed))),
+      wakeup_(worker.loop),
+      stream_(std::move(socket), wakeup_),
+      client_(to_endpoint(peer)),
+      server_(to_endpoint(own)) {
   service_.submissions.insert(this);
 }
 
@@ -74,11 +84,14 @@ Task<void> SubmissionSession::run(std::unique_ptr<SubmissionSession> session) {
   self.stream_.flush();
   Deadline patience = self.worker_.loop.now() + std::chrono::seconds(10);
   bool in_time = true;
-  while (in_time && self.stream_.unsent() > 0 && !self.stream_.is_broken()) in_time = co_await self.wakeup_.wait(patience);
+  while (in_time && self.stream_.unsent() > 0 && !self.stream_.is_broken())
+    in_time = co_await self.wakeup_.wait(patience);
   self.stream_.close();
 }
 
-void SubmissionSession::reply(int code, std::string_view text) { stream_.write(fmt::format("{} {}\r\n", code, text)); }
+void SubmissionSession::reply(int code, std::string_view text) {
+  stream_.write(fmt::format("{} {}\r\n", code, text));
+}
 
 void SubmissionSession::error(int code, std::string_view text) {
   ++errors_;
@@ -92,13 +105,17 @@ void SubmissionSession::reset() {
   recipients_.clear();
 }
 
-bool SubmissionSession::may_log_in_here() const { return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1"; }
+bool SubmissionSession::may_log_in_here() const {
+  return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1";
+}
 
 Task<bool> SubmissionSession::start_tls() {
   SSL* ssl = settings_->tls->new_server();
   if (!ssl) co_return false;
-  std::string failure = co_await stream_.handshake(ssl, true, worker_.loop.now() + settings_->config.limits.timeouts.command);
-  if (!failure.empty()) log(LogLevel::info, "tls", {{"session", id_}, {"client", to_string(client_)}, {"problem", failure}});
+  std::string failure =
+      co_await stream_.handshake(ssl, true, worker_.loop.now() + settings_->config.limits.timeouts.command);
+  if (!failure.empty())
+    log(LogLevel::info, "tls", {{"session", id_}, {"client", to_string(client_)}, {"problem", failure}});
   co_return failure.empty();
 }
 
@@ -107,7 +124,8 @@ Task<bool> SubmissionSession::read_line(std::string& line) {
   Deadline deadline = worker_.loop.now() + settings_->config.limits.timeouts.command;
   for (;;) {
     std::string_view input = stream_.input();
-    if (std::size_t end = input.find('\n'); end != std::string_view::npos && end <= settings_->config.limits.line_length) {
+    if (std::size_t end = input.find('\n');
+        end != std::string_view::npos && end <= settings_->config.limits.line_length) {
       line = input.substr(0, end > 0 && input[end - 1] == '\r' ? end - 1 : end);
       stream_.consume(end + 1);
       co_return true;
@@ -142,7 +160,8 @@ Task<void> SubmissionSession::serve(std::string line) {
       if (!is_offered || !stream_.input().empty()) {
         // RFC 3207 4.2: what came before TLS may be anybody's.
         is_over_ = is_offered;
-        error(is_offered ? 554 : 503, is_offered ? "5.5.1 Error: something was sent before TLS began" : "5.5.1 Error: STARTTLS is not offered");
+        error(is_offered ? 554 : 503, is_offered ? "5.5.1 Error: something was sent before TLS began"
+                                                 : "5.5.1 Error: STARTTLS is not offered");
         break;
       }
       reply(220, "2.0.0 Ready to start TLS");
@@ -158,21 +177,34 @@ Task<void> SubmissionSession::serve(std::string line) {
       co_await authenticate(std::move(argument));
       break;
     }
-    case Verb::mail: mail(command); break;
-    case Verb::rcpt: rcpt(command); break;
-    case Verb::data: co_await data(); break;
+    case Verb::mail:
+      mail(command);
+      break;
+    case Verb::rcpt:
+      rcpt(command);
+      break;
+    case Verb::data:
+      co_await data();
+      break;
     case Verb::rset:
       reset();
       reply(250, "2.0.0 Ok");
       break;
-    case Verb::noop: reply(250, "2.0.0 Ok"); break;
-    case Verb::vrfy: reply(252, "2.0.0 Send some mail, it will be tried"); break;
-    case Verb::help: reply(214, "2.0.0 RFC 6409"); break;
+    case Verb::noop:
+      reply(250, "2.0.0 Ok");
+      break;
+    case Verb::vrfy:
+      reply(252, "2.0.0 Send some mail, it will be tried");
+      break;
+    case Verb::help:
+      reply(214, "2.0.0 RFC 6409");
+      break;
     case Verb::quit:
       reply(221, "2.0.0 Bye");
       is_over_ = true;
       break;
-    default: error(502, "5.5.2 Error: command not recognized");
+    default:
+      error(502, "5.5.2 Error: command not recognized");
   }
 }
 
@@ -181,7 +213,9 @@ void SubmissionSession::greet(const Command& command) {
   helo_ = command.argument;
   reset();
   if (command.verb == Verb::helo) return reply(250, settings_->config.hostname);
-  std::string list = fmt::format("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n", settings_->config.hostname, settings_->config.limits.message_size);
+  std::string list =
+      fmt::format("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n",
+                  settings_->config.hostname, settings_->config.limits.message_size);
   if (listener_.tls == ListenerTls::starttls && !stream_.is_tls()) list += "250-STARTTLS\r\n";
   if (may_log_in_here()) list += "250-AUTH PLAIN LOGIN\r\n";
   stream_.write(list + "250 ENHANCEDSTATUSCODES\r\n");
@@ -192,7 +226,7 @@ Task<std::string> SubmissionSession::ask(std::string challenge) {
   stream_.write("334 " + challenge + "\r\n");
   std::string line;
   bool has_line = co_await read_line(line);
-  co_return has_line && line != "*" ? line : "";
+  co_return has_line&& line != "*" ? line : "";
 }
 
 Task<void> SubmissionSession::authenticate(std::string argument) {
@@ -205,7 +239,8 @@ Task<void> SubmissionSession::authenticate(std::string argument) {
     co_return;
   }
   std::size_t blank = argument.find(' ');
-  std::string mechanism = upper(argument.substr(0, blank)), initial = blank == std::string::npos ? "" : argument.substr(blank + 1);
+  std::string mechanism = upper(argument.substr(0, blank)),
+              initial = blank == std::string::npos ? "" : argument.substr(blank + 1);
   std::optional<Credentials> credentials;
   if (mechanism == "PLAIN") {
     if (initial.empty()) initial = co_await ask("");
@@ -224,21 +259,31 @@ Task<void> SubmissionSession::authenticate(std::string argument) {
     error(501, "5.5.2 This is no answer to AUTH");
     co_return;
   }
-  LoginResult result = co_await log_in(service_, worker_.settings, std::move(*credentials), client_.address, wakeup_);
+  LoginResult result =
+      co_await log_in(service_, worker_.settings, std::move(*credentials), client_.address, wakeup_);
   switch (result.verdict) {
     case LoginResult::Verdict::welcome:
       person_ = result.person;
       reply(235, "2.7.0 Welcome");
       break;
-    case LoginResult::Verdict::wrong: error(535, "5.7.8 The address or the password is wrong"); break;
-    case LoginResult::Verdict::closed: error(535, "5.7.8 The emergency mailbox is closed: your usual mail works"); break;
-    case LoginResult::Verdict::wait: error(454, fmt::format("4.7.0 Too many wrong passwords; try again in {} seconds", result.wait_s)); break;
-    case LoginResult::Verdict::unavailable: error(454, "4.7.0 Not possible at this moment; try again"); break;
+    case LoginResult::Verdict::wrong:
+      error(535, "5.7.8 The address or the password is wrong");
+      break;
+    case LoginResult::Verdict::closed:
+      error(535, "5.7.8 The emergency mailbox is closed: your usual mail works");
+      break;
+    case LoginResult::Verdict::wait:
+      error(454, fmt::format("4.7.0 Too many wrong passwords; try again in {} seconds", result.wait_s));
+      break;
+    case LoginResult::Verdict::unavailable:
+      error(454, "4.7.0 Not possible at this moment; try again");
+      break;
   }
 }
 
 bool SubmissionSession::is_own(const std::string& address) const {
-  std::string canonical = service_.directory.canonical(address), untagged = service_.directory.canonical(journal::without_tag(address));
+  std::string canonical = service_.directory.canonical(address),
+              untagged = service_.directory.canonical(journal::without_tag(address));
   for (const std::string& own : service_.directory.own_addresses_of(person_))
     if (own == canonical || own == untagged) return true;
   return false;
@@ -250,18 +295,22 @@ void SubmissionSession::mail(const Command& command) {
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "FROM:");
   if (!envelope) return error(501, "5.1.7 Bad sender address syntax");
   for (const Parameter& one : envelope->parameters) {
-    bool is_known = one.key == "SIZE" || one.key == "BODY" || one.key == "SMTPUTF8" || one.key == "AUTH" || one.key == "RET" || one.key == "ENVID";
+    bool is_known = one.key == "SIZE" || one.key == "BODY" || one.key == "SMTPUTF8" || one.key == "AUTH" ||
+                    one.key == "RET" || one.key == "ENVID";
     if (!is_known) return error(555, "5.5.4 Unsupported option: " + one.key);
     std::optional<std::uint64_t> size = one.key == "SIZE" ? parse_number(one.value) : std::nullopt;
-    if (size && *size > settings_->config.limits.message_size) return error(552, "5.3.4 Message size exceeds fixed limit");
+    if (size && *size > settings_->config.limits.message_size)
+      return error(552, "5.3.4 Message size exceeds fixed limit");
   }
   std::string address(envelope->address);
-  if (!address.empty() && !is_own(address)) return error(553, fmt::format("5.7.1 <{}>: not one of your addresses", address));
+  if (!address.empty() && !is_own(address))
+    return error(553, fmt::format("5.7.1 <{}>: not one of your addresses", address));
   is_open_ = true;
   mail_from_ = std::move(address);
   mail_params_.clear();
   for (const Parameter& one : envelope->parameters)
-    if (one.key != "SIZE" && one.key != "AUTH") mail_params_ += (mail_params_.empty() ? "" : " ") + std::string(one.text);
+    if (one.key != "SIZE" && one.key != "AUTH")
+      mail_params_ += (mail_params_.empty() ? "" : " ") + std::string(one.text);
   reply(250, "2.1.0 Ok");
 }
 
@@ -272,29 +321,35 @@ std::size_t SubmissionSession::route_of(const std::string& address) const {
   std::size_t egress = config.routes.size() - 1;
   bool has_egress = config.routes.back().is_egress;
   std::size_t route = route_of_domain(config, domain, has_egress ? egress : 0);
-  bool is_named = std::find(config.routes[route].domains.begin(), config.routes[route].domains.end(), domain) != config.routes[route].domains.end();
+  bool is_named = std::find(config.routes[route].domains.begin(), config.routes[route].domains.end(),
+                            domain) != config.routes[route].domains.end();
   return is_named || !has_egress || service_.directory.has_domain(domain) ? route : egress;
 }
 
 void SubmissionSession::rcpt(const Command& command) {
   if (!is_open_) return error(503, "5.5.1 Error: need MAIL command");
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "TO:");
-  if (!envelope || envelope->address.empty() || domain_of(envelope->address).empty()) return error(501, "5.1.3 Bad recipient address syntax");
+  if (!envelope || envelope->address.empty() || domain_of(envelope->address).empty())
+    return error(501, "5.1.3 Bad recipient address syntax");
   for (const Parameter& one : envelope->parameters)
     if (one.key != "NOTIFY" && one.key != "ORCPT") return error(555, "5.5.4 Unsupported option: " + one.key);
-  if (recipients_.size() >= settings_->config.limits.recipients) return error(452, "4.5.3 Error: too many recipients");
+  if (recipients_.size() >= settings_->config.limits.recipients)
+    return error(452, "4.5.3 Error: too many recipients");
   Recipient recipient{std::string(envelope->address), std::string(envelope->params), 0};
   recipient.route = route_of(recipient.address);
   if (!settings_->config.routes[recipient.route].is_egress) {
     failover::Directory::Answer answer = service_.directory.look_up(recipient.address, journal::now_us());
-    if (answer.verdict == failover::Directory::Verdict::refused) return error(550, fmt::format("5.1.1 <{}>: there is no such colleague", recipient.address));
+    if (answer.verdict == failover::Directory::Verdict::refused)
+      return error(550, fmt::format("5.1.1 <{}>: there is no such colleague", recipient.address));
   }
   recipients_.push_back(std::move(recipient));
   reply(250, "2.1.5 Ok");
 }
 
-/// Content into all drafts. False when the connection is over; refusal is what the client is told then or at the end.
-Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header, std::string& refusal) {
+/// Content into all drafts. False when the connection is over; refusal is what the client is told then or at
+/// the end.
+Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header,
+                                           std::string& refusal) {
   ContentDecoder decoder;
   bool has_header = false;
   Deadline due = worker_.loop.now() + settings_->config.limits.timeouts.data_block;
@@ -308,10 +363,12 @@ Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>
       if (header.size() > longest_header) refusal = "552 5.3.4 The header is too large";
     }
     for (const auto& one : all) one->draft.append(piece);
-    if (all.front()->draft.size() > settings_->config.limits.message_size) refusal = "552 5.3.4 Message size exceeds fixed limit";
+    if (all.front()->draft.size() > settings_->config.limits.message_size)
+      refusal = "552 5.3.4 Message size exceeds fixed limit";
   };
   for (;;) {
-    bool is_blocked = std::any_of(all.begin(), all.end(), [](const auto& one) { return one->draft.is_flooded(); });
+    bool is_blocked =
+        std::any_of(all.begin(), all.end(), [](const auto& one) { return one->draft.is_flooded(); });
     if (!is_blocked && !stream_.input().empty()) {
       std::size_t consumed = 0;
       ContentDecoder::Verdict verdict = decoder.feed(stream_.input(), consumed, take);
@@ -349,7 +406,8 @@ std::string SubmissionSession::refusal_of(const std::string& header) const {
     }
   });
   if (from_fields != 1) return "554 5.6.0 The message must have one From field";
-  if (!foreign.empty()) return fmt::format("553 5.7.1 {}: not one of your addresses", printable(foreign.front()));
+  if (!foreign.empty())
+    return fmt::format("553 5.7.1 {}: not one of your addresses", printable(foreign.front()));
   bool has_address = !parse_addresses(field_of(header, "From")).empty();
   return has_address ? "" : "554 5.6.0 The From field has no address";
 }
@@ -365,11 +423,13 @@ Task<void> SubmissionSession::data() {
     return all.back().get();
   };
   for (const Recipient& one : recipients_)
-    if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->route == one.route; })) outgoing(one.route);
+    if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->route == one.route; }))
+      outgoing(one.route);
   // What people send while the primary is out is to be in their usual mailbox afterwards.
   std::size_t own_route = route_of(person_);
   const RouteConfig& own = settings_->config.routes[own_route];
-  bool returns = settings_->config.mailbox.returns_sent && !own.is_egress && worker_.shared.control.board(own.name).is_held();
+  bool returns = settings_->config.mailbox.returns_sent && !own.is_egress &&
+                 worker_.shared.control.board(own.name).is_held();
   if (returns) {
     Outgoing* copy = outgoing(own_route);
     copy->is_return = true;
@@ -396,7 +456,8 @@ Task<void> SubmissionSession::data() {
   reset();
 }
 
-journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing, std::string_view beginning) const {
+journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing,
+                                                      std::string_view beginning) const {
   journal::MessageRecord record;
   record.time_us = journal::now_us();
   record.direction = journal::Direction::outbound;
@@ -411,7 +472,8 @@ journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing, 
   record.mail_from = outgoing.is_return ? "" : mail_from_;
   record.mail_params = mail_params_;
   for (const Recipient& one : recipients_)
-    if (!outgoing.is_return && one.route == outgoing.route) record.recipients.push_back({one.address, one.params, "", journal::Outcome::held});
+    if (!outgoing.is_return && one.route == outgoing.route)
+      record.recipients.push_back({one.address, one.params, "", journal::Outcome::held});
   if (outgoing.is_return) record.recipients.push_back({person_, "NOTIFY=NEVER", "", journal::Outcome::held});
   HeaderFields fields = read_header_fields(beginning);
   record.message_id = std::move(fields.message_id);
@@ -428,7 +490,8 @@ Task<bool> SubmissionSession::commit(std::vector<std::unique_ptr<Outgoing>>& all
   }
   for (const auto& one : all)
     while (!one->ticket->is_settled()) co_await wakeup_.wait(Deadline::max());
-  bool is_committed = std::all_of(all.begin(), all.end(), [](const auto& one) { return one->ticket->is_committed(); });
+  bool is_committed =
+      std::all_of(all.begin(), all.end(), [](const auto& one) { return one->ticket->is_committed(); });
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Outgoing& one = *all[i];
     if (!one.ticket->is_committed()) continue;
@@ -437,15 +500,24 @@ Task<bool> SubmissionSession::commit(std::vector<std::unique_ptr<Outgoing>>& all
       outcome.time_us = journal::now_us();
       outcome.entry = one.ticket->id();
       for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k)
-        outcome.changes.push_back({k, journal::Outcome::abandoned, "the message could not be stored for all its recipients; the sender was told"});
+        outcome.changes.push_back(
+            {k, journal::Outcome::abandoned,
+             "the message could not be stored for all its recipients; the sender was told"});
       worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
       continue;
     }
     std::vector<HeldRecipient> held;
-    for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k) held.push_back({k, records[i].recipients[k].address});
-    worker_.shared.control.hold(worker_.shared.control.board(records[i].route), one.ticket->id(), records[i].time_us, std::move(held));
-    log(LogLevel::info, "submitted", {{"session", id_}, {"entry", one.ticket->id()}, {"person", person_}, {"route", records[i].route},
-                                      {"recipients", records[i].recipients.size()}, {"return", one.is_return}});
+    for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k)
+      held.push_back({k, records[i].recipients[k].address});
+    worker_.shared.control.hold(worker_.shared.control.board(records[i].route), one.ticket->id(),
+                                records[i].time_us, std::move(held));
+    log(LogLevel::info, "submitted",
+        {{"session", id_},
+         {"entry", one.ticket->id()},
+         {"person", person_},
+         {"route", records[i].route},
+         {"recipients", records[i].recipients.size()},
+         {"return", one.is_return}});
   }
   co_return is_committed;
 }

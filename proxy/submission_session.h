@@ -1,8 +1,9 @@
 // A submission session: a person who has an emergency account sends mail (RFC 6409).
 //
-// Holdfast takes the mail itself: it is journaled as held, one entry for each route that it goes by, and the queue delivers
-// it: to colleagues by their route (they see it in their INBOX at once), to the world by the egress route. The listener is
-// like this while the primary is out; otherwise it passes everything through (session.h), see ListenerConfig::auth.
+// Holdfast takes the mail itself: it is journaled as held, one entry for each route that it goes by, and the
+// queue delivers it: to colleagues by their route (they see it in their INBOX at once), to the world by the
+// egress route. The listener is like this while the primary is out; otherwise it passes everything through
+// (session.h), see ListenerConfig::auth.
 #pragma once
 
 #include <map>
@@ -21,8 +22,8 @@ bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Con
 
 class SubmissionSession {
  public:
-  SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
-                    const SocketAddress& own);
+  SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
+                    FileDescriptor socket, const SocketAddress& peer, const SocketAddress& own);
   ~SubmissionSession();
   SubmissionSession(const SubmissionSession&) = delete;
   SubmissionSession& operator=(const SubmissionSession&) = delete;
@@ -44,7 +45,8 @@ class SubmissionSession {
   void mail(const Command& command);
   void rcpt(const Command& command);
   Task<void> data();
-  Task<bool> read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header, std::string& refusal);
+  Task<bool> read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header,
+                          std::string& refusal);
   std::string refusal_of(const std::string& header) const;
   Task<bool> commit(std::vector<std::unique_ptr<Outgoing>>& all);
   journal::MessageRecord make_record(const Outgoing& outgoing, std::string_view beginning) const;

@@ -1,6 +1,5 @@
 // An IMAP command: it is understood or not, and what is understood can be carried out on a message.
 #include "proxy/imap_command.h"
-
 #include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
 #include "tests/fuzz/fuzz.h"
@@ -9,7 +8,8 @@ using namespace holdfast::proxy;
 
 void fuzz(std::string_view input) {
   static const std::string content =
-      "Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\ntwo\r\n--b--\r\n";
+      "Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: "
+      "message/rfc822\r\n\r\nSubject: y\r\n\r\ntwo\r\n--b--\r\n";
   static const MimePart root = parse_mime(content);
   (void)literal_at_end(input);
   {
