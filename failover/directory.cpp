@@ -68,6 +68,7 @@ bool says_unknown(int code, std::string_view reply) {
 
 void Directory::set_options(DirectoryOptions options) {
   std::unique_lock lock(mutex_);
+  version_.fetch_add(1, std::memory_order_relaxed);
   options_ = std::move(options);
 }
 
@@ -115,6 +116,7 @@ Directory::Answer Directory::look_up(std::string_view address, std::int64_t now_
 }
 
 void Directory::put(Person person) {
+  version_.fetch_add(1, std::memory_order_relaxed);
   std::string key = canonical(person.address);
   drop(key);
   for (const std::string& alias : person.aliases) {
@@ -129,6 +131,7 @@ void Directory::put(Person person) {
 }
 
 void Directory::drop(const std::string& key) {
+  version_.fetch_add(1, std::memory_order_relaxed);
   auto found = people_.find(key);
   if (found == people_.end()) return;
   for (const std::string& alias : found->second.aliases) {

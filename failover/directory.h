@@ -3,6 +3,7 @@
 // Thread-safe: sessions of all loops ask and teach it. It lives in memory; what changed is stored now and then by store().
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -70,6 +71,8 @@ class Directory {
   /// the same in domains that are aliases. In canonical form, the person's own first; sub-addresses are left out.
   std::vector<std::string> addresses_of(std::string_view person) const;
 
+  /// Changes whenever anybody's addresses may have.
+  std::uint64_t version() const { return version_.load(std::memory_order_relaxed); }
   /// Those of them that are the person's alone: what it may write as.
   std::vector<std::string> own_addresses_of(std::string_view person) const;
   /// Whether anybody has an address in the domain.
@@ -95,6 +98,7 @@ class Directory {
   std::unordered_map<std::string, Person> people_;        ///< by canonical address
   std::unordered_map<std::string, std::string> aliases_;  ///< canonical alias -> canonical address
   std::set<std::string> changed_;
+  std::atomic<std::uint64_t> version_{1};
 };
 
 /// True when a refusal of RCPT says that the recipient does not exist, rather than something about the sender or the moment:

@@ -112,8 +112,11 @@ bool Mailbox::is_shown(const journal::Entry& entry, Term term, bool& is_open) co
 Status Mailbox::refresh() {
   RecordId indexed = journal_.indexed();
   if (indexed == indexed_) return {};
-  std::vector<std::string> addresses = directory_.addresses_of(person_);
-  own_ = {addresses.begin(), addresses.end()};
+  if (std::uint64_t version = directory_.version(); version != directory_version_) {
+    std::vector<std::string> addresses = directory_.addresses_of(person_);
+    own_ = {addresses.begin(), addresses.end()};
+    directory_version_ = version;
+  }
   for (const ViewPtr& view : views_) {
     bool is_inbox = view->folder.name == inbox, is_sent = view->folder.use == sent_use;
     if (!is_inbox && !is_sent) continue;

@@ -43,8 +43,6 @@ class Mailbox {
   using ViewPtr = std::shared_ptr<View>;
 
   const std::string& person() const { return person_; }
-  /// The person's addresses, in canonical form.
-  std::vector<std::string> addresses() const { return directory_.addresses_of(person_); }
   bool is_own(std::string_view address) const;
 
   /// Looks what has come into the journal since the last time. Cheap when nothing has.
@@ -90,6 +88,7 @@ class Mailbox {
   const std::string person_;
   std::vector<ViewPtr> views_;
   std::set<std::string> own_;  ///< addresses, as of the last refresh
+  std::uint64_t directory_version_ = 0;
   RecordId indexed_ = 0;
 };
 

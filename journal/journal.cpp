@@ -186,13 +186,17 @@ Result<bool> Journal::rekey(const MasterKeySource& source, const std::string& ne
 }
 
 Result<std::vector<RecordId>> Journal::find_after(Term term, const std::string& text, RecordId id, std::size_t most) const {
-  auto numbers = list_segments(path_);
-  if (!numbers) return numbers.error();
-  // Of the segments that may hold later records, the first is the one that holds the id.
+  // Of the segments that may hold later records, the first is the one that holds the id: mostly the newest, and the only one.
   auto holding = segments_->holding(id + 1);
   std::uint32_t first = holding ? (*holding)->header().number : 0;
+  std::vector<std::uint32_t> numbers{first};
+  if (first == 0 || first < segments_->newest()) {
+    auto all = list_segments(path_);
+    if (!all) return all.error();
+    numbers = std::move(*all);
+  }
   std::vector<RecordId> found;
-  for (std::uint32_t number : *numbers) {
+  for (std::uint32_t number : numbers) {
     if (number < first) continue;
     if (found.size() >= most) break;
     auto ids = catalog_->find(number, term, text, id + 1, false, most - found.size());

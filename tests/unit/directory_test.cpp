@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+
 #include "tests/unit/journal_fixture.h"
 
 using namespace holdfast::failover;
@@ -108,4 +110,28 @@ TEST_CASE("only some refusals say that a recipient does not exist") {
   CHECK_FALSE(says_unknown(554, "554 5.7.1 Relay access denied\r\n"));
   CHECK_FALSE(says_unknown(450, "450 4.2.1 later\r\n"));
   CHECK_FALSE(says_unknown(552, "552 5.2.2 mailbox full\r\n"));
+}
+
+TEST_CASE("a person's addresses: its own and aliases, groups in groups, and alias domains; what it may write as leaves groups out") {
+  DirectoryOptions options;
+  options.domain_aliases["example.com"] = "example.org";
+  Directory directory(options);
+  Directory::Person ada{"ada@example.org"}, team{"team@example.org"}, all{"all@example.org"};
+  ada.aliases = {"countess@example.org"};
+  team.members = {"Countess@example.org"};
+  all.members = {"team@example.org"};
+  for (auto* one : {&ada, &team, &all}) one->source = Source::imported;
+  std::uint64_t before = directory.version();
+  directory.import({ada, team, all});
+  CHECK(directory.version() != before);
+  auto addresses = directory.addresses_of("ADA@example.com");
+  CHECK(addresses.front() == "ada@example.org");
+  CHECK(std::set<std::string>(addresses.begin(), addresses.end()) ==
+        std::set<std::string>{"ada@example.org", "countess@example.org", "team@example.org", "all@example.org", "ada@example.com", "countess@example.com",
+                              "team@example.com", "all@example.com"});
+  auto own = directory.own_addresses_of("ada@example.org");
+  CHECK(own.size() == 4);
+  CHECK(std::find(own.begin(), own.end(), "team@example.org") == own.end());
+  CHECK(directory.has_domain("Example.org"));
+  CHECK_FALSE(directory.has_domain("example.net"));
 }

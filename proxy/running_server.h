@@ -1,0 +1,90 @@
+// The running server: workers with their listeners, the control of failover, the mailboxes, the admin socket. server.cpp runs it,
+// server_admin.cpp answers for it.
+#pragma once
+
+#include <event2/event.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "proxy/acceptor.h"
+#include "proxy/admin.h"
+#include "proxy/flag_file.h"
+#include "proxy/ldap_sync.h"
+#include "proxy/maintenance.h"
+
+namespace holdfast::proxy {
+
+/// One worker with its thread and its listening sockets.
+struct Running {
+  explicit Running(Shared& shared, std::shared_ptr<const Settings> settings) : worker(shared, std::move(settings)) {}
+  bool serves(const ListenerConfig& listener, bool has_mailboxes) const {
+    if (!has_mailboxes) return listener.role != Role::imap;
+    return (listener.role != Role::mx) == (worker.mailboxes != nullptr);
+  }
+  Worker worker;
+  std::vector<std::unique_ptr<Acceptor>> acceptors;  ///< the worker's thread's
+  std::vector<ListenerConfig> listeners;             ///< what they listen on, for the main thread
+  std::thread thread;
+};
+
+struct UpstreamHealth {
+  bool is_healthy = true;
+  std::string last_error;
+};
+
+class Server {
+ public:
+  Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
+      : config_path_(std::move(config_path)),
+        settings_(std::move(settings)),
+        control_(journal, resolver_, journal.take_store(), [this](const std::string& route) { tell_sessions(route); }),
+        ldap_(control_.directory()),
+        shared_{journal, resolver_, control_, {}, {1}, {0}, {0}} {}
+
+  int run();
+
+ private:
+  Status start_listeners(const Config& config);
+  Status open_mailboxes();
+  Status forget_in_mailboxes(const std::vector<journal::RecordId>& entries);
+  Admin::Answer set_account(const nlohmann::ordered_json& body);
+  Status open_http();
+  Status open_admin();
+  Status import_directory(const Config& config);
+  void tell_sessions(const std::string& route);
+  void set_all(failover::Mode mode, const char* signal);
+  void watch_names(const Config& config);
+  void reload();
+  void drain();
+  void on_tick();
+  void watch_flag(const Config& config);
+  Admin::Answer status();
+  Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
+  std::map<std::string, std::vector<UpstreamHealth>> health();
+
+  static void on_signal(evutil_socket_t signal, short, void* self);
+  static void on_timer(evutil_socket_t, short, void* self) { static_cast<Server*>(self)->on_tick(); }
+
+  std::string config_path_;
+  std::shared_ptr<const Settings> settings_;
+  Resolver resolver_;
+  Control control_;
+  LdapSync ldap_;
+  Shared shared_;
+  std::unique_ptr<failover::MailboxStore> mailbox_store_;
+  std::unique_ptr<FlagFile> flag_file_;
+  std::vector<std::unique_ptr<Running>> workers_;
+  std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
+  std::unique_ptr<Admin> admin_, http_;
+  Clock::time_point started_ = Clock::now();
+  Clock::time_point stop_by_{};
+  bool is_draining_ = false;
+  Clock::time_point next_prune_ = Clock::now();
+  Maintenance maintenance_;
+};
+
+}  // namespace holdfast::proxy

@@ -1,0 +1,62 @@
+#include <catch2/catch.hpp>
+
+#include "proxy/imap_command.h"
+#include "proxy/imap_search.h"
+#include "proxy/mime.h"
+
+using namespace holdfast::proxy;
+
+TEST_CASE("mailbox names go to modified UTF-7 and back (RFC 3501 5.1.3)") {
+  for (auto [utf8, wire] : {std::pair("INBOX", "INBOX"), {"M\xc3\xbcller & Co", "M&APw-ller &- Co"}, {"\xe2\x98\xba", "&Jjo-"}, {"\xf0\x9f\x93\xa8", "&2D3c6A-"}}) {
+    CHECK(encode_mailbox_name(utf8) == wire);
+    CHECK(decode_mailbox_name(wire) == utf8);
+  }
+  CHECK_FALSE(decode_mailbox_name("&Jjo"));
+  CHECK_FALSE(decode_mailbox_name("\xff"));
+}
+
+TEST_CASE("what announces a literal, and what does not") {
+  CHECK(literal_at_end("a LOGIN {5}")->size == 5);
+  CHECK(literal_at_end("a LOGIN {5}")->waits);
+  CHECK_FALSE(literal_at_end("a LOGIN {5+}")->waits);
+  for (const char* line : {"{}", "{+}", "{-1}", "{5 }", "{5", "5}", "{99999999999999999999999}", ""}) CHECK_FALSE(literal_at_end(line));
+}
+
+TEST_CASE("sequence sets: ranges in any order, and the star") {
+  auto parse = [](const char* text) { return ImapText(text).sequence_set(); };
+  CHECK(parse("3:1,*")->contains(2, 10));
+  CHECK(parse("3:1,*")->contains(10, 10));
+  CHECK_FALSE(parse("3:1,*")->contains(4, 10));
+  CHECK(parse("12:*")->contains(10, 10));  // RFC 3501: the last one is always in it
+  for (const char* text : {"0", "", "1:", ",1", "a", "4294967296"}) CHECK_FALSE(parse(text));
+}
+
+TEST_CASE("threads by references: chains, siblings, a lost parent, replies by subject, and a circle") {
+  auto facts = [](std::uint32_t number, const char* id, std::vector<std::string> references, const char* subject, bool is_reply = false) {
+    SortFacts one;
+    one.number = number;
+    one.sent_s = number;
+    one.message_id = id;
+    one.references = std::move(references);
+    one.subject = subject;
+    one.is_reply = is_reply;
+    return one;
+  };
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a"}, "x", true)}) == "(1 (2)(3))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a", "b"}, "x", true)}) == "(1 2 3)");
+  CHECK(thread_by_references({facts(2, "b", {"lost"}, "y", true), facts(3, "c", {"lost"}, "y", true)}) == "((2)(3))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {}, "x", true)}) == "(1 2)");
+  CHECK(thread_by_references({facts(1, "a", {"b"}, "x"), facts(2, "b", {"a"}, "z")}).size() > 0);
+  CHECK(thread_by_references({}).empty());
+}
+
+TEST_CASE("a message's parts lie where they are, nested and unfinished ones too") {
+  std::string text = "Content-Type: multipart/mixed; boundary=b\r\n\r\nbefore\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: text/html\r\n\r\ntwo";
+  MimePart root = parse_mime(text);
+  REQUIRE(root.children.size() == 2);
+  CHECK(root.children[0].body.of(text) == "one");
+  CHECK(root.children[1].subtype == "html");
+  CHECK(root.children[1].body.of(text) == "two");
+  CHECK(parse_mime("").body.size() == 0);
+  CHECK(parse_mime("Subject: x").header.size() == 10);
+}
