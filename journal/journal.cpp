@@ -206,6 +206,26 @@ Result<std::vector<RecordId>> Journal::find_after(Term term, const std::string& 
   return found;
 }
 
+Result<std::vector<RecordId>> Journal::messages_after(RecordId id, std::size_t most) const {
+  auto holding = segments_->holding(id + 1);
+  std::uint32_t first = holding ? (*holding)->header().number : 0;
+  auto numbers = list_segments(path_);
+  if (!numbers) return numbers.error();
+  std::vector<RecordId> found;
+  for (std::uint32_t number : *numbers) {
+    if (number < first) continue;
+    if (found.size() >= most) break;
+    auto segment = segments_->get(number);
+    if (!segment) continue;
+    Status walked = (*segment)->each_record(id + 1, [&](Segment::StoredRecord& record) {
+      if (record.kind == RecordKind::message && !record.is_erased) found.push_back(record.id);
+      return found.size() < most;
+    });
+    if (!walked) return walked.error();
+  }
+  return found;
+}
+
 RecordId Journal::first_id() const {
   auto numbers = list_segments(path_);
   if (!numbers || numbers->empty()) return 0;

@@ -75,6 +75,8 @@ class Journal {
   Result<std::vector<Catalog::Held>> held_after(RecordId id, std::size_t most) const { return catalog_->held_after(id, most); }
   /// Entries after the id that have the term, ascending, at most so many, as far as the catalog knows.
   Result<std::vector<RecordId>> find_after(Term term, const std::string& text, RecordId id, std::size_t most) const;
+  /// Ids of entries after the id, ascending, at most so many.
+  Result<std::vector<RecordId>> messages_after(RecordId id, std::size_t most) const;
   /// An entry with what became of its recipients, as far as the catalog knows.
   Result<Entry> settled_entry(RecordId id);
   /// The lowest number that a record still there may have.

@@ -169,6 +169,13 @@ MailboxConfig read_mailbox(const Value& value) {
   MailboxConfig mailbox;
   section.read("open", [&](const Value& v) { mailbox.open = read_open(v); });
   section.read("return_sent", [&](const Value& v) { mailbox.returns_sent = v.one_of<bool>({{"smtp", true}, {"off", false}}); });
+  section.read("feed", [&](const Value& v) {
+    constexpr std::string_view scheme = "lmtp://";
+    std::string text = v.non_empty();
+    std::optional<HostPort> host = text.starts_with(scheme) ? parse_host_port(text.substr(scheme.size())) : std::nullopt;
+    if (!host || host->port == 0) v.refuse(fmt::format("\"{}\" is no mail store; write lmtp://127.0.0.1:24", text));
+    mailbox.feed = host;
+  });
   section.read("grace", [&](const Value& v) { mailbox.grace = v.duration(); });
   section.read("people", [&](const Value& v) {
     if (!v.node().IsMap()) v.refuse("write addresses and hold, always or never here");
@@ -421,7 +428,7 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.reuse == after.reuse, "reuse changed");
   note(before.log_format == after.log_format && before.log_level == after.log_level, "log changed");
   note(before.shutdown_grace == after.shutdown_grace, "shutdown_grace changed");
-  note(before.mailbox == after.mailbox, "mailbox changed");
+  note(before.mailbox == after.mailbox, "mailbox changed; a feed takes effect after a restart");
   note(before.journal.order == after.journal.order, "journal.order changed");
   note(before.journal.access_log == after.journal.access_log, "journal.access_log changed");
   note(before.journal.retention == after.journal.retention, "journal.retention changed");

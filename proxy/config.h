@@ -157,6 +157,7 @@ struct DirectoryConfig {
 struct MailboxConfig {
   MailboxOpen open = MailboxOpen::hold;
   std::map<std::string, MailboxOpen> people;  ///< by address, where it differs
+  std::optional<HostPort> feed;               ///< another mail store, by LMTP
   bool returns_sent = true;                   ///< what people sent meanwhile goes to their primary mailbox too
   Duration grace{std::chrono::hours(1)};      ///< how long mailboxes stay open after the primary is back
   bool operator==(const MailboxConfig&) const = default;

@@ -38,6 +38,7 @@ struct ReplayResult {
   enum class State { sent, refused, failed } state;
   std::string detail;                 ///< the target's words, or the file
   std::vector<std::uint32_t> served;  ///< recipients that have it now
+  std::vector<std::uint32_t> refused = {};  ///< for good
   std::uint64_t file_size = 0;        ///< of a target that appends to one file, with this entry
 };
 

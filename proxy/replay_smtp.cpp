@@ -70,6 +70,7 @@ class SmtpTarget : public ReplayTarget {
         result.served.push_back(verdict.recipient);
       else
         result.state = ReplayResult::State::refused;
+      if (verdict.reply.is_permanent()) result.refused.push_back(verdict.recipient);
       if (!verdict.reply.is_positive() || result.detail.empty()) result.detail = verdict.reply.summary();
     }
     if (!errand.result.connection_failure.empty()) {

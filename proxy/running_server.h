@@ -1,5 +1,5 @@
-// The running server: workers with their listeners, the control of failover, the mailboxes, the admin socket. server.cpp runs it,
-// server_admin.cpp answers for it.
+// The running server: workers with their listeners, the control of failover, the mailboxes, the admin socket.
+// server.cpp runs it, server_admin.cpp answers for it.
 #pragma once
 
 #include <event2/event.h>
@@ -12,6 +12,7 @@
 
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
+#include "proxy/feed.h"
 #include "proxy/flag_file.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/maintenance.h"
@@ -20,7 +21,8 @@ namespace holdfast::proxy {
 
 /// One worker with its thread and its listening sockets.
 struct Running {
-  explicit Running(Shared& shared, std::shared_ptr<const Settings> settings) : worker(shared, std::move(settings)) {}
+  explicit Running(Shared& shared, std::shared_ptr<const Settings> settings)
+      : worker(shared, std::move(settings)) {}
   bool serves(const ListenerConfig& listener, bool has_mailboxes) const {
     if (!has_mailboxes) return listener.role != Role::imap;
     return (listener.role != Role::mx) == (worker.mailboxes != nullptr);
@@ -41,7 +43,8 @@ class Server {
   Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
       : config_path_(std::move(config_path)),
         settings_(std::move(settings)),
-        control_(journal, resolver_, journal.take_store(), [this](const std::string& route) { tell_sessions(route); }),
+        control_(journal, resolver_, journal.take_store(),
+                 [this](const std::string& route) { tell_sessions(route); }),
         ldap_(control_.directory()),
         shared_{journal, resolver_, control_, {}, {1}, {0}, {0}} {}
 
@@ -76,6 +79,7 @@ class Server {
   LdapSync ldap_;
   Shared shared_;
   std::unique_ptr<failover::MailboxStore> mailbox_store_;
+  std::unique_ptr<Feed> feed_;
   std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
   std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};

@@ -142,8 +142,15 @@ int Server::run() {
     return nlohmann::ordered_json::object();
   });
 
+  if (config.mailbox.feed) {
+    auto feed = Feed::start(shared_.journal, config);
+    if (feed) feed_ = std::move(*feed);
+    else log(LogLevel::error, "feed", {{"problem", feed.error().message}});
+  }
+
   event_base_dispatch(base_.get());
 
+  feed_.reset();
   flag_file_.reset();
   control_.stop();
   for (const auto& running : workers_) running->worker.loop.post([loop = &running->worker.loop] { loop->stop(); });

@@ -16,7 +16,8 @@ namespace holdfast::proxy {
 
 /// Adds an account, or changes what is said of it.
 Admin::Answer Server::set_account(const nlohmann::ordered_json& body) {
-  if (!mailbox_store_) return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
+  if (!mailbox_store_)
+    return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
   auto changed = apply_account_change(*mailbox_store_, body);
   if (!changed) return changed.error();
   log(LogLevel::warning, "account", {{"address", body.value("address", "")}, {"change", *changed}});
@@ -33,7 +34,8 @@ std::map<std::string, std::vector<UpstreamHealth>> Server::health() {
       Health mine;
       for (const RouteConfig& route : settings->config.routes)
         if (const failover::UpstreamOrder* order = worker->pool.order_of(route.name))
-          for (const auto& state : order->states()) mine[route.name].push_back({state.is_healthy, state.last_error});
+          for (const auto& state : order->states())
+            mine[route.name].push_back({state.is_healthy, state.last_error});
       (*answers)[i].set_value(std::move(mine));
     });
   }
@@ -65,26 +67,28 @@ Admin::Answer Server::status() {
     }
   }
   nlohmann::ordered_json listeners = nlohmann::ordered_json::array();
-  for (const ListenerConfig& listener : settings_->config.listeners) listeners.push_back(to_string(listener.address));
+  for (const ListenerConfig& listener : settings_->config.listeners)
+    listeners.push_back(to_string(listener.address));
   journal::WriterState writer = shared_.journal.writer().state();
-  return nlohmann::ordered_json{{"routes", *routes},
-          {"journal",
-           {{"entries", shared_.journal.entries()},
-            {"bytes", shared_.journal.bytes()},
-            {"last_id", writer.last_id},
-            {"oldest", format_time(shared_.journal.oldest_us())},
-            {"path", settings_->config.journal.path},
-            {"segment", writer.segment},
-            {"writable", writer.is_working},
-            {"last_error", writer.last_error},
-            {"bypassed", shared_.bypassed.load()}}},
-          {"recipients_known", control_.directory().size()},
-          {"ldap", ldap_.state()},
-          {"listeners", listeners},
-          {"connections", shared_.connections.all()},
-          {"accepted", shared_.accepted.load()},
-          {"version", HOLDFAST_VERSION},
-          {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - started_).count()}};
+  return nlohmann::ordered_json{
+      {"routes", *routes},
+      {"journal",
+       {{"entries", shared_.journal.entries()},
+        {"bytes", shared_.journal.bytes()},
+        {"last_id", writer.last_id},
+        {"oldest", format_time(shared_.journal.oldest_us())},
+        {"path", settings_->config.journal.path},
+        {"segment", writer.segment},
+        {"writable", writer.is_working},
+        {"last_error", writer.last_error},
+        {"bypassed", shared_.bypassed.load()}}},
+      {"recipients_known", control_.directory().size()},
+      {"ldap", ldap_.state()},
+      {"listeners", listeners},
+      {"connections", shared_.connections.all()},
+      {"accepted", shared_.accepted.load()},
+      {"version", HOLDFAST_VERSION},
+      {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - started_).count()}};
 }
 
 /// What programs of this machine may read: the state, and the address book.
@@ -94,7 +98,8 @@ Status Server::open_http() {
   if (!http) return http.error();
   http_ = std::move(*http);
   http_->on("/status", [this](const Admin::Request&) { return status(); });
-  http_->on("/address-book", [this](const Admin::Request&) { return address_book(control_.directory().list()); });
+  http_->on("/address-book",
+            [this](const Admin::Request&) { return address_book(control_.directory().list()); });
   return {};
 }
 
@@ -106,7 +111,9 @@ Status Server::open_admin() {
   admin_ = std::move(*admin);
   using Request = Admin::Request;
   auto text = [](const Request& request, const char* key) { return request.body.value(key, std::string()); };
-  auto number = [](const Request& request, const char* key) { return request.body.value(key, std::uint64_t{0}); };
+  auto number = [](const Request& request, const char* key) {
+    return request.body.value(key, std::uint64_t{0});
+  };
   admin_->on("/status", [this](const Request&) { return status(); });
   admin_->on("/failover", [this, text](const Request& request) -> Admin::Answer {
     std::optional<failover::Mode> mode = failover::parse_mode(text(request, "mode"));
@@ -119,25 +126,36 @@ Status Server::open_admin() {
   admin_->on("/queue/list", [this, text, number](const Request& request) {
     return control_.queue_list(text(request, "route"), std::max<std::uint64_t>(1, number(request, "limit")));
   });
-  admin_->on("/queue/retry", [this, number](const Request& request) { return control_.queue_retry(number(request, "id")); });
+  admin_->on("/queue/retry",
+             [this, number](const Request& request) { return control_.queue_retry(number(request, "id")); });
   admin_->on("/queue/drop", [this, number, text](const Request& request) {
     return control_.queue_drop(number(request, "id"), "user " + request.user, text(request, "reason"));
   });
   admin_->on("/journal/erase", [this](const Request& request) -> Admin::Answer {
     auto ids = request.body.at("ids").get<std::vector<journal::RecordId>>();
     std::string reason = request.body.at("reason").get<std::string>();
-    return maintenance_.start([this, ids, by = "user " + request.user, reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
+    return maintenance_.start([this, ids, by = "user " + request.user,
+                               reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
       // What is not held has nothing to be dropped; what is on its way at this moment must arrive first.
       for (journal::RecordId id : ids) {
         auto dropped = control_.queue_drop(id, by, "erased: " + reason);
         if (!dropped) return dropped.error();
         if (dropped->contains("is_delivering"))
-          return Error{ErrorCode::busy, fmt::format("entry {} is being delivered at this moment: nothing was erased; try again", id)};
+          return Error{
+              ErrorCode::busy,
+              fmt::format("entry {} is being delivered at this moment: nothing was erased; try again", id)};
       }
       auto erased = shared_.journal.erase(ids, by, reason, on_progress);
       if (!erased) return erased.error();
-      if (!ids.empty()) log(LogLevel::warning, "erased", {{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}, {"by", by}, {"reason", reason}});
-      return nlohmann::ordered_json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
+      if (!ids.empty())
+        log(LogLevel::warning, "erased",
+            {{"entries", erased->entries},
+             {"segments", erased->segments},
+             {"record", erased->record},
+             {"by", by},
+             {"reason", reason}});
+      return nlohmann::ordered_json{
+          {"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
     });
   });
   admin_->on("/journal/access", [this](const Request& request) -> Admin::Answer {
@@ -148,9 +166,14 @@ Status Server::open_admin() {
     access.reason = request.body.at("reason").get<std::string>();
     access.entries = request.body.at("entries").get<std::uint64_t>();
     access.examples = request.body.at("ids").get<std::vector<journal::RecordId>>();
-    auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(access));
+    auto written =
+        journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(access));
     if (!written) return written.error();
-    log(LogLevel::info, "access", {{"by", access.by}, {"command", access.command}, {"entries", access.entries}, {"reason", access.reason}});
+    log(LogLevel::info, "access",
+        {{"by", access.by},
+         {"command", access.command},
+         {"entries", access.entries},
+         {"reason", access.reason}});
     return nlohmann::ordered_json{{"record", *written}};
   });
   admin_->on("/journal/legal-hold", [this](const Request& request) -> Admin::Answer {
@@ -158,34 +181,45 @@ Status Server::open_admin() {
     auto hold = journal::decode_legal_hold(record.value_or(""));
     if (!hold) return Error{ErrorCode::invalid, "this is no legal hold"};
     hold->by = "user " + request.user;
-    auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold, journal::encode(*hold));
+    auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold,
+                                         journal::encode(*hold));
     if (!written) return written.error();
-    log(LogLevel::warning, "legal hold", {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
+    log(LogLevel::warning, "legal hold",
+        {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
     return nlohmann::ordered_json{{"record", *written}};
   });
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
-    return maintenance_.start([this, before, by = "user " + request.user, reason = request.body.at("reason").get<std::string>()](const Maintenance::OnProgress&) { return prune(before, by, reason); });
+    return maintenance_.start(
+        [this, before, by = "user " + request.user, reason = request.body.at("reason").get<std::string>()](
+            const Maintenance::OnProgress&) { return prune(before, by, reason); });
   });
   admin_->on("/journal/rekey", [this](const Request& request) -> Admin::Answer {
     auto new_key = request.body.at("new_key_file").get<std::string>();
     bool finishes = request.body.at("finish").get<bool>();
     std::string reason = request.body.at("reason").get<std::string>();
-    return maintenance_.start([this, new_key, finishes, by = "user " + request.user, reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
+    return maintenance_.start([this, new_key, finishes, by = "user " + request.user,
+                               reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
       auto finished = shared_.journal.rekey(settings_->config.journal.key, new_key, finishes, by, reason);
       if (!finished) return finished.error();
       log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
       return nlohmann::ordered_json{{"finished", *finished}};
     });
   });
-  admin_->on("/job", [this](const Request& request) { return maintenance_.state(request.body.value("job", std::uint64_t{0})); });
-  admin_->on("/journal/seal", [this](const Request&) { return nlohmann::ordered_json{{"segment", shared_.journal.seal()}}; });
+  admin_->on("/job", [this](const Request& request) {
+    return maintenance_.state(request.body.value("job", std::uint64_t{0}));
+  });
+  admin_->on("/journal/seal", [this](const Request&) {
+    return nlohmann::ordered_json{{"segment", shared_.journal.seal()}};
+  });
   admin_->on("/mailbox/list", [this](const Request&) -> Admin::Answer {
-    if (!mailbox_store_) return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
+    if (!mailbox_store_)
+      return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
     return accounts_to_json(*mailbox_store_);
   });
   admin_->on("/mailbox/set", [this](const Request& request) { return set_account(request.body); });
-  admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
+  admin_->on("/directory/list",
+             [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {
     if (std::uint64_t run = ldap_.request()) return nlohmann::ordered_json{{"run", run}};
     return Error{ErrorCode::invalid, "directory.ldap is not configured, so there is nothing to sync with"};

@@ -39,7 +39,8 @@ TEST_CASE("guesses at an account cost more and more, up to a quarter of an hour"
 
 TEST_CASE("guesses at many accounts from one network are slowed down too") {
   LoginThrottle throttle;
-  for (int i = 0; i < 30; ++i) throttle.failed("person" + std::to_string(i), "192.0.2." + std::to_string(i), 0);
+  for (int i = 0; i < 30; ++i)
+    throttle.failed("person" + std::to_string(i), "192.0.2." + std::to_string(i), 0);
   CHECK(throttle.wait_us("somebody", "192.0.2.200", 0) == second);
   CHECK(throttle.wait_us("somebody", "192.0.3.200", 0) == 0);
   CHECK(LoginThrottle::network_of("2001:db8:1:2:3::4") == LoginThrottle::network_of("2001:db8:1:2:9::1"));

@@ -7,7 +7,10 @@
 using namespace holdfast::proxy;
 
 TEST_CASE("mailbox names go to modified UTF-7 and back (RFC 3501 5.1.3)") {
-  for (auto [utf8, wire] : {std::pair("INBOX", "INBOX"), {"M\xc3\xbcller & Co", "M&APw-ller &- Co"}, {"\xe2\x98\xba", "&Jjo-"}, {"\xf0\x9f\x93\xa8", "&2D3c6A-"}}) {
+  for (auto [utf8, wire] : {std::pair("INBOX", "INBOX"),
+                            {"M\xc3\xbcller & Co", "M&APw-ller &- Co"},
+                            {"\xe2\x98\xba", "&Jjo-"},
+                            {"\xf0\x9f\x93\xa8", "&2D3c6A-"}}) {
     CHECK(encode_mailbox_name(utf8) == wire);
     CHECK(decode_mailbox_name(wire) == utf8);
   }
@@ -19,7 +22,8 @@ TEST_CASE("what announces a literal, and what does not") {
   CHECK(literal_at_end("a LOGIN {5}")->size == 5);
   CHECK(literal_at_end("a LOGIN {5}")->waits);
   CHECK_FALSE(literal_at_end("a LOGIN {5+}")->waits);
-  for (const char* line : {"{}", "{+}", "{-1}", "{5 }", "{5", "5}", "{99999999999999999999999}", ""}) CHECK_FALSE(literal_at_end(line));
+  for (const char* line : {"{}", "{+}", "{-1}", "{5 }", "{5", "5}", "{99999999999999999999999}", ""})
+    CHECK_FALSE(literal_at_end(line));
 }
 
 TEST_CASE("sequence sets: ranges in any order, and the star") {
@@ -32,7 +36,8 @@ TEST_CASE("sequence sets: ranges in any order, and the star") {
 }
 
 TEST_CASE("threads by references: chains, siblings, a lost parent, replies by subject, and a circle") {
-  auto facts = [](std::uint32_t number, const char* id, std::vector<std::string> references, const char* subject, bool is_reply = false) {
+  auto facts = [](std::uint32_t number, const char* id, std::vector<std::string> references,
+                  const char* subject, bool is_reply = false) {
     SortFacts one;
     one.number = number;
     one.sent_s = number;
@@ -42,16 +47,21 @@ TEST_CASE("threads by references: chains, siblings, a lost parent, replies by su
     one.is_reply = is_reply;
     return one;
   };
-  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a"}, "x", true)}) == "(1 (2)(3))");
-  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a", "b"}, "x", true)}) == "(1 2 3)");
-  CHECK(thread_by_references({facts(2, "b", {"lost"}, "y", true), facts(3, "c", {"lost"}, "y", true)}) == "((2)(3))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true),
+                              facts(3, "c", {"a"}, "x", true)}) == "(1 (2)(3))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true),
+                              facts(3, "c", {"a", "b"}, "x", true)}) == "(1 2 3)");
+  CHECK(thread_by_references({facts(2, "b", {"lost"}, "y", true), facts(3, "c", {"lost"}, "y", true)}) ==
+        "((2)(3))");
   CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {}, "x", true)}) == "(1 2)");
   CHECK(thread_by_references({facts(1, "a", {"b"}, "x"), facts(2, "b", {"a"}, "z")}).size() > 0);
   CHECK(thread_by_references({}).empty());
 }
 
 TEST_CASE("a message's parts lie where they are, nested and unfinished ones too") {
-  std::string text = "Content-Type: multipart/mixed; boundary=b\r\n\r\nbefore\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: text/html\r\n\r\ntwo";
+  std::string text =
+      "Content-Type: multipart/mixed; boundary=b\r\n\r\nbefore\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: "
+      "text/html\r\n\r\ntwo";
   MimePart root = parse_mime(text);
   REQUIRE(root.children.size() == 2);
   CHECK(root.children[0].body.of(text) == "one");

@@ -1,0 +1,183 @@
+#include "proxy/feed.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "failover/mailbox.h"
+#include "journal/files.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr auto glance = std::chrono::milliseconds(500);
+constexpr auto longest_pause = std::chrono::minutes(10);
+constexpr std::int64_t second_us = 1'000'000;
+constexpr std::size_t batch = 100;
+
+std::string path_in(const std::string& journal) {
+  return journal + "/feed.json";
+}
+
+}  // namespace
+
+Feed::Feed(journal::Journal& journal, const Config& config) : journal_(journal), config_(config) {}
+
+Result<std::unique_ptr<Feed>> Feed::start(journal::Journal& journal, const Config& config) {
+  std::unique_ptr<Feed> feed(new Feed(journal, config));
+  if (Status loaded = feed->load(); !loaded) return loaded.error();
+  feed->thread_ = std::thread([own = feed.get()] { own->run(); });
+  return feed;
+}
+
+Feed::~Feed() {
+  {
+    std::lock_guard lock(mutex_);
+    is_stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+bool Feed::is_stopping() {
+  std::lock_guard lock(mutex_);
+  return is_stopping_;
+}
+
+Status Feed::load() {
+  std::ifstream file(path_in(journal_.path()));
+  if (!file) {
+    // The first start: what was there before belongs to the other store's own past.
+    position_ = journal_.indexed();
+    return save();
+  }
+  nlohmann::json state = nlohmann::json::parse(file, nullptr, false);
+  if (!state.is_object() || !state.contains("position"))
+    return Error{ErrorCode::corrupt, fmt::format("{}: damaged; remove it to feed only what comes from now on",
+                                                 path_in(journal_.path()))};
+  position_ = state["position"].get<journal::RecordId>();
+  for (const auto& one : state["later"]) {
+    Later& later = later_[one["entry"].get<journal::RecordId>()];
+    later.recipients = one["recipients"].get<std::set<std::uint32_t>>();
+  }
+  return {};
+}
+
+Status Feed::save() {
+  nlohmann::json state = {{"position", position_}, {"later", nlohmann::json::array()}};
+  auto add = [&](journal::RecordId id, const std::set<std::uint32_t>& recipients) {
+    state["later"].push_back({{"entry", id}, {"recipients", recipients}});
+  };
+  for (const auto& [id, later] : later_) add(id, later.recipients);
+  for (const auto& [id, recipients] : under_way_) add(id, recipients);
+  return journal::write_file(path_in(journal_.path()), state.dump() + "\n");
+}
+
+void Feed::run() {
+  pthread_setname_np(pthread_self(), "feed");
+  std::chrono::milliseconds pause = glance;
+  std::string last_problem;
+  while (!is_stopping()) {
+    ReplayOptions options;
+    options.to = "lmtp://" + to_string(*config_.mailbox.feed);
+    options.concurrency = 1;  // in order
+    auto target = open_smtp_target("lmtp", *config_.mailbox.feed, options, config_);
+    Status ran = target ? (*target)->run(*this) : target.error();
+    // What was on its way when the connection was lost is tried again.
+    for (auto& [id, recipients] : under_way_) put_off(id, std::move(recipients));
+    under_way_.clear();
+    std::string problem = ran ? "" : ran.error().message;
+    if (!problem.empty() && problem != last_problem)
+      log(LogLevel::warning, "feed", {{"to", options.to}, {"problem", problem}});
+    if (problem.empty() && !last_problem.empty())
+      log(LogLevel::info, "feed", {{"to", options.to}, {"result", "goes on"}});
+    last_problem = problem;
+    pause = problem.empty() ? glance : std::min<std::chrono::milliseconds>(pause * 2, longest_pause);
+    std::unique_lock lock(mutex_);
+    wake_.wait_for(lock, pause, [this] { return is_stopping_; });
+  }
+}
+
+void Feed::put_off(journal::RecordId id, std::set<std::uint32_t> recipients) {
+  Later& later = later_[id];
+  later.recipients = std::move(recipients);
+  later.pause_us =
+      later.pause_us == 0 ? second_us : std::min<std::int64_t>(later.pause_us * 2, 600 * second_us);
+  later.due_us = journal::now_us() + later.pause_us;
+}
+
+/// The entry for those of its recipients who are to have it. Null when there is none, or not yet.
+std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std::uint32_t>* only) {
+  auto entry = journal_.settled_entry(id);
+  if (!entry) return nullptr;  // erased, or damaged
+  const auto& routes = config_.routes;
+  bool is_outward = std::any_of(routes.begin(), routes.end(), [&](const RouteConfig& one) {
+    return one.is_egress && one.name == entry->message.route;
+  });
+  if (is_outward || entry->message.session == failover::return_session) return nullptr;
+  auto item = std::make_unique<ReplayItem>();
+  std::set<std::uint32_t> open;
+  for (std::uint32_t i = 0; i < entry->message.recipients.size(); ++i) {
+    if (only && only->count(i) == 0) continue;
+    using journal::Outcome;
+    Outcome outcome = entry->message.recipients[i].outcome;
+    if (outcome == Outcome::pending) open.insert(i);
+    if (outcome == Outcome::forwarded || outcome == Outcome::held || outcome == Outcome::delivered)
+      item->recipients.push_back(i);
+  }
+  if (!open.empty()) {
+    for (std::uint32_t i : item->recipients) open.insert(i);
+    put_off(id, std::move(open));
+    return nullptr;
+  }
+  if (item->recipients.empty()) return nullptr;
+  item->entry = std::move(*entry);
+  item->payload = payload_of(
+      item->entry, [this, copy = item->entry](std::uint32_t index) { return journal_.frame(copy, index); });
+  under_way_[id] = {item->recipients.begin(), item->recipients.end()};
+  return item;
+}
+
+std::unique_ptr<ReplayItem> Feed::next() {
+  if (is_stopping()) return nullptr;
+  std::int64_t now = journal::now_us();
+  for (auto one = later_.begin(); one != later_.end(); ++one) {
+    if (one->second.due_us > now) continue;
+    auto [id, later] = *one;
+    later_[id].due_us = now + later.pause_us;  // item() may put it off again, with a longer pause
+    auto found = item(id, &later.recipients);
+    bool is_put_off = later_[id].due_us > now + later.pause_us;
+    if (!found && is_put_off) return next();
+    later_.erase(id);
+    if (found) return found;
+    return next();
+  }
+  auto ids = journal_.messages_after(position_, batch);
+  if (!ids) return nullptr;
+  journal::RecordId indexed = journal_.indexed();
+  for (journal::RecordId id : *ids) {
+    if (id > indexed) break;  // its outcome may not be known yet
+    position_ = id;
+    if (auto found = item(id, nullptr)) return found;
+  }
+  return nullptr;
+}
+
+void Feed::done(const ReplayResult& result) {
+  std::set<std::uint32_t> left = std::move(under_way_[result.id]);
+  under_way_.erase(result.id);
+  for (std::uint32_t served : result.served) left.erase(served);
+  for (std::uint32_t refused : result.refused) left.erase(refused);
+  if (!result.refused.empty())
+    log(LogLevel::warning, "feed",
+        {{"entry", result.id}, {"refused", result.refused.size()}, {"reply", result.detail}});
+  if (!left.empty()) put_off(result.id, std::move(left));
+  if (Status saved = save(); !saved) log(LogLevel::error, "feed", {{"problem", saved.error().message}});
+}
+
+}  // namespace holdfast::proxy

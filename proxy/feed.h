@@ -1,0 +1,58 @@
+// The feed: pushes what people get to another mail store by LMTP, for those who would rather keep a second
+// one warm.
+//
+// A consumer of the journal with a durable position (the file feed.json): after a restart it goes on where it
+// stood. What a recipient's store refuses for the moment is tried again; what it refuses for good is left
+// out, with a line in the log. Runs on a thread of its own.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "journal/journal.h"
+#include "proxy/config.h"
+#include "proxy/replay.h"
+
+namespace holdfast::proxy {
+
+class Feed : private ReplayJob {
+ public:
+  /// config.mailbox.feed must be set. Error: the position cannot be read.
+  static Result<std::unique_ptr<Feed>> start(journal::Journal& journal, const Config& config);
+  /// Finishes the entry that it is at.
+  ~Feed() override;
+
+ private:
+  struct Later {
+    std::set<std::uint32_t> recipients;
+    std::int64_t due_us = 0;
+    std::int64_t pause_us = 0;
+  };
+
+  Feed(journal::Journal& journal, const Config& config);
+  Status load();
+  Status save();
+  void run();
+  bool is_stopping();
+  std::unique_ptr<ReplayItem> next() override;
+  void done(const ReplayResult& result) override;
+  std::unique_ptr<ReplayItem> item(journal::RecordId id, const std::set<std::uint32_t>* only);
+  void put_off(journal::RecordId id, std::set<std::uint32_t> recipients);
+
+  journal::Journal& journal_;
+  const Config config_;
+  journal::RecordId position_ = 0;  ///< entries up to it are done, or in later_
+  std::map<journal::RecordId, Later> later_;
+  std::map<journal::RecordId, std::set<std::uint32_t>> under_way_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool is_stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace holdfast::proxy

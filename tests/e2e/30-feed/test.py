@@ -1,0 +1,130 @@
+"""Another mail store is fed by LMTP: everything once, over restarts, and while it is away."""
+import os
+import pwd
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from mailboxes import *
+
+
+def fed(scene, store_port, **options):
+    world = World(scene, mailbox=f"feed: lmtp://127.0.0.1:{store_port}", **options)
+    wait_for(lambda: os.path.exists(os.path.join(world.holdfast.journal_path, "feed.json")), what="the feed to start")
+    return world
+
+
+def subject_of(content):
+    return re.search(rb"Subject: ([^\r]*)", content).group(1).decode()
+
+
+def verdicts(by_recipient):
+    """An LMTP server's answer to content: one for each recipient that it took."""
+    def reply(session, line):
+        recipients = [re.search(rb"<([^>]*)>", one).group(1).decode() for one in session.primary.messages[-1][0] if one.upper().startswith(b"RCPT")]
+        return b"".join(by_recipient(one) for one in recipients)
+    return reply
+
+
+TAKEN = b"250 2.0.0 Ok: taken\r\n"
+
+
+@test("everything that people get arrives once, in order, over restarts, a SIGKILL between messages, and while the store is away")
+def _(scene):
+    store = scene.primary(replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(lambda one: TAKEN)})
+    world = fed(scene, store.port)
+    for number in range(5):
+        world.send(f"n{number}", "ada", "bob")
+    wait_for(lambda: len(store.messages) == 5, what="the first")
+    holdfast = world.holdfast
+    wait_for(lambda: json.load(open(os.path.join(holdfast.journal_path, "feed.json")))["later"] == [], what="the position")
+    holdfast.kill()
+    holdfast.start()
+    store.leave()
+    for number in range(5, 8):
+        world.send(f"n{number}", "ada")
+    wait_for(lambda: "feed" in open(holdfast.log).read(), what="the log to say so")
+    holdfast.stop()
+    again = scene.primary(port=store.port, replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(lambda one: TAKEN)})
+    holdfast.start()
+    holdfast.run("failover", "hold", "--reason", "test")
+    world.send("n8", "ada")  # held mail too
+    wait_for(lambda: len(again.messages) >= 4, what="the rest")
+    equal([subject_of(content) for _, content in store.messages + again.messages], [f"n{number}" for number in range(9)])
+
+
+@test("each recipient has its own verdict: what is refused for the moment comes again for that one alone, what is refused for good does not")
+def _(scene):
+    tries = []
+
+    def answer(recipient):
+        tries.append(recipient)
+        if recipient.startswith("bob") and tries.count(recipient) < 3:
+            return b"452 4.2.2 full\r\n"
+        return b"550 5.1.1 nobody\r\n" if recipient.startswith("eve") else TAKEN
+    store = scene.primary(replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(answer)})
+    world = fed(scene, store.port)
+    world.send("for three", "ada", "bob", "eve")
+    world.send("next", "ada")
+    wait_for(lambda: tries.count("bob@example.org") == 3, what="the third try for Bob")
+    equal(sorted(tries), ["ada@example.org"] * 2 + ["bob@example.org"] * 3 + ["eve@example.org"])
+    wait_for(lambda: json.load(open(os.path.join(world.holdfast.journal_path, "feed.json")))["later"] == [], what="nothing to be left")
+
+
+@test("Debian's Dovecot as the store: the mail is there, bit for bit")
+def _(scene):
+    base, port, imap = scene.path("dovecot"), free_port(), free_port()
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    os.makedirs(base + "/mail")
+    if os.geteuid() == 0:
+        user = "nobody"
+        for folder in (base, base + "/mail"):
+            shutil.chown(folder, user)
+    group = subprocess.run(["id", "-gn", user], capture_output=True, text=True, check=True).stdout.strip()
+    with open(base + "/dovecot.conf", "w") as file:
+        file.write(f"""base_dir = {base}/run
+state_dir = {base}/state
+log_path = {base}/log
+protocols = lmtp
+default_internal_user = {user}
+default_internal_group = {group}
+default_login_user = {user}
+ssl = no
+mail_location = maildir:{base}/mail/%u
+first_valid_uid = 1
+passdb {{
+  driver = static
+  args = nopassword=y
+}}
+userdb {{
+  driver = static
+  args = uid={user} gid={group} home={base}/mail/%u allow_all_users=yes
+}}
+service lmtp {{
+  chroot =
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+}}
+service anvil {{
+  chroot =
+}}
+lmtp_add_received_header = no
+""")
+    dovecot = subprocess.Popen(["dovecot", "-F", "-c", base + "/dovecot.conf"], stderr=subprocess.PIPE)
+    scene.stack.callback(dovecot.wait)
+    scene.stack.callback(dovecot.terminate)
+    wait_for(lambda: dovecot.poll() is not None or socket.socket().connect_ex(("127.0.0.1", port)) == 0, what="Dovecot to start")
+    assert dovecot.poll() is None, dovecot.stderr.read()
+    world = fed(scene, port)
+    content = world.send("to the store", "ada")
+
+    def stored():
+        folder = f"{base}/mail/ada@example.org/new"
+        return os.listdir(folder) and [open(os.path.join(folder, name), "rb").read() for name in os.listdir(folder)] if os.path.isdir(folder) else []
+    [found] = wait_for(stored, what="the mail in Dovecot")
+    assert found.replace(b"\r\n", b"\n").endswith(content.encode().replace(b"\r\n", b"\n")), found
+
+
+main()
