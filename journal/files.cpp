@@ -25,7 +25,7 @@ Error failed(const std::string& path, const char* what) {
 
 Status sync_folder_of(const std::string& path) {
   std::string folder = std::filesystem::path(path).parent_path().string();
-  if (folder.empty()) folder = ".";
+  if (folder.empty()) folder.assign(1, '.');  // g++ 12 sees an overlap in an assignment of "."
   FileDescriptor file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!file || ::fsync(file.get()) != 0) return failed(folder, "sync the folder");
   return {};

@@ -68,15 +68,53 @@ TEST_CASE("sealing is undone only with the same key, place and bytes") {
 TEST_CASE("record cells come back as they were, and damaged ones do not open") {
   Key key = random_key();
   SealedRecord sealed = seal_record(key, RecordKind::message, "encoded");
-  RecordCell cell{sealed.kind, sealed.commitment, next_link(Hash{}, sealed.commitment), {{7, 3}, {12, 1}}, sealed.sealed};
+  RecordCell cell;
+  cell.kind = sealed.kind;
+  cell.commitment = sealed.commitment;
+  cell.link = next_link(Hash{}, sealed.commitment);
+  cell.content.extents = {{7, 3}, {12, 1}};
+  cell.sealed = sealed.sealed;
   std::string bytes = encode_record_cell(cell);
   auto back = decode_record_cell(bytes);
   REQUIRE(back);
   CHECK(back->content.extents.size() == 2);
-  REQUIRE(open_record(key, *back));
-  CHECK(open_record(key, *back)->encoded == "encoded");
+  auto opened = open_record(key, *back, Decompressor());
+  REQUIRE(opened);
+  CHECK(opened->encoded == "encoded");
+  // The same record in a compacted segment.
+  std::string sealed_again = seal_again(key, cell.kind, opened->salt, opened->encoded, Compressor());
+  cell.is_compacted = true;
+  cell.content = {{}, {100, 50}, 650, 0};
+  cell.sealed = sealed_again;
+  std::string compacted_bytes = encode_record_cell(cell);
+  auto compacted = decode_record_cell(compacted_bytes);
+  REQUIRE(compacted);
+  CHECK(compacted->content.frames == std::vector<std::uint32_t>{100, 50});
+  CHECK(open_record(key, *compacted, Decompressor())->encoded == "encoded");
   back->commitment[0] ^= 1;
-  CHECK_FALSE(open_record(key, *back));
+  CHECK_FALSE(open_record(key, *back, Decompressor()));
+}
+
+TEST_CASE("what is packed comes back, small and large, with and without a dictionary; nothing else does") {
+  std::vector<std::string> samples;
+  for (int i = 0; i < 500; ++i) samples.push_back("Received: from mail.example.net by mx.example.org; message number " + std::to_string(i * 7919) + ", regards");
+  std::string dictionary = train_dictionary(samples, 100);
+  CHECK_FALSE(dictionary.empty());
+  for (const std::string& used : {std::string(), dictionary}) {
+    Compressor compressor(used);
+    Decompressor decompressor(used);
+    for (const std::string& plain : {std::string(), std::string("x"), samples[3], std::string(60000, 'a')}) {
+      std::string packed = compressor.pack(plain);
+      CHECK(packed.size() <= plain.size() + 1);
+      CHECK(decompressor.unpack(packed, plain.size()) == plain);
+      if (!plain.empty()) CHECK_FALSE(decompressor.unpack(packed, plain.size() - 1));
+    }
+  }
+  std::string packed = Compressor(dictionary).pack(samples[3]);
+  CHECK_FALSE(Decompressor().unpack(packed, 1000));
+  CHECK_FALSE(Decompressor().unpack("", 1000));
+  CHECK_FALSE(Decompressor().unpack("\x07xyz", 1000));
+  CHECK_FALSE(Decompressor().unpack("\x01not zstd", 1000));
 }
 
 TEST_CASE("hexadecimal") {
