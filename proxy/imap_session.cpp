@@ -44,6 +44,7 @@ void MailboxService::stop() {
 
 void MailboxService::look(const Settings& settings, Deadline now) {
   gate.look(settings, now);
+  std::erase_if(remembered, [&](const auto& one) { return one.second.until <= now; });
   for (ImapSession* session : sessions) session->look();
 }
 

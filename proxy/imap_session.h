@@ -47,6 +47,14 @@ struct MailboxService {
   MailboxGate gate;
   PasswordChecker passwords;
   failover::LoginThrottle throttle;
+  /// Passwords that were right a while ago, as keyed hashes under a key of this process: a webmail logs in for every click, and
+  /// argon2 is slow on purpose.
+  struct Remembered {
+    journal::Hash digest;
+    Deadline until;
+  };
+  std::map<std::string, Remembered> remembered;
+  journal::KeyedHash remembering{journal::random_key()};
   std::map<std::string, std::weak_ptr<failover::Mailbox>> mailboxes;
   std::set<ImapSession*> sessions;
   std::set<SubmissionSession*> submissions;

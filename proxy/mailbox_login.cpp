@@ -5,6 +5,12 @@
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
+namespace {
+
+constexpr auto remembered_for = std::chrono::minutes(10);
+constexpr std::size_t most_remembered = 100'000;
+
+}  // namespace
 
 std::optional<Credentials> parse_plain(const std::string& base64) {
   std::optional<std::string> plain = decode_base64(base64);
@@ -37,15 +43,24 @@ Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings
     co_return result;
   }
   bool may_enter = *account && (*account)->is_enabled;
-  bool is_right = false, is_done = false;
-  bool is_asked = service.passwords.check(may_enter ? (*account)->password_hash : "", credentials.password,
-                                          wakeup.loop(), [&](bool answer) {
-                                            is_right = answer;
-                                            is_done = true;
-                                            wakeup.fire();
-                                          });
-  if (!is_asked) co_return result;
-  while (!is_done) co_await wakeup.wait(Deadline::max());
+  Deadline now = wakeup.loop().now();
+  std::string hash = may_enter ? (*account)->password_hash : std::string();
+  journal::Hash digest = service.remembering(hash + '\0' + credentials.password);
+  auto known = service.remembered.find(result.person);
+  bool is_right =
+      may_enter && known != service.remembered.end() && known->second.until > now && known->second.digest == digest;
+  if (!is_right) {
+    bool is_done = false;
+    bool is_asked = service.passwords.check(hash, credentials.password, wakeup.loop(), [&](bool answer) {
+      is_right = answer;
+      is_done = true;
+      wakeup.fire();
+    });
+    if (!is_asked) co_return result;
+    while (!is_done) co_await wakeup.wait(Deadline::max());
+    if (is_right && service.remembered.size() < most_remembered)
+      service.remembered[result.person] = {digest, now + remembered_for};
+  }
   if (!is_right) {
     service.throttle.failed(result.person, client, journal::now_us());
     refuse("wrong password");

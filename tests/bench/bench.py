@@ -5,6 +5,7 @@ all of them. A ratio is the median over the rounds of the ratios within each rou
 """
 import argparse
 import contextlib
+import imaplib
 import json
 import os
 import resource
@@ -21,9 +22,11 @@ import time
 import servers
 from measure import disk_sync_seconds, load, ratio, table
 from ordinary_mail import OrdinaryMail
-from harness import Client, Scene, wait_for
+from dovecot import Dovecot
+from harness import BINARY, Client, Scene, free_port, wait_for
 
 LIMITS = "limits:\n  per_client: 20000\n  connections: 20000"
+MAILBOX_PASSWORD = "correct horse battery"
 QUIET = 0.3  # seconds between two measurements, for what the last one left to be done
 
 
@@ -482,8 +485,89 @@ def case_audit(options):
         table(["", "median", "worst", "wanted"], rows)
 
 
+def resident_bytes(pids):
+    """Private memory: what would be free without these processes."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
+            total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith(("Private_Clean", "Private_Dirty")))
+    return total
+
+
+def imap_login(port):
+    session = imaplib.IMAP4("127.0.0.1", port)
+    session.login("person@example.org", MAILBOX_PASSWORD)
+    return session
+
+
+def newest_fifty(port):
+    """As Roundcube opens a mailbox."""
+    session = imap_login(port)
+    count = int(session.select("INBOX")[1][0])
+    session.uid("FETCH", f"{count - 49}:*", "(UID RFC822.SIZE FLAGS INTERNALDATE BODY.PEEK[HEADER.FIELDS (DATE FROM TO SUBJECT CONTENT-TYPE CC REPLY-TO)])")
+    session.logout()
+
+
+def thousand_whole(port):
+    session = imap_login(port)
+    session.select("INBOX")
+    session.uid("FETCH", "1:1000", "(BODY.PEEK[])")
+    session.logout()
+
+
+def search_text(port):
+    session = imap_login(port)
+    session.select("INBOX")
+    session.uid("SEARCH", "TEXT", "no-such-word-anywhere")
+    session.logout()
+
+
+def case_imap(options):
+    """The emergency mailbox, against Debian's Dovecot with the same messages in mdbox."""
+    count, sessions = options.scaled(10000), options.scaled(100)
+    with scene() as s:
+        imap_port = free_port()
+        store = Dovecot(s, "mdbox:%h")  # it asks for no password; Holdfast remembers that it was right
+        holdfast = s.holdfast(servers.sink(s), listeners=f"- address: 127.0.0.1:{imap_port}\n  role: imap", yaml=LIMITS + "\nmailbox:\n  open: always")
+        subprocess.run([BINARY, "-c", holdfast.config, "mailbox", "add", "person@example.org", "--password-file", "-"], input=MAILBOX_PASSWORD + "\n", text=True, check=True,
+                       capture_output=True)
+        mail = OrdinaryMail()
+        client = Client(holdfast.port)
+        client.ask("EHLO client.example.net")
+        for number in range(count):
+            content = mail.header(number) + "\r\n" + mail.text(20)[:10000] + "\r\n"
+            assert client.send_mail(content, "somebody@example.net", "person@example.org", helo=None).startswith("250")
+        client.close()
+        holdfast.run("journal", "replay", "--to", f"lmtp://127.0.0.1:{store.lmtp_port}", "--concurrency", "1")
+        wait_for(lambda: all(int(imap_login(port).select("INBOX")[1][0]) == count for port in (imap_port, store.imap_port)), seconds=60, what="both to have all")
+        rows = []
+        for what, action, wanted in (("login, SELECT, FETCH of the newest 50", newest_fifty, 1.0), ("1,000 whole messages of 10 KB", thousand_whole, 1.0),
+                                     (f"SEARCH TEXT over {count} messages", search_text, 0.7)):
+            times = {imap_port: [], store.imap_port: []}
+            for _ in range(options.rounds):
+                for port, found in times.items():
+                    begin = time.monotonic()
+                    action(port)
+                    found.append(1 / (time.monotonic() - begin))
+            middle, least, most = ratio(times[imap_port], times[store.imap_port])
+            rows.append([what, *(f"{1000 / statistics.median(found):.0f} ms" for found in times.values()), f"{middle:.2f} ({least:.2f}-{most:.2f})", f">= {wanted}"])
+        print(f"a mailbox of {count} messages of 10 KB")
+        table(["", "Holdfast", "Dovecot", "speed, ratio", "wanted"], rows)
+        memory = {}
+        for name, port, pids in (("Holdfast", imap_port, lambda: [holdfast.process.pid]), ("Dovecot", store.imap_port, store.processes)):
+            before = resident_bytes(pids())
+            idle = [imap_login(port) for _ in range(sessions)]
+            for one in idle:
+                one.select("INBOX")
+            time.sleep(QUIET)
+            memory[name] = (resident_bytes(pids()) - before) / sessions
+            for one in idle:
+                one.shutdown()
+        table(["an idle session", "memory", "wanted"], [[name, f"{size / 1024:.0f} KiB", f"< {memory['Dovecot'] / 10240:.0f} KiB" if name == "Holdfast" else ""] for name, size in memory.items()])
+
+
 CASES = {"kept": case_kept, "reconnect": case_reconnect, "large": case_large, "single": case_single, "latency": case_latency, "idle": case_idle, "full": case_full,
-         "hold": case_hold, "long": case_long, "drain": case_drain, "replay": case_replay, "verify": case_verify, "audit": case_audit, "trip": case_trip}
+         "hold": case_hold, "long": case_long, "drain": case_drain, "replay": case_replay, "verify": case_verify, "audit": case_audit, "trip": case_trip, "imap": case_imap}
 
 
 def main():

@@ -1,10 +1,10 @@
 """Another mail store is fed by LMTP: everything once, over restarts, and while it is away."""
 import os
-import pwd
 import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from dovecot import Dovecot
 from mailboxes import *
 
 
@@ -73,55 +73,12 @@ def _(scene):
 
 @test("Debian's Dovecot as the store: the mail is there, bit for bit")
 def _(scene):
-    base, port, imap = scene.path("dovecot"), free_port(), free_port()
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    os.makedirs(base + "/mail")
-    if os.geteuid() == 0:
-        user = "nobody"
-        for folder in (base, base + "/mail"):
-            shutil.chown(folder, user)
-    group = subprocess.run(["id", "-gn", user], capture_output=True, text=True, check=True).stdout.strip()
-    with open(base + "/dovecot.conf", "w") as file:
-        file.write(f"""base_dir = {base}/run
-state_dir = {base}/state
-log_path = {base}/log
-protocols = lmtp
-default_internal_user = {user}
-default_internal_group = {group}
-default_login_user = {user}
-ssl = no
-mail_location = maildir:{base}/mail/%u
-first_valid_uid = 1
-passdb {{
-  driver = static
-  args = nopassword=y
-}}
-userdb {{
-  driver = static
-  args = uid={user} gid={group} home={base}/mail/%u allow_all_users=yes
-}}
-service lmtp {{
-  chroot =
-  inet_listener lmtp {{
-    address = 127.0.0.1
-    port = {port}
-  }}
-}}
-service anvil {{
-  chroot =
-}}
-lmtp_add_received_header = no
-""")
-    dovecot = subprocess.Popen(["dovecot", "-F", "-c", base + "/dovecot.conf"], stderr=subprocess.PIPE)
-    scene.stack.callback(dovecot.wait)
-    scene.stack.callback(dovecot.terminate)
-    wait_for(lambda: dovecot.poll() is not None or socket.socket().connect_ex(("127.0.0.1", port)) == 0, what="Dovecot to start")
-    assert dovecot.poll() is None, dovecot.stderr.read()
-    world = fed(scene, port)
+    store = Dovecot(scene)
+    world = fed(scene, store.lmtp_port)
     content = world.send("to the store", "ada")
 
     def stored():
-        folder = f"{base}/mail/ada@example.org/new"
+        folder = f"{store.folder}/mail/ada@example.org/new"
         return os.listdir(folder) and [open(os.path.join(folder, name), "rb").read() for name in os.listdir(folder)] if os.path.isdir(folder) else []
     [found] = wait_for(stored, what="the mail in Dovecot")
     assert found.replace(b"\r\n", b"\n").endswith(content.encode().replace(b"\r\n", b"\n")), found
