@@ -5,6 +5,7 @@ all of them. A ratio is the median over the rounds of the ratios within each rou
 """
 import argparse
 import contextlib
+import http.client
 import imaplib
 import json
 import os
@@ -566,8 +567,43 @@ def case_imap(options):
         table(["an idle session", "memory", "wanted"], [[name, f"{size / 1024:.0f} KiB", f"< {memory['Dovecot'] / 10240:.0f} KiB" if name == "Holdfast" else ""] for name, size in memory.items()])
 
 
+def add_accounts(holdfast, count):
+    """Many at once: all have the same password's hash, which takes long to make."""
+    first = {"address": "person0@example.org", "is_new": True, "password_hash": "$argon2id$v=19$m=65536,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"}
+    with contextlib.closing(http.client.HTTPConnection("holdfast")) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(holdfast.socket)
+        for number in range(count):
+            connection.request("POST", "/mailbox/set", json.dumps({**first, "address": f"person{number}@example.org"}))
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            answer.read()
+
+
+def case_ready(options):
+    """The relay with 10,000 emergency mailboxes ready and one listener for them, against none; Dovecot fed by LMTP beside it."""
+    with scene() as s:
+        sink = servers.sink(s)
+        plain = s.holdfast(sink, yaml=LIMITS)
+        ready = s.holdfast(sink, yaml=LIMITS, listeners=f"- address: 127.0.0.1:{free_port()}\n  role: imap")
+        add_accounts(ready, options.scaled(10000))
+        store = Dovecot(s, "mdbox:%h")
+        fed = s.holdfast(sink, yaml=LIMITS + f"\nmailbox:\n  feed: lmtp://127.0.0.1:{store.lmtp_port}")
+        rates = {"none": [], "ready": [], "fed": []}
+        for _ in range(options.rounds):
+            for name, holdfast in (("none", plain), ("ready", ready), ("fed", fed)):
+                time.sleep(QUIET)
+                rates[name].append(load(holdfast.port, options.scaled(20000 if name != "fed" else 4000), 10240, 20, True).per_second)
+        rows = [["no mailboxes", f"{statistics.median(rates['none']):.0f}/s", "", ""]]
+        for name, what, wanted in (("ready", "10,000 mailboxes ready", ">= 0.97"), ("fed", "feeding Dovecot by LMTP", "")):
+            middle, least, most = ratio(rates[name], rates["none"])
+            rows.append([what, f"{statistics.median(rates[name]):.0f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f})", wanted])
+        print(f"relaying 10 KB messages, 20 sessions, connections kept, {options.rounds} rounds")
+        table(["", "messages", "ratio", "wanted"], rows)
+
+
 CASES = {"kept": case_kept, "reconnect": case_reconnect, "large": case_large, "single": case_single, "latency": case_latency, "idle": case_idle, "full": case_full,
-         "hold": case_hold, "long": case_long, "drain": case_drain, "replay": case_replay, "verify": case_verify, "audit": case_audit, "trip": case_trip, "imap": case_imap}
+         "hold": case_hold, "long": case_long, "drain": case_drain, "replay": case_replay, "verify": case_verify, "audit": case_audit, "trip": case_trip, "imap": case_imap, "ready": case_ready}
 
 
 def main():
