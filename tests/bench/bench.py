@@ -554,6 +554,24 @@ def case_imap(options):
             rows.append([what, *(f"{1000 / statistics.median(found):.0f} ms" for found in times.values()), f"{middle:.2f} ({least:.2f}-{most:.2f})", f">= {wanted}"])
         print(f"a mailbox of {count} messages of 10 KB")
         table(["", "Holdfast", "Dovecot", "speed, ratio", "wanted"], rows)
+        quiet, busy, relayed = [], [], []
+        for _ in range(options.rounds):
+            for found, is_busy in ((quiet, False), (busy, True)):
+                # Mail at half of what the relay can: some thousands a second.
+                traffic = threading.Thread(target=lambda: relayed.append(load(holdfast.port, options.scaled(8000), 1024, 2, True).per_second))
+                if is_busy:
+                    traffic.start()
+                begin, times = time.monotonic(), 0
+                while times < 5 or (is_busy and traffic.is_alive()):
+                    thousand_whole(imap_port)
+                    times += 1
+                found.append(times / (time.monotonic() - begin))
+                if is_busy:
+                    traffic.join()
+        middle, least, most = ratio(busy, quiet)
+        table(["1,000 whole messages, over and over", "reading", "ratio"],
+              [["alone", f"{statistics.median(quiet):.1f}/s", ""],
+               [f"while {statistics.median(relayed):.0f} messages a second are journaled", f"{statistics.median(busy):.1f}/s", f"{middle:.2f} ({least:.2f}-{most:.2f})"]])
         memory = {}
         for name, port, pids in (("Holdfast", imap_port, lambda: [holdfast.process.pid]), ("Dovecot", store.imap_port, store.processes)):
             before = resident_bytes(pids())
