@@ -29,7 +29,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t shortest_password = 8;
+/// Shorter ones are the operator's to decide on, with a warning.
+constexpr std::size_t short_password = 8;
 
 /// Asks the daemon, or without one opens the journal and its mailboxes for each question.
 class Accounts {
@@ -129,10 +130,9 @@ Result<std::string> read_password(const std::string& file) {
     std::getline(in, password);
   }
   if (!password.empty() && password.back() == '\r') password.pop_back();
-  if (password.size() < shortest_password)
-    return Error{ErrorCode::invalid,
-                 fmt::format("the password is too short: at least {} characters; nothing was changed",
-                             shortest_password)};
+  if (password.empty()) return Error{ErrorCode::invalid, "the password is empty; nothing was changed"};
+  if (password.size() < short_password)
+    fmt::print(stderr, "holdfast: this password is short: {} characters or more are hard to guess\n", short_password);
   return password;
 }
 
@@ -196,11 +196,6 @@ Result<std::vector<std::pair<std::string, std::string>>> read_csv(const std::str
     if (address.find('@') == std::string::npos)
       return Error{ErrorCode::invalid, fmt::format("{}:{}: \"{}\" is no mail address; write address,password",
                                                    path, number, escape(address))};
-    if (!password.empty() && password.size() < shortest_password)
-      return Error{
-          ErrorCode::invalid,
-          fmt::format("{}:{}: the password is too short: at least {} characters; nothing was changed", path,
-                      number, shortest_password)};
     rows.emplace_back(address, password);
   }
   return rows;

@@ -104,7 +104,9 @@ def _(scene):
     def mailbox(*arguments, password=None):
         return subprocess.run([BINARY, "-c", holdfast.config, "mailbox", *arguments], input=password, text=True, capture_output=True)
     equal(mailbox("add", "ada@example.org", "--password-file", "-", password="another one\n").returncode, 78)
-    equal(mailbox("add", "eve@example.org", "--password-file", "-", password="short\n").returncode, 64)
+    equal(mailbox("add", "eve@example.org", "--password-file", "-", password="\n").returncode, 64)
+    assert "is short" in mailbox("add", "eve@example.org", "--password-file", "-", password="short\n").stderr
+    world.log_in("eve", "short")
     equal(mailbox("disable", "nobody@example.org").returncode, 66)
     mailbox("disable", "ada@example.org")
     refused(lambda: world.log_in("ada"), "wrong")
@@ -128,7 +130,7 @@ def _(scene):
     generated = mailbox("add", "dora@example.org", "--generate").stdout.strip()
     world.log_in("dora", generated)
     equal([json.loads(line)["address"] for line in mailbox("list", "--json").stdout.splitlines()],
-          [f"{name}@example.org" for name in ("ada", "bob", "carl", "dora")])
+          [f"{name}@example.org" for name in ("ada", "bob", "carl", "dora", "eve")])
     for _ in range(5):
         refused(lambda: world.log_in("ada", "a wrong password"), "wrong")
     refused(lambda: world.log_in("ada", "a new password"), "too many wrong passwords")
