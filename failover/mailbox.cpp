@@ -20,11 +20,15 @@ std::string same_case(const std::string& name) {
 
 }  // namespace
 
-const StoredMessage* Mailbox::View::find(std::uint32_t uid) const {
+StoredMessage* Mailbox::View::find(std::uint32_t uid) {
   auto found =
       std::lower_bound(messages.begin(), messages.end(), uid,
                        [](const StoredMessage& one, std::uint32_t wanted) { return one.uid < wanted; });
   return found != messages.end() && found->uid == uid ? &*found : nullptr;
+}
+
+const StoredMessage* Mailbox::View::find(std::uint32_t uid) const {
+  return const_cast<View*>(this)->find(uid);
 }
 
 Status Mailbox::open() {
@@ -282,8 +286,7 @@ Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids,
   change.folders.push_back(folder);
   if (Status stored = store_.apply(person_, change); !stored) return stored;
   view.folder.modseq = folder.modseq;
-  for (auto& [id, changed] : change.messages)
-    const_cast<StoredMessage&>(*view.find(changed.uid)) = std::move(changed);
+  for (auto& [id, changed] : change.messages) *view.find(changed.uid) = std::move(changed);
   return {};
 }
 

@@ -39,6 +39,7 @@ class Mailbox {
     bool is_gone = false;  ///< the folder was removed
 
     const StoredMessage* find(std::uint32_t uid) const;
+    StoredMessage* find(std::uint32_t uid);
   };
   using ViewPtr = std::shared_ptr<View>;
 

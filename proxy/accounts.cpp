@@ -8,10 +8,10 @@
 
 namespace holdfast::proxy {
 
-nlohmann::ordered_json accounts_to_json(const failover::MailboxStore& store) {
+Result<nlohmann::ordered_json> accounts_to_json(const failover::MailboxStore& store) {
   auto list = nlohmann::ordered_json::array();
   auto accounts = store.accounts();
-  if (!accounts) return list;
+  if (!accounts) return accounts.error();
   for (const failover::Account& one : *accounts)
     list.push_back({{"address", one.address},
                     {"enabled", one.is_enabled},

@@ -9,7 +9,7 @@
 namespace holdfast::proxy {
 
 /// A list of {"address", "enabled", "has_password", "changed"}.
-nlohmann::ordered_json accounts_to_json(const failover::MailboxStore& store);
+Result<nlohmann::ordered_json> accounts_to_json(const failover::MailboxStore& store);
 
 /// Applies {"address", "is_new", "password_hash", "enabled"}; what is not there stays. Returns what was done,
 /// for the log. Errors: invalid (there is such an account already), not_found, and the store's.

@@ -55,7 +55,7 @@ class Accounts {
   }
 
   Result<Json> list() const {
-    return store_ ? Result<Json>(accounts_to_json(*store_))
+    return store_ ? accounts_to_json(*store_)
                   : ask_admin(config_.admin_socket, "/mailbox/list");
   }
   Status set(const Json& change) const {

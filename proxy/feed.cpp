@@ -114,7 +114,11 @@ void Feed::put_off(journal::RecordId id, std::set<std::uint32_t> recipients) {
 /// The entry for those of its recipients who are to have it. Null when there is none, or not yet.
 std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std::uint32_t>* only) {
   auto entry = journal_.settled_entry(id);
-  if (!entry) return nullptr;  // erased, or damaged
+  if (!entry) {
+    bool is_erased = entry.error().code == ErrorCode::not_found;
+    if (!is_erased) log(LogLevel::error, "feed", {{"entry", id}, {"problem", entry.error().message}});
+    return nullptr;
+  }
   const auto& routes = config_.routes;
   bool is_outward = std::any_of(routes.begin(), routes.end(), [&](const RouteConfig& one) {
     return one.is_egress && one.name == entry->message.route;
@@ -158,7 +162,10 @@ std::unique_ptr<ReplayItem> Feed::next() {
     return next();
   }
   auto ids = journal_.messages_after(position_, batch);
-  if (!ids) return nullptr;
+  if (!ids) {
+    log(LogLevel::error, "feed", {{"problem", ids.error().message}});
+    return nullptr;
+  }
   journal::RecordId indexed = journal_.indexed();
   for (journal::RecordId id : *ids) {
     if (id > indexed) break;  // its outcome may not be known yet

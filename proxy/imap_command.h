@@ -64,7 +64,6 @@ struct BodySection {
   What what = What::all;
   std::vector<std::string> fields;
   bool is_peek = false;
-  bool is_decoded = false, is_size = false;                        ///< unused in RFC 3501
   std::optional<std::pair<std::uint64_t, std::uint64_t>> partial;  ///< first octet, how many
   std::string label;                                               ///< how the answer names it
 };
@@ -117,7 +116,7 @@ struct SearchKey {
 
 struct SearchCommand {
   bool is_extended = false;  ///< RETURN (...) was given (RFC 4731)
-  bool min = false, max = false, count = false, all = false, save = false;
+  bool min = false, max = false, count = false, all = false;
   std::string charset = "US-ASCII";
   SearchKey key;
   bool has_modseq = false;

@@ -53,9 +53,14 @@ std::optional<std::vector<std::string>> status_items(ImapText& text) {
 
 }  // namespace
 
-std::shared_ptr<failover::Mailbox::View> ImapSession::folder(ImapText& text) {
+/// A blank and a folder's name, in UTF-8.
+std::optional<std::string> ImapSession::folder_name(ImapText& text) const {
   std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  return name ? decode_mailbox_name(*name) : std::nullopt;
+}
+
+std::shared_ptr<failover::Mailbox::View> ImapSession::folder(ImapText& text) {
+  std::optional<std::string> utf8 = folder_name(text);
   if (!utf8) return bad("a folder's name was expected"), nullptr;
   auto view = mailbox_->view(*utf8);
   if (view) return *view;
@@ -229,8 +234,7 @@ std::string code_of(const Error& error) {
 }  // namespace
 
 void ImapSession::create(ImapText& text) {
-  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  std::optional<std::string> utf8 = folder_name(text);
   if (!utf8) return bad("a folder's name was expected");
   if (utf8->size() > 1 && utf8->back() == '/')
     utf8->pop_back();  // RFC 3501 6.3.3: only says that folders will be in it
@@ -242,26 +246,22 @@ void ImapSession::create(ImapText& text) {
 }
 
 void ImapSession::remove(ImapText& text) {
-  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  std::optional<std::string> utf8 = folder_name(text);
   if (!utf8) return bad("a folder's name was expected");
   Status removed = mailbox_->remove(*utf8);
   removed ? ok("deleted") : no(code_of(removed.error()) + removed.error().message);
 }
 
 void ImapSession::rename(ImapText& text) {
-  std::optional<std::string> from = text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> to = from && text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> from_utf8 = from ? decode_mailbox_name(*from) : std::nullopt,
-                             to_utf8 = to ? decode_mailbox_name(*to) : std::nullopt;
+  std::optional<std::string> from_utf8 = folder_name(text);
+  std::optional<std::string> to_utf8 = from_utf8 ? folder_name(text) : std::nullopt;
   if (!from_utf8 || !to_utf8) return bad("two folders' names were expected");
   Status renamed = mailbox_->rename(*from_utf8, *to_utf8);
   renamed ? ok("renamed") : no(code_of(renamed.error()) + renamed.error().message);
 }
 
 void ImapSession::subscribe(ImapText& text, bool is_subscribed) {
-  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  std::optional<std::string> utf8 = folder_name(text);
   if (!utf8) return bad("a folder's name was expected");
   Status done = mailbox_->subscribe(*utf8, is_subscribed);
   done ? ok("done") : no(code_of(done.error()) + done.error().message);

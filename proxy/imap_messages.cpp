@@ -95,7 +95,10 @@ ReadMessage ImapSession::read(const failover::StoredMessage& message) const {
       text += piece;
       return is_whole || header_of(text).end == text.size();
     });
-    if (!done) log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", done.error().message}});
+    if (!done) {
+      has_read_failed_ = true;
+      log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", done.error().message}});
+    }
     return text;
   });
 }
@@ -155,7 +158,7 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
     if (view_->folder.modseq != before) items->flags = true;
     if (shown_modseq_ == before) shown_modseq_ = view_->folder.modseq;
   }
-  bool is_missing = false;
+  bool is_missing = false, is_unreadable = false;
   for (std::uint32_t uid : uids) {
     const failover::StoredMessage* message = view_->find(uid);
     if (!message) {
@@ -163,15 +166,20 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
       continue;
     }
     if (message->modseq <= items->changed_since) continue;
-    fetch_one(*message, *items);
+    is_unreadable |= !fetch_one(*message, *items);
     bool goes_on = co_await breathe();
     if (!goes_on) co_return;
   }
   show_news(false);
-  is_missing ? no("[EXPUNGEISSUED] some of these messages are gone") : ok("done");
+  if (is_unreadable)
+    no("[SERVERBUG] some of these messages are damaged and cannot be shown; tell your administrator");
+  else
+    is_missing ? no("[EXPUNGEISSUED] some of these messages are gone") : ok("done");
 }
 
-void ImapSession::fetch_one(const failover::StoredMessage& message, const FetchItems& items) {
+/// False, and nothing is sent, when the message cannot be read: a part of it would look like the whole.
+bool ImapSession::fetch_one(const failover::StoredMessage& message, const FetchItems& items) {
+  has_read_failed_ = false;
   ReadMessage content = read(message);
   std::string out;
   auto add = [&](std::string_view name, std::string_view value) {
@@ -207,11 +215,13 @@ void ImapSession::fetch_one(const failover::StoredMessage& message, const FetchI
     if (!is_header && settings_->config.journal.access_log && message.entry != 0) read_.insert(message.entry);
     add(section.label, bytes ? imap_literal(*bytes) : "NIL");
   }
+  if (has_read_failed_) return false;
   stream_.write(fmt::format("* {} FETCH (", number_of(message.uid)));
   stream_.write(out);
   stream_.write(")\r\n");
   constexpr std::size_t most_unrecorded = 100;
   if (read_.size() >= most_unrecorded) record_reading();
+  return true;
 }
 
 Task<void> ImapSession::store(ImapText& text, bool by_uid) {
@@ -420,8 +430,7 @@ Task<void> ImapSession::thread(ImapText& text, bool by_uid) {
 void ImapSession::copy(ImapText& text, bool by_uid, bool moves) {
   std::optional<SequenceSet> set = text.space() ? text.sequence_set() : std::nullopt;
   if (!set) return bad("the arguments are not understood");
-  std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
-  std::optional<std::string> utf8 = name ? decode_mailbox_name(*name) : std::nullopt;
+  std::optional<std::string> utf8 = folder_name(text);
   if (!utf8 || !text.at_end()) return bad("a folder's name was expected");
   if (moves && is_read_only_) return no("[READ-ONLY] the folder was opened for reading");
   auto to = mailbox_->view(*utf8);

@@ -175,6 +175,14 @@ bool ImapSession::may_go_on() {
   return false;
 }
 
+/// Looks for news. A journal that cannot be read now shows what was known.
+void ImapSession::refresh() {
+  if (!mailbox_) return;
+  Status refreshed = mailbox_->refresh();
+  if (!refreshed)
+    log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
+}
+
 /// A whole command with its literals. False when the connection is to end.
 Task<bool> ImapSession::read_command() {
   command_.clear();
@@ -249,7 +257,7 @@ Task<void> ImapSession::serve_command() {
     untagged("CAPABILITY " + capabilities());
     ok("done");
   } else if (is("NOOP") || is("CHECK")) {
-    if (mailbox_) (void)mailbox_->refresh();
+    refresh();
     show_news(true);
     ok("done");
   } else if (is("LOGOUT")) {
@@ -299,10 +307,7 @@ Task<void> ImapSession::serve_logged_in(std::string word, ImapText text) {
     }
   }
   // Other commands look at the folder as the client knows it: nothing may vanish from it before the answer.
-  if (mailbox_) {
-    if (Status refreshed = mailbox_->refresh(); !refreshed)
-      log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
-  }
+  refresh();
   if (is("NAMESPACE")) {
     untagged("NAMESPACE ((\"\" \"/\")) NIL NIL");
     ok("done");
@@ -363,7 +368,7 @@ Task<void> ImapSession::idle() {
   stream_.write("+ waiting for news\r\n");
   Deadline deadline = worker_.loop.now() + timeout;
   for (;;) {
-    if (mailbox_) (void)mailbox_->refresh();
+    refresh();
     show_news(true);
     stream_.flush();
     if (std::size_t end = stream_.input().find('\n'); end != std::string_view::npos) {

@@ -83,6 +83,7 @@ class ImapSession {
   Task<void> serve_command();
   Task<void> serve_logged_in(std::string word, ImapText text);
   bool may_go_on();
+  void refresh();
   void record_reading();
   Task<bool> breathe();
   Task<bool> drain_output(std::size_t most);
@@ -115,7 +116,7 @@ class ImapSession {
 
   // Messages (imap_messages.cpp).
   Task<void> fetch(ImapText& text, bool by_uid);
-  void fetch_one(const failover::StoredMessage& message, const FetchItems& items);
+  bool fetch_one(const failover::StoredMessage& message, const FetchItems& items);
   Task<void> store(ImapText& text, bool by_uid);
   Task<void> search(ImapText& text, bool by_uid);
   Task<void> sort(ImapText& text, bool by_uid);
@@ -130,6 +131,7 @@ class ImapSession {
   void show_flags(const failover::StoredMessage& message, bool with_uid);
   Task<bool> find(const SearchCommand& command, std::vector<std::uint32_t>& uids);
 
+  std::optional<std::string> folder_name(ImapText& text) const;
   std::shared_ptr<failover::Mailbox::View> folder(ImapText& text);
 
   Worker& worker_;
@@ -146,6 +148,7 @@ class ImapSession {
   std::string person_;
   std::shared_ptr<failover::Mailbox> mailbox_;
   bool knows_condstore_ = false;
+  mutable bool has_read_failed_ = false;  ///< of the message that is being read
   std::set<journal::RecordId> read_;  ///< entries whose content was fetched, not on record yet
   Deadline turn_end_{};
 

@@ -1,5 +1,6 @@
 """The primary dies and nobody notices; it returns and nothing is missing."""
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -289,6 +290,64 @@ def _(scene):
     marked = {one["subject"] for one in holdfast.entries() if one["possible_duplicate"]}
     assert twice <= marked, twice - marked
     wait_for(lambda: all(one["recipients"][0]["outcome"] == "delivered" for one in holdfast.entries()), what="outcomes")
+
+
+@test("a flood of system failures (4.3.x) trips the breaker by what live traffic sees alone")
+def _(scene):
+    primary = scene.primary(replies={"content": b"451 4.3.0 out of order\r\n"})
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h")
+    teach(scene, holdfast)
+    client = scene.client(holdfast.port)
+    replies = []
+    while state(holdfast) == "pass" and len(replies) < 60:
+        replies.append(client.send_mail("Subject: x\r\n\r\nx\r\n", helo="client.example.net" if not replies else None))
+    equal(state(holdfast), "hold")
+    assert replies[0].startswith("451 4.3.0") and len(replies) >= 20, replies
+    assert "4.3.0" in route(holdfast)["reason"], route(holdfast)
+
+
+@test("where the route wants TLS, the probe, the takeover in mid-session and the drain speak it too")
+def _(scene):
+    certificate, key = scene.certificate("primary.example.org")
+    port, context = free_port(), server_tls(certificate, key)
+    offers = {"EHLO": ScriptedPrimary.EHLO.replace(b"250 CHUNKING", b"250-STARTTLS\r\n250 CHUNKING")}
+
+    def dies(session, line):
+        session.primary.leave()
+        return None
+    primary = scene.primary(port=port, tls=context, replies=offers)
+    holdfast = scene.holdfast(primary, yaml=QUICK, route="tls: required")
+    teach(scene, holdfast)
+    wait_for(lambda: any(session.is_tls and b"RSET" in session.lines for session in primary.sessions), what="a probe over TLS")
+    primary.replies["content"] = dies
+    assert scene.client(holdfast.port).send_mail("Subject: in the middle\r\n\r\nx\r\n").startswith("250")
+    wait_for(lambda: state(holdfast) == "hold", what="the hold")
+    # What listens there now speaks no TLS: it is no primary to this route.
+    plain = scene.primary(port=port)
+    wait_for(lambda: len(plain.sessions) >= 3, what="probes")
+    equal((state(holdfast), plain.messages), ("hold", []))
+    plain.stop()
+    again = scene.primary(port=port, tls=context, replies=offers)
+    wait_for(lambda: again.messages and state(holdfast) == "pass", what="the drain")
+    assert all(session.is_tls for session in again.sessions if b"DATA" in session.lines or b"BDAT" in b"".join(session.lines))
+
+
+@test("while it drains, status and the queue tell how fast, and how long it will take")
+def _(scene):
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, yaml=QUICK + "\n  drain_concurrency: 1")
+    teach(scene, holdfast)
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    for number in range(60):
+        assert client.send_mail("Subject: x\r\n\r\nx\r\n", helo="client.example.net" if number == 0 else None).startswith("250")
+    primary.replies["content"] = lambda session, line: time.sleep(0.1) or b"250 2.0.0 Ok\r\n"  # a slow primary
+    holdfast.run("failover", "auto", "--reason", "test")
+    told = wait_for(lambda: state(holdfast) == "drain" and route(holdfast)["left_s"] is not None and route(holdfast), what="an estimate")
+    assert 1 <= told["per_second"] <= 20 and 0 < told["held"] < 60, told
+    assert abs(told["left_s"] - told["held"] / told["per_second"]) <= 1, told
+    assert re.search(r"delivered a second, about \d+ s left", holdfast.run("queue", "list").stdout)
 
 
 @test("a message goes to the primary that serves its recipient's domain")

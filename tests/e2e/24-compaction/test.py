@@ -120,7 +120,7 @@ def _(scene):
     whole(holdfast, range(400))
 
 
-@test("a full disk puts it off, and mail goes on; a damaged segment is left as it is")
+@test("a full disk puts it off, and mail goes on")
 def _(scene):
     disk = small_disk(scene, 8)
     if not disk:
@@ -137,6 +137,29 @@ def _(scene):
     holdfast.start()
     wait_until_compacted(holdfast, 1)
     whole(holdfast, range(152))
+
+
+@test("a damaged segment is left as it is, and named; the others are compacted")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), journal="compress: false")
+    for first in (0, 60):
+        fill(scene, holdfast, range(first, first + 60))
+        holdfast.run("journal", "seal")
+    holdfast.stop()
+    damaged = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    with open(damaged, "r+b") as file:
+        for page in range(30, 60):  # some of them are no longer in use
+            file.seek(page * 4096 + 2000)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+    before = open(damaged, "rb").read()
+    holdfast.journal = ""
+    holdfast.start()
+    wait_until_compacted(holdfast, 2)
+    wait_for(lambda: "nothing was changed" in open(holdfast.log).read() or "authentication tag" in open(holdfast.log).read(), what="the log to name it")
+    equal(open(damaged, "rb").read(), before)
+    equal(compacted(holdfast), [2])
 
 
 @test(f"killed {KILLS} times in the middle: each time the journal verifies, and it is done after the next start")

@@ -193,4 +193,26 @@ def _(scene):
     equal(subjects(world.log_in("ada")), ["to alias", "to tag", "bcc"])
 
 
+@test("a damaged message is said to be damaged, never shown in part; the others are shown")
+def _(scene):
+    world = World(scene, people=("ada",), journal="compress: false")
+    world.send("whole", "ada")
+    world.send("damaged", "ada", body=noise(200000, 1))
+    world.inbox("ada", 2)
+    holdfast = world.holdfast
+    holdfast.stop()
+    path = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)  # in the large one's content
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    holdfast.start()
+    ada = world.inbox("ada", 2)
+    refused(lambda: ada.uid("FETCH", "2", "(BODY.PEEK[])"), "damaged")
+    assert not any(isinstance(one, tuple) for one in ada.untagged_responses.get("FETCH", []))
+    assert b"Subject: whole" in bodies(ada, "1")[0]
+    assert "damaged" in open(holdfast.log).read() or "tag" in open(holdfast.log).read()
+
+
 main()
