@@ -203,7 +203,7 @@ Status Mailbox::create(const std::string& name) {
     return Error{ErrorCode::invalid, "this cannot be a folder's name"};
   if (views_.size() >= most_folders) return Error{ErrorCode::invalid, "there are too many folders"};
   if (find(name)) return Error{ErrorCode::invalid, "there is such a folder already"};
-  auto validity = store_.new_uid_validity();
+  auto validity = store_.new_uid_validity(person_);
   if (!validity) return validity.error();
   auto view = std::make_shared<View>();
   for (const ViewPtr& other : views_) view->folder.id = std::max(view->folder.id, other->folder.id);
@@ -383,7 +383,7 @@ void Mailbox::forget(const std::set<RecordId>& entries) {
 Status Mailbox::content(const StoredMessage& message,
                         const std::function<bool(std::string_view)>& sink) const {
   if (message.entry == 0) {
-    auto blob = store_.blob(person_, message.blob);
+    auto blob = store_.blob(person_, message.blob, 0, message.size);
     if (!blob) return blob.error();
     sink(*blob);
     return {};
@@ -395,6 +395,16 @@ Status Mailbox::content(const StoredMessage& message,
     if (!frame) return frame.error();
     if (!*frame || !sink(**frame)) return {};
   }
+}
+
+Result<std::string> Mailbox::piece(const StoredMessage& message, std::uint64_t offset) const {
+  if (message.entry == 0) return store_.blob(person_, message.blob, offset, 1 << 16);
+  auto entry = journal_.entry(message.entry);
+  if (!entry) return entry.error();
+  auto frame = journal_.frame(*entry, static_cast<std::uint32_t>(offset / journal::frame_plain_size));
+  if (!frame) return frame.error();
+  if (!*frame) return std::string();
+  return (*frame)->substr(std::min<std::size_t>((*frame)->size(), offset % journal::frame_plain_size));
 }
 
 }  // namespace holdfast::failover

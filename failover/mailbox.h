@@ -75,6 +75,8 @@ class Mailbox {
 
   /// Hands a message's content to sink piece by piece, until it returns false.
   Status content(const StoredMessage& message, const std::function<bool(std::string_view)>& sink) const;
+  /// A piece of a message's content (64 KiB or less) from an offset on; nothing at its end.
+  Result<std::string> piece(const StoredMessage& message, std::uint64_t offset) const;
 
  private:
   Status load(View& view);

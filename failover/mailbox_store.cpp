@@ -229,15 +229,24 @@ Result<std::vector<StoredMessage>> MailboxStore::messages(std::string_view perso
   return all;
 }
 
-Result<std::string> MailboxStore::blob(std::string_view person, std::uint64_t id) const {
+Result<std::string> MailboxStore::blob(std::string_view person, std::uint64_t id, std::uint64_t offset,
+                                       std::uint64_t most) const {
+  auto transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
   std::string content;
-  Status read = each(key(blob_kind, person) + big_endian(id),
-                     [&](std::string_view, const std::string& piece) -> Status {
-                       content += piece;
-                       return {};
-                     });
-  if (!read) return read.error();
-  return content;
+  const std::string prefix = key(blob_kind, person) + big_endian(id);
+  const auto first = static_cast<std::uint32_t>(offset / piece_size);
+  const std::uint64_t skipped = offset % piece_size;
+  for (std::uint32_t index = first; content.size() < skipped + most; ++index) {
+    std::string name = prefix + be32(index);
+    auto value = transaction->get(name);
+    if (!value) return value.error();
+    if (!*value) break;
+    auto plain = open_value(name, **value);
+    if (!plain) return plain.error();
+    content += *plain;
+  }
+  return content.substr(std::min<std::uint64_t>(skipped, content.size()), most);
 }
 
 Status MailboxStore::erase_all(Transaction& transaction, const std::string& prefix) {
@@ -296,39 +305,84 @@ Status MailboxStore::apply(std::string_view person, const MailboxChange& change)
   return transaction->commit();
 }
 
-Result<std::uint32_t> MailboxStore::new_uid_validity() {
-  auto transaction = Transaction::begin(environment_, Environment::Mode::write);
-  if (!transaction) return transaction.error();
-  const std::string name(1, validity_kind);
-  auto last = transaction->get(name);
+/// who is a person's hash.
+Result<std::uint32_t> MailboxStore::next_uid_validity(Transaction& transaction, std::string_view who) {
+  const std::string name = validity_kind + std::string(who);
+  auto last = transaction.get(name);
   if (!last) return last.error();
   auto now = static_cast<std::uint32_t>(journal::now_us() / 1000000);
   std::uint32_t next = std::max(now, *last && (*last)->size() == 4 ? from_be32(**last) + 1 : 0);
-  if (Status stored = transaction->put(name, be32(next)); !stored) return stored.error();
-  if (Status committed = transaction->commit(); !committed) return committed.error();
+  if (Status stored = transaction.put(name, be32(next)); !stored) return stored.error();
   return next;
+}
+
+Result<std::uint32_t> MailboxStore::new_uid_validity(std::string_view person) {
+  auto transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  auto next = next_uid_validity(*transaction, key(validity_kind, person).substr(1));
+  if (!next) return next.error();
+  if (Status committed = transaction->commit(); !committed) return committed.error();
+  return *next;
+}
+
+/// Takes the entries from first to last out of all folders.
+Status MailboxStore::forget_entries(Transaction& transaction, RecordId first, RecordId last) {
+  std::vector<std::string> keys;
+  {
+    auto cursor = Cursor::open(transaction);
+    if (!cursor) return cursor.error();
+    for (auto item = cursor->at_or_after(entry_kind + big_endian(first));; item = cursor->next()) {
+      if (!item) return item.error();
+      bool is_meant = *item && (*item)->key.front() == entry_kind && from_big_endian((*item)->key.data() + 1) <= last;
+      if (!is_meant) break;
+      keys.emplace_back((*item)->key);
+    }
+  }
+  constexpr std::size_t before_place = 1 + sizeof(RecordId);
+  for (const std::string& one : keys) {
+    if (Status erased = transaction.erase(message_kind + one.substr(before_place)); !erased) return erased;
+    if (Status erased = transaction.erase(one); !erased) return erased;
+  }
+  return {};
 }
 
 Status MailboxStore::forget(const std::vector<RecordId>& entries) {
   auto transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
-  for (RecordId id : entries) {
-    std::string prefix = entry_kind + big_endian(id);
-    std::vector<std::string> keys;
-    {
-      auto cursor = Cursor::open(*transaction);
-      if (!cursor) return cursor.error();
-      for (auto item = cursor->at_or_after(prefix);; item = cursor->next()) {
-        if (!item) return item.error();
-        if (!*item || !(*item)->key.starts_with(prefix)) break;
-        keys.emplace_back((*item)->key);
-      }
-    }
-    for (const std::string& one : keys) {
-      if (Status erased = transaction->erase(message_kind + one.substr(prefix.size())); !erased)
-        return erased;
-      if (Status erased = transaction->erase(one); !erased) return erased;
-    }
+  for (RecordId id : entries)
+    if (Status forgotten = forget_entries(*transaction, id, id); !forgotten) return forgotten;
+  return transaction->commit();
+}
+
+Result<bool> MailboxStore::is_ahead_of(RecordId last) const {
+  auto transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  auto cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  auto item = cursor->at_or_after(entry_kind + big_endian(last + 1));
+  if (!item) return item.error();
+  return *item && (*item)->key.front() == entry_kind;
+}
+
+Status MailboxStore::start_again_after(RecordId last) {
+  std::vector<std::pair<std::string, Folder>> folders;
+  Status read = each(std::string(1, folder_kind), [&](std::string_view name, const std::string& value) -> Status {
+    auto folder = decode_folder(value);
+    if (!folder) return damaged(environment_);
+    folders.emplace_back(name, std::move(*folder));
+    return {};
+  });
+  if (!read) return read;
+  auto transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  if (Status forgotten = forget_entries(*transaction, last + 1, ~RecordId(0)); !forgotten) return forgotten;
+  for (auto& [name, folder] : folders) {
+    auto validity = next_uid_validity(*transaction, std::string_view(name).substr(1, hash_size));
+    if (!validity) return validity.error();
+    folder.uid_validity = *validity;
+    for (auto& [address, id] : folder.looked_through) id = std::min(id, last);
+    folder.waiting.erase(folder.waiting.upper_bound(last), folder.waiting.end());
+    if (Status stored = put_sealed(*transaction, name, encode(folder)); !stored) return stored;
   }
   return transaction->commit();
 }

@@ -85,12 +85,19 @@ class MailboxStore {
   Result<std::vector<Folder>> folders(std::string_view person) const;
   /// Ascending by uid.
   Result<std::vector<StoredMessage>> messages(std::string_view person, std::uint32_t folder) const;
-  Result<std::string> blob(std::string_view person, std::uint64_t id) const;
+  /// At most so many bytes of it, from an offset on.
+  Result<std::string> blob(std::string_view person, std::uint64_t id, std::uint64_t offset, std::uint64_t most) const;
   Status apply(std::string_view person, const MailboxChange& change);
-  /// A UIDVALIDITY that no folder ever had.
-  Result<std::uint32_t> new_uid_validity();
+  /// A UIDVALIDITY that no folder of the person ever had.
+  Result<std::uint32_t> new_uid_validity(std::string_view person);
   /// Entries were erased: they go from every folder of everybody.
   Status forget(const std::vector<RecordId>& entries);
+
+  /// Whether a folder has an entry after this one.
+  Result<bool> is_ahead_of(RecordId last) const;
+  /// The journal is a backup that was put back, and ended with this record when it was opened: what is of later ones goes, and
+  /// every folder gets a new UIDVALIDITY, so that no number that a mail program has seen means another message.
+  Status start_again_after(RecordId last);
 
  private:
   MailboxStore(journal::Environment environment, const journal::Key& base);
@@ -101,6 +108,8 @@ class MailboxStore {
   Status each(const std::string& prefix,
               const std::function<Status(std::string_view key, const std::string& value)>& visit) const;
   Status erase_all(journal::Transaction& transaction, const std::string& prefix);
+  Result<std::uint32_t> next_uid_validity(journal::Transaction& transaction, std::string_view who);
+  Status forget_entries(journal::Transaction& transaction, RecordId first, RecordId last);
 
   journal::Environment environment_;
   mutable std::mutex hashing_;

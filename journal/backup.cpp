@@ -18,6 +18,7 @@
 #include "journal/files.h"
 #include "journal/head.h"
 #include "journal/manifest.h"
+#include "journal/record.h"
 #include "journal/segment.h"
 
 namespace holdfast::journal {
@@ -177,6 +178,8 @@ class Backup {
 
 }  // namespace
 
+std::string backup_mark(const std::string& folder) { return folder + "/backup"; }
+
 Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
                          const std::function<void(double)>& on_progress) {
   auto numbers = list_segments(journal);
@@ -185,6 +188,7 @@ Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
     return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal)};
   Backup backup(journal, folder);
   if (Status prepared = backup.prepare(); !prepared) return prepared.error();
+  if (Status marked = write_file(backup_mark(folder), fmt::format("{}\n", now_us())); !marked) return marked.error();
   for (std::size_t i = 0; i < numbers->size(); ++i) {
     std::uint32_t number = (*numbers)[i];
     bool is_newest = i + 1 == numbers->size();

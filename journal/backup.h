@@ -18,6 +18,10 @@ struct BackedUp {
   std::uint64_t bytes = 0;                               ///< copied
 };
 
+/// A file in a backup that says of when it is. A daemon that finds it in its journal has been started on a backup that was
+/// put back: what counts on from there must not be mistaken for what came after the backup.
+std::string backup_mark(const std::string& folder);
+
 /// Brings the backup in a folder up to date; the folder is made when missing. Works while a daemon writes.
 /// Each file is put there whole or not at all, and sealed segments are compared with their manifests after
 /// copying; an interrupted run is ended by the next one. Errors: busy (the folder is the backup of another

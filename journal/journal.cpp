@@ -146,6 +146,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   journal->lock_ = std::move(*lock);
   journal->oldest_us_ = oldest_us;
   journal->entries_before_ = *entries;
+  journal->last_before_ = newest->tail.next_cell - 1;
   journal->segments_ = std::make_unique<Segments>(options.path, *keys);
   journal->segments_->adopt(newest->segment);
   const Catalog& index = **catalog;

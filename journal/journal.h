@@ -86,6 +86,8 @@ class Journal {
     auto position = catalog_->position();
     return position ? *position : 0;
   }
+  /// The last record of before the start; 0: there was none.
+  RecordId last_before() const { return last_before_; }
   /// What keys of stores beside the log are derived from.
   Key base_key() const { return keys_->base_key(); }
   /// The route's last state record of before the start, or nothing.
@@ -115,6 +117,7 @@ class Journal {
   FileDescriptor lock_;
   std::int64_t oldest_us_ = 0;
   std::uint64_t entries_before_ = 0;
+  RecordId last_before_ = 0;
   std::unique_ptr<SealedStore> store_;
   std::unique_ptr<Segments> segments_;
   const Catalog* catalog_ = nullptr;  ///< the cataloger's

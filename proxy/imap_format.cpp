@@ -144,32 +144,30 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
   return out + ")";
 }
 
-std::optional<std::string> imap_section(std::string_view message, const MimePart& root,
-                                        const BodySection& section) {
+Range partial_of(Range range, const BodySection& section) {
+  if (!section.partial) return range;
+  auto [first, count] = *section.partial;
+  range.begin += std::min<std::uint64_t>(first, range.size());
+  range.end = range.begin + std::min<std::uint64_t>(count, range.size());
+  return range;
+}
+
+std::optional<SectionOctets> imap_section(std::string_view message, const MimePart& root,
+                                          const BodySection& section) {
   const MimePart* part = find_part(root, section.part);
   if (!part) return std::nullopt;
   bool is_whole = section.part.empty();
-  std::string bytes;
   using What = BodySection::What;
   // HEADER and TEXT of a part are those of the message that it holds.
   const MimePart* inner = is_whole ? part : part->is_message() ? &part->children.front() : nullptr;
   if (section.what == What::all)
-    bytes = is_whole ? message : part->body.of(message);
-  else if (section.what == What::mime)
-    bytes = part->header.of(message);
-  else if (!inner)
-    return std::nullopt;
-  else if (section.what == What::header)
-    bytes = inner->header.of(message);
-  else if (section.what == What::text)
-    bytes = inner->body.of(message);
-  else
-    bytes = fields(inner->header.of(message), section);
-  if (section.partial) {
-    auto [first, count] = *section.partial;
-    bytes = first >= bytes.size() ? "" : bytes.substr(first, count);
-  }
-  return bytes;
+    return SectionOctets{partial_of(is_whole ? Range{0, message.size()} : part->body, section), {}};
+  if (section.what == What::mime) return SectionOctets{partial_of(part->header, section), {}};
+  if (!inner) return std::nullopt;
+  if (section.what == What::header) return SectionOctets{partial_of(inner->header, section), {}};
+  if (section.what == What::text) return SectionOctets{partial_of(inner->body, section), {}};
+  std::string chosen = fields(inner->header.of(message), section);
+  return SectionOctets{{}, std::string(partial_of({0, chosen.size()}, section).of(chosen))};
 }
 
 std::string imap_date(std::int64_t time_us) {

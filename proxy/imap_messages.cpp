@@ -88,21 +88,6 @@ std::vector<std::uint32_t> ImapSession::chosen(const SequenceSet& set, bool by_u
   return uids;
 }
 
-ReadMessage ImapSession::read(const failover::StoredMessage& message) const {
-  return ReadMessage(message, [this, &message](bool is_whole) {
-    std::string text;
-    Status done = mailbox_->content(message, [&](std::string_view piece) {
-      text += piece;
-      return is_whole || header_of(text).end == text.size();
-    });
-    if (!done) {
-      has_read_failed_ = true;
-      log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", done.error().message}});
-    }
-    return text;
-  });
-}
-
 /// What has changed in the folder since the client was last told. Numbers move only where the client expects
 /// it.
 void ImapSession::show_news(bool may_expunge) {
@@ -134,94 +119,6 @@ void ImapSession::show_flags(const failover::StoredMessage& message, bool with_u
   if (with_uid) items += fmt::format(" UID {}", message.uid);
   if (knows_condstore_) items += fmt::format(" MODSEQ ({})", message.modseq);
   untagged(fmt::format("{} FETCH ({})", number_of(message.uid), items));
-}
-
-Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
-  std::optional<SequenceSet> set = text.space() ? text.sequence_set() : std::nullopt;
-  std::optional<FetchItems> items = set && text.space() ? parse_fetch(text) : std::nullopt;
-  if (!items) {
-    bad("the arguments are not understood");
-    co_return;
-  }
-  if (by_uid) items->uid = true;
-  knows_condstore_ |= items->modseq;
-  bool marks_seen = !is_read_only_ && std::any_of(items->sections.begin(), items->sections.end(),
-                                                  [](const BodySection& one) { return !one.is_peek; });
-  std::vector<std::uint32_t> uids = chosen(*set, by_uid);
-  if (marks_seen) {
-    auto mark = [](failover::StoredMessage& message) {
-      return !(message.flags & failover::seen) && (message.flags |= failover::seen, true);
-    };
-    std::uint64_t before = view_->folder.modseq;
-    if (Status done = mailbox_->update(*view_, uids, mark); !done)
-      log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", done.error().message}});
-    if (view_->folder.modseq != before) items->flags = true;
-    if (shown_modseq_ == before) shown_modseq_ = view_->folder.modseq;
-  }
-  bool is_missing = false, is_unreadable = false;
-  for (std::uint32_t uid : uids) {
-    const failover::StoredMessage* message = view_->find(uid);
-    if (!message) {
-      is_missing = true;
-      continue;
-    }
-    if (message->modseq <= items->changed_since) continue;
-    is_unreadable |= !fetch_one(*message, *items);
-    bool goes_on = co_await breathe();
-    if (!goes_on) co_return;
-  }
-  show_news(false);
-  if (is_unreadable)
-    no("[SERVERBUG] some of these messages are damaged and cannot be shown; tell your administrator");
-  else
-    is_missing ? no("[EXPUNGEISSUED] some of these messages are gone") : ok("done");
-}
-
-/// False, and nothing is sent, when the message cannot be read: a part of it would look like the whole.
-bool ImapSession::fetch_one(const failover::StoredMessage& message, const FetchItems& items) {
-  has_read_failed_ = false;
-  ReadMessage content = read(message);
-  std::string out;
-  auto add = [&](std::string_view name, std::string_view value) {
-    if (!out.empty()) out += ' ';
-    out.append(name).append(" ").append(value);
-  };
-  if (items.uid) add("UID", std::to_string(message.uid));
-  if (items.flags) add("FLAGS", "(" + flags_of(message) + ")");
-  if (items.modseq) add("MODSEQ", "(" + std::to_string(message.modseq) + ")");
-  if (items.date) add("INTERNALDATE", imap_date(message.date_us));
-  if (items.size) add("RFC822.SIZE", std::to_string(message.size));
-  if (items.envelope) add("ENVELOPE", imap_envelope(content.header()));
-  if (items.body) add("BODY", imap_structure(content.content(), content.structure(), false));
-  if (items.body_structure)
-    add("BODYSTRUCTURE", imap_structure(content.content(), content.structure(), true));
-  for (const BodySection& section : items.sections) {
-    bool is_header = section.part.empty() && (section.what == BodySection::What::header ||
-                                              section.what == BodySection::What::fields ||
-                                              section.what == BodySection::What::fields_not);
-    std::optional<std::string> bytes;
-    if (is_header) {
-      // The beginning is enough.
-      MimePart part;
-      std::string_view header = content.header();
-      part.header = {0, header.size()};
-      part.body = {header.size(), header.size()};
-      bytes = imap_section(header, part, section);
-    } else if (section.part.empty() && section.what == BodySection::What::all && !section.partial) {
-      bytes = content.content();
-    } else {
-      bytes = imap_section(content.content(), content.structure(), section);
-    }
-    if (!is_header && settings_->config.journal.access_log && message.entry != 0) read_.insert(message.entry);
-    add(section.label, bytes ? imap_literal(*bytes) : "NIL");
-  }
-  if (has_read_failed_) return false;
-  stream_.write(fmt::format("* {} FETCH (", number_of(message.uid)));
-  stream_.write(out);
-  stream_.write(")\r\n");
-  constexpr std::size_t most_unrecorded = 100;
-  if (read_.size() >= most_unrecorded) record_reading();
-  return true;
 }
 
 Task<void> ImapSession::store(ImapText& text, bool by_uid) {

@@ -14,6 +14,7 @@
 #include "failover/accounts.h"
 #include "failover/mailbox.h"
 #include "proxy/imap_command.h"
+#include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
 #include "proxy/mailbox_gate.h"
 #include "proxy/password_checker.h"
@@ -114,9 +115,16 @@ class ImapSession {
   Task<void> idle();
   std::string status_of(const failover::Mailbox::View& view, const std::vector<std::string>& items) const;
 
-  // Messages (imap_messages.cpp).
+  // Reading (imap_fetch.cpp).
   Task<void> fetch(ImapText& text, bool by_uid);
-  bool fetch_one(const failover::StoredMessage& message, const FetchItems& items);
+  void fetch_one(const failover::StoredMessage& message, const FetchItems& items);
+  Task<void> fetch_large(failover::StoredMessage message, const FetchItems& items);
+  Task<bool> send_octets(const failover::StoredMessage& message, Range range);
+  std::string facts_of(const failover::StoredMessage& message, ReadMessage& content, const FetchItems& items);
+  std::optional<SectionOctets> octets_of(ReadMessage& content, const BodySection& section, std::string_view& text);
+  ReadMessage read(const failover::StoredMessage& message) const;
+
+  // Messages (imap_messages.cpp).
   Task<void> store(ImapText& text, bool by_uid);
   Task<void> search(ImapText& text, bool by_uid);
   Task<void> sort(ImapText& text, bool by_uid);
@@ -125,7 +133,6 @@ class ImapSession {
   void expunge(ImapText& text, bool by_uid);
   std::vector<std::uint32_t> chosen(const SequenceSet& set, bool by_uid) const;
   std::uint32_t number_of(std::uint32_t uid) const;
-  ReadMessage read(const failover::StoredMessage& message) const;
   std::string flags_of(const failover::StoredMessage& message) const;
   void show_news(bool may_expunge);
   void show_flags(const failover::StoredMessage& message, bool with_uid);
@@ -149,6 +156,7 @@ class ImapSession {
   std::shared_ptr<failover::Mailbox> mailbox_;
   bool knows_condstore_ = false;
   mutable bool has_read_failed_ = false;  ///< of the message that is being read
+  std::size_t unreadable_ = 0;            ///< of the messages that are being fetched
   std::set<journal::RecordId> read_;  ///< entries whose content was fetched, not on record yet
   Deadline turn_end_{};
 

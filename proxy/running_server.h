@@ -53,6 +53,7 @@ class Server {
  private:
   Status start_listeners(const Config& config);
   Status open_mailboxes();
+  Status notice_restoration(failover::MailboxStore& store);
   Status forget_in_mailboxes(const std::vector<journal::RecordId>& entries);
   Admin::Answer set_account(const nlohmann::ordered_json& body);
   Status open_http();

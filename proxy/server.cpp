@@ -8,9 +8,12 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <thread>
 
+#include "journal/backup.h"
+#include "journal/write_record.h"
 #include "proxy/imap_session.h"
 #include "proxy/journal_access.h"
 #include "proxy/log.h"
@@ -186,10 +189,32 @@ void Server::watch_flag(const Config& config) {
   flag_file_ = std::make_unique<FlagFile>(base_.get(), config.flag_file, [this](bool is_there) { control_.set_flag(is_there, settings_->config.flag_file); });
 }
 
+/// On a backup that was put back, numbers after its end are given anew: nothing that somebody remembers may mean them.
+Status Server::notice_restoration(failover::MailboxStore& store) {
+  const std::string mark = journal::backup_mark(shared_.journal.path());
+  bool is_marked = std::filesystem::exists(mark);
+  auto is_ahead = store.is_ahead_of(shared_.journal.last_before());
+  if (!is_ahead) return is_ahead.error();
+  if (!is_marked && !*is_ahead) return {};
+  if (Status renewed = store.start_again_after(shared_.journal.last_before()); !renewed) return renewed;
+  std::int64_t of_us = 0;
+  if (std::ifstream file(mark); file) file >> of_us;
+  std::string reason = of_us > 0 ? "a backup of " + format_time(of_us) + " was put back" : "an older journal was put back";
+  journal::AccessRecord record{journal::now_us(), "holdfast", "restored", reason, 0, {}};
+  auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(record));
+  if (!written) return written.error();
+  log(LogLevel::warning, "restored", {{"reason", reason}, {"result", "mail programs load their folders anew"}});
+  std::error_code failure;
+  std::filesystem::remove(mark, failure);
+  if (failure) return Error{ErrorCode::permission, mark + ": " + failure.message() + "; remove it"};
+  return {};
+}
+
 /// A loop of their own for the people who read: a long search keeps nobody's mail.
 Status Server::open_mailboxes() {
   auto store = failover::MailboxStore::open(shared_.journal.path(), shared_.journal.base_key(), journal::Environment::Mode::write);
   if (!store) return store.error();
+  if (Status renewed = notice_restoration(**store); !renewed) return renewed;
   mailbox_store_ = std::move(*store);
   auto running = std::make_unique<Running>(shared_, settings_);
   running->worker.mailboxes = std::make_shared<MailboxService>(*mailbox_store_, shared_.journal, control_);

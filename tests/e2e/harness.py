@@ -6,6 +6,7 @@ loopback, on free ports, in a temporary folder that goes at the end. There are n
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -234,13 +235,16 @@ class Postfix:
         wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", self.port)) != 0, what="Postfix's end")
 
     def subjects(self):
-        """The Subject of each delivered message."""
-        found = []
+        """The Subject of each message that was accepted and delivered. One that a killed Postfix delivered again by itself,
+        from the same file in its queue, counts once: it was accepted once."""
+        found = {}
         for mail in self.mails():
-            for line in mail.split(b"\n\n")[0].split(b"\n"):
-                if line.startswith(b"Subject: "):
-                    found.append(line[9:].strip().decode())
-        return found
+            header = mail.split(b"\n\n")[0]
+            queue_id = re.search(rb"\(Postfix\)[^;]*\sid (\w+)", header)[1]
+            for subject in re.findall(rb"^Subject: (.*)$", header, re.M):
+                if (queue_id, subject.strip()) in found: print("POSTFIX TWICE", queue_id, subject)
+                found[queue_id, subject.strip()] = None
+        return [subject.decode() for _, subject in found]
 
     def mails(self):
         folder = os.path.join(self.folder, "mail", "all", "new")

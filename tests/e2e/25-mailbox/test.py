@@ -215,4 +215,72 @@ def _(scene):
     assert "damaged" in open(holdfast.log).read() or "tag" in open(holdfast.log).read()
 
 
+@test("a large message goes out piece by piece: mail programs that read slowly cost little memory")
+def _(scene):
+    world = World(scene, people=("ada",))
+    attachment = noise(30_000_000, 2)
+    sent = world.send("large", "ada", more="MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n",
+                      raw=f"\r\n--b\r\n\r\nsmall\r\n--b\r\nContent-Type: application/octet-stream\r\n\r\n{attachment}\r\n--b--\r\n").encode()
+    ada = world.inbox("ada", 1)
+    begin = sent.index(attachment[:100].encode())
+    for item, expected in [("BODY.PEEK[]", sent), ("BODY.PEEK[]<1000000.2000000>", sent[1_000_000:3_000_000]), ("BODY.PEEK[1]", b"small"),
+                           ("BODY.PEEK[2]", attachment.encode()), ("BODY.PEEK[TEXT]<0.100>", sent[sent.index(b"\r\n\r\n") + 4:][:100]),
+                           ("BODY.PEEK[2]<5.10>", sent[begin + 5:begin + 15]), ("RFC822.HEADER", sent[:sent.index(b"\r\n\r\n") + 4])]:
+        assert checked(ada.uid("FETCH", "1", f"(FLAGS {item})"))[0][1] == expected, item
+    equal(checked(ada.uid("FETCH", "1", "(BODY.PEEK[3])")), [b"1 (UID 1 BODY[3] NIL)"])
+    before = world.holdfast.memory("RssAnon")
+    slow = [world.inbox("ada", 1) for _ in range(20)]
+    for number, session in enumerate(slow):
+        session.send(f"x UID FETCH 1 ({'BODY.PEEK[]' if number % 2 else 'BODY.PEEK[2]'})\r\n".encode())
+        assert session.readline().startswith(b"* 1 FETCH")
+    ada.noop()
+    grown = world.holdfast.memory("RssAnon") - before
+    assert grown < 20 * 1024 + 2 * 30 * 1024, f"{grown} KiB"  # a MiB each, and what was read once to find the parts
+    # One that is erased while it is sent ends the connection: the rest cannot be had, and what there is is no message.
+    world.holdfast.run("journal", "erase", "--id", str(world.holdfast.entries()[0]["id"]), "--reason", "x")
+    reads = 0
+    while piece := slow[0].read(1 << 16):
+        reads += len(piece)
+    assert reads < len(sent), reads
+
+
+@test("a restored backup: numbers get a new meaning, known to the mail programs; what was another's is never shown")
+def _(scene):
+    world = World(scene)
+    holdfast = world.holdfast
+    world.send("before", "ada")
+    checked(world.inbox("ada", 1).append("Drafts", None, None, b"Subject: my draft\r\n\r\n"))
+    world.inbox("bob", 0)
+    folder = scene.path("backup")
+    holdfast.run("journal", "backup", folder)
+    world.send("after", "ada")
+    ada = world.inbox("ada", 2)
+    validity = ada.response("UIDVALIDITY")[1]
+    holdfast.stop()
+    # The worst that a copy at an unlucky moment can bring: the mailboxes know of mail that the segments do not hold.
+    shutil.copy(os.path.join(holdfast.journal_path, "mailboxes.lmdb"), folder)
+    shutil.copy(os.path.join(holdfast.journal_path, "master.key"), folder)
+    shutil.rmtree(holdfast.journal_path)
+    shutil.copytree(folder, holdfast.journal_path)
+    holdfast.run("journal", "rebuild")
+    holdfast.start()
+    world.send("for bob", "bob")
+    equal(subjects(world.inbox("bob", 1)), ["for bob"])
+    ada = world.inbox("ada", 1)
+    assert ada.response("UIDVALIDITY")[1] != validity, validity
+    equal(subjects(ada), ["before"])
+    equal(subjects(ada, "Drafts"), ["my draft"])
+    world.send("then", "ada")
+    ada = world.inbox("ada", 2)
+    validity = ada.response("UIDVALIDITY")[1]
+    equal(subjects(ada), ["before", "then"])
+    # It is restored once, and on record.
+    holdfast.stop()
+    holdfast.start()
+    world.inbox("ada", 2)
+    equal(world.inbox("ada", 2).response("UIDVALIDITY")[1], validity)
+    assert "restored" in open(holdfast.log).read()
+    sound(holdfast)
+
+
 main()
