@@ -49,9 +49,14 @@ Status Mailbox::open() {
     find(name)->folder.use = use;
     MailboxChange change;
     change.folders.push_back(find(name)->folder);
-    if (Status stored = store_.apply(person_, change); !stored) return stored;
+    if (Status stored = apply(change); !stored) return stored;
   }
   return {};
+}
+
+Status Mailbox::apply(const MailboxChange& change) {
+  if (is_closed_) return Error{ErrorCode::not_found, "this mailbox was removed"};
+  return store_.apply(person_, change);
 }
 
 Mailbox::ViewPtr Mailbox::find(const std::string& name) const {
@@ -190,7 +195,7 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
     added.push_back(std::move(message));
   }
   change.folders.push_back(folder);
-  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  if (Status stored = apply(change); !stored) return stored;
   view.folder = std::move(folder);
   view.messages.insert(view.messages.end(), added.begin(), added.end());
   return {};
@@ -212,7 +217,7 @@ Status Mailbox::create(const std::string& name) {
   view->folder.uid_validity = *validity;
   MailboxChange change;
   change.folders.push_back(view->folder);
-  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  if (Status stored = apply(change); !stored) return stored;
   views_.push_back(std::move(view));
   return {};
 }
@@ -229,7 +234,7 @@ Status Mailbox::remove(const std::string& name) {
   change.removed_folders.push_back(view->folder.id);
   for (const StoredMessage& message : view->messages)
     change.removed_messages.emplace_back(view->folder.id, message);
-  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  if (Status stored = apply(change); !stored) return stored;
   view->is_gone = true;
   view->messages.clear();
   std::erase(views_, view);
@@ -252,7 +257,7 @@ Status Mailbox::rename(const std::string& from, const std::string& to) {
     renamed.emplace_back(one, folder.name);
     change.folders.push_back(std::move(folder));
   }
-  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  if (Status stored = apply(change); !stored) return stored;
   for (auto& [one, name] : renamed) one->folder.name = name;
   return {};
 }
@@ -264,7 +269,7 @@ Status Mailbox::subscribe(const std::string& name, bool is_subscribed) {
   folder.is_subscribed = is_subscribed;
   MailboxChange change;
   change.folders.push_back(folder);
-  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  if (Status stored = apply(change); !stored) return stored;
   view->folder.is_subscribed = is_subscribed;
   return {};
 }
@@ -284,7 +289,7 @@ Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids,
   }
   if (change.messages.empty()) return {};
   change.folders.push_back(folder);
-  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  if (Status stored = apply(change); !stored) return stored;
   view.folder.modseq = folder.modseq;
   for (auto& [id, changed] : change.messages) *view.find(changed.uid) = std::move(changed);
   return {};
@@ -309,7 +314,7 @@ Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::ve
   }
   if (added.empty()) return numbers;
   change.folders.push_back(folder);
-  if (Status stored = store_.apply(person_, change); !stored) return stored.error();
+  if (Status stored = apply(change); !stored) return stored.error();
   to.folder = std::move(folder);
   to.messages.insert(to.messages.end(), added.begin(), added.end());
   return numbers;
@@ -329,7 +334,7 @@ Status Mailbox::expunge(View& view, const std::vector<std::uint32_t>& uids) {
   Folder folder = view.folder;
   ++folder.modseq;
   change.folders.push_back(folder);
-  if (Status stored = store_.apply(person_, change); !stored) return stored;
+  if (Status stored = apply(change); !stored) return stored;
   view.folder.modseq = folder.modseq;
   std::erase_if(view.messages, [&](const StoredMessage& message) { return gone.count(message.uid) > 0; });
   return remove_unused_blobs(blobs);
@@ -346,7 +351,7 @@ Status Mailbox::remove_unused_blobs(const std::set<std::uint64_t>& blobs) {
   }
   MailboxChange change;
   change.removed_blobs = {unused.begin(), unused.end()};
-  return store_.apply(person_, change);
+  return apply(change);
 }
 
 Result<std::uint32_t> Mailbox::append(View& view, const std::string& content, StoredMessage message) {
@@ -365,7 +370,7 @@ Result<std::uint32_t> Mailbox::append(View& view, const std::string& content, St
   change.folders.push_back(folder);
   change.blobs.emplace_back(message.blob, content);
   change.messages.emplace_back(folder.id, message);
-  if (Status stored = store_.apply(person_, change); !stored) return stored.error();
+  if (Status stored = apply(change); !stored) return stored.error();
   std::uint32_t uid = message.uid;
   view.folder = std::move(folder);
   view.messages.push_back(std::move(message));

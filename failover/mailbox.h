@@ -72,6 +72,8 @@ class Mailbox {
 
   /// Entries that were erased go from all folders. The store must be told too.
   void forget(const std::set<RecordId>& entries);
+  /// The account is taken away: nothing is stored any more.
+  void close() { is_closed_ = true; }
 
   /// Hands a message's content to sink piece by piece, until it returns false.
   Status content(const StoredMessage& message, const std::function<bool(std::string_view)>& sink) const;
@@ -79,6 +81,7 @@ class Mailbox {
   Result<std::string> piece(const StoredMessage& message, std::uint64_t offset) const;
 
  private:
+  Status apply(const MailboxChange& change);
   Status load(View& view);
   Status look_through(View& view, journal::Term term, RecordId indexed);
   ViewPtr find(const std::string& name) const;
@@ -93,6 +96,7 @@ class Mailbox {
   std::set<std::string> own_;  ///< addresses, as of the last refresh
   std::uint64_t directory_version_ = 0;
   RecordId indexed_ = 0;
+  bool is_closed_ = false;
 };
 
 }  // namespace holdfast::failover

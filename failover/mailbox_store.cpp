@@ -180,6 +180,19 @@ Result<std::vector<Account>> MailboxStore::accounts() const {
   return all;
 }
 
+Result<std::uint64_t> MailboxStore::count_accounts() const {
+  auto transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  auto cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  std::uint64_t count = 0;
+  for (auto item = cursor->at_or_after(std::string(1, account_kind));; item = cursor->next()) {
+    if (!item) return item.error();
+    if (!*item || (*item)->key.front() != account_kind) return count;
+    ++count;
+  }
+}
+
 Result<std::optional<Account>> MailboxStore::account(std::string_view address) const {
   auto transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
@@ -199,6 +212,32 @@ Status MailboxStore::put(const Account& account) {
   if (!transaction) return transaction.error();
   if (Status stored = put_sealed(*transaction, key(account_kind, account.address), encode(account)); !stored)
     return stored;
+  return transaction->commit();
+}
+
+Status MailboxStore::remove(std::string_view address) {
+  auto transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  const std::string messages = key(message_kind, address);
+  // Which entries its folders refer to is told by its messages.
+  std::vector<std::string> references;
+  {
+    auto cursor = Cursor::open(*transaction);
+    if (!cursor) return cursor.error();
+    for (auto item = cursor->at_or_after(messages);; item = cursor->next()) {
+      if (!item) return item.error();
+      if (!*item || !(*item)->key.starts_with(messages)) break;
+      auto plain = open_value((*item)->key, (*item)->value);
+      if (!plain) return plain.error();
+      auto message = decode_message(*plain);
+      if (message && message->entry != 0)
+        references.push_back(entry_kind + big_endian(message->entry) + std::string((*item)->key.substr(1)));
+    }
+  }
+  for (const std::string& one : references)
+    if (Status erased = transaction->erase(one); !erased) return erased;
+  for (char kind : {account_kind, folder_kind, message_kind, blob_kind})
+    if (Status erased = erase_all(*transaction, key(kind, address)); !erased) return erased;
   return transaction->commit();
 }
 

@@ -78,8 +78,11 @@ class MailboxStore {
                                                     journal::Environment::Mode mode);
 
   Result<std::vector<Account>> accounts() const;
+  Result<std::uint64_t> count_accounts() const;
   Result<std::optional<Account>> account(std::string_view address) const;
   Status put(const Account& account);
+  /// Takes an account away with its folders, flags and drafts. What the journal holds stays.
+  Status remove(std::string_view address);
 
   // person is an account's address.
   Result<std::vector<Folder>> folders(std::string_view person) const;

@@ -362,6 +362,14 @@ void Cataloger::add(std::vector<Committed>& records) {
   if (is_early) wake_.notify_one();
 }
 
+void Cataloger::hurry() {
+  {
+    std::lock_guard lock(mutex_);
+    is_hurried_ = true;
+  }
+  wake_.notify_one();
+}
+
 Status Cataloger::run(std::function<Status(Catalog&)> task) {
   std::packaged_task<Status(Catalog&)> packaged(std::move(task));
   std::future<Status> done = packaged.get_future();
@@ -381,7 +389,8 @@ void Cataloger::run() {
   for (bool is_stopping = false; !is_stopping;) {
     {
       std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, delay, [this] { return is_stopping_ || !tasks_.empty() || queue_.size() >= early_batch; });
+      wake_.wait_for(lock, delay, [this] { return is_stopping_ || is_hurried_ || !tasks_.empty() || queue_.size() >= early_batch; });
+      is_hurried_ = false;
       is_stopping = is_stopping_;
       tasks.swap(tasks_);
       batch.insert(batch.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));

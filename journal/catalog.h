@@ -111,6 +111,8 @@ class Cataloger {
 
   /// Takes over records that were committed. Thread-safe, does not wait.
   void add(std::vector<Committed>& records);
+  /// Applies what is there soon, not only after the usual delay. Thread-safe, does not wait.
+  void hurry();
   /// Does something else with the catalog, between two batches, and waits for it. Thread-safe.
   Status run(std::function<Status(Catalog&)> task);
 
@@ -123,7 +125,7 @@ class Cataloger {
   std::condition_variable wake_;
   std::vector<Committed> queue_;
   std::vector<std::packaged_task<Status(Catalog&)>> tasks_;
-  bool is_stopping_ = false;
+  bool is_stopping_ = false, is_hurried_ = false;
   std::thread thread_;
 };
 

@@ -21,7 +21,8 @@ Result<nlohmann::ordered_json> accounts_to_json(const failover::MailboxStore& st
 }
 
 Result<std::string> apply_account_change(failover::MailboxStore& store,
-                                         const nlohmann::ordered_json& change) {
+                                         const nlohmann::ordered_json& change,
+                                         const std::function<Status(const std::string& address)>& remove) {
   std::string address = journal::normalise(change.at("address").get<std::string>());
   bool is_new = change.value("is_new", false);
   auto known = store.account(address);
@@ -31,6 +32,10 @@ Result<std::string> apply_account_change(failover::MailboxStore& store,
                  fmt::format("{} has an account already; change it with: holdfast mailbox passwd", address)};
   if (!is_new && !*known)
     return Error{ErrorCode::not_found, fmt::format("{} has no account; see: holdfast mailbox list", address)};
+  if (change.value("removed", false)) {
+    if (Status removed = remove(address); !removed) return removed.error();
+    return std::string("removed");
+  }
   failover::Account account = known->value_or(failover::Account{address, "", true, 0});
   std::string what;
   if (is_new) what = "added";

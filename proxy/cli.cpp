@@ -57,6 +57,14 @@ void print_status(const nlohmann::ordered_json& status) {
     fmt::print("  synced with {}: {}\n", escape(ldap["url"].get<std::string>()), last.empty() ? "not yet" : fmt::format("{} entries, last {}", ldap["people"].get<std::uint64_t>(), last));
     if (!ldap["problem"].get<std::string>().empty()) fmt::print("  NOT SYNCED: {}\n", escape(ldap["problem"].get<std::string>()));
   }
+  if (const auto& mailboxes = status["mailboxes"]; mailboxes.is_null()) {
+    fmt::print("emergency mailboxes: NOT AVAILABLE; see the daemon's log\n");
+  } else {
+    std::string open;
+    for (const auto& route : mailboxes["open_routes"]) open += (open.empty() ? "" : ", ") + route.get<std::string>();
+    fmt::print("emergency mailboxes: {}, {} accounts, {} people logged in\n", open.empty() ? "closed" : "OPEN for route " + open,
+               mailboxes["accounts"].get<std::uint64_t>(), mailboxes["people"].get<std::uint64_t>());
+  }
   for (const auto& listener : status["listeners"]) fmt::print("listening on {}\n", listener.get<std::string>());
 }
 

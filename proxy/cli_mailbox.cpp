@@ -63,7 +63,7 @@ class Accounts {
       auto answer = ask_admin(config_.admin_socket, "/mailbox/set", change);
       return answer ? Status() : answer.error();
     }
-    auto changed = apply_account_change(*store_, change);
+    auto changed = apply_account_change(*store_, change, [this](const std::string& address) { return store_->remove(address); });
     return changed ? Status() : changed.error();
   }
   Result<std::vector<failover::Directory::Person>> directory() const {
@@ -178,6 +178,14 @@ int enable(const std::string& config, const std::string& address, bool is_enable
   return EX_OK;
 }
 
+int remove(const std::string& config, const std::string& address) {
+  auto accounts = Accounts::open(config);
+  if (!accounts) return fail(accounts.error());
+  if (Status done = accounts->set({{"address", address}, {"removed", true}}); !done) return fail(done.error());
+  fmt::print(stderr, "{}: the account is gone, with its folders, flags and drafts; the journal's entries stay\n", address);
+  return EX_OK;
+}
+
 /// Addresses, each with a password or nothing, from CSV: address,password.
 Result<std::vector<std::pair<std::string, std::string>>> read_csv(const std::string& path) {
   std::ifstream in(path);
@@ -287,6 +295,9 @@ void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_co
     command->add_option("ADDRESS", address, "the person's mail address")->required();
     command->callback([&config, &exit_code, is_enabled] { exit_code = enable(config, address, is_enabled); });
   }
+  command = group->add_subcommand("remove", "take an account away, with the folders, flags and drafts of the person");
+  command->add_option("ADDRESS", address, "the person's mail address")->required();
+  command->callback([&config, &exit_code] { exit_code = remove(config, address); });
   command = group->add_subcommand("import", "accounts for many; those who have one keep it as it is");
   command->add_option("FILE", file, "CSV: address,password; where the password is missing, one is made");
   command->add_flag("--directory", from_directory, "everybody whom the directory knows, instead of a file");

@@ -37,6 +37,20 @@ Status MailboxService::forget(const std::vector<journal::RecordId>& entries) {
   return store.forget(entries);
 }
 
+void MailboxService::shut_out(const std::string& person) {
+  remembered.erase(person);
+  for (ImapSession* session : sessions)
+    if (session->person() == person) session->stop("your account was changed; log in again");
+  for (SubmissionSession* session : submissions) session->shut_out(person);
+}
+
+Status MailboxService::remove(const std::string& person) {
+  if (auto open = mailboxes[person].lock()) open->close();
+  mailboxes.erase(person);
+  shut_out(person);
+  return store.remove(person);
+}
+
 void MailboxService::stop() {
   for (ImapSession* session : sessions) session->stop("Holdfast is shutting down");
   for (SubmissionSession* session : submissions) session->look();
@@ -257,7 +271,7 @@ Task<void> ImapSession::serve_command() {
     untagged("CAPABILITY " + capabilities());
     ok("done");
   } else if (is("NOOP") || is("CHECK")) {
-    refresh();
+    if (mailbox_) co_await catch_up();
     show_news(true);
     ok("done");
   } else if (is("LOGOUT")) {
@@ -308,6 +322,7 @@ Task<void> ImapSession::serve_logged_in(std::string word, ImapText text) {
   }
   // Other commands look at the folder as the client knows it: nothing may vanish from it before the answer.
   refresh();
+  if (is("SELECT") || is("EXAMINE") || is("STATUS")) co_await catch_up();
   if (is("NAMESPACE")) {
     untagged("NAMESPACE ((\"\" \"/\")) NIL NIL");
     ok("done");
@@ -368,6 +383,7 @@ Task<void> ImapSession::idle() {
   stream_.write("+ waiting for news\r\n");
   Deadline deadline = worker_.loop.now() + timeout;
   for (;;) {
+    if (service_.journal.indexed() < service_.journal.last_id()) service_.journal.hurry_index();
     refresh();
     show_news(true);
     stream_.flush();
@@ -384,6 +400,16 @@ Task<void> ImapSession::idle() {
     bool in_time = co_await wakeup_.wait(deadline);
     if (!in_time) stop_why_ = "you were away for long";
   }
+}
+
+/// Who looks for news is to see all that has arrived by now: waits for the index, which follows the log at some distance.
+Task<void> ImapSession::catch_up() {
+  const journal::RecordId last = service_.journal.last_id();
+  constexpr auto patience = std::chrono::milliseconds(500), pace = std::chrono::milliseconds(2);
+  Deadline until = worker_.loop.now() + patience;
+  if (service_.journal.indexed() < last) service_.journal.hurry_index();
+  while (service_.journal.indexed() < last && Clock::now() < until && stop_why_.empty()) co_await wakeup_.wait(Clock::now() + pace);
+  refresh();
 }
 
 /// What was read, on record.

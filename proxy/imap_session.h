@@ -37,6 +37,10 @@ struct MailboxService {
   Result<std::shared_ptr<failover::Mailbox>> mailbox(const std::string& person);
   /// Entries were erased: they vanish from all mailboxes, also those that are open.
   Status forget(const std::vector<journal::RecordId>& entries);
+  /// The account is another now: whoever is logged in must do so again.
+  void shut_out(const std::string& person);
+  /// Takes an account away, with all that the person put there.
+  Status remove(const std::string& person);
   /// Holdfast is shutting down.
   void stop();
   /// Wakes all sessions, to look for news and whether they may go on. To be called a few times a second.
@@ -72,6 +76,8 @@ class ImapSession {
   static Task<void> run(std::unique_ptr<ImapSession> session);
   /// Says farewell and ends, soon.
   void stop(const std::string& why);
+  const std::string& person() const { return person_; }
+  bool is_selected() const { return state_ == State::selected; }
   /// Looks whether the person may still be logged in, and for news while idle.
   void look() { wakeup_.fire(); }
 
@@ -85,6 +91,7 @@ class ImapSession {
   Task<void> serve_logged_in(std::string word, ImapText text);
   bool may_go_on();
   void refresh();
+  Task<void> catch_up();
   void record_reading();
   Task<bool> breathe();
   Task<bool> drain_output(std::size_t most);

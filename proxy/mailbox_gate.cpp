@@ -20,10 +20,22 @@ bool MailboxGate::is_open(const Settings& settings, const std::string& address, 
   MailboxOpen open = route.mailbox_open.value_or(mailbox.open);
   if (auto own = mailbox.people.find(journal::normalise(address)); own != mailbox.people.end())
     open = own->second;
+  return is_open(open, route.name, now, mailbox.grace);
+}
+
+bool MailboxGate::is_open(MailboxOpen open, const std::string& route, Deadline now, Duration grace) const {
   if (open != MailboxOpen::hold) return open == MailboxOpen::always;
-  if (control_.board(route.name).is_held()) return true;
-  auto held = last_held_.find(route.name);
-  return held != last_held_.end() && now - held->second < mailbox.grace;
+  if (control_.board(route).is_held()) return true;
+  auto held = last_held_.find(route);
+  return held != last_held_.end() && now - held->second < grace;
+}
+
+std::vector<std::string> MailboxGate::open_routes(const Settings& settings, Deadline now) const {
+  std::vector<std::string> open;
+  const MailboxConfig& mailbox = settings.config.mailbox;
+  for (const RouteConfig& route : settings.config.routes)
+    if (!route.is_egress && is_open(route.mailbox_open.value_or(mailbox.open), route.name, now, mailbox.grace)) open.push_back(route.name);
+  return open;
 }
 
 }  // namespace holdfast::proxy

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "proxy/control.h"
 #include "proxy/settings.h"
@@ -19,8 +20,12 @@ class MailboxGate {
   void look(const Settings& settings, Deadline now);
   /// address is a person's.
   bool is_open(const Settings& settings, const std::string& address, Deadline now) const;
+  /// Routes whose people may log in now.
+  std::vector<std::string> open_routes(const Settings& settings, Deadline now) const;
 
  private:
+  bool is_open(MailboxOpen open, const std::string& route, Deadline now, Duration grace) const;
+
   Control& control_;
   std::map<std::string, Deadline> last_held_;  ///< by route
 };

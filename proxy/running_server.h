@@ -4,6 +4,7 @@
 
 #include <event2/event.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -54,7 +55,8 @@ class Server {
   Status start_listeners(const Config& config);
   Status open_mailboxes();
   Status notice_restoration(failover::MailboxStore& store);
-  Status forget_in_mailboxes(const std::vector<journal::RecordId>& entries);
+  Status ask_mailboxes(std::function<Status(MailboxService&)> question, std::chrono::milliseconds patience = std::chrono::milliseconds(500));
+  nlohmann::ordered_json mailboxes_state();
   Admin::Answer set_account(const nlohmann::ordered_json& body);
   Status open_http();
   Status open_admin();

@@ -219,17 +219,18 @@ Status Server::open_mailboxes() {
   auto running = std::make_unique<Running>(shared_, settings_);
   running->worker.mailboxes = std::make_shared<MailboxService>(*mailbox_store_, shared_.journal, control_);
   workers_.push_back(std::move(running));
-  shared_.journal.on_erase([this](const std::vector<journal::RecordId>& entries) { return forget_in_mailboxes(entries); });
+  shared_.journal.on_erase([this](const std::vector<journal::RecordId>& entries) { 
+    return ask_mailboxes([entries](MailboxService& service) { return service.forget(entries); }, std::chrono::seconds(30));
+  });
   return {};
 }
 
 /// On the mailboxes' own loop, between two commands of theirs; waits for it.
-Status Server::forget_in_mailboxes(const std::vector<journal::RecordId>& entries) {
+Status Server::ask_mailboxes(std::function<Status(MailboxService&)> question, std::chrono::milliseconds patience) {
   Worker& worker = workers_.back()->worker;
   auto done = std::make_shared<std::promise<Status>>();
-  worker.loop.post([service = worker.mailboxes, entries, done] { done->set_value(service->forget(entries)); });
+  worker.loop.post([service = worker.mailboxes, question = std::move(question), done] { done->set_value(question(*service)); });
   auto answer = done->get_future();
-  constexpr auto patience = std::chrono::seconds(30);
   if (answer.wait_for(patience) != std::future_status::ready) return Error{ErrorCode::unavailable, "the mailboxes do not answer"};
   return answer.get();
 }

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <future>
 
+#include "journal/catalog.h"
 #include "journal/write_record.h"
 #include "proxy/accounts.h"
 #include "proxy/imap_session.h"
@@ -14,12 +15,19 @@
 
 namespace holdfast::proxy {
 
-/// Adds an account, or changes what is said of it.
+/// Adds an account, changes what is said of it, or takes it away. Whoever is logged in there must do so again.
 Admin::Answer Server::set_account(const nlohmann::ordered_json& body) {
   if (!mailbox_store_)
     return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
-  auto changed = apply_account_change(*mailbox_store_, body);
+  auto changed = apply_account_change(*mailbox_store_, body, [this](const std::string& address) {
+    return ask_mailboxes([address](MailboxService& service) { return service.remove(address); });
+  });
   if (!changed) return changed.error();
+  Status shut_out = ask_mailboxes([address = journal::normalise(body.value("address", ""))](MailboxService& service) {
+    service.shut_out(address);
+    return Status();
+  });
+  if (!shut_out) return shut_out.error();
   log(LogLevel::warning, "account", {{"address", body.value("address", "")}, {"change", *changed}});
   return nlohmann::ordered_json{{"change", *changed}};
 }
@@ -54,6 +62,23 @@ std::map<std::string, std::vector<UpstreamHealth>> Server::health() {
   return all;
 }
 
+/// Who may log in, and who is. Null when the mailboxes could not be opened, or do not answer.
+nlohmann::ordered_json Server::mailboxes_state() {
+  if (!mailbox_store_) return nullptr;
+  auto accounts = mailbox_store_->count_accounts();
+  auto state = std::make_shared<nlohmann::ordered_json>();
+  Status answered = ask_mailboxes([state, settings = settings_](MailboxService& service) {
+    std::set<std::string> people;
+    for (const ImapSession* session : service.sessions)
+      if (!session->person().empty()) people.insert(session->person());
+    *state = {{"open_routes", service.gate.open_routes(*settings, Clock::now())}, {"sessions", service.sessions.size()}, {"people", people.size()}};
+    return Status();
+  });
+  if (!accounts || !answered) return nullptr;
+  (*state)["accounts"] = *accounts;
+  return *state;
+}
+
 Admin::Answer Server::status() {
   auto routes = control_.status();
   if (!routes) return routes.error();
@@ -82,6 +107,7 @@ Admin::Answer Server::status() {
         {"writable", writer.is_working},
         {"last_error", writer.last_error},
         {"bypassed", shared_.bypassed.load()}}},
+      {"mailboxes", mailboxes_state()},
       {"recipients_known", control_.directory().size()},
       {"ldap", ldap_.state()},
       {"listeners", listeners},

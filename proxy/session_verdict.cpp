@@ -123,7 +123,7 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
     failure = entry.error().message;
     co_return none;
   }
-  std::uint64_t size = entry->message.size;
+  std::uint64_t size = entry->message.size, sent = 0;
   ContentEncoder encoder;
   if (content.is_bdat) {
     upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", size));
@@ -141,6 +141,8 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
       co_return none;
     }
     if (!*frame) break;
+    sent += (*frame)->size();
+    bool is_over = content.is_bdat && sent == size;  // the last octet of a chunk ends the message
     if (content.is_bdat || encoder.is_plain(**frame)) {
       encoder.skip(**frame);
       upstream_->stream.flush(**frame);
@@ -152,12 +154,14 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
     Deadline due = after(limits().timeouts.data_block);
     while (upstream_->stream.is_flooded() && upstream_->stream.is_alive() && Clock::now() < due && !is_primary_out_)
       co_await wakeup_.wait(due);
+    if (is_over) break;
     if (!upstream_->stream.is_alive() || upstream_->stream.is_flooded()) {
       failure = "it went away in the middle of a message";
       co_return none;
     }
   }
-  if (!content.is_bdat) upstream_->stream.flush(encoder.end());
+  if (!content.is_bdat) upstream_->stream.write(encoder.end());
+  upstream_->stream.flush();
   is_end_sent = true;
   std::optional<Reply> reply = co_await final_reply(failure);
   co_return reply;

@@ -257,6 +257,12 @@ Task<void> SubmissionSession::authenticate(std::string argument) {
   }
 }
 
+void SubmissionSession::shut_out(const std::string& person) {
+  if (person_ != person) return;
+  person_.clear();
+  reset();
+}
+
 bool SubmissionSession::is_own(const std::string& address) const {
   std::string canonical = service_.directory.canonical(address),
               untagged = service_.directory.canonical(journal::without_tag(address));
@@ -268,6 +274,8 @@ bool SubmissionSession::is_own(const std::string& address) const {
 void SubmissionSession::mail(const Command& command) {
   if (person_.empty()) return error(530, "5.7.0 Log in first");
   if (is_open_) return error(503, "5.5.1 Error: nested MAIL command");
+  if (!service_.gate.is_open(*worker_.settings, person_, worker_.loop.now()))
+    return error(550, "5.7.1 The emergency mailbox is closed: your usual mail works again");
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "FROM:");
   if (!envelope) return error(501, "5.1.7 Bad sender address syntax");
   for (const Parameter& one : envelope->parameters) {

@@ -28,6 +28,8 @@ class SubmissionSession {
   SubmissionSession(const SubmissionSession&) = delete;
   SubmissionSession& operator=(const SubmissionSession&) = delete;
 
+  /// The person must log in again.
+  void shut_out(const std::string& person);
   /// Looks whether Holdfast is shutting down.
   void look() { wakeup_.fire(); }
 

@@ -242,7 +242,6 @@ class Postfix:
             header = mail.split(b"\n\n")[0]
             queue_id = re.search(rb"\(Postfix\)[^;]*\sid (\w+)", header)[1]
             for subject in re.findall(rb"^Subject: (.*)$", header, re.M):
-                if (queue_id, subject.strip()) in found: print("POSTFIX TWICE", queue_id, subject)
                 found[queue_id, subject.strip()] = None
         return [subject.decode() for _, subject in found]
 

@@ -131,6 +131,21 @@ def _(scene):
     world.log_in("dora", generated)
     equal([json.loads(line)["address"] for line in mailbox("list", "--json").stdout.splitlines()],
           [f"{name}@example.org" for name in ("ada", "bob", "carl", "dora", "eve")])
+    # Whoever is logged in when an account is changed must log in again; an account that is taken away takes its drafts along.
+    carl = world.log_in("carl", made[1])
+    checked(carl.append("Drafts", None, None, b"Subject: unsent\r\n\r\n"))
+    mailbox("disable", "carl@example.org")
+    wait_for(lambda: is_closed(carl), what="the end of his session")
+    mailbox("enable", "carl@example.org")
+    carl = world.log_in("carl", made[1])
+    equal(subjects(carl, "Drafts"), ["unsent"])
+    equal((holdfast.status()["mailboxes"]["accounts"], holdfast.status()["mailboxes"]["people"]), (5, 4))
+    assert "emergency mailboxes: OPEN for route primary, 5 accounts, 4 people logged in" in holdfast.run("status").stdout
+    equal(mailbox("remove", "carl@example.org").returncode, 0)
+    wait_for(lambda: is_closed(carl), what="the end of his session")
+    equal(mailbox("remove", "carl@example.org").returncode, 66)
+    mailbox("add", "carl@example.org", "--password-file", "-", password="carls new password\n")
+    equal(subjects(world.log_in("carl", "carls new password"), "Drafts"), [])
     for _ in range(5):
         refused(lambda: world.log_in("ada", "a wrong password"), "wrong")
     refused(lambda: world.log_in("ada", "a new password"), "too many wrong passwords")
