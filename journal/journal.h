@@ -88,8 +88,9 @@ class Journal {
   }
   /// The last record of before the start; 0: there was none.
   RecordId last_before() const { return last_before_; }
-  /// The last record that is in the log. indexed() follows within a second, or within milliseconds after hurry_index().
-  RecordId last_id() const { return writer_->state().last_id; }
+  /// The last message or outcome in the log since the start. indexed() follows within a second, or within milliseconds after
+  /// hurry_index().
+  RecordId last_mail() const { return writer_->state().last_mail; }
   void hurry_index() { cataloger_->hurry(); }
   /// What keys of stores beside the log are derived from.
   Key base_key() const { return keys_->base_key(); }

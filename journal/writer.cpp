@@ -268,10 +268,12 @@ void Writer::finish_group() {
   std::vector<Committed> committed;
   std::size_t next_id = 0;
   std::uint64_t messages = 0;
+  RecordId last_mail = 0;
   for (Job& job : group_) {
     if (job.encoded.empty()) continue;
     RecordId id = group_ids_[next_id++];
     messages += job.record.kind == RecordKind::message;
+    if (job.record.kind == RecordKind::message || job.record.kind == RecordKind::outcome) last_mail = id;
     committed.push_back({id, segment_->header().number, job.record.kind, std::move(job.encoded)});
     if (!job.ticket) continue;
     job.ticket->home_.reset();
@@ -291,6 +293,7 @@ void Writer::finish_group() {
     state_.entries += messages;
     state_.is_segment_empty &= committed.empty();
     state_.last_id = tail_.next_cell - 1;
+    if (last_mail > 0) state_.last_mail = last_mail;
   }
   tell(settled);
   if (has_recovered) on_event_(false, "the journal can be written again");

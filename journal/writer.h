@@ -42,6 +42,7 @@ struct WriterState {
   std::int64_t failing_since_us = 0;
   std::uint64_t entries = 0;    ///< messages committed since the start
   RecordId last_id = 0;
+  RecordId last_mail = 0;       ///< the last message or outcome since the start
   std::uint32_t segment = 0;
   bool is_segment_empty = true;  ///< the newest one has no records
 };

@@ -383,7 +383,7 @@ Task<void> ImapSession::idle() {
   stream_.write("+ waiting for news\r\n");
   Deadline deadline = worker_.loop.now() + timeout;
   for (;;) {
-    if (service_.journal.indexed() < service_.journal.last_id()) service_.journal.hurry_index();
+    if (service_.journal.indexed() < service_.journal.last_mail()) service_.journal.hurry_index();
     refresh();
     show_news(true);
     stream_.flush();
@@ -404,7 +404,7 @@ Task<void> ImapSession::idle() {
 
 /// Who looks for news is to see all that has arrived by now: waits for the index, which follows the log at some distance.
 Task<void> ImapSession::catch_up() {
-  const journal::RecordId last = service_.journal.last_id();
+  const journal::RecordId last = service_.journal.last_mail();
   constexpr auto patience = std::chrono::milliseconds(500), pace = std::chrono::milliseconds(2);
   Deadline until = worker_.loop.now() + patience;
   if (service_.journal.indexed() < last) service_.journal.hurry_index();

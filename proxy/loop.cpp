@@ -30,8 +30,8 @@ Loop::Loop() : scratch_(new char[scratch_size]), poke_(::eventfd(0, EFD_NONBLOCK
 
 Loop::~Loop() { event_del(&poke_event_); }
 
-void Loop::run() {
-  pthread_setname_np(pthread_self(), "loop");
+void Loop::run(const char* name) {
+  pthread_setname_np(pthread_self(), name);
   gather_log();
   while (!is_stopping_) {
     event_base_loop(base_.get(), EVLOOP_ONCE);

@@ -32,7 +32,7 @@ class Loop : public journal::CompletionQueue {
   Loop& operator=(const Loop&) = delete;
 
   /// Runs until stop().
-  void run();
+  void run(const char* name = "loop");
   /// From the loop's own thread.
   void stop() { is_stopping_ = true; }
 

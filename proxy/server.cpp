@@ -133,7 +133,7 @@ int Server::run() {
   timeval second{0, 250000};
   event_add(events.back().get(), &second);
 
-  for (const auto& running : workers_) running->thread = std::thread([loop = &running->worker.loop] { loop->run(); });
+  for (const auto& running : workers_) running->thread = std::thread([worker = &running->worker] { worker->loop.run(worker->mailboxes ? "mailboxes" : "loop"); });
   std::string addresses;
   for (const ListenerConfig& listener : config.listeners) addresses += (addresses.empty() ? "" : " ") + to_string(listener.address);
   log(LogLevel::info, "ready", {{"listening", addresses}, {"journal", config.journal.path}, {"entries", shared_.journal.entries()}, {"threads", threads}});

@@ -259,6 +259,26 @@ def _(scene):
     assert reads < len(sent), reads
 
 
+@test("while mail pours in, what is read is whole, and each person's own; each sees all that came")
+def _(scene):
+    world = World(scene)
+    sent = [world.send(f"number {number}", "ada", body=noise(10000, number)).encode() for number in range(100)]
+    ada, count = world.inbox("ada", 100), 5000
+    load = subprocess.Popen(["smtp-source", "-d", "-m", str(count), "-s", "4", "-l", "2000", "-f", "a@example.net", "-t", "bob@example.org",
+                             f"127.0.0.1:{world.holdfast.port}"], stderr=subprocess.PIPE)
+    bob, seen, reads = world.inbox("bob"), 0, 0
+    while load.poll() is None:
+        assert bodies(ada) == sent
+        equal(checked(ada.select("INBOX")), [b"100"])
+        now = int(checked(bob.select("INBOX"))[0])
+        assert now >= seen
+        seen, reads = now, reads + 1
+    equal(load.returncode, 0)
+    assert reads > 5, reads
+    wait_for(lambda: int(checked(bob.select("INBOX"))[0]) == count, what="all of Bob's mail")
+    equal([one for one in bodies(bob) if b"example.net" not in one or b"number" in one], [])
+
+
 @test("a restored backup: numbers get a new meaning, known to the mail programs; what was another's is never shown")
 def _(scene):
     world = World(scene)
