@@ -211,11 +211,7 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     if (!places) return places.error();
     for (const Catalog::Place& place : *places) is_on_hold |= place.segment == number && !holds->empty();
     if (is_on_hold) break;
-    ErasureRecord record;
-    record.time_us = now_us();
-    record.by = by;
-    record.reason = fmt::format("segment {}, {}", number, reason);
-    auto written = write_record(*writer_, RecordKind::erasure, encode(record));
+    auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(number, by, reason)));
     if (!written) return written.error();
     segments_->forget(number);
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();

@@ -1,6 +1,9 @@
 #include "journal/record.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
+#include <cstdio>
 
 #include "journal/bytes.h"
 
@@ -226,6 +229,16 @@ std::optional<LegalHoldRecord> decode_legal_hold(std::string_view bytes) {
   for (std::uint32_t i = 0; i < count && in.ok(); ++i) record.entries.push_back(in.integer<RecordId>());
   if (!in.ok() || !in.at_end()) return std::nullopt;
   return record;
+}
+
+ErasureRecord prune_record(std::uint32_t segment, const std::string& by, const std::string& reason) {
+  return {now_us(), by, fmt::format("segment {}, {}", segment, reason), {}};
+}
+
+std::optional<std::uint32_t> pruned_segment(const ErasureRecord& record) {
+  unsigned number = 0;
+  bool is_one = record.records.empty() && std::sscanf(record.reason.c_str(), "segment %u,", &number) == 1;
+  return is_one ? std::optional<std::uint32_t>(number) : std::nullopt;
 }
 
 std::int64_t now_us() {

@@ -101,6 +101,11 @@ struct ErasureRecord {
   std::vector<RecordId> records;  ///< messages, and the outcome records that belong to them
 };
 
+/// That a whole segment was, or is about to be, taken away: an erasure without a list, whose reason names the segment.
+ErasureRecord prune_record(std::uint32_t segment, const std::string& by, const std::string& reason);
+/// The segment, if it is the record of one that was taken away.
+std::optional<std::uint32_t> pruned_segment(const ErasureRecord& record);
+
 /// Somebody read content: who, by which command, why, and how much.
 struct AccessRecord {
   std::int64_t time_us = 0;

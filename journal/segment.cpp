@@ -170,6 +170,7 @@ Status Segment::read_header(const KeyRing* keys) {
                              "than it: restore both from the same backup",
                              path())};
   key_ = *key;
+  has_key_ = true;
   return {};
 }
 
@@ -221,7 +222,7 @@ Segment::StoredRecord Segment::open_cell(CellNumber cell, std::string_view value
   stored.content = std::move(record->content);
   stored.content.record = cell;
   stored.is_erased = record->sealed.empty();
-  if (stored.is_erased) return stored;
+  if (stored.is_erased || !has_key_) return stored;
   std::optional<OpenedRecord> opened = open_record(key_, *record, decompressor());
   if (opened) {
     stored.salt = std::move(opened->salt);

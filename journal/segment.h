@@ -44,7 +44,7 @@ class Segment {
   static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const KeyRing& keys,
                                                Environment::Mode mode, std::uint64_t map_size = 0);
 
-  /// Opens it for what needs no key: the header, numbers, commitments and links. Records then come with damage set.
+  /// Opens it for what needs no key: the header, numbers, commitments and links. Records then come without what they say.
   static Result<std::unique_ptr<Segment>> open_without_key(const std::string& journal, std::uint32_t number);
 
   const SegmentHeader& header() const { return header_; }
@@ -103,6 +103,7 @@ class Segment {
   mutable std::shared_mutex reopening_;  ///< held by whoever has a read transaction, and by reopen()
   SegmentHeader header_;
   Key key_{};
+  bool has_key_ = false;  ///< without it only commitments can be read
   mutable std::once_flag needs_decompressor_;
   mutable std::unique_ptr<Decompressor> decompressor_;
 };

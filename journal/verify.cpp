@@ -61,6 +61,7 @@ class SegmentCheck {
   std::uint64_t entries_to_index() const { return indexed_entries_; }
   const std::set<RecordId>& erased() const { return erased_; }
   const std::vector<RecordId>& announced() const { return announced_; }
+  const std::vector<std::uint32_t>& pruned() const { return pruned_; }
   Hash root() { return MerkleTree(std::move(leaves_)).root(); }
 
  private:
@@ -91,6 +92,7 @@ class SegmentCheck {
     std::optional<ErasureRecord> erasure = decode_erasure(record.encoded);
     if (!erasure) return note(record.id, "the erasure record cannot be decoded");
     announced_.insert(announced_.end(), erasure->records.begin(), erasure->records.end());
+    if (auto segment = pruned_segment(*erasure)) pruned_.push_back(*segment);
   }
 
   void check_message(const Segment::StoredRecord& record) {
@@ -117,6 +119,7 @@ class SegmentCheck {
   std::vector<Hash> leaves_;
   std::set<RecordId> erased_;          ///< records of which only the commitment is left
   std::vector<RecordId> announced_;    ///< records of which an erasure record says that they were erased
+  std::vector<std::uint32_t> pruned_;  ///< segments of which a record says that they were taken away
   RecordId indexed_ = 0;
   std::uint64_t indexed_entries_ = 0;
 };
@@ -198,6 +201,7 @@ nlohmann::json report(const Verification& result, const Chain& chain, const Hash
   last["indexed_entries"] = check.entries_to_index();
   last["erased"] = check.erased();
   last["announced"] = check.announced();
+  last["pruned"] = check.pruned();
   send(last.dump() + "\n");
   ::_exit(0);
 }
@@ -245,6 +249,7 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
   std::uint64_t indexed_entries = 0;
   std::vector<std::pair<std::uint32_t, RecordId>> erased;
   std::set<RecordId> announced;
+  std::set<std::uint32_t> pruned;
   Chain chain;
   std::uint32_t expected = numbers->empty() ? 0 : numbers->front();
   for (std::size_t i = 0; i < numbers->size(); ++i) {
@@ -309,6 +314,7 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     all.entries += result["entries"].get<std::uint64_t>();
     for (const auto& id : result.value("erased", nlohmann::json::array())) erased.emplace_back(number, id.get<RecordId>());
     for (const auto& id : result.value("announced", nlohmann::json::array())) announced.insert(id.get<RecordId>());
+    for (const auto& one : result.value("pruned", nlohmann::json::array())) pruned.insert(one.get<std::uint32_t>());
     indexed_entries += result.value("indexed_entries", std::uint64_t{0});
     all.content_bytes += result["content_bytes"].get<std::uint64_t>();
     for (const auto& finding : result["findings"])
@@ -328,6 +334,10 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
   for (const auto& [number, id] : erased)
     if (keys && !has_grown && announced.count(id) == 0)
       all.findings.push_back({number, id, "it was erased, but there is no erasure record of it"});
+  // The record of the last segment that was taken away stands in one that is still there.
+  bool lacks_begin = skipped == 0 && !numbers->empty() && numbers->front() > 1;
+  if (keys && lacks_begin && pruned.count(numbers->front() - 1) == 0)
+    all.findings.push_back({numbers->front() - 1, 0, "the segment and all before it are missing, and there is no record that they were pruned"});
   all.erased = erased.size();
   all.last_link = to_hex(view(chain.link));
   if (keys && has_all && all.findings.empty()) check_catalog(catalog, indexed_entries, all);

@@ -154,6 +154,7 @@ def _(scene):
             os.unlink(segment(holdfast, 3).replace(".lmdb", ".manifest"))
 
     found(lambda: os.unlink(segment(holdfast, 2)), "the segment is missing")
+    found(lambda: os.unlink(segment(holdfast, 1)), "there is no record that they were pruned")
     found(swap, "the file says that it is segment")
     found(lambda: os.truncate(segment(holdfast, 2), 20000), "bytes")
     found(lambda: os.unlink(head(holdfast, 1)), "its head is missing")
