@@ -142,8 +142,10 @@ class Backup {
     return sync_folder_of(to);
   }
 
-  Status copy_heads() {
+  /// Of the segments before the newest: that one may have been sealed since it was copied.
+  Status copy_heads(std::uint32_t newest) {
     for (std::uint32_t number : list_heads(journal_)) {
+      if (number >= newest) continue;
       auto line = read_head(journal_, number);
       if (!line) return line.error();
       if (text_of(head_path(folder_, number)) == *line + "\n") continue;
@@ -198,7 +200,7 @@ Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
     backup.result.copied += is_newest;
     if (on_progress) on_progress(static_cast<double>(i + 1) / static_cast<double>(numbers->size()));
   }
-  if (Status copied = backup.copy_heads(); !copied) return copied.error();
+  if (Status copied = backup.copy_heads(numbers->back()); !copied) return copied.error();
   for (const char* store : {"/directory.lmdb", "/mailboxes.lmdb"})
     if (exists(journal + store))
       if (Status copied = backup.copy_live(journal + store, folder + store); !copied) return copied.error();

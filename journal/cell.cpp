@@ -57,12 +57,15 @@ std::string encode_record_cell(const RecordCell& cell) {
   out.integer(cell.is_compacted ? compacted : as_written);
   out.integer(static_cast<std::uint16_t>(0));
   out.raw(view(cell.commitment));
-  out.raw(view(cell.link));
   if (cell.is_compacted) {
-    out.integer(cell.content.piece_size);
-    out.integer(static_cast<std::uint32_t>(cell.content.frames.size()));
-    for (std::uint32_t size : cell.content.frames) out.integer(size);
+    if (cell.kind == RecordKind::message) {
+      out.integer(cell.content.first_piece);
+      out.integer(cell.content.piece_size);
+      out.integer(static_cast<std::uint32_t>(cell.content.frames.size()));
+      for (std::uint32_t size : cell.content.frames) out.integer(size);
+    }
   } else {
+    out.raw(view(cell.link));
     out.integer(static_cast<std::uint32_t>(cell.content.extents.size()));
     for (const Extent& extent : cell.content.extents) {
       out.integer(extent.first);
@@ -81,10 +84,14 @@ std::optional<RecordCell> decode_record_cell(std::string_view bytes) {
   if ((format != as_written && format != compacted) || in.integer<std::uint16_t>() != 0) return std::nullopt;
   cell.is_compacted = format == compacted;
   std::string_view commitment = in.raw(cell.commitment.size());
-  std::string_view link = in.raw(cell.link.size());
-  if (cell.is_compacted) cell.content.piece_size = in.integer<std::uint32_t>();
-  auto count = in.integer<std::uint32_t>();
-  if (cell.is_compacted && count > 0 && cell.content.piece_size == 0) return std::nullopt;
+  std::string_view link = cell.is_compacted ? std::string_view() : in.raw(cell.link.size());
+  bool has_content = !cell.is_compacted || cell.kind == RecordKind::message;
+  if (cell.is_compacted && has_content) {
+    cell.content.first_piece = in.integer<std::uint32_t>();
+    cell.content.piece_size = in.integer<std::uint32_t>();
+  }
+  auto count = has_content ? in.integer<std::uint32_t>() : 0;
+  if (cell.is_compacted && count > 0 && (cell.content.first_piece == 0 || cell.content.piece_size == 0)) return std::nullopt;
   for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
     if (cell.is_compacted) {
       cell.content.frames.push_back(in.integer<std::uint32_t>());
@@ -97,7 +104,7 @@ std::optional<RecordCell> decode_record_cell(std::string_view bytes) {
   }
   if (!in.ok()) return std::nullopt;
   std::memcpy(cell.commitment.data(), commitment.data(), commitment.size());
-  std::memcpy(cell.link.data(), link.data(), link.size());
+  if (!link.empty()) std::memcpy(cell.link.data(), link.data(), link.size());
   cell.sealed = in.rest();
   return cell;
 }

@@ -42,7 +42,8 @@ struct ContentPlace {
   std::vector<Extent> extents;        ///< as it was written: the cells of all frames
   // In a compacted segment instead:
   std::vector<std::uint32_t> frames;  ///< the stored size of each frame
-  std::uint32_t piece_size = 0;       ///< the frames, one after the other, are cut into pieces of so many bytes
+  std::uint32_t first_piece = 0;      ///< the frames, one after the other, are cut into a first piece of so many bytes,
+  std::uint32_t piece_size = 0;       ///< and others of so many
   CellNumber record = 0;              ///< under whose number the pieces stand
 };
 
@@ -61,7 +62,7 @@ std::optional<CellKey> parse_cell_key(std::string_view key);
 struct RecordCell {
   RecordKind kind{};
   Hash commitment{};  ///< SHA-256(salt + encoded record)
-  Hash link{};        ///< SHA-256(previous record's link + commitment)
+  Hash link{};        ///< SHA-256(previous record's link + commitment); a compacted segment's cells leave it out
   bool is_compacted = false;
   ContentPlace content;
   std::string_view sealed;

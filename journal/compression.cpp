@@ -9,7 +9,7 @@ namespace holdfast::journal {
 namespace {
 
 /// Fast enough to keep pace with any mail, and near what slower levels reach.
-constexpr int level = 3;
+constexpr int level = 9;
 constexpr std::size_t dictionary_size = 64 * 1024;
 /// With fewer samples zstd has nothing to learn from.
 constexpr std::size_t fewest_samples = 64;
@@ -32,21 +32,19 @@ struct Compressor::State {
 
 Compressor::Compressor(std::string_view dictionary) : state_(std::make_unique<State>()) {
   if (!state_->context) std::abort();  // no memory
+  ZSTD_CCtx_setParameter(state_->context.get(), ZSTD_c_compressionLevel, level);
   if (dictionary.empty()) return;
   state_->dictionary.reset(ZSTD_createCDict(dictionary.data(), dictionary.size(), level));
   if (!state_->dictionary) std::abort();
+  ZSTD_CCtx_refCDict(state_->context.get(), state_->dictionary.get());
+  ZSTD_CCtx_setParameter(state_->context.get(), ZSTD_c_dictIDFlag, 0);  // a segment has one dictionary
 }
 
 Compressor::~Compressor() = default;
 
 std::string Compressor::pack(std::string_view plain) const {
   std::string packed(1 + ZSTD_compressBound(plain.size()), '\0');
-  ZSTD_CCtx* context = state_->context.get();
-  std::size_t size = state_->dictionary
-                         ? ZSTD_compress_usingCDict(context, packed.data() + 1, packed.size() - 1,
-                                                    plain.data(), plain.size(), state_->dictionary.get())
-                         : ZSTD_compressCCtx(context, packed.data() + 1, packed.size() - 1, plain.data(),
-                                             plain.size(), level);
+  std::size_t size = ZSTD_compress2(state_->context.get(), packed.data() + 1, packed.size() - 1, plain.data(), plain.size());
   bool is_smaller = !ZSTD_isError(size) && size < plain.size();
   if (!is_smaller) {
     packed.assign(1, stored);

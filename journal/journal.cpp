@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "journal/head.h"
 #include "journal/rewrite.h"
 #include "journal/segment.h"
 #include "journal/write_record.h"
@@ -51,6 +52,10 @@ Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, c
   header.created_us = now_us();
   if (!numbers.empty()) {
     auto opened = Segment::open(options.path, numbers.back(), keys, Environment::Mode::write, map_size);
+    bool was_sealed = opened && ((*opened)->header().is_compacted || std::filesystem::exists(head_path(options.path, numbers.back())));
+    if (was_sealed)
+      opened = Error{ErrorCode::corrupt, fmt::format("{}: was sealed, so there was a segment after it, which is missing",
+                                                     segment_path(options.path, numbers.back()))};
     if (opened) {
       auto tail = (*opened)->tail();
       if (tail) return Newest{std::shared_ptr<Segment>(std::move(*opened)), *tail};

@@ -40,6 +40,7 @@ Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const M
 }
 
 Result<Segment*> Reader::segment(std::uint32_t number) {
+  std::lock_guard lock(opening_);
   auto& slot = open_[number];
   if (!slot) {
     auto opened = Segment::open(journal_, number, keys_, Environment::Mode::read);

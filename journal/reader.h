@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -58,6 +59,7 @@ class Reader {
 
   std::uint64_t damaged() const { return damaged_; }
   const std::vector<std::uint32_t>& segments() const { return numbers_; }
+  /// Thread-safe, as are frame() and content().
   Result<Segment*> segment(std::uint32_t number);
   const std::string& journal() const { return journal_; }
 
@@ -79,6 +81,7 @@ class Reader {
   std::string journal_;
   KeyRing keys_;
   std::vector<std::uint32_t> numbers_;
+  std::mutex opening_;
   std::map<std::uint32_t, std::unique_ptr<Segment>> open_;
   std::unique_ptr<Catalog> catalog_;  ///< null when there is none
   RecordId indexed_ = 0;              ///< the catalog's position

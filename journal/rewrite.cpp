@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -19,9 +20,8 @@ namespace {
 
 /// Committed so often that no transaction gets large, and, when gentle, no sync takes long.
 constexpr std::size_t batch_size = 16 << 20, gentle_batch_size = 2 << 20;
-/// Pieces that share pages with others waste little of them; large content is better off with pages of its own.
-constexpr std::uint32_t small_piece = 650;
-constexpr std::size_t small_content = 16 * 1024;
+/// Content of more than a frame has pages of its own; what is smaller shares them with others.
+constexpr std::size_t small_content = frame_plain_size;
 /// What a dictionary is made from.
 constexpr std::size_t all_samples_size = 4 << 20, most_sample_size = 8 * 1024;
 constexpr std::uint64_t map_slack = 64ULL << 20;
@@ -54,6 +54,34 @@ Result<std::string> learn(const Segment& from, const RewriteOptions& options) {
   if (!walked) return walked.error();
   return train_dictionary(samples, one_in);
 }
+
+/// The room on the leaf page that LMDB is filling. Appended to, it begins a new page when something does not fit, so what can be cut
+/// is cut to fit. (Sizes as in LMDB 0.9: pages of 4096 bytes with a header of 16, a node's header of 8, an index of 2 bytes to it.)
+class LeafPage {
+ public:
+  /// Two of these, with their keys, fill a page exactly.
+  static constexpr std::size_t half = 2018;
+
+  void add(std::size_t key_size, std::size_t value_size) {
+    bool is_apart = node + key_size + value_size > largest_node;  // only the number of the value's page stands here
+    std::size_t taken = even(node + key_size + (is_apart ? sizeof(std::size_t) : value_size) + index);
+    if (taken > room_) room_ = whole;
+    room_ -= taken;
+  }
+
+  /// The best size for the first of some pieces, of which the others are halves.
+  std::size_t first_piece() const {
+    constexpr std::size_t overhead = node + piece_key_size + index, least = 64;
+    if (room_ < overhead + least) return half;
+    std::size_t room = room_ - overhead;
+    return room >= half + overhead + least ? room - half - overhead : std::min(room, half);
+  }
+
+ private:
+  static constexpr std::size_t whole = 4080, node = 8, index = 2, largest_node = 2038, piece_key_size = 12;
+  static std::size_t even(std::size_t size) { return (size + 1) & ~std::size_t{1}; }
+  std::size_t room_ = whole;
+};
 
 /// The new file, while it is written.
 class Copy {
@@ -102,7 +130,6 @@ class Copy {
     RecordCell cell;
     cell.kind = record.kind;
     cell.commitment = record.commitment;
-    cell.link = record.link;
     cell.is_compacted = true;
     std::string sealed;
     bool is_kept = !record.is_erased && options_.erased.count(record.id) == 0;
@@ -119,7 +146,9 @@ class Copy {
     if (!message) return damaged(from_, record.id, "it cannot be decoded");
     std::string stored;
     std::uint32_t next_piece = 0;
-    place.piece_size = message->size > small_content ? cell_size : small_piece;
+    bool is_small = message->size <= small_content;
+    place.first_piece = static_cast<std::uint32_t>(is_small ? page_.first_piece() : cell_size);
+    place.piece_size = is_small ? LeafPage::half : cell_size;
     for (std::uint32_t index = 0;; ++index) {
       auto plain = from_.frame(*message, record.content, index);
       if (!plain) return plain.error();
@@ -128,6 +157,11 @@ class Copy {
       std::string sealed = seal_packed_frame(key, message->content_id, index, is_last, **plain, compressor_);
       place.frames.push_back(static_cast<std::uint32_t>(sealed.size()));
       stored += sealed;
+      if (is_small) {
+        std::string_view first = std::string_view(stored).substr(0, place.first_piece);
+        if (Status done = put_pieces(record.id, first, first.size(), &next_piece); !done) return done;
+        stored.erase(0, first.size());
+      }
       std::size_t whole = stored.size() / place.piece_size * place.piece_size;
       if (Status done = put_pieces(record.id, std::string_view(stored).substr(0, whole), place.piece_size, &next_piece); !done) return done;
       stored.erase(0, whole);
@@ -146,6 +180,7 @@ class Copy {
   /// Keys ascend: content stands before its record, records in their order.
   Status put(const std::string& cell, std::string_view value) {
     written_ += value.size();
+    page_.add(cell.size(), value.size());
     return transaction_->put(cell, value, MDB_APPEND);
   }
 
@@ -157,6 +192,7 @@ class Copy {
   std::optional<Transaction> transaction_;
   std::optional<std::chrono::steady_clock::time_point> batch_begin_;
   std::size_t written_ = 0;
+  LeafPage page_;
 };
 
 /// Overwrites each place where the sealed key stands in the file, which others may still be reading: without

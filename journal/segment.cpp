@@ -184,6 +184,19 @@ Status Segment::reopen(std::uint64_t map_size) {
   return {};
 }
 
+Result<CellNumber> Segment::next_cell() const {
+  std::shared_lock lock(reopening_);
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  auto item = cursor->last();
+  if (!item) return item.error();
+  std::optional<CellKey> key = *item ? parse_cell_key((*item)->key) : std::nullopt;
+  if (!key) return Error{ErrorCode::corrupt, fmt::format("{}: a cell has a damaged key", path())};
+  return std::max(header_.first_cell, key->cell + 1);
+}
+
 Result<Segment::Tail> Segment::tail() const {
   std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
@@ -332,10 +345,12 @@ Result<std::string> Segment::pieces(const ContentPlace& place, std::uint32_t ind
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   for (std::uint64_t at = start; at < end;) {
-    auto piece = static_cast<std::uint32_t>(at / place.piece_size);
+    bool is_first = at < place.first_piece;
+    std::uint64_t behind = is_first ? at : at - place.first_piece;
+    auto piece = static_cast<std::uint32_t>(is_first ? 0 : 1 + behind / place.piece_size);
     Result<std::optional<std::string_view>> value = transaction->get(piece_key(place.record, piece));
     if (!value) return value.error();
-    std::size_t within = at % place.piece_size;
+    std::size_t within = is_first ? at : behind % place.piece_size;
     if (!*value || (*value)->size() <= within)
       return Error{ErrorCode::corrupt, fmt::format("{}: piece {} of record {} is missing", path(), piece, place.record)};
     std::string_view part = (*value)->substr(within, end - at);

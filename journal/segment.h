@@ -57,12 +57,14 @@ class Segment {
   /// Closes the environment and opens it again: the way out after LMDB met a fatal error. No transaction may be open.
   Status reopen(std::uint64_t map_size);
 
-  /// Where the next cell goes and what the next record links to.
+  /// Where the next cell goes and what the next record links to. Of a segment that is not compacted.
   struct Tail {
     CellNumber next_cell;
     Hash link;
   };
   Result<Tail> tail() const;
+  /// The number after its last cell's.
+  Result<CellNumber> next_cell() const;
 
   /// A record, out of its storage: copies, valid for as long as you like.
   struct StoredRecord {

@@ -287,7 +287,7 @@ void add_replay_command(CLI::App& group, const std::string& config, int& exit_co
                   "journal-report: the envelope's facts as the outer message, the original attached");
   app->add_option("--rate", command.options.rate, "entries a second, at most")->check(CLI::NonNegativeNumber);
   app->add_option("--concurrency", command.options.concurrency,
-                  "connections at once, for smtp, smtps and lmtp")
+                  "at once: connections for smtp, smtps and lmtp, files for maildir and eml")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
   app->add_option("--progress", command.progress,

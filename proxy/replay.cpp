@@ -10,7 +10,7 @@ Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, 
   std::string kind = options.to.substr(0, colon),
               rest = colon == std::string::npos ? "" : options.to.substr(colon + 1);
   if ((kind == "maildir" || kind == "mbox" || kind == "eml") && !rest.empty())
-    return open_file_target(kind, rest, progress);
+    return open_file_target(kind, rest, progress, options.concurrency);
   if ((kind == "smtp" || kind == "smtps" || kind == "lmtp") && rest.starts_with("//")) {
     std::string place = rest.substr(2);
     if (place.ends_with('/')) place.pop_back();

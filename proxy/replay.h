@@ -21,7 +21,7 @@ struct ReplayOptions {
   std::string to;                          ///< smtp://, smtps://, lmtp://HOST:PORT, maildir:, mbox:, eml:PATH
   std::vector<std::string> to_recipients;  ///< instead of the original ones
   double rate = 0;                         ///< entries a second at most; 0: no limit
-  std::uint64_t concurrency = 4;           ///< connections at once
+  std::uint64_t concurrency = 4;           ///< connections, or files, at once
   bool is_report = false;                  ///< as journal reports
 };
 
@@ -42,7 +42,7 @@ struct ReplayResult {
   std::uint64_t file_size = 0;        ///< of a target that appends to one file, with this entry
 };
 
-/// What a replay asks and tells while it runs. One thread.
+/// What a replay asks and tells while it runs. One thread at a time; what next() returned belongs to who asked for it.
 class ReplayJob {
  public:
   virtual ~ReplayJob() = default;
@@ -62,8 +62,9 @@ class ReplayTarget {
 /// cannot be used.
 Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, const Config& config,
                                                   ReplayProgress& progress);
+/// writers: files that are written at once, by so many threads; an mbox has one. Results then come in any order.
 Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path,
-                                                       ReplayProgress& progress);
+                                                       ReplayProgress& progress, std::uint64_t writers = 1);
 Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host,
                                                        const ReplayOptions& options, const Config& config);
 

@@ -5,9 +5,12 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <mutex>
+#include <thread>
 
 #include "journal/files.h"
 #include "proxy/replay.h"
@@ -59,28 +62,52 @@ Written write_payload(const ReplayItem& item, Sink sink) {
 
 class FileTarget : public ReplayTarget {
  public:
+  explicit FileTarget(std::uint64_t writers)
+      : writers_(std::min<std::uint64_t>(writers, std::max(1U, std::thread::hardware_concurrency()))) {}
+
   Status run(ReplayJob& job) final {
-    while (std::unique_ptr<ReplayItem> item = job.next()) {
-      ReplayResult result{item->entry.id, ReplayResult::State::sent, {}, item->recipients};
-      Written written = write(*item, result);
-      if (!written.target) return written.target;
-      if (!written.damage.empty()) result = {item->entry.id, ReplayResult::State::failed, written.damage, {}};
-      job.done(result);
-    }
-    return end();
+    std::vector<std::thread> helpers;
+    for (std::uint64_t i = 1; i < writers_; ++i) helpers.emplace_back([this, &job] { write_all_of(job); });
+    write_all_of(job);
+    for (std::thread& helper : helpers) helper.join();
+    return problem_ ? end() : problem_;
   }
 
  protected:
-  /// Writes one entry; sets the result's detail, and file_size.
+  /// Writes one entry; sets the result's detail, and file_size. Called by all writers at once.
   virtual Written write(const ReplayItem& item, ReplayResult& result) = 0;
   /// All that was written is on the disk.
   virtual Status end() = 0;
+
+ private:
+  void write_all_of(ReplayJob& job) {
+    std::unique_lock lock(asking_);
+    for (;;) {
+      std::unique_ptr<ReplayItem> item = problem_ ? job.next() : nullptr;
+      if (!item) return;
+      lock.unlock();
+      ReplayResult result{item->entry.id, ReplayResult::State::sent, {}, item->recipients};
+      Written written = write(*item, result);
+      lock.lock();
+      if (!written.target) {
+        problem_ = written.target;
+        return;
+      }
+      if (!written.damage.empty()) result = {item->entry.id, ReplayResult::State::failed, written.damage, {}};
+      job.done(result);
+    }
+  }
+
+  const std::uint64_t writers_;
+  std::mutex asking_;  ///< held by who talks to the job
+  Status problem_;     ///< of the target
 };
 
 /// A file a message, made under another name and renamed when it is whole.
 class FolderTarget : public FileTarget {
  public:
-  FolderTarget(std::string folder, bool is_maildir) : folder_(std::move(folder)), is_maildir_(is_maildir) {}
+  FolderTarget(std::string folder, bool is_maildir, std::uint64_t writers)
+      : FileTarget(writers), folder_(std::move(folder)), is_maildir_(is_maildir) {}
 
   Status open() {
     std::vector<std::string> folders{folder_};
@@ -132,7 +159,7 @@ class FolderTarget : public FileTarget {
 /// undone.
 class MboxTarget : public FileTarget {
  public:
-  explicit MboxTarget(std::string path) : path_(std::move(path)) {}
+  explicit MboxTarget(std::string path) : FileTarget(1), path_(std::move(path)) {}
 
   Status open(ReplayProgress& progress) {
     file_ = FileDescriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
@@ -245,13 +272,13 @@ class MboxTarget : public FileTarget {
 }  // namespace
 
 Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path,
-                                                       ReplayProgress& progress) {
+                                                       ReplayProgress& progress, std::uint64_t writers) {
   if (kind == "mbox") {
     auto target = std::make_unique<MboxTarget>(path);
     if (Status opened = target->open(progress); !opened) return opened.error();
     return std::unique_ptr<ReplayTarget>(std::move(target));
   }
-  auto target = std::make_unique<FolderTarget>(path, kind == "maildir");
+  auto target = std::make_unique<FolderTarget>(path, kind == "maildir", writers);
   if (Status opened = target->open(); !opened) return opened.error();
   return std::unique_ptr<ReplayTarget>(std::move(target));
 }

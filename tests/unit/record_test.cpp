@@ -84,7 +84,7 @@ TEST_CASE("record cells come back as they were, and damaged ones do not open") {
   // The same record in a compacted segment.
   std::string sealed_again = seal_again(key, cell.kind, opened->salt, opened->encoded, Compressor());
   cell.is_compacted = true;
-  cell.content = {{}, {100, 50}, 650, 0};
+  cell.content = {{}, {100, 50}, 70, 650, 0};
   cell.sealed = sealed_again;
   std::string compacted_bytes = encode_record_cell(cell);
   auto compacted = decode_record_cell(compacted_bytes);

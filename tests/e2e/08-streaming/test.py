@@ -145,8 +145,9 @@ def _(scene):
 
 @test("twenty large messages at once all arrive")
 def _(scene):
+    # The primary is a script: with a hundred megabytes before it, it has no time for probes, and is not to be taken for dead.
     primary = scene.primary()
-    holdfast = scene.holdfast(primary)
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h\n  takeover_after: 1m")
     content = BLOCK * 80
     answers = []
 

@@ -109,7 +109,7 @@ def _(scene):
         equal(chosen(*filters), wanted, filters)
     assert not os.path.exists(scene.path("nothing"))
     said = holdfast.run("journal", "replay", "--to", "eml:" + scene.path("eml"), "--json")
-    equal([(one["id"], one["result"], one["detail"]) for one in map(json.loads, said.stdout.splitlines())], [(one, "sent", scene.path(f"eml/{one}.eml")) for one in ids])
+    equal(sorted((one["id"], one["result"], one["detail"]) for one in map(json.loads, said.stdout.splitlines())), [(one, "sent", scene.path(f"eml/{one}.eml")) for one in ids])
     for arguments, code, words in ((["--to", "ftp://x"], 64, "is no target"), (["--to", "eml:x", "--id", "999999"], 65, "no entry 999999"), (["--to", "eml:x", "--since", "yesterday"], 64, "is no time"),
                                    (["--to", "eml:/proc/x"], 73, "/proc/x"), (["--to", "smtp://127.0.0.1:1", "--as", "journal-report"], 64, "--to-recipient"), (["--to", "eml:x", "--as", "pdf"], 64, "no form of replay")):
         refused = holdfast.run("journal", "replay", *arguments, check=False)

@@ -108,7 +108,7 @@ class Segment:
     def compacted_content(self, record, message):
         with self.env.begin() as transaction:
             pieces = list(self.pieces(transaction, record.number))
-        assert all(len(piece) == record.piece_size for piece in pieces[:-1])
+        assert all(len(piece) == (record.piece_size if index else record.first_piece) for index, piece in enumerate(pieces[:-1]))
         stored, content = Fields(b"".join(pieces)), b""
         for index, size in enumerate(record.frames):
             is_last = index + 1 == len(record.frames)
@@ -135,10 +135,12 @@ class Record:
         self.number = number
         self.kind, form, zero = fields.number("B"), fields.number("B"), fields.number("H")
         assert (form, zero) == (2 if segment.is_compacted else 1, 0)
-        self.commitment, self.link = fields.raw(32), fields.raw(32)
+        self.commitment = fields.raw(32)
+        self.link = None if segment.is_compacted else fields.raw(32)
         if segment.is_compacted:
-            self.piece_size = fields.number("I")
-            self.frames = [fields.number("I") for _ in range(fields.number("I"))]
+            if self.kind == 1:
+                self.first_piece, self.piece_size = fields.number("I"), fields.number("I")
+                self.frames = [fields.number("I") for _ in range(fields.number("I"))]
         else:
             self.extents = [(fields.number("Q"), fields.number("I")) for _ in range(fields.number("I"))]
         sealed = fields.rest()
@@ -215,7 +217,7 @@ def read_journal(path):
         link, commitments = segment.previous, []
         for id, record in segment.records():
             link = sha256(link, record.commitment)
-            assert link == record.link, f"record {id}: the chain"
+            assert record.link in (None, link), f"record {id}: the chain"
             commitments.append(record.commitment)
             if record.is_erased:
                 found["erased"].add(id)

@@ -164,6 +164,22 @@ def _(scene):
     found(lambda: os.unlink(os.path.join(journal, "catalog.lmdb")), "rebuild")
 
 
+@test("without its newest segment a journal goes on in a new one, loudly, and no number is used twice")
+def _(scene):
+    holdfast = world(scene)
+    highest = holdfast.entries()[-1]["id"]
+    holdfast.stop()
+    newest = max(os.listdir(os.path.join(holdfast.journal_path, "segments")), key=lambda name: (name.endswith(".lmdb"), name))
+    os.unlink(os.path.join(holdfast.journal_path, "segments", newest))
+    holdfast.start()
+    assert "there was a segment after it, which is missing" in open(holdfast.log).read()
+    send_all(scene, holdfast, [("Subject: on\r\n\r\nx\r\n", "a@example.net", "b@example.org")])
+    assert holdfast.entries()[-1]["id"] > highest
+    code, _, problems = verified(holdfast)
+    equal(code, 65)
+    assert any("the chain starts anew here" in one for one in problems), problems
+
+
 @test("heads are published to files and URLs, each once and in order, also those for which the place was away")
 def _(scene):
     received, is_away = [], [True]

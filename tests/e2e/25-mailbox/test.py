@@ -243,6 +243,11 @@ def _(scene):
                            ("BODY.PEEK[2]<5.10>", sent[begin + 5:begin + 15]), ("RFC822.HEADER", sent[:sent.index(b"\r\n\r\n") + 4])]:
         assert checked(ada.uid("FETCH", "1", f"(FLAGS {item})"))[0][1] == expected, item
     equal(checked(ada.uid("FETCH", "1", "(BODY.PEEK[3])")), [b"1 (UID 1 BODY[3] NIL)"])
+    checked(ada.append("Drafts", None, None, sent[:3_000_001]))
+    checked(ada.select("Drafts"))
+    equal(bodies(ada), [sent[:3_000_001]])
+    equal(checked(ada.uid("FETCH", "1", "(BODY.PEEK[]<2000001.1000>)"))[0][1], sent[2_000_001:2_001_001])
+    checked(ada.select("INBOX"))
     before = world.holdfast.memory("RssAnon")
     slow = [world.inbox("ada", 1) for _ in range(20)]
     for number, session in enumerate(slow):
