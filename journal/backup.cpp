@@ -35,11 +35,10 @@ bool exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }
 
-/// What was written is brought to the disk bit by bit, with pauses: commits of mail must not wait behind a
-/// backup.
+/// What was written is brought to the disk bit by bit, with longer pauses between: commits of mail must not wait behind a backup.
 void let_mail_pass(int file, std::chrono::steady_clock::time_point since) {
   ::fdatasync(file);
-  std::this_thread::sleep_for(std::chrono::steady_clock::now() - since);
+  std::this_thread::sleep_for(3 * (std::chrono::steady_clock::now() - since));
 }
 
 /// Copies the bytes to a file that has not its name yet.
@@ -50,7 +49,7 @@ Status copy_bytes(const std::string& from, const std::string& to) {
   if (!out) return lmdb_error(errno, to);
   for (;;) {
     auto begin = std::chrono::steady_clock::now();
-    ssize_t copied = ::copy_file_range(in.get(), nullptr, out.get(), nullptr, 2 << 20, 0);
+    ssize_t copied = ::copy_file_range(in.get(), nullptr, out.get(), nullptr, 256 << 10, 0);
     if (copied == 0) break;
     if (copied < 0 && errno == EINTR) continue;
     if (copied > 0) {

@@ -19,7 +19,7 @@ namespace holdfast::journal {
 namespace {
 
 /// Committed so often that no transaction gets large, and, when gentle, no sync takes long.
-constexpr std::size_t batch_size = 16 << 20, gentle_batch_size = 2 << 20;
+constexpr std::size_t batch_size = 16 << 20, gentle_batch_size = 1 << 20;
 /// Content of more than a frame has pages of its own; what is smaller shares them with others.
 constexpr std::size_t small_content = frame_plain_size;
 /// What a dictionary is made from.
@@ -115,7 +115,7 @@ class Copy {
       if (Status committed = transaction_->commit(); !committed) return committed;
     transaction_.reset();
     auto now = std::chrono::steady_clock::now();
-    if (options_.is_gentle && batch_begin_) std::this_thread::sleep_for(now - *batch_begin_);
+    if (options_.is_gentle && batch_begin_) std::this_thread::sleep_for(2 * (now - *batch_begin_));
     if (!options_.goes_on()) return Error{ErrorCode::busy, fmt::format("{}: rewriting was put off", from_.path())};
     batch_begin_ = std::chrono::steady_clock::now();
     auto begun = Transaction::begin(to_, Environment::Mode::write);

@@ -9,16 +9,19 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "journal/backup.h"
+#include "journal/head.h"
 #include "journal/journal.h"
 #include "journal/reader.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
-#include "proxy/journal_access.h"
 #include "proxy/config.h"
+#include "proxy/journal_access.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"
 
@@ -171,9 +174,27 @@ int stats(const std::string& config_path, bool as_json) {
   return warn_of_damage(**reader);
 }
 
+/// A newest segment that has grown large is ended before a backup: then it is copied little by little, as sealed ones are, and only
+/// once. Without a daemon there is no mail that would have to wait.
+void end_large_segment(const Config& config) {
+  constexpr std::uintmax_t large = 64 << 20;
+  constexpr auto patience = std::chrono::minutes(1);
+  auto numbers = journal::list_segments(config.journal.path);
+  if (!numbers || numbers->empty() || config.admin_socket.empty()) return;
+  std::uint32_t newest = numbers->back();
+  std::error_code ignored;
+  if (std::filesystem::file_size(journal::segment_path(config.journal.path, newest), ignored) < large) return;
+  if (!ask_admin(config.admin_socket, "/journal/seal")) return;
+  auto end = std::chrono::steady_clock::now() + patience;
+  while (!journal::read_head(config.journal.path, newest) && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+}
+
 int backup(const std::string& config_path, const std::string& folder) {
-  Result<JournalConfig> config = journal_config(config_path);
-  if (!config) return fail(config.error());
+  Result<Config> loaded = load_config(config_path);
+  if (!loaded) return fail({ErrorCode::invalid, loaded.error().message});
+  const JournalConfig* config = &loaded->journal;
+  end_large_segment(*loaded);
   stand_back();
   Result<journal::BackedUp> done = [&] {
     ProgressBar bar("backing up");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <pwd.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -31,7 +32,8 @@ Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_p
 
 void stand_back() {
   constexpr int which_process = 1, idle_class = 3 << 13;  // as linux/ioprio.h has them
-  ::setpriority(PRIO_PROCESS, 0, 19);
+  sched_param none{};
+  if (::sched_setscheduler(0, SCHED_IDLE, &none) != 0) ::setpriority(PRIO_PROCESS, 0, 19);
   ::syscall(SYS_ioprio_set, which_process, 0, idle_class);
 }
 
