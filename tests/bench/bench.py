@@ -448,10 +448,10 @@ def case_audit(options):
         holdfast = s.holdfast(sink, yaml=LIMITS)
         load(holdfast.port, options.scaled(40000), 10240, 20, True)
         holdfast.run("journal", "seal")
-        rates = {name: [] for name in ("alone", "verify", "backup")}
+        rates = {name: [] for name in ("alone", "verify", "backup", "seal")}
         for number in range(options.rounds):
             for name, found in rates.items():
-                command = {"verify": ["journal", "verify"], "backup": ["journal", "backup", s.path(f"backup{number}")]}.get(name)
+                command = {"verify": ["journal", "verify"], "backup": ["journal", "backup", s.path(f"backup{number}")], "seal": ["journal", "seal"]}.get(name)
                 is_over = threading.Event()
                 def repeat():
                     while command and not is_over.is_set():
