@@ -116,7 +116,10 @@ TEST_CASE("a person's addresses: its own and aliases, groups in groups, and alia
   DirectoryOptions options;
   options.domain_aliases["example.com"] = "example.org";
   Directory directory(options);
-  Directory::Person ada{"ada@example.org"}, team{"team@example.org"}, all{"all@example.org"};
+  Directory::Person ada, team, all;
+  ada.address = "ada@example.org";
+  team.address = "team@example.org";
+  all.address = "all@example.org";
   ada.aliases = {"countess@example.org"};
   team.members = {"Countess@example.org"};
   all.members = {"team@example.org"};
