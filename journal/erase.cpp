@@ -213,6 +213,8 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     if (is_on_hold) break;
     auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(number, by, reason)));
     if (!written) return written.error();
+    if (forget_elsewhere_)
+      if (Status forgotten = forget_elsewhere_({gone.begin(), gone.end()}); !forgotten) return forgotten.error();
     segments_->forget(number);
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
     if (Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); });

@@ -41,8 +41,8 @@ class Journal {
   /// The legal holds that are set, by name. Thread-safe.
   Result<std::map<std::string, LegalHoldRecord>> legal_holds() const;
 
-  /// Who keeps something of entries beside the journal: called before an erasure counts as done, with all its ids; an error leaves it to be
-  /// finished later. To be set before erase() is called.
+  /// Who keeps something of entries beside the journal: called before an erasure counts as done, or a segment is taken away, with all
+  /// its ids; an error leaves it to be finished later. To be set before erase() or prune() is called.
   void on_erase(std::function<Status(const std::vector<RecordId>&)> forget) { forget_elsewhere_ = std::move(forget); }
 
   struct Erased {

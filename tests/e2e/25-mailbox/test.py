@@ -53,6 +53,26 @@ def _(scene):
     assert any(entry["subject"] == "number 2" for entry in holdfast.entries())
 
 
+@test("retention takes old mail from mailboxes too, open ones as well; the numbers of what stays are the same")
+def _(scene):
+    world = World(scene)
+    for number in range(3):
+        world.send(f"old {number}", "ada", "bob")
+    ada, bob = world.inbox("ada", 3), world.inbox("bob", 3)
+    validity = ada.response("UIDVALIDITY")[1]
+    world.holdfast.run("journal", "seal")
+    a_second_passes(world.holdfast)
+    world.send("new", "ada", "bob")
+    said = world.holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout
+    assert said.startswith("1 segments"), said
+    wait_for(lambda: ada.noop() and len(ada.untagged_responses.get("EXPUNGE", [])) == 3, what="her mail program to be told")
+    bob.noop()
+    for session in (ada, bob, world.inbox("ada", 1), world.inbox("bob", 1)):
+        equal([one.decode() for one in checked(session.uid("FETCH", "1:*", "(FLAGS)"))], ["1 (UID 4 FLAGS ())"])
+    equal(world.inbox("ada", 1).response("UIDVALIDITY")[1], validity)
+    sound(world.holdfast)
+
+
 @test("held mail shows up at once, and what the primary refuses does not")
 def _(scene):
     primary = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 no such user\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n",
