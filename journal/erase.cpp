@@ -213,8 +213,14 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     if (is_on_hold) break;
     auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(number, by, reason)));
     if (!written) return written.error();
-    if (forget_elsewhere_)
-      if (Status forgotten = forget_elsewhere_({gone.begin(), gone.end()}); !forgotten) return forgotten.error();
+    // In parts, so that nobody who reads waits for long.
+    constexpr std::size_t part = 10'000;
+    std::vector<RecordId> ids(gone.begin(), gone.end());
+    for (std::size_t at = 0; forget_elsewhere_ && at < ids.size(); at += part) {
+      auto begin = ids.begin() + static_cast<std::ptrdiff_t>(at);
+      auto behind = begin + static_cast<std::ptrdiff_t>(std::min(part, ids.size() - at));
+      if (Status forgotten = forget_elsewhere_({begin, behind}); !forgotten) return forgotten.error();
+    }
     segments_->forget(number);
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
     if (Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); });

@@ -12,6 +12,8 @@ namespace {
 
 /// Messages from this size on are sent piece by piece, as the client takes them, rather than from memory.
 constexpr std::uint64_t large = 1 << 20;
+/// So many entries that were read go into one record.
+constexpr std::size_t most_unrecorded = 100;
 
 }  // namespace
 
@@ -66,6 +68,7 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
       co_await fetch_large(*message, *items);
     else
       fetch_one(*message, *items);
+    if (read_.size() >= most_unrecorded) record_reading();
     if (state_ == State::logout) co_return;
     bool goes_on = co_await breathe();
     if (!goes_on) co_return;
@@ -139,8 +142,6 @@ void ImapSession::fetch_one(const failover::StoredMessage& message, const FetchI
   stream_.write(fmt::format("* {} FETCH (", number_of(message.uid)));
   stream_.write(out);
   stream_.write(")\r\n");
-  constexpr std::size_t most_unrecorded = 100;
-  if (read_.size() >= most_unrecorded) record_reading();
 }
 
 /// The same for a message that is not to wait in memory until the client has taken it: where the octets are

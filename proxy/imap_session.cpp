@@ -47,7 +47,6 @@ void MailboxService::shut_out(const std::string& person) {
 Status MailboxService::remove(const std::string& person) {
   if (auto open = mailboxes[person].lock()) open->close();
   mailboxes.erase(person);
-  shut_out(person);
   return store.remove(person);
 }
 

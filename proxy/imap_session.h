@@ -77,7 +77,6 @@ class ImapSession {
   /// Says farewell and ends, soon.
   void stop(const std::string& why);
   const std::string& person() const { return person_; }
-  bool is_selected() const { return state_ == State::selected; }
   /// Looks whether the person may still be logged in, and for news while idle.
   void look() { wakeup_.fire(); }
 

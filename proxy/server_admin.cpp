@@ -23,11 +23,8 @@ Admin::Answer Server::set_account(const nlohmann::ordered_json& body) {
     return ask_mailboxes([address](MailboxService& service) { return service.remove(address); });
   });
   if (!changed) return changed.error();
-  Status shut_out = ask_mailboxes([address = journal::normalise(body.value("address", ""))](MailboxService& service) {
-    service.shut_out(address);
-    return Status();
-  });
-  if (!shut_out) return shut_out.error();
+  Worker& mailboxes = workers_.back()->worker;
+  mailboxes.loop.post([service = mailboxes.mailboxes, address = journal::normalise(body.value("address", ""))] { service->shut_out(address); });
   log(LogLevel::warning, "account", {{"address", body.value("address", "")}, {"change", *changed}});
   return nlohmann::ordered_json{{"change", *changed}};
 }
