@@ -14,6 +14,8 @@ namespace {
 constexpr auto lazy_delay = std::chrono::milliseconds(10);
 /// An open group this large is committed though nobody waits: its pages are in memory until then.
 constexpr std::size_t group_size = 1024 * 1024;
+/// What is this large is not written twice to spare it a wait.
+constexpr std::size_t large_group = 256 * 1024;
 /// Outcomes that could not be written are tried again so often, and kept up to so many.
 constexpr auto retry_delay = std::chrono::seconds(1);
 constexpr std::size_t most_unwritten = 100000;
@@ -46,6 +48,7 @@ Writer::Writer(WriterOptions options, const KeyRing& keys, Segments& segments, s
   state_.segment = segment_->header().number;
   state_.last_id = tail_.next_cell - 1;
   state_.is_segment_empty = tail_.next_cell == segment_->header().first_cell;
+  room_.enter(segment_->path(), segment_->environment().used_bytes());
   thread_ = std::thread([this] { run(); });
 }
 
@@ -56,6 +59,7 @@ Writer::~Writer() {
   }
   wake_.notify_one();
   thread_.join();
+  room_.leave(segment_->environment().used_bytes());
 }
 
 void Writer::submit(Job job) {
@@ -259,6 +263,7 @@ void Writer::commit() {
 
 void Writer::finish_group() {
   tail_ = group_tail_;
+  if (group_bytes_ < large_group) room_.used(segment_->environment().used_bytes());
   unmapped_bytes_ += group_bytes_;
   if (unmapped_bytes_ > most_mapped) {
     segment_->environment().forget_pages();
@@ -389,7 +394,9 @@ Status Writer::roll() {
   header.previous_link = tail_.link;
   auto created = Segment::create(options_.journal, std::move(header), keys_, map_size(options_.segment_size));
   if (!created) return created.error();
+  room_.leave(segment_->environment().used_bytes());
   segment_ = std::move(*created);
+  room_.enter(segment_->path(), segment_->environment().used_bytes());
   segments_.adopt(segment_);
   {
     std::lock_guard lock(mutex_);

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "journal/room.h"
 #include "journal/segment.h"
 #include "journal/segments.h"
 #include "journal/ticket.h"
@@ -127,6 +128,7 @@ class Writer {
   // The log's end as committed.
   std::shared_ptr<Segment> segment_;
   Segment::Tail tail_;
+  Room room_;
 
   // The open group.
   std::optional<Transaction> transaction_;
