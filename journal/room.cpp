@@ -11,7 +11,7 @@ namespace holdfast::journal {
 namespace {
 
 /// So much room is made, in pieces that keep nobody waiting, as soon as less than half of it is left.
-constexpr std::uint64_t room_size = 2 * 1024 * 1024;
+constexpr std::uint64_t room_size = 1024 * 1024;
 constexpr std::size_t piece_size = 128 * 1024;
 /// The last of a disk is for mail.
 constexpr std::uint64_t least_free = 512ULL * 1024 * 1024;

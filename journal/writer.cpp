@@ -14,8 +14,8 @@ namespace {
 constexpr auto lazy_delay = std::chrono::milliseconds(10);
 /// An open group this large is committed though nobody waits: its pages are in memory until then.
 constexpr std::size_t group_size = 1024 * 1024;
-/// What is this large is not written twice to spare it a wait.
-constexpr std::size_t large_group = 256 * 1024;
+/// A group this large is not written twice to spare it a wait: under load that costs more than it spares.
+constexpr std::size_t large_group = 32 * 1024;
 /// Outcomes that could not be written are tried again so often, and kept up to so many.
 constexpr auto retry_delay = std::chrono::seconds(1);
 constexpr std::size_t most_unwritten = 100000;

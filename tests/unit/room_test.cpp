@@ -25,7 +25,7 @@ TEST_CASE("room is made behind what is used, and cut off at the end") {
   std::ofstream(path) << std::string(8192, 'x');
   Room room;
   room.enter(path, 8192);
-  CHECK(comes_true([&] { return std::filesystem::file_size(path) > 1024 * 1024; }));
+  CHECK(comes_true([&] { return std::filesystem::file_size(path) > 512 * 1024; }));
   room.leave(8192);
   CHECK(std::filesystem::file_size(path) == 8192);
 }
@@ -58,7 +58,7 @@ TEST_CASE_METHOD(JournalFixture, "a journal that was closed has no room left in 
   auto journal = open();
   REQUIRE(journal);
   std::string path = segment_path(options.path, 1);
-  if (!disk_is_nearly_full(folder.path)) CHECK(comes_true([&] { return std::filesystem::file_size(path) > 1024 * 1024; }));
+  if (!disk_is_nearly_full(folder.path)) CHECK(comes_true([&] { return std::filesystem::file_size(path) > 512 * 1024; }));
   *journal = nullptr;
-  CHECK(std::filesystem::file_size(path) < 1024 * 1024);
+  CHECK(std::filesystem::file_size(path) < 512 * 1024);
 }
