@@ -420,9 +420,9 @@ def ordinary_journal(s, sink, count):
 def case_verify(options):
     """A sealed segment of ordinary mail: its size, and verifying it, against OpenSSL's SHA-256."""
     with scene() as s:
-        holdfast, size = ordinary_journal(s, servers.sink(s), options.scaled(20000))
+        holdfast, size = ordinary_journal(s, servers.sink(s), options.scaled(80000))
         stored = os.path.getsize(os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb"))
-        print(f"a sealed segment of ordinary mail, {size / options.scaled(20000) / 1000:.1f} KB a message")
+        print(f"a sealed segment of ordinary mail, {size / options.scaled(80000) / 1000:.1f} KB a message")
         table(["", "content", "on disk", "ratio", "wanted"], [["compacted", f"{size / 1e6:.0f} MB", f"{stored / 1e6:.0f} MB", f"{stored / size:.2f}", "<= 0.6"]])
         rates = {"with the decryption key": [], "with the public key alone": []}
         for number in range(options.rounds):
