@@ -304,6 +304,7 @@ void Session::take_reply(Reply& reply) {
         end_transaction();
         helo_line_ = awaited.line;
         helo_ = awaited.address;
+        if (upstream_) upstream_->was_greeted = true;
         capabilities_.reset();
       }
       if (awaited.verb == Verb::ehlo && reply.is_positive()) return take_ehlo_reply(reply);
@@ -342,6 +343,8 @@ void Session::take_reply(Reply& reply) {
       }
       break;
     default:
+      // Primaries count what moves no mail, and would count it against the next client.
+      if (upstream_) upstream_->may_be_reused = false;
       break;
   }
   client_.write(reply.wire);

@@ -59,6 +59,7 @@ class Session {
   // What the client says (session_commands.cpp).
   bool take_commands();
   void take_command(std::string_view line);
+  bool inherits_greeting(std::string_view line) const;
   bool may_interrupt_chunks(Verb verb);
   void take_envelope(const Command& command, std::string_view line);
   bool is_well_formed(const Command& command, std::string_view line);
@@ -141,6 +142,7 @@ class Session {
   std::optional<Deadline> trouble_since_;  ///< the primary has answered nothing since then
   unsigned farewells_ = 0;       ///< how often it has said 421 to what was asked last
   bool is_primary_out_ = false;  ///< the breaker has tripped while we waited
+  bool needs_ungreeted_ = false; ///< this client does not greet: another's greeting must not stand in for its own
   ClientFacts facts_;
   bool is_counted_ = false;
 

@@ -34,6 +34,11 @@ bool Session::take_commands() {
       return true;
     }
     if (end == std::string_view::npos) break;
+    if (inherits_greeting(input.substr(0, end + 1))) {
+      needs_ungreeted_ = true;  // converse() opens another connection
+      worker_.pool.give_back(settings_, route_, std::move(upstream_));
+      break;
+    }
     std::string line(input.substr(0, end + 1));
     client_.consume(end + 1);
     has_moved = true;
@@ -49,6 +54,13 @@ bool Session::take_commands() {
     take_command(line);
   }
   return has_moved;
+}
+
+/// The command comes from a client that has not greeted, on a connection on which an earlier one has.
+bool Session::inherits_greeting(std::string_view line) const {
+  if (!upstream_ || !upstream_->was_greeted || !helo_line_.empty() || !awaited_.empty()) return false;
+  Verb verb = parse_command(line.substr(0, line.find_last_not_of("\r\n") + 1)).verb;
+  return verb != Verb::ehlo && verb != Verb::helo && verb != Verb::quit;
 }
 
 void Session::forward(Awaited awaited, std::string_view line) {

@@ -51,7 +51,7 @@ Task<bool> Session::reach_primary(std::string why) {
   Deadline since = *trouble_since_, by = since + route().failover.takeover_after;
   bool is_first = why.empty();
   // A connection that was in the pool may have ended of age; that is no trouble.
-  bool may_be_pooled = helo_line_.empty() && !transaction_.is_open && awaited_.empty() && is_first;
+  bool may_be_pooled = helo_line_.empty() && !transaction_.is_open && awaited_.empty() && is_first && !needs_ungreeted_;
   bool may_go_live = auth_.empty();
   // A client that is gone needs no primary; converse() sees that it is.
   for (Duration pause = first_pause; may_go_live && !board_->is_held() && !is_stopped_ && !client_.is_broken(); pause = std::min(pause * 2, longest_pause)) {
@@ -113,16 +113,18 @@ Task<bool> Session::reach_primary(std::string why) {
 /// Tells a fresh connection what the client has said and the primary accepted before. Returns an empty text, or why it failed.
 Task<std::string> Session::replay(Deadline by) {
   by = std::max(by, Clock::now() + std::chrono::milliseconds(50));
-  if (helo_line_.empty()) co_return "";
-  upstream_->stream.flush(helo_line_);
-  std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, by);
-  if (!reply) co_return upstream_->failure;
-  if (!reply->is_positive()) co_return "it refuses the client's greeting: " + reply->summary();
-  bool is_extended = capabilities_.has_value();
   bool is_batch = false;
-  if (is_extended) {
-    capabilities_ = Capabilities::of(*reply);
-    is_batch = capabilities_->has("PIPELINING");
+  if (!helo_line_.empty()) {
+    upstream_->stream.flush(helo_line_);
+    std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, by);
+    if (!reply) co_return upstream_->failure;
+    if (!reply->is_positive()) co_return "it refuses the client's greeting: " + reply->summary();
+    upstream_->was_greeted = true;
+    bool is_extended = capabilities_.has_value();
+    if (is_extended) {
+      capabilities_ = Capabilities::of(*reply);
+      is_batch = capabilities_->has("PIPELINING");
+    }
   }
   if (!transaction_.is_open) co_return "";
   std::string failure = co_await replay_envelope(by, is_batch);

@@ -233,6 +233,7 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
   upstream.stream.flush(command + "\r\n");
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
   if (!reply) co_return upstream.failure;
+  upstream.was_greeted = false;
   // The answer is a new greeting, for this client. A refusal is the primary's word about this client, not a failure.
   upstream.greeting = std::move(*reply);
   co_return "";

@@ -34,6 +34,7 @@ class Upstream {
   Reply ehlo;                 ///< its last answer to Holdfast's own EHLO
   std::uint64_t transactions = 0;
   bool was_reused = false;
+  bool was_greeted = false;   ///< a client's EHLO or HELO was accepted on it
   std::optional<Capabilities> own_capabilities;  ///< what it offered to Holdfast itself, which then need not greet again
   bool may_be_reused = true;  ///< false once something happened that the next client must not inherit
 

@@ -85,6 +85,41 @@ def _(scene):
     equal(len(primary.sessions), 3)
 
 
+@test("a client that does not greet gets a connection on which nobody has, so that the primary's word on that is its own")
+def _(scene):
+    def wants_greeting(session, line):
+        has_greeted = any(one.upper().startswith((b"EHLO", b"HELO")) for one in session.lines)
+        return b"250 2.1.0 Ok\r\n" if has_greeted else b"503 5.5.1 Error: send HELO/EHLO first\r\n"
+    primary = scene.primary(replies={"MAIL": wants_greeting})
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    scene.client(holdfast.port).ask("QUIT")
+    client = scene.client(holdfast.port)
+    client.send_mail()
+    client.ask("QUIT")
+    before = len(primary.sessions)
+    client = scene.client(holdfast.port)
+    equal(client.ask("MAIL FROM:<a@example.net>"), "503 5.5.1 Error: send HELO/EHLO first")
+    equal(len(primary.sessions), before + 1)
+    equal(client.send_mail(), "250 2.0.0 Ok: taken")
+
+
+@test("a connection on which a client only passed the time is not handed on: the primary counts that")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    scene.client(holdfast.port).ask("QUIT")
+    for command in ("NOOP", "VRFY somebody", "HELP"):
+        client = scene.client(holdfast.port)
+        client.ask("EHLO client.example.net")
+        client.ask(command)
+        before = len(primary.sessions)
+        client.ask("QUIT")
+        wait_for(lambda: holdfast.status()["connections"] == 0, what="the end of the session")
+        client = scene.client(holdfast.port)
+        equal(len(primary.sessions), before + 1)
+        client.ask("QUIT")
+
+
 @test("idle connections end after reuse.idle, and after reuse.transactions")
 def _(scene):
     primary = scene.primary()

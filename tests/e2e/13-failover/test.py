@@ -134,6 +134,18 @@ def _(scene):
         holdfast.stop()
 
 
+@test("a client that never greets is carried over like any other")
+def _(scene):
+    for step in ("MAIL", "RCPT", "DATA", "content"):
+        second = scene.primary()
+        first = scene.primary(replies=dies_at(step))
+        holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], yaml="failover:\n  probe_interval: 1h\n  takeover_after: 2s")
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken", step)
+        equal(len(second.messages), 1, step)
+        holdfast.stop()
+
+
 @test("an idle client notices nothing, and neither does one whose primary says 421 and goes")
 def _(scene):
     port = free_port()
