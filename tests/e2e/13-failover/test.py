@@ -143,6 +143,7 @@ def _(scene):
         client = scene.client(holdfast.port)
         equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken", step)
         equal(len(second.messages), 1, step)
+        equal([line[:4] for line in second.sessions[-1].lines], [b"MAIL", b"RCPT", b"DATA"], step)
         holdfast.stop()
 
 
