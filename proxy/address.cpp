@@ -43,14 +43,31 @@ std::size_t domain_part(std::string_view text) {
   return size;
 }
 
+/// Length of the source route at the start of text, with its colon; 0 when there is none, or a bad one.
+std::size_t source_route(std::string_view text) {
+  std::size_t size = 0;
+  while (text.substr(size).starts_with('@')) {
+    std::size_t domain = domain_part(text.substr(size + 1));
+    if (domain == 0) return 0;
+    size += 1 + domain;
+    if (text.substr(size).starts_with(':')) return size + 1;
+    if (!text.substr(size).starts_with(',')) return 0;
+    ++size;
+  }
+  return 0;
+}
+
 }  // namespace
 
 std::optional<Path> parse_path(std::string_view text) {
   text = skip_blanks(text);
   bool is_bracketed = text.starts_with('<');
   if (is_bracketed) text.remove_prefix(1);
+  std::size_t route = is_bracketed ? source_route(text) : 0;
+  text.remove_prefix(route);
   std::string_view start = text;
-  if (!(is_bracketed && text.starts_with('>'))) {
+  bool is_empty = is_bracketed && route == 0 && text.starts_with('>');
+  if (!is_empty) {
     std::size_t local = local_part(text);
     if (local == 0) return std::nullopt;
     text.remove_prefix(local);
@@ -58,6 +75,8 @@ std::optional<Path> parse_path(std::string_view text) {
       std::size_t domain = domain_part(text.substr(1));
       if (domain == 0) return std::nullopt;
       text.remove_prefix(1 + domain);
+    } else if (route > 0) {
+      return std::nullopt;
     }
   }
   std::string_view address = start.substr(0, start.size() - text.size());

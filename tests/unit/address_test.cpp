@@ -7,7 +7,8 @@ using namespace holdfast::proxy;
 TEST_CASE("paths that mean one thing are taken") {
   for (auto [text, address] : {std::pair("<a@b.c>", "a@b.c"), {"<>", ""}, {"<\"a b\"@c>", "\"a b\"@c"}, {"<\"a\\\">b\"@c>", "\"a\\\">b\"@c"},
                                {"<a@[192.0.2.1]>", "a@[192.0.2.1]"}, {"<a@[IPv6:2001:db8::1]>", "a@[IPv6:2001:db8::1]"}, {"<postmaster>", "postmaster"},
-                               {"<a..b@c>", "a..b@c"}, {"<j\xc3\xbcrgen@b\xc3\xbc\x63her.example>", "j\xc3\xbcrgen@b\xc3\xbc\x63her.example"}, {" a@b", "a@b"}}) {
+                               {"<a..b@c>", "a..b@c"}, {"<j\xc3\xbcrgen@b\xc3\xbc\x63her.example>", "j\xc3\xbcrgen@b\xc3\xbc\x63her.example"}, {" a@b", "a@b"},
+                               {"<@a.example:b@c>", "b@c"}, {"<@a,@[192.0.2.1]:\"x\"@c>", "\"x\"@c"}}) {
     CAPTURE(text);
     auto path = parse_path(text);
     REQUIRE(path);
@@ -17,7 +18,7 @@ TEST_CASE("paths that mean one thing are taken") {
 }
 
 TEST_CASE("paths that could be read in two ways are refused") {
-  for (auto text : {"", "<", "<a", "<a@b", "a>", "<a@b>>", "<<a@b>", "<a@b><c@d>", "<a@b>c", "<a b@c>", "<a@b c>", "<@a,@b:c@d>", "<a@b@c>", "<\"a@b>",
+  for (auto text : {"", "<", "<a", "<a@b", "a>", "<a@b>>", "<<a@b>", "<a@b><c@d>", "<a@b>c", "<a b@c>", "<a@b c>", "<@a,@b:>", "<@a:b>", "<@a,b:c@d>", "<@a,@b c@d>", "<@:a@b>", "@a:b@c", "<@a:@b:c@d>", "<a@b@c>", "<\"a@b>",
                     "<a\\@b@c>", "<a@[1>", "<a@>", "<@b>", "<a,b@c>", "<a;b@c>", "<a:b@c>", "<\"a\"b@c>"}) {
     CAPTURE(text);
     CHECK_FALSE(parse_path(text));

@@ -54,7 +54,7 @@ COMMANDS = [
     ("two addresses", "MAIL FROM:<a@example.net><c@example.net>\r\n", ["501 5.1.7 Bad sender address syntax"], False),
     ("an open bracket", "MAIL FROM:<a@example.net\r\n", ["501 5.1.7 Bad sender address syntax"], False),
     ("an open quote", "MAIL FROM:<\"a@example.net>\r\n", ["501 5.1.7 Bad sender address syntax"], False),
-    ("a source route", "MAIL FROM:<@x.example.net:a@example.net>\r\n", ["501 5.1.7 Bad sender address syntax"], False),
+    ("a source route to nowhere", "MAIL FROM:<@x.example.net:a>\r\n", ["501 5.1.7 Bad sender address syntax"], False),
     ("two at signs", ENVELOPE[:27] + "RCPT TO:<b@c@example.org>\r\n", ["250 2.1.0 Ok", "501 5.1.3 Bad recipient address syntax"], False),
     ("a list of addresses", ENVELOPE[:27] + "RCPT TO:<b@example.org,c@example.org>\r\n", ["250 2.1.0 Ok", "501 5.1.3 Bad recipient address syntax"], False),
     ("BINARYMIME that was not offered", "MAIL FROM:<a@example.net> BODY=BINARYMIME\r\n", ["555 5.5.4 Unsupported option: BODY=BINARYMIME"], False),
