@@ -26,7 +26,7 @@ std::string encoded(const std::string& text) {
 
 std::string addresses(std::string_view header, std::string_view field) {
   std::string list;
-  for (const MailAddress& one : parse_addresses(field_of(header, field)))
+  for (const MailAddress& one : parse_addresses(address_field_of(header, field)))
     list += fmt::format("({} NIL {} {})", imap_nstring(encoded(one.name)), imap_nstring(encoded(one.mailbox)),
                         imap_nstring(one.host));
   return list.empty() ? "NIL" : "(" + list + ")";
@@ -39,6 +39,14 @@ std::string parameters(const std::vector<std::pair<std::string, std::string>>& a
     list += fmt::format("{}{} {}", list.empty() ? "" : " ", imap_string(encoded(name)),
                         imap_string(encoded(value)));
   return "(" + list + ")";
+}
+
+/// RFC 2045 5.2: text whose charset is not named is US-ASCII.
+std::string type_parameters(const MimePart& part) {
+  auto all = part.parameters;
+  bool has_charset = std::any_of(all.begin(), all.end(), [](const auto& one) { return is_same_name(one.first, "charset"); });
+  if (part.type == "text" && !has_charset) all.emplace_back("charset", "us-ascii");
+  return parameters(all);
 }
 
 std::string disposition(const MimePart& part) {
@@ -129,7 +137,7 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
     return out + ")";
   }
   out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype),
-                     parameters(part.parameters), imap_nstring(part.id), imap_nstring(part.description),
+                     type_parameters(part), imap_nstring(part.id), imap_nstring(part.description),
                      imap_string(part.encoding), part.body.size());
   if (part.is_message()) {
     const MimePart& inner = part.children.front();

@@ -62,6 +62,17 @@ bool has_in_body(std::string_view message, const MimePart& part, const std::stri
   return part.type == "text" && contains(decode_body(message, part), needle);
 }
 
+/// In what describes a message's parts: the names of attachments above all, encoded or not.
+bool has_in_part_headers(std::string_view message, const MimePart& part, const std::string& needle) {
+  auto has = [&](const auto& parameters) {
+    return std::any_of(parameters.begin(), parameters.end(), [&](const auto& one) { return contains(one.second, needle); });
+  };
+  return has(part.parameters) || has(part.disposition_parameters) ||
+         std::any_of(part.children.begin(), part.children.end(), [&](const MimePart& child) {
+           return has_in_fields(child.header.of(message), "", needle) || has_in_part_headers(message, child, needle);
+         });
+}
+
 constexpr std::int64_t day_s = 86400;
 
 /// The day that the Date field names, in its own time zone; the day of arrival where there is none.
@@ -154,7 +165,8 @@ bool matches(const SearchKey& key, ReadMessage& message, std::uint32_t number, c
       return has_in_body(message.content(), message.structure(), key.text);
     case Kind::text:
       return has_in_fields(message.header(), "", key.text) ||
-             has_in_body(message.content(), message.structure(), key.text);
+             has_in_body(message.content(), message.structure(), key.text) ||
+             has_in_part_headers(message.content(), message.structure(), key.text);
     case Kind::negation:
       return !matches(key.children.front(), message, number, scope);
     case Kind::either:

@@ -77,6 +77,15 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
     part.encoding = lower(value);
 }
 
+/// A field's value on one line.
+std::string unfolded(std::string_view field) {
+  std::string value;
+  for (char c : field.substr(field.find(':') + 1))
+    if (c != '\r' && c != '\n' && c != '\0') value += c;
+  std::size_t begin = value.find_first_not_of(" \t");
+  return begin == std::string::npos ? "" : value.substr(begin);
+}
+
 std::string boundary_of(const MimePart& part) {
   for (const auto& [name, value] : part.parameters)
     if (is_same_name(name, "boundary")) return value;
@@ -96,6 +105,8 @@ struct Parser {
     read_header(message, part, in_digest);
     if (depth >= deepest || parts >= most_parts) return part;
     if (part.type == "multipart") split(part, depth);
+    // Without any part to be found it is shown as what it is then: text.
+    if (part.type == "multipart" && part.children.empty()) part.type = "text", part.subtype = "plain", part.parameters.clear();
     if (part.type == "message" && part.subtype == "rfc822" &&
         (part.encoding == "7bit" || part.encoding == "8bit" || part.encoding == "binary"))
       part.children.push_back(parse(part.body, depth + 1, false));
@@ -176,11 +187,20 @@ std::string field_of(std::string_view header, std::string_view name) {
   each_field(header, [&](std::string_view field_name, std::string_view field) {
     if (is_found || !is_same_name(field_name, name)) return;
     is_found = true;
-    for (char c : field.substr(field.find(':') + 1))
-      if (c != '\r' && c != '\n' && c != '\0') value += c;
+    value = unfolded(field);
   });
-  std::size_t begin = value.find_first_not_of(" \t");
-  return begin == std::string::npos ? "" : value.substr(begin);
+  return value;
+}
+
+std::string address_field_of(std::string_view header, std::string_view name) {
+  std::string all;
+  each_field(header, [&](std::string_view field_name, std::string_view field) {
+    if (!is_same_name(field_name, name)) return;
+    std::string value = unfolded(field);
+    if (!all.empty() && !value.empty()) all += ", ";
+    all += value;
+  });
+  return all;
 }
 
 MimePart parse_mime(std::string_view message) {
@@ -240,6 +260,9 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
     }
   };
   add(list.get(), add, 0);
+  // "MAILER DAEMON <>" and the like name nobody that could be written to, but say who wrote.
+  std::string name = decode_header_text(trimmed(value.substr(0, value.find('<'))));
+  if (found.empty() && !name.empty()) found.push_back({name, "MISSING_MAILBOX", "MISSING_DOMAIN"});
   return found;
 }
 

@@ -58,6 +58,8 @@ void each_field(std::string_view header, Visit visit) {
 }
 /// The first field of that name, unfolded, without its name; empty when there is none.
 std::string field_of(std::string_view header, std::string_view name);
+/// The addresses of all fields of that name, as one list: RFC 5322 wants one field, but not all senders do.
+std::string address_field_of(std::string_view header, std::string_view name);
 bool is_same_name(std::string_view a, std::string_view b);  ///< ASCII, ignoring case
 
 /// Encoded words and raw 8-bit text, to UTF-8.

@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include "proxy/imap_command.h"
+#include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
 #include "proxy/mime.h"
 
@@ -56,6 +57,42 @@ TEST_CASE("threads by references: chains, siblings, a lost parent, replies by su
   CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {}, "x", true)}) == "(1 2)");
   CHECK(thread_by_references({facts(1, "a", {"b"}, "x"), facts(2, "b", {"a"}, "z")}).size() > 0);
   CHECK(thread_by_references({}).empty());
+}
+
+TEST_CASE("the envelope takes what careless senders write") {
+  CHECK(imap_envelope("From: a@x\r\nTo: b@x\r\nCc: c@x\r\nto: d@x,\r\n e@x\r\nCC:\r\n\r\n") ==
+        "(NIL NIL ((NIL NIL \"a\" \"x\")) ((NIL NIL \"a\" \"x\")) ((NIL NIL \"a\" \"x\")) "
+        "((NIL NIL \"b\" \"x\")(NIL NIL \"d\" \"x\")(NIL NIL \"e\" \"x\")) ((NIL NIL \"c\" \"x\")) NIL NIL NIL)");
+  CHECK(imap_envelope("From: MAILER DAEMON <>\r\n\r\n").find("((\"MAILER DAEMON\" NIL \"MISSING_MAILBOX\" \"MISSING_DOMAIN\"))") !=
+        std::string::npos);
+  CHECK(imap_envelope("From: <>\r\nTo:\r\n\r\n") == "(NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)");
+}
+
+TEST_CASE("text is US-ASCII where nothing else is said, and a multipart without parts is text") {
+  auto structure = [](const std::string& text) { return imap_structure(text, parse_mime(text), false); };
+  CHECK(structure("\r\nx\r\n") == "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 3 1)");
+  CHECK(structure("Content-Type: text/html; charset=utf-8\r\n\r\nx") == "(\"text\" \"html\" (\"charset\" \"utf-8\") NIL NIL \"7bit\" 1 0)");
+  CHECK(structure("Content-Type: image/png\r\n\r\nx") == "(\"image\" \"png\" NIL NIL NIL \"7bit\" 1)");
+  CHECK(structure("Content-Type: multipart/mixed; boundary=b\r\n\r\n--c\r\n") ==
+        "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 5 1)");
+}
+
+TEST_CASE("searching TEXT finds attachments by their names; BODY does not") {
+  std::string text =
+      "Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: application/pdf\r\n"
+      "Content-Disposition: attachment; filename*=UTF-8''Angebot%20M%C3%BCller.pdf\r\n\r\nx\r\n--b--\r\n";
+  holdfast::failover::StoredMessage stored{};
+  ReadMessage message(stored, [&](bool) { return text; });
+  auto finds = [&](SearchKey::Kind kind, const char* words) {
+    SearchKey key;
+    key.kind = kind;
+    key.text = words;
+    return matches(folded(key), message, 1, {});
+  };
+  CHECK(finds(SearchKey::Kind::text, "angebot m\xc3\xbcller"));
+  CHECK(finds(SearchKey::Kind::text, "application/pdf"));
+  CHECK_FALSE(finds(SearchKey::Kind::body, "angebot"));
+  CHECK_FALSE(finds(SearchKey::Kind::text, "nothing of it"));
 }
 
 TEST_CASE("a message's parts lie where they are, nested and unfinished ones too") {
