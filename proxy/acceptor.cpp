@@ -20,7 +20,9 @@ constexpr int accepts_a_turn = 32;
 
 }  // namespace
 
-Result<FileDescriptor> listen_on(const ListenerConfig& listener) {
+namespace {
+
+Result<FileDescriptor> bind_to(const ListenerConfig& listener, bool shares_port) {
   std::string name = to_string(listener.address);
   SocketAddress address = *to_socket_address(listener.address);
   auto failed = [&](const char* what) {
@@ -36,13 +38,22 @@ Result<FileDescriptor> listen_on(const ListenerConfig& listener) {
   if (!socket) return failed("make a socket");
   int one = 1;
   ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+  if (shares_port) ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
   // Accepted sockets inherit both.
   ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   ::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
   if (::bind(socket.get(), address.get(), address.size) != 0) return failed("listen");
-  if (::listen(socket.get(), backlog) != 0) return failed("listen");
+  if (shares_port && ::listen(socket.get(), backlog) != 0) return failed("listen");
   return socket;
+}
+
+}  // namespace
+
+Result<FileDescriptor> listen_on(const ListenerConfig& listener) { return bind_to(listener, true); }
+
+Status check_free(const ListenerConfig& listener) {
+  Result<FileDescriptor> socket = bind_to(listener, false);
+  return socket ? Status() : socket.error();
 }
 
 Acceptor::Acceptor(Worker& worker, ListenerConfig listener, FileDescriptor socket)

@@ -11,8 +11,10 @@
 
 namespace holdfast::proxy {
 
-/// Opens a listening socket. Errors name the address and what to do.
+/// Opens a listening socket, one of several at the same address. Errors name the address and what to do.
 Result<FileDescriptor> listen_on(const ListenerConfig& listener);
+/// Whether nobody listens at the address: the system would let another Holdfast share it, and split the mail between two journals.
+Status check_free(const ListenerConfig& listener);
 
 /// One worker's side of one listener. Belongs to the worker's thread.
 class Acceptor {

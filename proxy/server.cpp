@@ -52,15 +52,24 @@ Result<std::shared_ptr<const Settings>> load_settings(const std::string& path) {
   return std::shared_ptr<const Settings>(new Settings{std::move(*config), std::move(*tls)});
 }
 
-/// Every connection takes two descriptors; the soft limit is often far below the hard one.
-void raise_descriptor_limit(const Config& config) {
+/// A core is left to the journal's writer: with a loop on each, the loops are what delays its commits.
+std::size_t threads_of(const Config& config) { return config.threads ? config.threads : std::max(2U, std::thread::hardware_concurrency()) - 1; }
+
+/// Every connection takes two descriptors, its own and the one to the primary; without the second, the primary would be taken
+/// for dead. Raises the soft limit, which is often far below the hard one. Returns how many connections there is room for.
+std::uint64_t raise_descriptor_limit(const Config& config) {
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  rlim_t wanted = 2 * config.limits.connections + 200;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return config.limits.connections;
+  rlim_t others = 200 + config.routes.size() * threads_of(config) * config.reuse.connections;
+  rlim_t wanted = 2 * config.limits.connections + others;
   limit.rlim_cur = std::min(limit.rlim_max, std::max(limit.rlim_cur, wanted));
   ::setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur < wanted)
-    log(LogLevel::warning, "start", {{"problem", fmt::format("limits.connections needs {} file descriptors, but the system allows {}; raise LimitNOFILE", wanted, limit.rlim_cur)}});
+  if (limit.rlim_cur >= wanted) return config.limits.connections;
+  std::uint64_t capacity = std::max<rlim_t>(limit.rlim_cur > 2 * others ? (limit.rlim_cur - others) / 2 : limit.rlim_cur / 4, 1);
+  log(LogLevel::warning, "start",
+      {{"problem", fmt::format("limits.connections needs {} file descriptors, but the system allows {}: only {} connections are taken at once; raise LimitNOFILE",
+                               wanted, limit.rlim_cur, capacity)}});
+  return capacity;
 }
 
 }  // namespace
@@ -80,6 +89,13 @@ Status Server::start_listeners(const Config& config) {
     return std::find(running.listeners.begin(), running.listeners.end(), listener) != running.listeners.end();
   };
   std::vector<std::pair<std::size_t, std::pair<ListenerConfig, FileDescriptor>>> sockets;
+  auto is_ours = [&](const ListenerConfig& listener) {
+    return std::any_of(workers_.begin(), workers_.end(), [&](const auto& running) {
+      return std::any_of(running->listeners.begin(), running->listeners.end(), [&](const ListenerConfig& one) { return one.address == listener.address; });
+    });
+  };
+  for (const ListenerConfig& listener : config.listeners)
+    if (Status free = is_ours(listener) ? Status() : check_free(listener); !free) return free;
   for (const ListenerConfig& listener : config.listeners) {
     for (std::size_t i = 0; i < workers_.size(); ++i) {
       if (!workers_[i]->serves(listener, mailbox_store_ != nullptr) || has(*workers_[i], listener)) continue;
@@ -109,7 +125,7 @@ Status Server::start_listeners(const Config& config) {
 
 int Server::run() {
   const Config& config = settings_->config;
-  raise_descriptor_limit(config);
+  shared_.connections.set_capacity(raise_descriptor_limit(config));
   watch_names(config);
   base_.reset(event_base_new());
   control_.configure(settings_);
@@ -117,8 +133,7 @@ int Server::run() {
   if (Status imported = import_directory(config); !imported) return give_up(imported.error());
   ldap_.configure(config.directory.ldap);
   watch_flag(config);
-  // A core is left to the journal's writer: with a loop on each, the loops are what delays its commits.
-  std::size_t threads = config.threads ? config.threads : std::max(2U, std::thread::hardware_concurrency()) - 1;
+  std::size_t threads = threads_of(config);
   for (std::size_t i = 0; i < threads; ++i) workers_.push_back(std::make_unique<Running>(shared_, settings_));
   if (Status opened = open_mailboxes(); !opened) log(LogLevel::error, "mailbox", {{"problem", opened.error().message}, {"result", "there are no emergency mailboxes; mail goes on"}});
   if (Status started = start_listeners(config); !started) return give_up(started.error());
@@ -260,6 +275,7 @@ void Server::reload() {
   }
   std::vector<std::string> list = changes(settings_->config, (*loaded)->config);
   settings_ = *loaded;
+  shared_.connections.set_capacity(raise_descriptor_limit(settings_->config));
   configure_log(settings_->config.log_format, settings_->config.log_level);
   watch_flag(settings_->config);
   ldap_.configure(settings_->config.directory.ldap);

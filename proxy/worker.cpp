@@ -1,8 +1,11 @@
 #include "proxy/worker.h"
 
+#include <algorithm>
+
 namespace holdfast::proxy {
 
 bool ConnectionCounts::enter(std::uint64_t limit) {
+  limit = std::min(limit, capacity_.load(std::memory_order_relaxed));
   if (all_.fetch_add(1, std::memory_order_relaxed) < limit) return true;
   leave();
   return false;

@@ -21,6 +21,8 @@ struct MailboxService;
 /// Connections now, in all and by client address. Thread-safe.
 class ConnectionCounts {
  public:
+  /// What the system has room for, whatever the configuration allows.
+  void set_capacity(std::uint64_t capacity) { capacity_.store(capacity, std::memory_order_relaxed); }
   bool enter(std::uint64_t limit);
   void leave() { all_.fetch_sub(1, std::memory_order_relaxed); }
   std::uint64_t all() const { return all_.load(std::memory_order_relaxed); }
@@ -29,7 +31,7 @@ class ConnectionCounts {
   void leave_client(const std::string& address);
 
  private:
-  std::atomic<std::uint64_t> all_{0};
+  std::atomic<std::uint64_t> all_{0}, capacity_{~std::uint64_t{0}};
   std::mutex mutex_;
   std::map<std::string, std::uint64_t> by_client_;
 };

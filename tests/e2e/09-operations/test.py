@@ -36,6 +36,15 @@ def _(scene):
     second = run(BINARY, "-c", holdfast.config, "serve")
     equal(second.returncode, 75)
     assert "already writes this journal" in second.stderr, second.stderr
+    # Another journal on the same port: the system would let the two share it, and split the mail.
+    other = scene.path("other.yaml")
+    with open(holdfast.config) as file:
+        text = file.read()
+    with open(other, "w") as file:
+        file.write(text.replace(holdfast.journal_path, scene.path("other.journal")).replace(holdfast.socket, scene.path("other.sock")))
+    second = run(BINARY, "-c", other, "serve")
+    equal(second.returncode, 75)
+    assert "another program listens there" in second.stderr, second.stderr
     holdfast.stop()
     stopped = holdfast.run("status", check=False)
     equal(stopped.returncode, 75)
@@ -108,6 +117,22 @@ def _(scene):
         client.close()
     wait_for(lambda: holdfast.status()["connections"] == 1, what="room again")
     equal(scene.client(holdfast.port).greeting, "220 primary.example.org ESMTP")
+
+
+@test("where the system has fewer file descriptors than limits.connections needs, fewer connections are taken, and the primary is not blamed")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, descriptors=400, yaml="failover:\n  probe_interval: 100ms\n  trip_after: 2\n  takeover_after: 200ms\nthreads: 1\nlimits:\n  per_client: 1000")
+    clients = [scene.client(holdfast.port) for _ in range(300)]
+    greetings = [client.greeting[:3] for client in clients]
+    assert greetings.count("220") == 100 and greetings.count("421") == 200, greetings
+    equal(clients[0].send_mail(), "250 2.0.0 Ok: taken")
+    equal([route["state"] for route in holdfast.status()["routes"]], ["pass"])
+    assert "only 100 connections are taken at once" in open(holdfast.log).read()
+    for client in clients:
+        client.close()
+    wait_for(lambda: holdfast.status()["connections"] == 0, what="the sessions' end")
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
 
 
 @test("status answers in well under a second, for people and as JSON")
