@@ -3,6 +3,11 @@
 #include <fmt/format.h>
 #include <sysexits.h>
 
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <system_error>
+
 #include "proxy/admin.h"
 #include "proxy/command.h"
 #include "proxy/config.h"
@@ -107,6 +112,24 @@ int fail(const Error& error) {
   return EX_SOFTWARE;
 }
 
+namespace {
+
+/// A variable that a script left unset must not mean "all": nothing that is asked for may be empty.
+void refuse_empty_values(CLI::App& app) {
+  static const CLI::Validator is_given([](std::string& value) { return value.empty() ? std::string("what is given is empty") : std::string(); }, "");
+  for (CLI::Option* option : app.get_options())
+    if (option->get_type_size() > 0) option->check(is_given);
+  for (CLI::App* command : app.get_subcommands({})) refuse_empty_values(*command);
+}
+
+/// The reader of our output may have gone because it has seen enough: that is no news to anybody.
+int fail_to_write(int reason) {
+  if (reason != EPIPE) fmt::print(stderr, "holdfast: cannot write the output: {}\n", std::strerror(reason));
+  return EX_IOERR;
+}
+
+}  // namespace
+
 int run_command_line(int argc, char** argv) {
   CLI::App app{"Holdfast: an SMTP relay that keeps a copy of every message"};
   app.set_version_flag("--version", "holdfast " HOLDFAST_VERSION);
@@ -127,8 +150,10 @@ int run_command_line(int argc, char** argv) {
   add_journal_commands(app, config, exit_code);
   add_mailbox_commands(app, config, exit_code);
 
+  refuse_empty_values(app);
   try {
     app.parse(argc, argv);
+    if (std::fflush(stdout) != 0) return fail_to_write(errno);
   } catch (const CLI::RequiredError& problem) {
     std::vector<std::string> unknown = app.remaining(true);
     if (unknown.empty()) return app.exit(problem), EX_USAGE;
@@ -136,6 +161,8 @@ int run_command_line(int argc, char** argv) {
     return EX_USAGE;
   } catch (const CLI::ParseError& problem) {
     return app.exit(problem) == 0 ? EX_OK : EX_USAGE;
+  } catch (const std::system_error& problem) {
+    return fail_to_write(problem.code().value());  // fmt::print's
   }
   return exit_code;
 }

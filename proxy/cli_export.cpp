@@ -32,8 +32,7 @@ Status write_out(int fd, std::string_view bytes) {
     ssize_t written = ::write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0)
-      return Error{errno == ENOSPC ? ErrorCode::no_space : ErrorCode::io,
-                   fmt::format("cannot write the output: {}", std::strerror(errno))};
+      return Error{ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
     bytes.remove_prefix(static_cast<std::size_t>(written));
   }
   return {};

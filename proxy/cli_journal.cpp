@@ -166,9 +166,9 @@ int stats(const std::string& config_path, bool as_json) {
   fmt::print("{:.1f} MiB of content in {:.1f} MiB on disk (ratio {:.2f}), {:.1f} GiB free\n", static_cast<double>(found->content_bytes) / mib,
              static_cast<double>(found->stored_bytes) / mib, found->ratio(), static_cast<double>(found->free_bytes) / gib);
   if (found->entries > 0) fmt::print("from {} to {}\n", format_time(found->oldest_us), format_time(found->newest_us));
+  std::string span = found->days() < 2 ? fmt::format("{:.0f} h", found->days() * 24) : fmt::format("{:.0f} days", found->days());
   if (found->growth() > 0)
-    fmt::print("over the last {:.1f} days {:.0f} entries and {:.1f} MiB on disk a day: the disk lasts {:.0f} days{}\n", found->days(), entries_a_day,
-               found->growth() / mib, days_left,
+    fmt::print("over the last {}: {:.0f} entries and {:.1f} MiB on disk a day; the disk lasts {:.0f} days{}\n", span, entries_a_day, found->growth() / mib, days_left,
                config->retention > Duration(0) ? fmt::format("; journal.retention removes what is older than {}", to_text(config->retention)) : "");
   for (const auto& [outcome, number] : found->outcomes) fmt::print("  {:<10} {} recipients\n", outcome, number);
   return warn_of_damage(**reader);

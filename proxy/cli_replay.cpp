@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cerrno>
 #include <csignal>
+#include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -83,11 +86,10 @@ class Job : public ReplayJob {
       ++failed;
     last = result.id;
     if (as_json_)
-      fmt::print("{}\n",
-                 Json{{"id", result.id}, {"result", to_string(result.state)}, {"detail", result.detail}}.dump(
-                     -1, ' ', false, Json::error_handler_t::replace));
+      say(Json{{"id", result.id}, {"result", to_string(result.state)}, {"detail", result.detail}}.dump(
+          -1, ' ', false, Json::error_handler_t::replace));
     else if (result.state != ReplayResult::State::sent)
-      fmt::print("entry {}: {}: {}\n", result.id, to_string(result.state), escape(result.detail));
+      say(fmt::format("entry {}: {}: {}", result.id, to_string(result.state), escape(result.detail)));
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun_).count();
     bar_.show(static_cast<double>(finished_ + before) / static_cast<double>(ids_.size()),
               fmt::format("{:.0f} a second", static_cast<double>(finished_) / seconds));
@@ -98,6 +100,12 @@ class Job : public ReplayJob {
   Status failure;
 
  private:
+  /// Called by all who serve entries: what goes wrong ends the job, not the program.
+  void say(const std::string& line) {
+    bool is_written = std::fputs((line + "\n").c_str(), stdout) >= 0;
+    if (!is_written) failure = Error{ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
+  }
+
   std::unique_ptr<ReplayItem> make_item(journal::Entry entry) {
     auto item = std::make_unique<ReplayItem>();
     item->entry = std::move(entry);
@@ -230,15 +238,15 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   auto ids = wanted_ids(**reader, command.filter);
   if (!ids) return fail(ids.error()), ids.error().code == ErrorCode::invalid ? EX_USAGE : EX_DATAERR;
   if (command.is_dry) return dry_run(**reader, *ids, command.as_json);
-  if (Status recorded =
-          record_access(*config, "journal replay --to " + command.options.to, command.reason, *ids);
-      !recorded)
-    return fail(recorded.error());
   auto progress = open_progress(command, config->journal.path);
   if (!progress) return fail(progress.error());
   auto target = open_target(command.options, *config, *progress);
   if (!target)
     return fail(target.error()), target.error().code == ErrorCode::invalid ? EX_USAGE : EX_CANTCREAT;
+  if (Status recorded =
+          record_access(*config, "journal replay --to " + command.options.to, command.reason, *ids);
+      !recorded)
+    return fail(recorded.error());
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   std::signal(SIGPIPE, SIG_IGN);

@@ -51,6 +51,37 @@ def _(scene):
     assert "is `holdfast serve` running" in stopped.stderr
 
 
+@test("output that cannot be written is an error, not a crash and not success; an empty value is no filter for everything")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    client = scene.client(holdfast.port)
+    for _ in range(2000):
+        client.send_mail(helo=None)
+    command = [BINARY, "-c", holdfast.config]
+    target = ["--to", f"eml:{scene.path('eml')}", "--reason", "test"]
+    for words in (["journal", "list"], ["journal", "list", "--json"], ["journal", "verify"], ["journal", "stats"], ["journal", "show", "2"], ["status"], ["journal", "export", "2"],
+                  ["journal", "replay", "--json", *target]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([*command, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+        equal(done.returncode, 74, words)
+        assert done.stderr.strip().endswith("cannot write the output: No space left on device"), (words, done.stderr)
+    # Whoever reads the output may go when it has seen enough.
+    for disposition in (signal.SIG_DFL, signal.SIG_IGN):
+        list_it = subprocess.Popen([*command, "journal", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGPIPE, disposition))
+        list_it.stdout.readline()
+        list_it.stdout.close()
+        equal(list_it.stderr.read(), b"")
+        assert list_it.wait() in (-signal.SIGPIPE, 74), list_it.returncode
+    for words in (["journal", "list", "--recipient", ""], ["journal", "replay", "--sender", "", *target], ["journal", "erase", "--recipient", "", "--reason", "test"],
+                  ["journal", "legal-hold", "set", "x", "--recipient", "", "--reason", "test"], ["journal", "erase", "--id", "2", "--reason", ""]):
+        done = run(*command, *words)
+        equal(done.returncode, 64, words)
+        assert "is empty" in done.stderr, (words, done.stderr)
+    before = holdfast.run("journal", "accesses").stdout
+    equal(run(*command, "journal", "replay", "--to", "ftp://x", "--reason", "test").returncode, 64)
+    equal(holdfast.run("journal", "accesses").stdout, before)
+
+
 @test("SIGTERM lets a message finish, turns idle clients away, and exits 0")
 def _(scene):
     primary = scene.primary()
