@@ -12,12 +12,16 @@ std::vector<std::size_t> UpstreamOrder::order(Time now) const {
   return indices;
 }
 
-void UpstreamOrder::succeeded(std::size_t upstream) { states_[upstream] = State(); }
+void UpstreamOrder::succeeded(std::size_t upstream, Time now) {
+  states_[upstream] = State();
+  states_[upstream].last_life = now;
+}
 
 void UpstreamOrder::failed(std::size_t upstream, Time now, std::string why) {
   constexpr unsigned longest = 30;
   State& state = states_[upstream];
   state.is_healthy = false;
+  state.last_life = Time{};
   state.last_error = std::move(why);
   unsigned seconds = std::min(longest, 1U << std::min(state.failures, 5U));
   ++state.failures;

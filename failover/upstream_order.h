@@ -18,7 +18,10 @@ class UpstreamOrder {
   /// Indices of all upstreams, the first to be tried first.
   std::vector<std::size_t> order(Time now) const;
 
-  void succeeded(std::size_t upstream);
+  /// It greeted us.
+  void succeeded(std::size_t upstream, Time now);
+  /// It answered for a whole message: it lives, whatever it keeps others waiting for.
+  void lives(std::size_t upstream, Time now) { states_[upstream].last_life = now; }
   /// Remembers a failure. An upstream is put last for 1 s after its first failure, then for twice as long with each
   /// further one, at most 30 s.
   void failed(std::size_t upstream, Time now, std::string why);
@@ -28,6 +31,7 @@ class UpstreamOrder {
     std::string last_error;
     unsigned failures = 0;
     Time avoided_until{};
+    Time last_life{};  ///< since its last failure; long ago when it has shown none
   };
   const std::vector<State>& states() const { return states_; }
 

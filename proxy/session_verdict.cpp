@@ -99,6 +99,7 @@ Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_e
     reply = co_await send_again(content, why, may_have_arrived);
   }
   ++upstream_->transactions;
+  worker_.pool.lives(*settings_, route_, *upstream_);
   trouble_since_.reset();
   if (!reply->is_positive()) upstream_->may_be_reused = false;
   note_verdict(*reply);

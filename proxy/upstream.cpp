@@ -8,6 +8,12 @@
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
+namespace {
+
+/// A primary that has not greeted by then has no room, it seems, for more connections than it has.
+constexpr Duration room_wanted_after{200};
+
+}  // namespace
 
 Upstream::Poll Upstream::poll_reply(Reply& reply) {
   std::size_t consumed = 0;
@@ -35,6 +41,7 @@ Task<std::optional<Reply>> Upstream::read_reply(Wakeup& wakeup, Deadline deadlin
     bool in_time = co_await wakeup.wait(deadline);
     if (!in_time) {
       failure = "it did not answer in time";
+      has_timed_out = true;
       co_return std::nullopt;
     }
   }
@@ -104,7 +111,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup, b
         opened.refusal = upstream->greeting;
         continue;
       }
-      order(config).succeeded(index);
+      order(config).succeeded(index, loop_.now());
       opened.upstream = std::move(upstream);
       co_return opened;
     }
@@ -131,12 +138,40 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_
   }
 }
 
+/// When to wait no longer for the primary to turn to us: as it shows no life to anybody for takeover_after. One that has its hands full
+/// lets newcomers wait in its queue, and is not dead.
+Deadline UpstreamPool::due_for_greeting(const Opening& opening, std::size_t address, Deadline latest) {
+  const RouteConfig& config = opening.config();
+  return std::min(latest, std::max(opening.by, order(config).states()[address].last_life + config.failover.takeover_after));
+}
+
+Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
+  Deadline latest = loop_.now() + opening.timeouts().greeting, next_look = loop_.now() + room_wanted_after;
+  std::optional<Reply> greeting;
+  std::size_t& waiting = waiting_[opening.config().name];
+  bool is_waiting = false;
+  for (;;) {
+    Deadline due = std::min(due_for_greeting(opening, upstream.address, latest), next_look);
+    upstream.has_timed_out = false;
+    greeting = co_await upstream.read_reply(wakeup, due);
+    bool is_over = greeting || !upstream.has_timed_out || Clock::now() >= due_for_greeting(opening, upstream.address, latest);
+    if (is_over) break;
+    next_look = Deadline::max();
+    if (std::exchange(is_waiting, true)) continue;
+    ++waiting;
+    make_room(opening.config().name);
+  }
+  if (is_waiting) --waiting;
+  co_return greeting;
+}
+
 Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls) {
   const RouteConfig& config = opening.config();
-  Deadline connect_by = due(opening, opening.timeouts().connect);
+  Deadline connect_by = due(opening, opening.timeouts().connect), connect_latest = loop_.now() + opening.timeouts().connect;
   while (upstream.stream.is_connecting()) {
     bool in_time = co_await wakeup.wait(connect_by);
-    if (!in_time && loop_.now() >= connect_by) co_return "it does not answer to connecting";
+    connect_by = due_for_greeting(opening, upstream.address, connect_latest);
+    if (!in_time && Clock::now() >= connect_by) co_return "it does not answer to connecting";
   }
   if (!upstream.stream.is_alive()) co_return "it refuses the connection";
   if (config.identity == Identity::proxy_v2)
@@ -146,7 +181,7 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
     if (!failure.empty()) co_return failure;
     with_tls = false;
   }
-  std::optional<Reply> greeting = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().greeting));
+  std::optional<Reply> greeting = co_await read_greeting(upstream, opening, wakeup);
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
   bool is_plain = !with_tls && config.identity != Identity::xclient && config.auth_user.empty();
@@ -239,13 +274,26 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
   co_return "";
 }
 
+void UpstreamPool::lives(const Settings& settings, std::size_t route, const Upstream& upstream) {
+  order(settings.config.routes[route]).lives(upstream.address, loop_.now());
+}
+
+/// A connection that the primary lets wait takes the place of an idle one.
+void UpstreamPool::make_room(const std::string& route) {
+  auto found = idle_.find(route);
+  if (found == idle_.end() || found->second.empty()) return;
+  std::unique_ptr<Idle> oldest = std::move(found->second.front());
+  found->second.pop_front();
+  if (oldest->is_usable()) oldest->upstream->stream.flush("QUIT\r\n");
+}
+
 void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size_t route, std::unique_ptr<Upstream> upstream) {
   const RouteConfig& config = settings->config.routes[route];
   const ReuseConfig& reuse = settings->config.reuse;
   std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
   bool is_kept = upstream->may_be_reused && config.identity != Identity::proxy_v2 && upstream->stream.is_alive() &&
                  upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
-                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections;
+                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && waiting_[config.name] == 0;
   if (!is_kept) {
     if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
     return;

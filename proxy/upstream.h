@@ -44,6 +44,7 @@ class Upstream {
   /// Waits for one reply. Empty when the deadline passed or the connection ended; failure then says which.
   Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
   std::string failure;
+  bool has_timed_out = false;  ///< the failure is that the deadline passed
   bool has_tls_failed = false;
 };
 
@@ -74,7 +75,11 @@ class UpstreamPool {
   /// Sends EHLO with Holdfast's own name. Returns an empty text, or why it failed; capabilities are set then.
   Task<std::string> greet_as_self(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
 
-  /// Takes back a connection that has no transaction open. Keeps it if it may be reused.
+  /// The primary has answered for a whole message on this connection.
+  void lives(const Settings& settings, std::size_t route, const Upstream& upstream);
+
+  /// Takes back a connection that has no transaction open. Keeps it if it may be reused, and nobody waits for the primary to greet
+  /// a new one: it may have room for so many and no more.
   void give_back(std::shared_ptr<const Settings> settings, std::size_t route, std::unique_ptr<Upstream> upstream);
 
   /// The primary's reply to QUIT, once one was seen.
@@ -102,7 +107,10 @@ class UpstreamPool {
     Deadline expires;
   };
   failover::UpstreamOrder& order(const RouteConfig& route);
+  void make_room(const std::string& route);
   Deadline due(const Opening& opening, Duration patience) const { return std::min(opening.by, loop_.now() + patience); }
+  Deadline due_for_greeting(const Opening& opening, std::size_t address, Deadline latest);
+  Task<std::optional<Reply>> read_greeting(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
   Task<std::unique_ptr<Upstream>> reuse(const Opening& opening, Wakeup& wakeup);
   // Each returns an empty text, or why it failed.
   Task<std::string> connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
@@ -116,6 +124,7 @@ class UpstreamPool {
   Loop& loop_;
   Resolver& resolver_;
   std::map<std::string, std::list<std::unique_ptr<Idle>>> idle_;
+  std::map<std::string, std::size_t> waiting_;  ///< by route: new connections that the primary has not greeted for a while
   std::map<std::string, failover::UpstreamOrder> orders_;
   std::map<std::string, Reply> goodbyes_;
 };

@@ -13,8 +13,13 @@ TEST_CASE("upstreams are tried as configured, those that failed lately last") {
   CHECK(order.order(now) == std::vector<std::size_t>{1, 2, 0});
   CHECK(order.order(now + 1s) == std::vector<std::size_t>{0, 1, 2});
   CHECK_FALSE(order.states()[0].is_healthy);
-  order.succeeded(0);
+  order.succeeded(0, now + 2s);
   CHECK(order.states()[0].is_healthy);
+  CHECK(order.states()[0].last_life == now + 2s);
+  order.lives(0, now + 3s);
+  CHECK(order.states()[0].last_life == now + 3s);
+  order.failed(0, now + 4s, "refused");
+  CHECK(order.states()[0].last_life == UpstreamOrder::Time{});
 }
 
 TEST_CASE("an upstream that keeps failing is avoided for longer, up to 30 seconds") {

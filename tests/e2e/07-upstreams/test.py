@@ -120,6 +120,35 @@ def _(scene):
         client.ask("QUIT")
 
 
+@test("a primary that serves as many clients as it can, and lets others wait for its greeting, is not taken for dead")
+def _(scene):
+    postfix = scene.postfix("default_process_limit = 3")
+    holdfast = scene.holdfast(postfix, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 500ms")
+    until, replies = time.monotonic() + 4, []
+
+    def keep_busy():
+        client = Client(holdfast.port)
+        client.ask("EHLO client.example.net")
+        while time.monotonic() < until:
+            replies.append(client.send_mail(helo=None))
+        client.ask("QUIT")
+        client.close()
+    busy = [threading.Thread(target=keep_busy) for _ in range(3)]
+    for one in busy:
+        one.start()
+    wait_for(lambda: len(replies) > 10, what="the primary to be busy")
+    waiting = [scene.client(holdfast.port) for _ in range(2)]
+    assert time.monotonic() > until, "the primary had room for more"
+    for client in waiting:
+        replies.append(client.send_mail())
+        client.ask("QUIT")
+    for one in busy:
+        one.join()
+    assert all(reply.startswith("250 2.0.0 Ok: queued as") for reply in replies), replies[-5:]
+    wait_for(lambda: {one["outcome"] for entry in holdfast.entries() for one in entry["recipients"]} == {"forwarded"}, what="the outcomes")
+    assert not holdfast.logged("takeover"), open(holdfast.log).read()[-2000:]
+
+
 @test("idle connections end after reuse.idle, and after reuse.transactions")
 def _(scene):
     primary = scene.primary()
