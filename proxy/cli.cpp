@@ -162,7 +162,9 @@ int run_command_line(int argc, char** argv) {
   } catch (const CLI::ParseError& problem) {
     return app.exit(problem) == 0 ? EX_OK : EX_USAGE;
   } catch (const std::system_error& problem) {
-    return fail_to_write(problem.code().value());  // fmt::print's
+    if (std::ferror(stdout)) return fail_to_write(problem.code().value());  // fmt::print's
+    fmt::print(stderr, "holdfast: {}\n", problem.what());
+    return EX_OSERR;
   }
   return exit_code;
 }

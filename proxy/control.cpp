@@ -302,7 +302,8 @@ Task<void> Control::probe(ControlledRoute& route) {
 Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}}, Deadline::max()};
   opening.by = Clock::now() + std::max(longest_probe, config_of(route).takeover_after);
-  UpstreamPool::Opened opened = co_await pool_.open(opening, wakeup, true);
+  opening.is_fresh = true;
+  UpstreamPool::Opened opened = co_await pool_.open(opening, wakeup);
   if (!opened.upstream) co_return opened.failure;
   Upstream& upstream = *opened.upstream;
   Capabilities capabilities;

@@ -76,7 +76,7 @@ Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& 
 }
 
 Task<bool> Courier::open(Errand& errand) {
-  UpstreamPool::Opened opened = co_await pool_.open(*opening_, wakeup_, false);
+  UpstreamPool::Opened opened = co_await pool_.open(*opening_, wakeup_);
   if (!opened.upstream) {
     fail(errand, opened.failure);
     co_return false;

@@ -59,7 +59,8 @@ Task<bool> Session::reach_primary(std::string why) {
     if (is_late) break;
     is_first = false;
     Opening opening{settings_, route_, facts_, std::max(by, Clock::now() + std::chrono::milliseconds(20))};
-    UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_, !may_be_pooled);
+    opening.is_fresh = !may_be_pooled;
+    UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
     is_primary_out_ = false;
     may_be_pooled = false;
     if (opened.upstream) {

@@ -41,7 +41,6 @@ Task<std::optional<Reply>> Upstream::read_reply(Wakeup& wakeup, Deadline deadlin
     bool in_time = co_await wakeup.wait(deadline);
     if (!in_time) {
       failure = "it did not answer in time";
-      has_timed_out = true;
       co_return std::nullopt;
     }
   }
@@ -89,10 +88,10 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
   co_return nullptr;
 }
 
-Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup, bool is_fresh) {
+Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
   const RouteConfig& config = opening.config();
   Opened opened;
-  if (!is_fresh) {
+  if (!opening.is_fresh) {
     opened.upstream = co_await reuse(opening, wakeup);
     if (opened.upstream) co_return opened;
   }
@@ -103,7 +102,12 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup, b
     std::string failure = "its name has no address in DNS";
     for (const SocketAddress& address : addresses) {
       std::unique_ptr<Upstream> upstream;
-      failure = co_await connect(address, index, opening, wakeup, upstream);
+      do {
+        upstream.reset();
+        failure = co_await connect(address, index, opening, wakeup, upstream);
+        if (upstream && upstream->is_superseded) opened.upstream = co_await reuse(opening, wakeup);
+        if (opened.upstream) co_return opened;
+      } while (upstream && upstream->is_superseded);
       if (!failure.empty()) continue;
       if (!upstream->greeting.is_positive()) {
         // It is there and says no: its word, unless another address says yes.
@@ -146,22 +150,34 @@ Deadline UpstreamPool::due_for_greeting(const Opening& opening, std::size_t addr
 }
 
 Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
-  Deadline latest = loop_.now() + opening.timeouts().greeting, next_look = loop_.now() + room_wanted_after;
-  std::optional<Reply> greeting;
-  std::size_t& waiting = waiting_[opening.config().name];
+  const std::string& route = opening.config().name;
+  Deadline latest = loop_.now() + opening.timeouts().greeting, waits_from = loop_.now() + room_wanted_after;
+  Waiting& waiting = waiting_[route];
   bool is_waiting = false;
-  for (;;) {
-    Deadline due = std::min(due_for_greeting(opening, upstream.address, latest), next_look);
-    upstream.has_timed_out = false;
-    greeting = co_await upstream.read_reply(wakeup, due);
-    bool is_over = greeting || !upstream.has_timed_out || Clock::now() >= due_for_greeting(opening, upstream.address, latest);
-    if (is_over) break;
-    next_look = Deadline::max();
-    if (std::exchange(is_waiting, true)) continue;
-    ++waiting;
-    make_room(opening.config().name);
+  std::optional<Reply> greeting;
+  while (!greeting && upstream.failure.empty()) {
+    Reply reply;
+    Upstream::Poll found = upstream.poll_reply(reply);
+    if (found == Upstream::Poll::reply) greeting = std::move(reply);
+    if (found != Upstream::Poll::nothing) break;
+    upstream.is_superseded = is_waiting && !opening.is_fresh && !idle_[route].empty();
+    if (upstream.is_superseded) break;
+    Deadline due = due_for_greeting(opening, upstream.address, latest);
+    bool in_time = co_await wakeup.wait(is_waiting ? due : std::min(due, waits_from));
+    if (in_time) continue;
+    if (Clock::now() >= due_for_greeting(opening, upstream.address, latest)) upstream.failure = "it did not answer in time";
+    if (is_waiting || Clock::now() < waits_from) continue;
+    is_waiting = true;
+    if (opening.is_fresh) {
+      ++waiting.others;
+      make_room(route);
+    } else {
+      waiting.takers.push_back(&wakeup);
+    }
   }
-  if (is_waiting) --waiting;
+  if (is_waiting && opening.is_fresh) --waiting.others;
+  if (is_waiting && !opening.is_fresh) waiting.takers.remove(&wakeup);
+  if (upstream.is_superseded) upstream.failure = "another connection became free";
   co_return greeting;
 }
 
@@ -291,14 +307,16 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
   const RouteConfig& config = settings->config.routes[route];
   const ReuseConfig& reuse = settings->config.reuse;
   std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
+  Waiting& waiting = waiting_[config.name];
   bool is_kept = upstream->may_be_reused && config.identity != Identity::proxy_v2 && upstream->stream.is_alive() &&
                  upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
-                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && waiting_[config.name] == 0;
+                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && waiting.others == 0;
   if (!is_kept) {
     if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
     return;
   }
   idle.push_back(std::make_unique<Idle>(loop_, std::move(upstream), loop_.now() + reuse.idle));
+  if (!waiting.takers.empty()) waiting.takers.front()->fire();
 }
 
 void UpstreamPool::sweep(bool all) {

@@ -44,7 +44,7 @@ class Upstream {
   /// Waits for one reply. Empty when the deadline passed or the connection ended; failure then says which.
   Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
   std::string failure;
-  bool has_timed_out = false;  ///< the failure is that the deadline passed
+  bool is_superseded = false;  ///< it was given up, before it was greeted, for one that became free
   bool has_tls_failed = false;
 };
 
@@ -54,6 +54,7 @@ struct Opening {
   std::size_t route;
   ClientFacts client;
   Deadline by = Deadline::max();
+  bool is_fresh = false;  ///< a connection that served another client will not do
 
   const RouteConfig& config() const { return settings->config.routes[route]; }
   const TimeoutsConfig& timeouts() const { return settings->config.limits.timeouts; }
@@ -69,8 +70,8 @@ class UpstreamPool {
     std::optional<Reply> refusal;        ///< the primary's own 4xx or 5xx greeting, when it gave one
   };
   /// Takes an idle connection or opens a new one, and brings it to its greeting: PROXY header, TLS and XCLIENT as the route
-  /// says. is_fresh asks for a new one.
-  Task<Opened> open(Opening opening, Wakeup& wakeup, bool is_fresh);
+  /// says.
+  Task<Opened> open(Opening opening, Wakeup& wakeup);
 
   /// Sends EHLO with Holdfast's own name. Returns an empty text, or why it failed; capabilities are set then.
   Task<std::string> greet_as_self(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
@@ -78,8 +79,8 @@ class UpstreamPool {
   /// The primary has answered for a whole message on this connection.
   void lives(const Settings& settings, std::size_t route, const Upstream& upstream);
 
-  /// Takes back a connection that has no transaction open. Keeps it if it may be reused, and nobody waits for the primary to greet
-  /// a new one: it may have room for so many and no more.
+  /// Takes back a connection that has no transaction open. Keeps it if it may be reused; whoever waits for the primary to greet a new
+  /// one gets it, or the room that it leaves.
   void give_back(std::shared_ptr<const Settings> settings, std::size_t route, std::unique_ptr<Upstream> upstream);
 
   /// The primary's reply to QUIT, once one was seen.
@@ -124,7 +125,12 @@ class UpstreamPool {
   Loop& loop_;
   Resolver& resolver_;
   std::map<std::string, std::list<std::unique_ptr<Idle>>> idle_;
-  std::map<std::string, std::size_t> waiting_;  ///< by route: new connections that the primary has not greeted for a while
+  /// Who has been waiting for a while for the primary to greet a new connection: it may have room for so many and no more.
+  struct Waiting {
+    std::list<Wakeup*> takers;   ///< these would rather have an idle one
+    std::size_t others = 0;
+  };
+  std::map<std::string, Waiting> waiting_;  ///< by route
   std::map<std::string, failover::UpstreamOrder> orders_;
   std::map<std::string, Reply> goodbyes_;
 };

@@ -149,6 +149,28 @@ def _(scene):
     assert not holdfast.logged("takeover"), open(holdfast.log).read()[-2000:]
 
 
+@test("a primary that greets slowly greets a few connections, which then serve everybody")
+def _(scene):
+    primary = scene.primary(replies={"greeting": lambda session, line: time.sleep(0.4) or b"220 primary.example.org ESMTP\r\n"})
+    holdfast = scene.holdfast(primary, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 3s")
+    replies = []
+
+    def send_some():
+        for _ in range(15):
+            client = Client(holdfast.port)
+            replies.append(client.send_mail())
+            client.ask("QUIT")
+            client.close()
+    senders = [threading.Thread(target=send_some) for _ in range(4)]
+    for one in senders:
+        one.start()
+    for one in senders:
+        one.join()
+    equal(set(replies), {"250 2.0.0 Ok: taken"})
+    equal(len(primary.messages), 60)
+    assert len(primary.sessions) <= 12, len(primary.sessions)
+
+
 @test("idle connections end after reuse.idle, and after reuse.transactions")
 def _(scene):
     primary = scene.primary()
