@@ -8,7 +8,12 @@ using namespace holdfast::journal;
 
 namespace {
 
-bool disk_is_nearly_full(const std::string& folder) { return std::filesystem::space(folder).available < 600ULL * 1024 * 1024; }
+/// Then no room is made, and there is nothing to see.
+bool disk_is_nearly_full(const std::string& folder) {
+  bool is_full = std::filesystem::space(folder).available < 600ULL * 1024 * 1024;
+  if (is_full) WARN("not tested: the disk is nearly full");
+  return is_full;
+}
 
 template <class Condition>
 bool comes_true(Condition condition) {
@@ -43,6 +48,7 @@ TEST_CASE("room never overwrites what is written beyond it meanwhile") {
     REQUIRE(::pwrite(file.get(), piece.data(), size, static_cast<off_t>(i * size)) == static_cast<ssize_t>(size));
     room.used((i + 1) * size);
   }
+  if (!disk_is_nearly_full(folder.path)) CHECK(comes_true([&] { return std::filesystem::file_size(path) > pieces * size; }));
   room.leave(pieces * size);
   CHECK(std::filesystem::file_size(path) == pieces * size);
   std::string found(size, '\0');
