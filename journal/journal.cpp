@@ -166,7 +166,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (options.compacts)
     sealing.compact = [own = journal.get()](std::uint32_t number, const std::function<bool()>& goes_on) { return own->compact(number, goes_on); };
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
-  WriterOptions writing{options.path, options.segment_size, options.segment_age_us,
+  WriterOptions writing{options.path, options.segment_size, options.segment_age_us, options.lazy_delay,
                         [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
   journal->writer_ = std::make_unique<Writer>(
       writing, *keys, *journal->segments_, newest->segment, newest->tail,

@@ -1,6 +1,7 @@
 // The journal as its daemon holds it: the lock, the key, the writer and the catalog, opened together.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -20,6 +21,7 @@ struct JournalOptions {
   MasterKeySource key;  ///< the file is made when the journal is new
   std::uint64_t segment_size = 1ULL << 30;
   std::int64_t segment_age_us = 0;
+  std::chrono::milliseconds lazy_delay{10};  ///< how long a record for which nobody waits may stay uncommitted
   bool compacts = false;  ///< sealed segments are compressed in the background
   /// Shows the head of each sealed segment to the world; an error is tried again. Called on a thread of its own; may be empty.
   std::function<Status(const std::string& line)> publish_head;

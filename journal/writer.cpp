@@ -10,8 +10,6 @@
 namespace holdfast::journal {
 namespace {
 
-/// How long a job for which nobody waits may stay uncommitted.
-constexpr auto lazy_delay = std::chrono::milliseconds(10);
 /// An open group this large is committed though nobody waits: its pages are in memory until then.
 constexpr std::size_t group_size = 1024 * 1024;
 /// A group this large is not written twice to spare it a wait: under load that costs more than it spares.
@@ -68,10 +66,10 @@ void Writer::submit(Job job) {
     std::lock_guard lock(mutex_);
     // Outcomes wait for company: only they do not wake a thread that will wake by itself.
     bool is_pressing = job.is_urgent || !job.frame.empty();
-    must_wake = is_asleep_ && (is_pressing || queue_.empty());
+    must_wake = rest_ == Rest::until_work || (rest_ == Rest::until_pressed && is_pressing);
     queue_is_pressing_ |= is_pressing;
     queue_.push_back(std::move(job));
-    if (must_wake) is_asleep_ = false;
+    if (must_wake) rest_ = Rest::none;
   }
   if (must_wake) wake_.notify_one();
 }
@@ -128,13 +126,13 @@ void Writer::run() {
 std::vector<Writer::Job> Writer::gather() {
   std::unique_lock lock(mutex_);
   auto is_pressed = [this] { return queue_is_pressing_ || is_stopping_; };
-  is_asleep_ = !is_pressed();
   auto has_work = [&] { return is_pressed() || !queue_.empty(); };
+  if (!has_work()) rest_ = Rest::until_work;
   if (group_.empty() && unwritten_.empty()) wake_.wait(lock, has_work);
   if (group_.empty() && !unwritten_.empty()) wake_.wait_for(lock, retry_delay, has_work);
-  is_asleep_ = !is_pressed();
-  wake_.wait_for(lock, lazy_delay, is_pressed);
-  is_asleep_ = false;
+  rest_ = is_pressed() ? Rest::none : Rest::until_pressed;
+  wake_.wait_for(lock, options_.lazy_delay, is_pressed);
+  rest_ = Rest::none;
   queue_is_pressing_ = false;
   std::vector<Job> jobs = std::exchange(unwritten_, {});
   jobs.insert(jobs.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -26,6 +27,7 @@ struct WriterOptions {
   std::string journal;              ///< the journal's folder
   std::uint64_t segment_size = 0;   ///< bytes after which a new segment is begun
   std::int64_t segment_age_us = 0;  ///< microseconds after which a segment with records is followed by a new one; 0: never
+  std::chrono::milliseconds lazy_delay{10};  ///< how long a job for which nobody waits may stay uncommitted
   std::function<void()> on_rolled = [] {};  ///< a new segment has begun; called on the writer's thread
 };
 
@@ -146,7 +148,7 @@ class Writer {
   std::vector<Job> unwritten_;  ///< records of failed groups for which nobody waits; the writer's own
   bool queue_is_pressing_ = false;
   bool is_stopping_ = false;
-  bool is_asleep_ = false;
+  enum class Rest { none, until_work, until_pressed } rest_ = Rest::none;  ///< what the thread is to be woken for
   std::atomic<bool> must_roll_{false};
   std::shared_ptr<const SegmentKey> key_;
   WriterState state_;

@@ -30,6 +30,23 @@ TEST_CASE_METHOD(JournalFixture, "content of every size comes back bit for bit")
   CHECK(verified.entries == entries.size());
 }
 
+TEST_CASE_METHOD(JournalFixture, "a message is committed at once, whatever rests in the open group and in the queue") {
+  options.lazy_delay = std::chrono::hours(1);
+  auto journal = open();
+  REQUIRE(journal);
+  Writer& writer = (*journal)->writer();
+  auto ticket = std::make_shared<Ticket>(queue);
+  Draft draft(writer, ticket);
+  draft.append(some_content(3 * frame_plain_size));
+  // The writer is given the time to store the frames and to rest again.
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  writer.submit_record(RecordKind::state, encode(StateRecord{}));
+  MessageRecord record;
+  draft.finish(record);
+  for (int i = 0; i < 2000 && !ticket->is_settled(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(ticket->is_committed());
+}
+
 TEST_CASE_METHOD(JournalFixture, "entries stay across restarts, and the chain goes on") {
   for (int round = 0; round < 3; ++round) {
     auto journal = open();
