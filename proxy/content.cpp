@@ -5,9 +5,9 @@
 
 namespace holdfast::proxy {
 
-/// The longest run of whole lines at the start of input that stand for themselves: no leading dot, no bare CR or LF.
-/// The first line may have begun earlier.
-std::string_view ContentDecoder::whole_lines(std::string_view input) const {
+/// The longest run at the start of input that stands for itself: lines without leading dots, bare CR or LF. The first may have begun
+/// earlier, and the last may go on, but not with half a newline.
+std::string_view ContentDecoder::plain_run(std::string_view input) const {
   const char* const begin = input.data();
   const char* const end = begin + input.size();
   const char* line = begin;
@@ -15,8 +15,10 @@ std::string_view ContentDecoder::whole_lines(std::string_view input) const {
   while (line < end && !(is_start && *line == '.')) {
     auto left = static_cast<std::size_t>(end - line);
     const char* newline = static_cast<const char*>(std::memchr(line, '\n', left));
-    if (!newline || newline == line || newline[-1] != '\r') break;
-    if (std::memchr(line, '\r', static_cast<std::size_t>(newline - 1 - line))) break;
+    if (newline && (newline == line || newline[-1] != '\r')) break;
+    const char* text_end = newline ? newline - 1 : end;
+    if (std::memchr(line, '\r', static_cast<std::size_t>(text_end - line))) break;
+    if (!newline) return input;
     line = newline + 1;
     is_start = true;
   }
@@ -29,18 +31,17 @@ ContentDecoder::Step ContentDecoder::next(std::string_view input) {
   switch (state_) {
     case State::line_start:
     case State::in_line: {
-      if (std::string_view lines = whole_lines(input); !lines.empty()) {
-        state_ = State::line_start;
-        return {lines, lines.size(), Verdict::more};
+      if (std::string_view run = plain_run(input); !run.empty()) {
+        state_ = run.back() == '\n' ? State::line_start : State::in_line;
+        return {run, run.size(), Verdict::more};
       }
       if (state_ == State::line_start && first == '.') {
         state_ = State::dot;
         return {{}, 1, Verdict::more};
       }
-      // The line is not whole yet, or not good.
-      std::size_t stop = std::min(input.find_first_of("\r\n"), input.size());
+      // Its newline is not whole yet, or not good.
+      std::size_t stop = input.find_first_of("\r\n");
       state_ = State::in_line;
-      if (stop == input.size()) return {input, stop, Verdict::more};
       if (input[stop] == '\n') return {input.substr(0, stop), stop, Verdict::bare_newline};
       state_ = State::cr;
       return {input.substr(0, stop), stop + 1, Verdict::more};

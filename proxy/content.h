@@ -35,7 +35,7 @@ class ContentDecoder {
     Verdict verdict;
   };
   Step next(std::string_view input);
-  std::string_view whole_lines(std::string_view input) const;
+  std::string_view plain_run(std::string_view input) const;
 
   enum class State { line_start, dot, dot_cr, in_line, cr };
   State state_ = State::line_start;
