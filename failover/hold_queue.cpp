@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace holdfast::failover {
 
@@ -137,6 +138,17 @@ void HoldQueue::put_back(const Delivery& delivery) {
     if (pending != found->second.recipients.end()) pending->second.is_in_flight = false;
   }
   ready_.insert(delivery.id);
+}
+
+void HoldQueue::interrupted(const Delivery& delivery, const std::string& why, Time now) {
+  auto found = entries_.find(delivery.id);
+  if (found == entries_.end()) return;
+  for (std::uint32_t index : delivery.recipients) {
+    auto pending = found->second.recipients.find(index);
+    if (pending == found->second.recipients.end()) continue;
+    if (std::exchange(pending->second.was_interrupted, true)) defer(delivery.id, index, why, now);
+  }
+  put_back(delivery);
 }
 
 void HoldQueue::retry_now(EntryId id) {

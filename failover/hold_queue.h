@@ -60,6 +60,9 @@ class HoldQueue {
   void defer(EntryId id, std::uint32_t recipient, const std::string& reply, Time now);
   /// Nothing happened: the whole delivery is as before, to be tried as soon as there is a connection.
   void put_back(const Delivery& delivery);
+  /// The connection was lost in its middle. Once may be chance, and it is put back; from the second time on it waits as if refused for
+  /// now: it may be its own content that the primary does not survive, and others must get their turn.
+  void interrupted(const Delivery& delivery, const std::string& why, Time now);
   /// Recipients that wait for their next attempt become due now. For one entry, or all (0).
   void retry_now(EntryId id);
 
@@ -85,6 +88,7 @@ class HoldQueue {
     std::uint64_t lane;
     unsigned attempts = 0;
     bool is_in_flight = false;
+    bool was_interrupted = false;
     Time due{};
     std::string reply;
   };

@@ -180,31 +180,28 @@ void Control::stop() {
 
 // ---- What sessions see
 
-void Control::failed(RouteBoard& board, const std::string& why) {
-  loop_.post([this, &board, why] {
+/// Takes what a session has seen to the route's breaker, and has the primary asked.
+void Control::report(RouteBoard& board, std::function<void(failover::Breaker&)> what) {
+  loop_.post([this, &board, what = std::move(what)] {
     ControlledRoute& route = route_named(board.name);
     bool was_open = route.breaker.is_open();
-    route.breaker.failed(Clock::now(), why);
+    what(route.breaker);
     apply_breaker(route, was_open);
+    route.is_in_doubt = true;
+    if (route.prober) route.prober->fire();
   });
+}
+
+void Control::failed(RouteBoard& board, const std::string& why) {
+  report(board, [why](failover::Breaker& breaker) { breaker.failed(Clock::now(), why); });
 }
 
 void Control::faltered(RouteBoard& board, const std::string& why) {
-  loop_.post([this, &board, why] {
-    ControlledRoute& route = route_named(board.name);
-    bool was_open = route.breaker.is_open();
-    route.breaker.faltered(Clock::now(), why);
-    apply_breaker(route, was_open);
-  });
+  report(board, [why](failover::Breaker& breaker) { breaker.faltered(Clock::now(), why); });
 }
 
 void Control::gave_up(RouteBoard& board, Deadline since, const std::string& why) {
-  loop_.post([this, &board, since, why] {
-    ControlledRoute& route = route_named(board.name);
-    bool was_open = route.breaker.is_open();
-    route.breaker.gave_up(Clock::now(), since, why);
-    apply_breaker(route, was_open);
-  });
+  report(board, [since, why](failover::Breaker& breaker) { breaker.gave_up(Clock::now(), since, why); });
 }
 
 ControlledRoute& Control::route_named(const std::string& name) { return *routes_.at(name); }
@@ -276,25 +273,28 @@ void Control::watch_room(ControlledRoute& route) {
 }
 
 Task<void> Control::probe(ControlledRoute& route) {
-  Wakeup wakeup(loop_);
-  bool is_well = true, is_first = true;
-  while (!is_stopping_) {
-    if (route.is_configured && !std::exchange(is_first, false)) {
-      std::string failure = co_await probe_once(route, wakeup);
-      is_well = failure.empty();
-      bool was_open = route.breaker.is_open();
-      if (is_well)
-        route.breaker.succeeded(Clock::now());
-      else
-        route.breaker.failed(Clock::now(), failure);
-      apply_breaker(route, was_open);
-    }
-    // Once in doubt, look more often: the answer is wanted soon.
-    Duration interval = config_of(route).probe_interval;
-    if (!is_well && !route.breaker.is_open()) interval = std::max(interval / 4, Duration(10));
-    Deadline next = Clock::now() + interval;
-    bool was_woken = true;
-    while (was_woken && !is_stopping_ && Clock::now() < next) was_woken = co_await wakeup.wait(next);
+  route.prober = std::make_unique<Wakeup>(loop_);
+  bool is_well = true;
+  for (;;) {
+    Deadline last = Clock::now();
+    auto due = [&] {
+      // Once in doubt, look more often: the answer is wanted soon.
+      bool is_in_doubt = (!is_well || route.is_in_doubt) && !route.breaker.is_open();
+      Duration interval = config_of(route).probe_interval;
+      return last + (is_in_doubt ? std::max(interval / 4, Duration(10)) : interval);
+    };
+    while (!is_stopping_ && Clock::now() < due()) co_await route.prober->wait(due());
+    if (is_stopping_) co_return;
+    if (!route.is_configured) continue;
+    route.is_in_doubt = false;
+    std::string failure = co_await probe_once(route, *route.prober);
+    is_well = failure.empty();
+    bool was_open = route.breaker.is_open();
+    if (is_well)
+      route.breaker.succeeded(Clock::now());
+    else
+      route.breaker.failed(Clock::now(), failure);
+    apply_breaker(route, was_open);
   }
 }
 
@@ -314,7 +314,7 @@ Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   upstream.stream.flush("MAIL FROM:<>\r\n");
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, opening.by);
   if (!reply) co_return upstream.failure;
-  if (reply->code == 421 || reply->summary().find(" 4.3.") == 3)
+  if (reply->code == 421 || reply->has_status("4.3."))
     co_return "it refuses mail: " + reply->summary();
   upstream.stream.flush("RSET\r\n");
   reply = co_await upstream.read_reply(wakeup, opening.by);

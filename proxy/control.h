@@ -50,6 +50,8 @@ struct ControlledRoute {
   Duration pause{0};
   std::vector<std::pair<Deadline, std::uint64_t>> progress;  ///< (when, delivered) lately, for the estimate
   std::unique_ptr<Wakeup> wakeup;    ///< of the dispatcher
+  std::unique_ptr<Wakeup> prober;
+  bool is_in_doubt = false;          ///< something went wrong since the last probe
   std::string limit_reached;         ///< the key of a limit on held mail that keeps more from being held
   bool is_configured = true;
 };
@@ -113,6 +115,7 @@ class Control {
   std::unique_ptr<Errand> next_errand(ControlledRoute& route, const Errand* ahead);
   Task<void> deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand);
   Task<void> take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup);
+  void report(RouteBoard& board, std::function<void(failover::Breaker&)> what);
   void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);
   void expire(ControlledRoute& route);
   Task<void> expire_entry(ControlledRoute& route, failover::HoldQueue::Delivery delivery);

@@ -193,11 +193,18 @@ void Control::connection_failed(ControlledRoute& route, const failover::HoldQueu
     route.board.possible_duplicates.fetch_add(1, std::memory_order_relaxed);
   }
   bool was_open = route.breaker.is_open();
-  route.breaker.failed(Clock::now(), result.connection_failure);
+  // A connection that was lost may be the message's doing: only many such losses say something about the primary.
+  if (result.was_interrupted)
+    route.breaker.faltered(Clock::now(), result.connection_failure);
+  else
+    route.breaker.failed(Clock::now(), result.connection_failure);
   apply_breaker(route, was_open);
   route.pause = std::min(longest_pause, std::max(first_pause, route.pause * 2));
   route.paused_until = Clock::now() + route.pause;
-  route.queue.put_back(delivery);
+  if (result.was_interrupted)
+    route.queue.interrupted(delivery, result.connection_failure, Clock::now());
+  else
+    route.queue.put_back(delivery);
 }
 
 Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup) {

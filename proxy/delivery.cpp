@@ -72,13 +72,18 @@ Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& 
   bool may_send = co_await envelope(errand);
   is_busy_ = false;
   if (may_send) co_await content(errand, next, meanwhile);
+  errand.result.was_interrupted = !errand.result.connection_failure.empty();
   if (upstream_) ++upstream_->transactions;
 }
 
 Task<bool> Courier::open(Errand& errand) {
   UpstreamPool::Opened opened = co_await pool_.open(*opening_, wakeup_);
   if (!opened.upstream) {
-    fail(errand, opened.failure);
+    // The primary has been told whose message it is, and wants nothing from that client: its word on the message.
+    bool is_unwanted = opened.refusal && opened.refusal->is_about_client() && opening_->config().identity != Identity::none;
+    if (!is_unwanted) fail(errand, opened.failure);
+    if (is_unwanted)
+      for (std::uint32_t one : errand.delivery.recipients) errand.result.verdicts.push_back({one, *opened.refusal});
     co_return false;
   }
   upstream_ = std::move(opened.upstream);

@@ -17,6 +17,7 @@ namespace holdfast::proxy {
 /// What came of it, recipient by recipient.
 struct DeliveryResult {
   std::string connection_failure;  ///< not empty: nothing happened, the whole is to be tried again
+  bool was_interrupted = false;    ///< the connection was there, and was lost
   bool may_have_arrived = false;   ///< the end of the message was sent, and its answer was lost
   bool tells_of_success = true;    ///< the primary honours NOTIFY=SUCCESS itself
   struct Verdict {

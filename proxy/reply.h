@@ -16,6 +16,10 @@ struct Reply {
   bool is_positive() const { return code >= 200 && code < 300; }
   bool is_transient() const { return code >= 400 && code < 500; }
   bool is_permanent() const { return code >= 500 && code < 600; }
+  /// It has an enhanced status code (RFC 3463) that begins so: "4.7.".
+  bool has_status(std::string_view beginning) const { return summary().compare(3, beginning.size() + 1, " " + std::string(beginning)) == 0; }
+  /// A refusal of this client or of what it wants; else it tells that the primary itself is in trouble: 421 and 4.3.x.
+  bool is_about_client() const { return is_permanent() || has_status("4.7.") || (is_transient() && code != 421 && !has_status("4.3.")); }
   /// The texts of the lines, without codes and line ends.
   std::vector<std::string_view> lines() const;
   /// All on one line without the line end, for the record and the log: "250 2.0.0 Ok: queued as 4A3".

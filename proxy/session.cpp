@@ -93,8 +93,11 @@ Task<bool> Session::greet() {
   }
   follow_state();
   if (!is_holding_) {
-    bool is_reached = co_await reach_primary("");
-    if (!is_reached) co_return false;
+    Reached reached = co_await reach_primary("");
+    if (reached != Reached::live && reached != Reached::holding) {
+      turn_away(reached);
+      co_return false;
+    }
   }
   client_.poll_input();
   if (!client_.input().empty()) {
@@ -199,8 +202,11 @@ Task<void> Session::converse() {
     // A series of chunks whose primary went away goes on without one; its end decides.
     bool is_missed = !upstream_ && !is_holding_ && !content_ && (has_line || !awaited_.empty());
     if (!lost_why_.empty() || is_missed) {
-      bool is_reached = co_await reach_primary(std::exchange(lost_why_, std::string()));
-      if (!is_reached) continue;
+      Reached reached = co_await reach_primary(std::exchange(lost_why_, std::string()));
+      if (reached == Reached::refused || reached == Reached::nowhere) {
+        turn_away(reached);
+        continue;
+      }
       reply_due = after(awaited_.empty() ? limits().timeouts.command : time_for(awaited_.front().verb, limits().timeouts));
       continue;
     }
@@ -276,14 +282,14 @@ void Session::take_reply(Reply& reply) {
   // A primary that says 421 is going away: another one, or a fresh connection, may do better. Said twice, or when it is about
   // this client (4.7), it is the primary's word.
   bool is_farewell = reply.code == 421 && !is_holding_;
-  bool is_meant = is_farewell && (farewells_++ > 0 || reply.summary().find(" 4.7.") == 3);
+  bool is_meant = is_farewell && (farewells_++ > 0 || reply.is_about_client());
   if (is_farewell && !is_meant) nonsense = "it says " + reply.summary();
   if (!nonsense.empty()) {
     awaited_.push_front(std::move(awaited));
     return lose_upstream(nonsense);
   }
   if (is_meant) {
-    worker_.shared.control.failed(*board_, "it says " + reply.summary());
+    if (!reply.is_about_client()) worker_.shared.control.failed(*board_, "it says " + reply.summary());
     client_.write(reply.wire);
     is_over_ = true;
     return drop_upstream();
@@ -293,7 +299,7 @@ void Session::take_reply(Reply& reply) {
   if (upstream_) {
     upstream_->was_reused = false;  // it lives
     if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;
-    if (reply.summary().find(" 4.3.") == 3) worker_.shared.control.faltered(*board_, reply.summary());
+    if (reply.has_status("4.3.")) worker_.shared.control.faltered(*board_, reply.summary());
   }
   // A command after which the client must wait is always the last one out.
   if (awaited_.empty() && (mode_ == Mode::commands || mode_ == Mode::auth)) is_synchronising_ = false;
@@ -376,11 +382,22 @@ Task<Session::Next> Session::switch_route() {
     if (!reply || !reply->is_positive()) upstream_.reset();
   }
   if (upstream_) worker_.pool.give_back(settings_, route_, std::move(upstream_));
+  std::size_t before = route_;
   use_route(wanted);
   is_holding_ = board_->is_held();
   if (!is_holding_) {
-    bool is_reached = co_await reach_primary("");
-    if (!is_reached) co_return Next::go_on;
+    Reached reached = co_await reach_primary("", true);
+    if (reached == Reached::nowhere) {
+      turn_away(reached);
+      co_return Next::go_on;
+    }
+    if (reached == Reached::refused) {
+      // Its word on this recipient. The others have another primary.
+      client_.write(refusal_->wire);
+      is_over_ = refusal_->code == 421;
+      use_route(before);
+      co_return Next::go_on;
+    }
   }
   Awaited awaited;
   awaited.verb = Verb::rcpt;
@@ -436,7 +453,6 @@ void Session::lose_upstream(const std::string& why) {
 /// The same between two chunks: what was sent of the series is in the journal, and its end decides.
 void Session::lose_upstream_in_chunks(const std::string& why) {
   worker_.pool.failed(*settings_, route_, upstream_->address, why);
-  worker_.shared.control.failed(*board_, why);
   upstream_.reset();
   content_->lost_why = why;
 }

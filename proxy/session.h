@@ -85,7 +85,11 @@ class Session {
   // When the primary is not there (session_takeover.cpp).
   void use_route(std::size_t route);
   void follow_state();
-  Task<bool> reach_primary(std::string why);
+  /// What came of it: a primary that is ready for the next command, Holdfast in its place, a primary that does not want this client
+  /// (refusal_ is its word), or neither.
+  enum class Reached { live, holding, refused, nowhere };
+  Task<Reached> reach_primary(std::string why, bool is_switching = false);
+  void turn_away(Reached reached);
   Task<std::string> replay(Deadline by);
   Task<std::string> replay_envelope(Deadline by, bool is_batch);
   void write_outstanding();
@@ -140,6 +144,7 @@ class Session {
   bool is_holding_ = false;      ///< Holdfast answers in the primary's place
   std::string lost_why_;         ///< not empty: the connection to the primary was lost in the middle of something
   std::optional<Deadline> trouble_since_;  ///< the primary has answered nothing since then
+  std::optional<Reply> refusal_;  ///< what a primary that was reached said instead of taking the client over
   unsigned farewells_ = 0;       ///< how often it has said 421 to what was asked last
   bool is_primary_out_ = false;  ///< the breaker has tripped while we waited
   bool needs_ungreeted_ = false; ///< this client does not greet: another's greeting must not stand in for its own

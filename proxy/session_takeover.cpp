@@ -38,14 +38,18 @@ void Session::primary_is_out(const std::string& route) {
   wakeup_.fire();
 }
 
-/// Brings the session back to a live primary, or to where Holdfast answers for it. False when neither may be: an operator has
-/// decided that mail must pass, and the primary does not answer; the client has been told.
+/// Brings the session back to a live primary, or to where Holdfast answers for it. Neither may be when an operator has decided that
+/// mail must pass, and the primary does not answer.
 ///
 /// @param why  why the last connection was lost; empty when there was none.
-Task<bool> Session::reach_primary(std::string why) {
+/// @param is_switching  this primary has accepted nothing from the client yet
+Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching) {
   Control& control = worker_.shared.control;
   Deadline began = Clock::now();
-  if (!why.empty()) control.failed(*board_, why);
+  // That may be the client's or its message's doing: only many such losses say something about the primary.
+  if (!why.empty() && !trouble_since_) control.faltered(*board_, why);
+  refusal_.reset();
+  bool is_unwanted = false;
   if (!trouble_since_) trouble_since_ = began;
   if (content_ && content_->is_bdat) content_->is_orphaned = true;
   Deadline since = *trouble_since_, by = since + route().failover.takeover_after;
@@ -68,50 +72,59 @@ Task<bool> Session::reach_primary(std::string why) {
       std::string failure = co_await replay(by);
       if (failure.empty()) {
         write_outstanding();
-        co_return true;
+        co_return Reached::live;
       }
       why = failure;
-      if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, failure);
+      if (upstream_ && !refusal_) worker_.pool.failed(*settings_, route_, upstream_->address, failure);
       upstream_.reset();
-      if (is_holding_) co_return true;
+      if (is_holding_) co_return Reached::holding;
     } else {
       why = opened.failure;
-      bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
-      bool says_it_again = opened.refusal && opened.refusal->code == 421 && farewells_ > 0;
-      if ((opened.refusal && is_new_session) || says_it_again) {
-        // It is there and does not want this client: its word.
-        if (opened.refusal->code == 421) control.failed(*board_, opened.refusal->summary());
-        client_.write(opened.refusal->wire);
-        is_over_ = true;
-        co_return false;
-      }
+      refusal_ = std::move(opened.refusal);
     }
-    control.failed(*board_, why);
+    is_unwanted = refusal_ && refusal_->is_about_client();
+    if (!is_unwanted) control.failed(*board_, why);
+    bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
+    bool says_it_again = refusal_ && refusal_->code == 421 && farewells_ > 0;
+    // It is there and does not want this client: its word.
+    if (says_it_again || (refusal_ && is_new_session) || (is_unwanted && (is_switching || !transaction_.is_open))) co_return Reached::refused;
+    if (is_unwanted) break;
     Deadline next = std::min(by, Clock::now() + pause);
     while (Clock::now() < next && !board_->is_held() && !is_stopped_) co_await wakeup_.wait(next);
   }
   is_primary_out_ = false;
   bool may_hold = board_->mode.load(std::memory_order_acquire) != failover::Mode::pass;
   if (!may_hold) {
+    if (is_unwanted) co_return Reached::refused;
     log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", why}});
-    bool is_new_session = helo_line_.empty() && awaited_.empty();
-    awaited_.clear();
-    transaction_.reset();
-    if (is_new_session)
-      say_goodbye(421, fmt::format("4.3.2 {} The mail server is not reachable, try again later", hostname()));
-    else
-      say_goodbye(421, fmt::format("4.4.2 {} The mail server does not answer, try again later", hostname()));
-    co_return false;
+    co_return Reached::nowhere;
   }
-  if (may_go_live && !board_->is_held()) control.gave_up(*board_, since, why);
+  if (may_go_live && !is_unwanted && !board_->is_held()) control.gave_up(*board_, since, why);
   log(LogLevel::info, "takeover", {{"session", id_}, {"route", route().name}, {"client", to_string(facts_.client)}, {"problem", why}});
   trouble_since_.reset();
   is_holding_ = true;
   write_outstanding();
-  co_return true;
+  co_return Reached::holding;
 }
 
-/// Tells a fresh connection what the client has said and the primary accepted before. Returns an empty text, or why it failed.
+/// Tells the client that there is nobody for it, and why.
+void Session::turn_away(Reached reached) {
+  if (reached == Reached::refused) {
+    client_.write(refusal_->wire);
+    is_over_ = true;
+    return;
+  }
+  bool is_new_session = helo_line_.empty() && awaited_.empty();
+  awaited_.clear();
+  transaction_.reset();
+  if (is_new_session)
+    say_goodbye(421, fmt::format("4.3.2 {} The mail server is not reachable, try again later", hostname()));
+  else
+    say_goodbye(421, fmt::format("4.4.2 {} The mail server does not answer, try again later", hostname()));
+}
+
+/// Tells a fresh connection what the client has said and the primary accepted before. Returns an empty text, or why it failed; where
+/// that was the primary's refusal, it is in refusal_.
 Task<std::string> Session::replay(Deadline by) {
   by = std::max(by, Clock::now() + std::chrono::milliseconds(50));
   bool is_batch = false;
@@ -119,7 +132,10 @@ Task<std::string> Session::replay(Deadline by) {
     upstream_->stream.flush(helo_line_);
     std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, by);
     if (!reply) co_return upstream_->failure;
-    if (!reply->is_positive()) co_return "it refuses the client's greeting: " + reply->summary();
+    if (!reply->is_positive()) {
+      refusal_ = reply;
+      co_return "it refuses the client's greeting: " + reply->summary();
+    }
     upstream_->was_greeted = true;
     bool is_extended = capabilities_.has_value();
     if (is_extended) {
@@ -151,7 +167,10 @@ Task<std::string> Session::replay_envelope(Deadline by, bool is_batch) {
     if (!is_batch) upstream_->stream.flush(lines[i]);
     std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, by);
     if (!reply) co_return upstream_->failure;
-    if (reply->code == 421 || (i == 0 && !reply->is_positive())) co_return "it says " + reply->summary();
+    if (reply->code == 421 || (i == 0 && !reply->is_positive())) {
+      refusal_ = reply;
+      co_return "it says " + reply->summary();
+    }
     if (i == 0 || reply->is_positive()) continue;
     // The client was told that this recipient exists: Holdfast answers for it.
     journal::Recipient& one = transaction_.recipients[asked[i - 1]];
@@ -189,7 +208,7 @@ void Session::learn_recipient(const std::string& address, const Reply& reply) {
 /// What the primary said to a whole message tells how it is.
 void Session::note_verdict(const Reply& reply) {
   if (reply.is_positive()) board_->successes.fetch_add(1, std::memory_order_relaxed);
-  if (reply.is_transient() && reply.summary().find(" 4.3.") == 3) worker_.shared.control.faltered(*board_, reply.summary());
+  if (reply.is_transient() && reply.has_status("4.3.")) worker_.shared.control.faltered(*board_, reply.summary());
 }
 
 }  // namespace holdfast::proxy

@@ -83,16 +83,16 @@ Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_e
     if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
     upstream_.reset();
     if (!is_committed) {
-      worker_.shared.control.failed(*board_, why);
+      worker_.shared.control.faltered(*board_, why);
       co_return own_verdict();
     }
     if (may_have_arrived) content.is_possible_duplicate = true;
-    bool is_reached = co_await reach_primary(std::exchange(why, std::string("it went away")));
-    if (!is_reached) {
+    Reached reached = co_await reach_primary(std::exchange(why, std::string("it went away")));
+    if (reached == Reached::refused || reached == Reached::nowhere) {
       is_over_ = true;
-      co_return own_verdict();
+      co_return reached == Reached::refused ? *refusal_ : own_verdict();
     }
-    if (is_holding_) {
+    if (reached == Reached::holding) {
       std::optional<Reply> held = co_await hold_message(content);
       co_return held ? *held : own_verdict();
     }

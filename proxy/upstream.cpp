@@ -83,7 +83,7 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
     Capabilities capabilities;
     std::string failure = co_await greet_as_self(*upstream, opening, capabilities, wakeup);
     if (failure.empty()) failure = co_await send_xclient(*upstream, opening, capabilities, wakeup);
-    if (failure.empty()) co_return upstream;
+    if (failure.empty() && upstream->greeting.is_positive()) co_return upstream;
   }
   co_return nullptr;
 }
@@ -100,6 +100,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     const HostPort& host = config.upstreams[index];
     std::vector<SocketAddress> addresses = resolver_.addresses(host);
     std::string failure = "its name has no address in DNS";
+    std::optional<Reply> refusal;
     for (const SocketAddress& address : addresses) {
       std::unique_ptr<Upstream> upstream;
       do {
@@ -112,14 +113,16 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
       if (!upstream->greeting.is_positive()) {
         // It is there and says no: its word, unless another address says yes.
         failure = "it refuses: " + upstream->greeting.summary();
-        opened.refusal = upstream->greeting;
+        refusal = upstream->greeting;
         continue;
       }
       order(config).succeeded(index, loop_.now());
       opened.upstream = std::move(upstream);
       co_return opened;
     }
-    failed(*opening.settings, opening.route, index, failure);
+    bool is_there = refusal && refusal->is_about_client();
+    if (!is_there) failed(*opening.settings, opening.route, index, failure);
+    if (refusal) opened.refusal = std::move(refusal);
     opened.failure = fmt::format("{}: {}", to_string(host), failure);
   }
   co_return opened;

@@ -121,11 +121,11 @@ class Scene:
 
 
 class Holdfast:
-    def __init__(self, scene, primary, yaml="", listener="", listeners="", route="", journal="", upstreams=None, journal_path=None, descriptors=None):
+    def __init__(self, scene, primary, yaml="", listener="", listeners="", route="", journal="", routes="", upstreams=None, journal_path=None, descriptors=None):
         self.scene = scene
         self.upstreams = upstreams or [f"127.0.0.1:{getattr(primary, 'port', primary)}"]
         self.port = free_port()
-        self.yaml, self.listener, self.listeners, self.route, self.journal = yaml, listener, listeners, route, journal
+        self.yaml, self.listener, self.listeners, self.route, self.routes, self.journal = yaml, listener, listeners, route, routes, journal
         scene.daemons += 1
         name = "holdfast" if scene.daemons == 1 else f"holdfast{scene.daemons}"
         self.journal_path = journal_path or scene.path(f"{name}.journal")
@@ -148,7 +148,7 @@ listeners:
   - name: primary
     domains: ["*"]
     upstreams: [{listed}]
-{indent(self.route, 4)}journal:
+{indent(self.route, 4)}{indent(self.routes, 2)}journal:
   path: {self.journal_path}
 {indent(self.journal, 2)}admin:
   socket: {self.socket}

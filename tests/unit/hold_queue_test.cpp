@@ -103,6 +103,29 @@ TEST_CASE("a delivery that did not happen is put back, and taken again") {
   CHECK(queue.next(now)->id == 1);
 }
 
+TEST_CASE("a delivery that is interrupted again and again lets others go first") {
+  HoldQueue queue(options());
+  Time now{100s};
+  queue.add(1, 0, {{0, 7}});
+  queue.add(2, 0, {{0, 7}});
+  queue.add(3, 0, {{0, 8}});
+  auto first = queue.next(now);
+  REQUIRE(first->id == 1);
+  queue.interrupted(*first, "it went away", now);
+  first = queue.next(now);
+  REQUIRE(first->id == 1);
+  queue.interrupted(*first, "it went away", now);
+  CHECK(queue.next(now)->id == 3);
+  CHECK_FALSE(queue.next(now));
+  CHECK(queue.waiting(1)[0].reply == "it went away");
+  CHECK(queue.next_due() == now + 1s);
+  first = queue.next(now + 1s);
+  REQUIRE(first->id == 1);
+  queue.interrupted(*first, "it went away", now + 1s);
+  CHECK_FALSE(queue.next(now + 2s));
+  CHECK(queue.next(now + 3s)->id == 1);
+}
+
 TEST_CASE("whatever happens in whatever order, each recipient's mail keeps its order and all of it is delivered once") {
   std::mt19937 noise(7);
   for (int round = 0; round < 50; ++round) {
