@@ -18,7 +18,7 @@ struct BreakerOptions {
   Span release_after{10'000};     ///< health without a failure for so long releases it
   unsigned longest_release = 4;   ///< times release_after: how far it grows, doubling with each relapse
   Span relapse_within{600'000};   ///< tripping again so soon after a release is a relapse
-  unsigned flood_count = 20;      ///< refusals with 4.3.x within flood_window that trip it, when nothing else comes
+  unsigned flood_count = 20;      ///< falters within flood_window that trip it, when nothing else comes
   Span flood_window{10'000};
   bool operator==(const BreakerOptions&) const = default;
 };
@@ -31,9 +31,10 @@ class Breaker {
 
   /// The primary answered well: a probe, or mail that it took.
   void succeeded(Time now);
-  /// It refused the connection, reset it, did not answer in time, said 421, or spoke nonsense.
+  /// It could not be reached: it refused the connection, did not greet in time, said 421, or spoke nonsense.
   void failed(Time now, const std::string& why);
-  /// It answered, but with a system failure (4.3.x). Many of these alone are a failure too.
+  /// It answered with a system failure (4.3.x), or went away in the middle of something, which may be one client's or one message's
+  /// doing. Many of these alone are a failure too.
   void faltered(Time now, const std::string& why);
   /// A client was kept waiting since then and no address answered: trips at once, unless there was a success since.
   void gave_up(Time now, Time since, const std::string& why);
