@@ -233,8 +233,14 @@ Task<void> Courier::take_verdicts(Errand& errand) {
   bool is_lmtp = opening_->config().protocol == Protocol::lmtp;
   while (!errand.accepted.empty()) {
     std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(timeouts().data_end));
+    // Unless what was lost is the envelope that follows.
+    bool has_lost_some = upstream_->stream.has_lost_output() && !is_busy_;
+    if (has_lost_some && reply && reply->is_positive()) {
+      fail(errand, "it went away before it had everything, and said " + reply->summary());
+      co_return;
+    }
     if (!reply || reply->code == 421) {
-      errand.result.may_have_arrived = !reply;
+      errand.result.may_have_arrived = !reply && !has_lost_some;
       std::vector<DeliveryResult::Verdict> given = std::move(errand.result.verdicts);
       fail(errand, reply ? "it says " + reply->summary() : upstream_->failure);
       if (is_lmtp) errand.result.verdicts = std::move(given);

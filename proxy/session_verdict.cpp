@@ -77,7 +77,7 @@ Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_e
   if (upstream_) {
     if (!is_end_sent) send_end(content);
     reply = co_await final_reply(why);
-    may_have_arrived = !reply;
+    may_have_arrived = !reply && !upstream_->stream.has_lost_output();
   }
   while (!reply) {
     if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
@@ -163,8 +163,8 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
   }
   if (!content.is_bdat) upstream_->stream.write(encoder.end());
   upstream_->stream.flush();
-  is_end_sent = true;
   std::optional<Reply> reply = co_await final_reply(failure);
+  is_end_sent = !upstream_->stream.has_lost_output();
   co_return reply;
 }
 
@@ -238,7 +238,9 @@ Task<std::optional<Reply>> Session::final_reply(std::string& failure) {
       bool is_intermediate = reply.code >= 300 && reply.code < 400;
       if (is_intermediate) failure = "it sent an intermediate reply where none belongs";
       if (reply.code == 421) failure = "it says " + reply.summary();
-      if (is_intermediate || reply.code == 421) co_return none;
+      bool is_hasty = reply.is_positive() && upstream_->stream.has_lost_output();
+      if (is_hasty) failure = "it went away before it had everything, and said " + reply.summary();
+      if (is_intermediate || is_hasty || reply.code == 421) co_return none;
       co_return reply;
     }
     if (is_primary_out_ && !is_shortened) {

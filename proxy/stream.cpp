@@ -101,6 +101,14 @@ void Stream::fail() {
   owner_->fire();
 }
 
+/// What the peer has said before it went is still to be heard: it may say why.
+void Stream::fail_sending() {
+  has_lost_output_ = true;
+  is_broken_ = false;
+  if (!is_ended_) read_some();
+  fail();
+}
+
 void Stream::on_readable(evutil_socket_t, short, void* self) {
   auto* stream = static_cast<Stream*>(self);
   if (!stream->is_shaking_hands_) stream->read_some();
@@ -204,7 +212,7 @@ ssize_t Stream::send_some(std::string_view bytes) {
 bool Stream::send_output() {
   while (output_start_ < output_.size()) {
     ssize_t sent = send_some(std::string_view(output_).substr(output_start_));
-    if (is_broken_) return fail(), false;
+    if (is_broken_) return fail_sending(), false;
     if (sent == 0) {
       want_write(true);
       return false;
@@ -240,7 +248,7 @@ void Stream::flush(std::string_view more, std::string_view still_more) {
   message.msg_iov = pieces;
   message.msg_iovlen = 3;
   ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
-  if (sent < 0 && errno != EAGAIN && errno != EINTR) return fail();
+  if (sent < 0 && errno != EAGAIN && errno != EINTR) return fail_sending();
   auto left = static_cast<std::size_t>(std::max<ssize_t>(sent, 0));
   std::string rest;
   for (std::string_view piece : {own, more, still_more}) {

@@ -37,6 +37,8 @@ class Stream {
   /// The connection is lost: reset, or a TLS failure.
   bool is_broken() const { return is_broken_; }
   bool is_alive() const { return !is_ended_ && !is_broken_; }
+  /// It broke while something was being sent, which the peer has not got whole.
+  bool has_lost_output() const { return has_lost_output_; }
   bool is_connecting() const { return is_connecting_; }
   /// Looks for bytes now instead of waiting for the loop to tell.
   void poll_input();
@@ -75,12 +77,13 @@ class Stream {
   void want_read(bool wanted);
   void want_write(bool wanted);
   void fail();
+  void fail_sending();
 
   FileDescriptor socket_;
   Wakeup* owner_;
   std::string input_, output_;
   std::size_t input_start_ = 0, output_start_ = 0;
-  bool is_connecting_ = false, is_ended_ = false, is_broken_ = false;
+  bool is_connecting_ = false, is_ended_ = false, is_broken_ = false, has_lost_output_ = false;
   bool is_reading_ = false, is_writing_ = false, is_shaking_hands_ = false;
   std::unique_ptr<SSL, FreeSsl> ssl_;
   event read_event_, write_event_;

@@ -128,6 +128,51 @@ def _(scene):
     equal(sum(b"POISON" in content for _, content in primary.messages), tried)
 
 
+@test("a primary that refuses in the middle of a message, and hangs up, is heard: by the client, and when held mail goes to it")
+def _(scene):
+    def refuse_in_the_middle(session, line):
+        command = line.split()[0]
+        if command == b"DATA":
+            session.connection.sendall(b"354 Go ahead\r\n")
+        while len(session.buffer) < 100000:
+            session.more()
+        session.connection.sendall(b"552 5.3.4 Too big for me\r\n")
+        return None
+    authority = scene.certificate("authority", "primary.example.org")
+    large = "Subject: large\r\n\r\n" + ("x" * 70 + "\r\n") * 60000
+    for tls in (None, server_tls(*authority)):
+        primary = scene.primary(replies={"DATA": refuse_in_the_middle}, tls=tls)
+        if tls:
+            primary.replies["EHLO"] = primary.EHLO.replace(b"250 CHUNKING", b"250-CHUNKING\r\n250 STARTTLS")
+        holdfast = scene.holdfast(primary, route="unknown_recipients: accept\ntls: " + ("required" if tls else "off"), yaml=QUIET)
+        for _ in range(5):
+            equal(scene.client(holdfast.port).send_mail(large), "552 5.3.4 Too big for me")
+        equal(state(holdfast), "pass")
+        equal(len(primary.sessions), 5)
+        holdfast.run("failover", "hold", "--reason", "test")
+        equal(scene.client(holdfast.port).send_mail(large)[:20], "250 2.0.0 Ok: queued")
+        holdfast.run("failover", "auto", "--reason", "test")
+        wait_for(lambda: state(holdfast) == "pass", what="the backlog to be settled")
+        equal([one["status"] + ": " + one["reply"] for one in json.loads(holdfast.run("queue", "list", "--json").stdout)["recipients"]], ["kept: 552 5.3.4 Too big for me"])
+
+
+@test("a 250 from a primary that did not have the whole message is not believed")
+def _(scene):
+    def take_half(session, line):
+        if len(primary.sessions) > 1:
+            return b"354 Go ahead\r\n"
+        session.connection.sendall(b"354 Go ahead\r\n")
+        while len(session.buffer) < 100000:
+            session.more()
+        session.connection.sendall(b"250 2.0.0 Ok: I have seen enough\r\n")
+        return None
+    primary = scene.primary(replies={"DATA": take_half})
+    holdfast = scene.holdfast(primary, yaml=QUIET)
+    content = "Subject: large\r\n\r\n" + ("x" * 70 + "\r\n") * 60000
+    equal(scene.client(holdfast.port).send_mail(content), "250 2.0.0 Ok: taken")
+    equal([message for _, message in primary.messages], [content.encode()])
+
+
 @test("a client whom the primary does not want is refused its held mail too, which stands in nobody's way")
 def _(scene):
     def greet(session, line):
