@@ -24,6 +24,14 @@ class RouteBoard {
   std::atomic<std::uint64_t> possible_duplicates{0};  ///< since the start
   std::atomic<std::uint64_t> successes{0};            ///< the primary took a message; harvested by the control thread
 
+  /// How long the primary lately took to get a new connection ready, in milliseconds: some let everybody wait for their greeting.
+  std::atomic<std::int64_t> opening_takes{0};
+
+  void learn_opening(std::int64_t took) {
+    std::int64_t before = opening_takes.load(std::memory_order_relaxed);
+    opening_takes.store(before == 0 ? took : (3 * before + took) / 4, std::memory_order_relaxed);
+  }
+
   bool is_held() const { return state.load(std::memory_order_acquire) == failover::State::hold; }
 
   /// The primary's last positive answer to EHLO, for answering in its place.

@@ -13,8 +13,9 @@ namespace {
 
 constexpr auto tick_interval = std::chrono::milliseconds(100);
 constexpr std::string_view ehlo_prefix = "ehlo:";
-/// A probe that takes longer than this has failed, however patient the route's other timeouts are.
-constexpr Duration longest_probe{2000};
+/// A probe that takes longer has failed, however patient the route's other timeouts are; unless the primary is known to take its time,
+/// which is found out by waiting longer after each failure.
+constexpr Duration usual_patience{2000}, longest_patience{10'000};
 
 }  // namespace
 
@@ -290,10 +291,13 @@ Task<void> Control::probe(ControlledRoute& route) {
     std::string failure = co_await probe_once(route, *route.prober);
     is_well = failure.empty();
     bool was_open = route.breaker.is_open();
-    if (is_well)
+    if (is_well) {
       route.breaker.succeeded(Clock::now());
-    else
+      route.patience = 2 * Duration(route.board.opening_takes.load(std::memory_order_relaxed));
+    } else {
       route.breaker.failed(Clock::now(), failure);
+      route.patience = std::min(2 * std::max(route.patience, usual_patience), longest_patience);
+    }
     apply_breaker(route, was_open);
   }
 }
@@ -301,11 +305,14 @@ Task<void> Control::probe(ControlledRoute& route) {
 /// EHLO and a null transaction on a fresh connection, with TLS where the route wants it. Returns why it failed, or nothing.
 Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}}, Deadline::max()};
-  opening.by = Clock::now() + std::max(longest_probe, config_of(route).takeover_after);
+  Duration usual = std::max(usual_patience, config_of(route).takeover_after);
+  opening.connect_by = Clock::now() + usual;
+  opening.by = Clock::now() + std::max(usual, route.patience);
   opening.is_fresh = true;
   UpstreamPool::Opened opened = co_await pool_.open(opening, wakeup);
   if (!opened.upstream) co_return opened.failure;
   Upstream& upstream = *opened.upstream;
+  route.board.learn_opening(upstream.opening_took.count());
   Capabilities capabilities;
   std::string failure = co_await pool_.greet_as_self(upstream, opening, capabilities, wakeup);
   if (!failure.empty()) co_return failure;

@@ -52,6 +52,7 @@ struct ControlledRoute {
   std::unique_ptr<Wakeup> wakeup;    ///< of the dispatcher
   std::unique_ptr<Wakeup> prober;
   bool is_in_doubt = false;          ///< something went wrong since the last probe
+  Duration patience{0};              ///< of the next probe, when the usual is not enough
   std::string limit_reached;         ///< the key of a limit on held mail that keeps more from being held
   bool is_configured = true;
 };

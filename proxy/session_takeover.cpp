@@ -52,7 +52,8 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
   bool is_unwanted = false;
   if (!trouble_since_) trouble_since_ = began;
   if (content_ && content_->is_bdat) content_->is_orphaned = true;
-  Deadline since = *trouble_since_, by = since + route().failover.takeover_after;
+  Duration patience = route().failover.takeover_after + Duration(board_->opening_takes.load(std::memory_order_relaxed));
+  Deadline since = *trouble_since_, by = since + patience;
   bool is_first = why.empty();
   // A connection that was in the pool may have ended of age; that is no trouble.
   bool may_be_pooled = helo_line_.empty() && !transaction_.is_open && awaited_.empty() && is_first && !needs_ungreeted_;

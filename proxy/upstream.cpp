@@ -103,6 +103,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     std::optional<Reply> refusal;
     for (const SocketAddress& address : addresses) {
       std::unique_ptr<Upstream> upstream;
+      Deadline began = Clock::now();
       do {
         upstream.reset();
         failure = co_await connect(address, index, opening, wakeup, upstream);
@@ -117,6 +118,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
         continue;
       }
       order(config).succeeded(index, loop_.now());
+      upstream->opening_took = std::chrono::duration_cast<Duration>(Clock::now() - began);
       opened.upstream = std::move(upstream);
       co_return opened;
     }
@@ -186,7 +188,8 @@ Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const
 
 Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls) {
   const RouteConfig& config = opening.config();
-  Deadline connect_by = due(opening, opening.timeouts().connect), connect_latest = loop_.now() + opening.timeouts().connect;
+  Deadline connect_latest = std::min(opening.connect_by, loop_.now() + opening.timeouts().connect);
+  Deadline connect_by = std::min(opening.by, connect_latest);
   while (upstream.stream.is_connecting()) {
     bool in_time = co_await wakeup.wait(connect_by);
     connect_by = due_for_greeting(opening, upstream.address, connect_latest);

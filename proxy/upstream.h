@@ -30,6 +30,7 @@ class Upstream {
 
   Stream stream;
   std::size_t address;        ///< index of the route's upstream
+  Duration opening_took{0};   ///< until it was ready for the first client
   Reply greeting;             ///< what the client is to see first
   Reply ehlo;                 ///< its last answer to Holdfast's own EHLO
   std::uint64_t transactions = 0;
@@ -54,6 +55,7 @@ struct Opening {
   std::size_t route;
   ClientFacts client;
   Deadline by = Deadline::max();
+  Deadline connect_by = Deadline::max();  ///< until when the network may take
   bool is_fresh = false;  ///< a connection that served another client will not do
 
   const RouteConfig& config() const { return settings->config.routes[route]; }

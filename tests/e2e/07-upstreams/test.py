@@ -171,6 +171,21 @@ def _(scene):
     assert len(primary.sessions) <= 12, len(primary.sessions)
 
 
+@test("a primary that lets everybody wait for its greeting, longer than takeover_after, is found out, and stays in service")
+def _(scene):
+    def greet(session, line):
+        time.sleep(2.5)
+        return b"220 primary.example.org ESMTP\r\n"
+    primary = scene.primary(replies={"greeting": greet})
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="failover:\n  probe_interval: 200ms\n  takeover_after: 300ms\n  release_after: 300ms\nreuse:\n  connections: 0")
+    # Nobody knows yet that it is slow.
+    equal(scene.client(holdfast.port).send_mail()[:20], "250 2.0.0 Ok: queued")
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", seconds=60, what="the primary to be known")
+    for _ in range(3):
+        equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
+    equal(holdfast.status()["routes"][0]["state"], "pass")
+
+
 @test("idle connections end after reuse.idle, and after reuse.transactions")
 def _(scene):
     primary = scene.primary()
