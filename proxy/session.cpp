@@ -280,9 +280,9 @@ void Session::take_reply(Reply& reply) {
   if (awaited.verb == Verb::data && !is_intermediate && reply.is_positive()) nonsense = "it answered DATA with neither 354 nor a refusal";
   if (is_intermediate && awaited.verb == Verb::data && reply.code != 354) nonsense = "it answered DATA with neither 354 nor a refusal";
   // A primary that says 421 is going away: another one, or a fresh connection, may do better. Said twice, or when it is about
-  // this client (4.7), it is the primary's word.
+  // this client (4.7) and no other that was there before, it is the primary's word.
   bool is_farewell = reply.code == 421 && !is_holding_;
-  bool is_meant = is_farewell && (farewells_++ > 0 || reply.is_about_client());
+  bool is_meant = is_farewell && (farewells_++ > 0 || (reply.is_about_client() && !(upstream_ && upstream_->is_shared)));
   if (is_farewell && !is_meant) nonsense = "it says " + reply.summary();
   if (!nonsense.empty()) {
     awaited_.push_front(std::move(awaited));

@@ -78,7 +78,7 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
     if (!candidate->is_usable()) continue;
     std::unique_ptr<Upstream> upstream = std::move(candidate->upstream);
     upstream->stream.give_to(wakeup);
-    upstream->was_reused = true;
+    upstream->was_reused = upstream->is_shared = true;
     if (config.identity != Identity::xclient) co_return upstream;
     Capabilities capabilities;
     std::string failure = co_await greet_as_self(*upstream, opening, capabilities, wakeup);

@@ -35,6 +35,7 @@ class Upstream {
   Reply ehlo;                 ///< its last answer to Holdfast's own EHLO
   std::uint64_t transactions = 0;
   bool was_reused = false;
+  bool is_shared = false;     ///< other clients came before: what it has had enough of may be theirs
   bool was_greeted = false;   ///< a client's EHLO or HELO was accepted on it
   std::optional<Capabilities> own_capabilities;  ///< what it offered to Holdfast itself, which then need not greet again
   bool may_be_reused = true;  ///< false once something happened that the next client must not inherit

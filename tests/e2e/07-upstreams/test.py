@@ -171,6 +171,25 @@ def _(scene):
     assert len(primary.sessions) <= 12, len(primary.sessions)
 
 
+@test("a primary that has enough of a connection, on which many clients came, is no client's trouble")
+def _(scene):
+    def take(session, line):
+        is_enough = sum(one.startswith(b"MAIL") for one in session.lines) > 2
+        return b"421 4.7.0 Too many messages on this connection\r\n" if is_enough else b"250 2.1.0 Ok\r\n"
+    primary = scene.primary(replies={"MAIL": take})
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    for _ in range(9):
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(), "250 2.0.0 Ok: taken")
+        client.ask("QUIT")
+    assert len(primary.sessions) < 7, len(primary.sessions)
+    # To a client that has it to itself, it is the primary's word.
+    client = scene.client(scene.holdfast(primary, yaml="reuse:\n  connections: 0").port)
+    for number in range(2):
+        equal(client.send_mail(helo=None if number else "x"), "250 2.0.0 Ok: taken")
+    equal(client.ask("MAIL FROM:<a@example.net>"), "421 4.7.0 Too many messages on this connection")
+
+
 @test("a primary that lets everybody wait for its greeting, longer than takeover_after, is found out, and stays in service")
 def _(scene):
     def greet(session, line):
