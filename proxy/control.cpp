@@ -49,6 +49,8 @@ void Control::configure(std::shared_ptr<const Settings> settings) {
       probe(*route).spawn();
       dispatch(*route).spawn();
     }
+    for (auto& [name, route] : routes_)
+      if (!route->is_configured && route->wakeup) route->wakeup->fire();
     pool_.sweep(true);
   };
   if (thread_.joinable())
@@ -120,6 +122,7 @@ Status Control::start() {
     return true;
   });
   if (!read) log(LogLevel::error, "directory", {{"problem", read.error().message}});
+  if (Status found = find_departed(); !found) return found;
   for (auto& [name, route] : routes_)
     if (Status restored = restore(*route); !restored) return restored.error();
   thread_ = std::thread([this] {

@@ -107,7 +107,14 @@ class Control {
   void watch_room(ControlledRoute& route);
   Json describe(ControlledRoute& route);
 
+  // Held mail of routes that are no longer configured (control_heirs.cpp).
+  Status find_departed();
+  ControlledRoute& heir_of(const journal::Entry& entry, std::uint32_t recipient);
+  void hand_over(ControlledRoute& departed);
+
   // Held mail (control_queue.cpp).
+  /// Entries of a route in memory at once; the rest waits on disk.
+  static constexpr std::size_t window = 20000;
   Task<void> dispatch(ControlledRoute& route);
   void refill(ControlledRoute& route);
   bool load(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients);

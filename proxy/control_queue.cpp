@@ -13,8 +13,6 @@
 namespace holdfast::proxy {
 namespace {
 
-/// Entries of a route in memory at once; the rest waits on disk.
-constexpr std::size_t window = 20000;
 /// Entries read from disk in one turn of the loop.
 constexpr std::size_t refill_step = 500;
 constexpr Duration first_pause{100}, longest_pause{10'000};
@@ -99,6 +97,7 @@ Task<void> Control::dispatch(ControlledRoute& route) {
   route.wakeup = std::make_unique<Wakeup>(loop_);
   while (!is_stopping_) {
     refill(route);
+    if (!route.is_configured) hand_over(route);
     while (may_deliver(route) && route.under_way < config_of(route).drain_concurrency) {
       std::unique_ptr<Errand> first = next_errand(route, nullptr);
       if (!first) break;

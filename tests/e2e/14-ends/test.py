@@ -230,4 +230,39 @@ def _(scene):
         equal(late[end:], content)
 
 
+@test("held mail of a route that is taken out of the configuration, or renamed, goes to the primary that serves its recipients now, also over a restart")
+def _(scene):
+    first, second = scene.primary(), scene.primary()
+    other = '- name: {}\n  domains: ["other.example.org"]\n  unknown_recipients: accept\n  upstreams: ["127.0.0.1:{}"]'
+    holdfast = scene.holdfast(first, route="unknown_recipients: accept", routes=other.format("other", second.port))
+
+    def send(count):
+        holdfast.run("failover", "hold", "--reason", "test")
+        for number in range(count):
+            equal(scene.client(holdfast.port).send_mail(f"Subject: {number}\r\n\r\n", recipient="x@other.example.org")[:20], "250 2.0.0 Ok: queued")
+
+    def is_drained(primary, count):
+        holdfast.run("failover", "auto", "--reason", "test")
+        wait_for(lambda: len(primary.messages) == count, what="the mail to arrive")
+        equal([b"Subject: %d\r\n" % number in content for number, (_, content) in enumerate(primary.messages[-3:])], [True] * 3)
+        equal({one["recipients"][0]["outcome"] for one in holdfast.entries()}, {"delivered"})
+        equal({one["held"] for one in holdfast.status()["routes"]}, {0})
+
+    # Renamed, while it runs.
+    send(3)
+    holdfast.routes = other.format("renamed", second.port)
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: [(one["name"], one["held"]) for one in holdfast.status()["routes"]] == [("primary", 0), ("renamed", 3)], what="the mail to change hands")
+    is_drained(second, 3)
+    # Taken out, while it does not run.
+    send(3)
+    holdfast.kill()
+    holdfast.routes = ""
+    holdfast.start()
+    wait_for(lambda: [(one["name"], one["held"]) for one in holdfast.status()["routes"]] == [("primary", 3)], what="the mail to change hands")
+    is_drained(first, 3)
+    assert holdfast.logged("no longer configured")
+
+
 main()
