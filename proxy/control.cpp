@@ -309,7 +309,7 @@ Task<void> Control::probe(ControlledRoute& route) {
 Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}}, Deadline::max()};
   Duration usual = std::max(usual_patience, config_of(route).takeover_after);
-  opening.connect_by = Clock::now() + usual;
+  opening.connect_patience = usual;
   opening.by = Clock::now() + std::max(usual, route.patience);
   opening.is_fresh = true;
   UpstreamPool::Opened opened = co_await pool_.open(opening, wakeup);

@@ -12,6 +12,8 @@ namespace {
 
 /// A primary that has not greeted by then has no room, it seems, for more connections than it has.
 constexpr Duration room_wanted_after{200};
+/// So long an address may be silent though there are others, even when there is no hurry.
+constexpr Duration shortest_share{2000};
 
 }  // namespace
 
@@ -96,17 +98,24 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     if (opened.upstream) co_return opened;
   }
   opened.failure = "no address of the primary answers";
+  std::vector<std::pair<std::size_t, std::vector<SocketAddress>>> candidates;
+  std::size_t left = 0;
   for (std::size_t index : order(config).order(loop_.now())) {
+    candidates.emplace_back(index, resolver_.addresses(config.upstreams[index]));
+    left += candidates.back().second.size();
+  }
+  for (const auto& [index, addresses] : candidates) {
     const HostPort& host = config.upstreams[index];
-    std::vector<SocketAddress> addresses = resolver_.addresses(host);
     std::string failure = "its name has no address in DNS";
     std::optional<Reply> refusal;
     for (const SocketAddress& address : addresses) {
       std::unique_ptr<Upstream> upstream;
       Deadline began = Clock::now();
+      Opening attempt = opening;
+      attempt.by = share_of_time(opening, left--);
       do {
         upstream.reset();
-        failure = co_await connect(address, index, opening, wakeup, upstream);
+        failure = co_await connect(address, index, attempt, wakeup, upstream);
         if (upstream && upstream->is_superseded) opened.upstream = co_await reuse(opening, wakeup);
         if (opened.upstream) co_return opened;
       } while (upstream && upstream->is_superseded);
@@ -128,6 +137,14 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     opened.failure = fmt::format("{}: {}", to_string(host), failure);
   }
   co_return opened;
+}
+
+/// One that is silent must leave time for the others.
+Deadline UpstreamPool::share_of_time(const Opening& opening, std::size_t addresses_left) const {
+  if (addresses_left <= 1) return opening.by;
+  Deadline now = Clock::now();
+  if (opening.by == Deadline::max()) return now + std::max(shortest_share, opening.config().failover.takeover_after);
+  return now + std::max(Duration(0), std::chrono::duration_cast<Duration>(opening.by - now)) / addresses_left;
 }
 
 /// One address. Where TLS is only an opportunity, and fails, it is tried again without.
@@ -188,7 +205,7 @@ Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const
 
 Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls) {
   const RouteConfig& config = opening.config();
-  Deadline connect_latest = std::min(opening.connect_by, loop_.now() + opening.timeouts().connect);
+  Deadline connect_latest = loop_.now() + std::min(opening.connect_patience, opening.timeouts().connect);
   Deadline connect_by = std::min(opening.by, connect_latest);
   while (upstream.stream.is_connecting()) {
     bool in_time = co_await wakeup.wait(connect_by);

@@ -56,7 +56,7 @@ struct Opening {
   std::size_t route;
   ClientFacts client;
   Deadline by = Deadline::max();
-  Deadline connect_by = Deadline::max();  ///< until when the network may take
+  Duration connect_patience = Duration::max();  ///< with the network, for each address; beside limits.timeouts.connect
   bool is_fresh = false;  ///< a connection that served another client will not do
 
   const RouteConfig& config() const { return settings->config.routes[route]; }
@@ -111,6 +111,7 @@ class UpstreamPool {
     Deadline expires;
   };
   failover::UpstreamOrder& order(const RouteConfig& route);
+  Deadline share_of_time(const Opening& opening, std::size_t addresses_left) const;
   void make_room(const std::string& route);
   Deadline due(const Opening& opening, Duration patience) const { return std::min(opening.by, loop_.now() + patience); }
   Deadline due_for_greeting(const Opening& opening, std::size_t address, Deadline latest);

@@ -24,6 +24,26 @@ def _(scene):
     wait_for(first_is_used, what="the first upstream")
 
 
+@test("an upstream that is silent, to connecting or after it, leaves time for the next one")
+def _(scene):
+    hole = socket.socket()
+    hole.bind(("127.0.0.1", 0))
+    hole.listen(0)
+    # Its queue is full: from now on the system lets nobody in, and says nothing.
+    fill = [socket.socket() for _ in range(3)]
+    for one in fill:
+        one.setblocking(False)
+        one.connect_ex(hole.getsockname())
+    mute = socket.create_server(("127.0.0.1", 0), backlog=100)
+    for silent in (hole, mute):
+        second = scene.primary(replies={"greeting": lambda session, line: time.sleep(0.3) or b"220 primary.example.org ESMTP\r\n"})
+        holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{silent.getsockname()[1]}", f"127.0.0.1:{second.port}"], yaml="failover:\n  mode: auto")
+        for _ in range(6):
+            equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
+            time.sleep(0.5)  # now and then it is tried again
+        equal(holdfast.status()["routes"][0]["state"], "pass")
+
+
 @test("a primary that refuses with its greeting is passed by; when all do, the client gets the primary's word")
 def _(scene):
     busy = scene.primary(replies={"greeting": b"421 4.3.2 primary.example.org too busy\r\n"})
@@ -123,7 +143,7 @@ def _(scene):
 @test("a primary that serves as many clients as it can, and lets others wait for its greeting, is not taken for dead")
 def _(scene):
     postfix = scene.postfix("default_process_limit = 3")
-    holdfast = scene.holdfast(postfix, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 500ms")
+    holdfast = scene.holdfast(postfix, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 1s")
     until, replies = time.monotonic() + 4, []
 
     def keep_busy():
