@@ -37,7 +37,7 @@ def _(scene):
     mute = socket.create_server(("127.0.0.1", 0), backlog=100)
     for silent in (hole, mute):
         second = scene.primary(replies={"greeting": lambda session, line: time.sleep(0.3) or b"220 primary.example.org ESMTP\r\n"})
-        holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{silent.getsockname()[1]}", f"127.0.0.1:{second.port}"], yaml="failover:\n  mode: auto")
+        holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{silent.getsockname()[1]}", f"127.0.0.1:{second.port}"], yaml="failover:\n  takeover_after: 3s")
         for _ in range(6):
             equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
             time.sleep(0.5)  # now and then it is tried again
@@ -216,7 +216,7 @@ def _(scene):
         time.sleep(2.5)
         return b"220 primary.example.org ESMTP\r\n"
     primary = scene.primary(replies={"greeting": greet})
-    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="failover:\n  probe_interval: 200ms\n  takeover_after: 300ms\n  release_after: 300ms\nreuse:\n  connections: 0")
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="failover:\n  probe_interval: 200ms\n  takeover_after: 1s\n  release_after: 300ms\nreuse:\n  connections: 0")
     # Nobody knows yet that it is slow.
     equal(scene.client(holdfast.port).send_mail()[:20], "250 2.0.0 Ok: queued")
     wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", seconds=60, what="the primary to be known")
