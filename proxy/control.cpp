@@ -14,7 +14,7 @@ namespace {
 constexpr auto tick_interval = std::chrono::milliseconds(100);
 constexpr std::string_view ehlo_prefix = "ehlo:";
 /// A probe that takes longer has failed, however patient the route's other timeouts are; unless the primary is known to take its time,
-/// which is found out by waiting longer after each failure.
+/// which is found out by waiting longer after each failure while the breaker is open.
 constexpr Duration usual_patience{2000}, longest_patience{10'000};
 
 }  // namespace
@@ -299,7 +299,7 @@ Task<void> Control::probe(ControlledRoute& route) {
       route.patience = 2 * Duration(route.board.opening_takes.load(std::memory_order_relaxed));
     } else {
       route.breaker.failed(Clock::now(), failure);
-      route.patience = std::min(2 * std::max(route.patience, usual_patience), longest_patience);
+      if (was_open) route.patience = std::min(2 * std::max(route.patience, usual_patience), longest_patience);
     }
     apply_breaker(route, was_open);
   }
