@@ -116,7 +116,6 @@ Directory::Answer Directory::look_up(std::string_view address, std::int64_t now_
 }
 
 void Directory::put(Person person) {
-  version_.fetch_add(1, std::memory_order_relaxed);
   std::string key = canonical(person.address);
   drop(key);
   for (const std::string& alias : person.aliases) {
@@ -127,19 +126,61 @@ void Directory::put(Person person) {
     aliases_[other] = key;
   }
   changed_.insert(key);
-  people_[key] = std::move(person);
+  const Person& there = people_[key] = std::move(person);
+  if (there.source != Source::learned) {
+    version_.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  ++learned_;
+  Ages& ages = there.exists ? known_ : refused_;
+  ages.emplace_back(there.time_us, key);
+  bool is_mostly_stale = ages.size() > 2 * learned_ + 1000;
+  if (is_mostly_stale) std::erase_if(ages, [&](const auto& one) { return !is_current(one, there.exists); });
 }
 
 void Directory::drop(const std::string& key) {
-  version_.fetch_add(1, std::memory_order_relaxed);
   auto found = people_.find(key);
   if (found == people_.end()) return;
+  // What is learned is one address, of nobody else.
+  if (found->second.source == Source::learned)
+    --learned_;
+  else
+    version_.fetch_add(1, std::memory_order_relaxed);
   for (const std::string& alias : found->second.aliases) {
     auto one = aliases_.find(canonical(alias));
     if (one != aliases_.end() && one->second == key) aliases_.erase(one);
   }
   people_.erase(found);
   changed_.insert(key);
+}
+
+/// The person is still as it was learned then.
+bool Directory::is_current(const Ages::value_type& then, bool exists) const {
+  auto found = people_.find(then.second);
+  if (found == people_.end()) return false;
+  const Person& person = found->second;
+  return person.source == Source::learned && person.exists == exists && person.time_us == then.first;
+}
+
+bool Directory::forget_one(bool exists, std::int64_t before_us) {
+  Ages& ages = exists ? known_ : refused_;
+  while (!ages.empty() && ages.front().first < before_us) {
+    auto oldest = std::move(ages.front());
+    ages.pop_front();
+    if (!is_current(oldest, exists)) continue;
+    drop(oldest.second);
+    return true;
+  }
+  return false;
+}
+
+void Directory::forget_aged(std::int64_t now_us) {
+  constexpr int most = 1000;
+  std::unique_lock lock(mutex_);
+  for (bool exists : {true, false}) {
+    std::int64_t before_us = now_us - (exists ? options_.positive_us : options_.negative_us);
+    for (int i = 0; i < most && forget_one(exists, before_us); ++i) continue;
+  }
 }
 
 void Directory::learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us) {
@@ -157,6 +198,11 @@ void Directory::learn(std::string_view address, bool exists, const std::string& 
     if (auto alias = aliases_.find(key); alias != aliases_.end()) found = people_.find(alias->second);
   // What an administrator said outweighs one answer of the primary.
   if (found != people_.end() && found->second.source != Source::learned) return;
+  if (found == people_.end() && learned_ >= options_.most_learned) {
+    has_overflowed_.store(true, std::memory_order_relaxed);
+    bool has_room = forget_one(false, now_us + 1);
+    if (!has_room) return;
+  }
   Person person;
   person.address = std::string(address);
   person.exists = exists;
@@ -252,11 +298,14 @@ std::size_t Directory::size() const {
 
 Status Directory::load(const journal::SealedStore& store) {
   std::unique_lock lock(mutex_);
+  std::vector<Person> all;
   Status read = store.each([&](journal::SealedStore::Item& item) {
     if (!item.name.starts_with(name_prefix)) return true;
-    if (std::optional<Person> person = decode(item.value)) put(std::move(*person));
+    if (std::optional<Person> person = decode(item.value)) all.push_back(std::move(*person));
     return true;
   });
+  std::sort(all.begin(), all.end(), [](const Person& a, const Person& b) { return a.time_us < b.time_us; });
+  for (Person& person : all) put(std::move(person));
   changed_.clear();
   return read;
 }

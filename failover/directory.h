@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +26,7 @@ struct DirectoryOptions {
   std::map<std::string, std::string> domain_aliases;   ///< alias -> the domain it stands for
   std::int64_t positive_us = 90LL * 86'400'000'000;    ///< how long a learned "exists" is believed, in microseconds
   std::int64_t negative_us = 4LL * 3'600'000'000;      ///< how long a learned "does not exist" is believed
+  std::size_t most_learned = 200'000;                  ///< more are not remembered: anybody can have names asked for
   bool operator==(const DirectoryOptions&) const = default;
 };
 
@@ -57,8 +59,13 @@ class Directory {
   /// Does it exist? Sub-addresses, domain aliases and catch-all domains are taken into account.
   Answer look_up(std::string_view address, std::int64_t now_us) const;
 
-  /// The primary took the recipient, or refused it as unknown.
+  /// The primary took the recipient, or refused it as unknown. When there is no room, the oldest refused one is forgotten for it, and
+  /// if there is none, nothing is learned.
   void learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
+  /// Forgets what was learned so long ago that it is not believed any more; a thousand of each kind at most.
+  void forget_aged(std::int64_t now_us);
+  /// Whether there was no room for something since the last time.
+  bool take_overflow() { return has_overflowed_.exchange(false, std::memory_order_relaxed); }
   /// Adds or replaces.
   void import(std::vector<Person> people);
   /// Replaces all that came from that source: those who are gone there are gone here. What was imported stays as it is.
@@ -90,14 +97,21 @@ class Directory {
   std::string without_tag(const std::string& address) const;
   std::vector<std::string> addresses_of(std::string_view person, bool with_groups) const;
   const Person* find(const std::string& key, std::int64_t now_us) const;
+  /// Learned people by age; of whom some have changed since.
+  using Ages = std::deque<std::pair<std::int64_t, std::string>>;
   void put(Person person);
   void drop(const std::string& key);
+  bool is_current(const Ages::value_type& then, bool exists) const;
+  bool forget_one(bool exists, std::int64_t before_us);
 
   mutable std::shared_mutex mutex_;
   DirectoryOptions options_;
   std::unordered_map<std::string, Person> people_;        ///< by canonical address
   std::unordered_map<std::string, std::string> aliases_;  ///< canonical alias -> canonical address
   std::set<std::string> changed_;
+  Ages known_, refused_;     ///< the oldest first
+  std::size_t learned_ = 0;  ///< of people_
+  std::atomic<bool> has_overflowed_{false};
   std::atomic<std::uint64_t> version_{1};
 };
 

@@ -92,22 +92,30 @@ bool Acceptor::accept_one() {
   }
   ::getsockname(socket.get(), own.get(), &own.size);
   const Settings& settings = *worker_.settings;
-  if (!worker_.shared.connections.enter(settings.config.limits.connections)) {
-    log(LogLevel::warning, "refused", {{"client", to_string(to_endpoint(peer))}, {"reason", "limits.connections is reached"}});
-    std::string reply = own_reply(421, fmt::format("4.3.2 {} Error: too many connections", settings.config.hostname));
-    if (listener_.role == Role::imap) reply = "* BYE too many connections\r\n";
+  Endpoint client = to_endpoint(peer);
+  auto refuse = [&](const char* reason, const std::string& words) {
+    log(LogLevel::warning, "refused", {{"client", to_string(client)}, {"reason", reason}});
+    std::string reply = listener_.role == Role::imap ? "* BYE " + words + "\r\n" : own_reply(421, fmt::format("4.3.2 {} Error: {}", settings.config.hostname, words));
     if (listener_.tls != ListenerTls::implicit) [[maybe_unused]] ssize_t sent = ::send(socket.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return true;
-  }
+  };
+  ConnectionCounts& connections = worker_.shared.connections;
+  if (!connections.enter(settings.config.limits.connections)) return refuse("limits.connections is reached", "too many connections");
   worker_.shared.accepted.fetch_add(1, std::memory_order_relaxed);
-  if (listener_.role == Role::imap) {
-    ImapSession::run(std::make_unique<ImapSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer)).spawn();
+  bool is_submission = listener_.role == Role::submission && worker_.mailboxes && asks_accounts(listener_, settings, worker_.shared.control);
+  if (listener_.role == Role::imap || is_submission) {
+    auto place = connections.place_for(client.address, settings.config.limits.per_client);
+    if (!place) {
+      connections.leave();
+      return refuse("limits.per_client is reached", "too many connections from " + client.address);
+    }
+    if (is_submission)
+      SubmissionSession::run(std::make_unique<SubmissionSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer, own, std::move(place))).spawn();
+    else
+      ImapSession::run(std::make_unique<ImapSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer, std::move(place))).spawn();
     return true;
   }
-  if (listener_.role == Role::submission && worker_.mailboxes && asks_accounts(listener_, settings, worker_.shared.control)) {
-    SubmissionSession::run(std::make_unique<SubmissionSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer, own)).spawn();
-    return true;
-  }
+  // A client behind a balancer is counted once its address is known.
   Session::run(std::make_unique<Session>(worker_, listener_, std::move(socket), peer, own)).spawn();
   return true;
 }

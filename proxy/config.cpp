@@ -122,6 +122,7 @@ DirectoryConfig read_directory(const Value& value) {
       directory.options.domain_aliases[journal::normalise(item.first.Scalar())] = journal::normalise(item.second.Scalar());
   });
   section.read("positive_ttl", [&](const Value& v) { directory.options.positive_us = us(v.duration()); });
+  section.read("max_learned", [&](const Value& v) { directory.options.most_learned = v.count(1); });
   section.read("ldap", [&](const Value& v) { directory.ldap = read_ldap(v); });
   section.read("negative_ttl", [&](const Value& v) { directory.options.negative_us = us(v.duration()); });
   section.finish();

@@ -136,6 +136,7 @@ Status Control::start() {
   // What is learned is stored on a thread of its own: no loop waits for the disk.
   keeper_ = std::thread([this] {
     pthread_setname_np(pthread_self(), "keeper");
+    Deadline told_until{};
     for (bool is_last = false; !is_last;) {
       {
         std::unique_lock lock(keeper_mutex_);
@@ -150,6 +151,11 @@ Status Control::start() {
       Status stored = items.empty() ? Status() : store_->put(items);
       if (stored) stored = directory_.store(*store_);
       if (!stored) log(LogLevel::error, "directory", {{"problem", stored.error().message}});
+      directory_.forget_aged(journal::now_us());
+      if (!directory_.take_overflow() || Clock::now() < told_until) continue;
+      log(LogLevel::warning, "directory", {{"problem", "directory.max_learned is reached: not all recipients are remembered"},
+                                           {"remedy", "raise it, or let the directory come from LDAP or a file"}});
+      told_until = Clock::now() + std::chrono::hours(1);
     }
   });
   return {};

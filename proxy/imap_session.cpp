@@ -62,14 +62,15 @@ void MailboxService::look(const Settings& settings, Deadline now) {
 }
 
 ImapSession::ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
-                         FileDescriptor socket, const SocketAddress& peer)
+                         FileDescriptor socket, const SocketAddress& peer, std::unique_ptr<ConnectionCounts::Place> place)
     : worker_(worker),
       service_(service),
       settings_(worker.settings),
       listener_(listener),
       wakeup_(worker.loop),
       stream_(std::move(socket), wakeup_),
-      client_(to_endpoint(peer)) {
+      client_(to_endpoint(peer)),
+      place_(std::move(place)) {
   service_.sessions.insert(this);
 }
 

@@ -68,7 +68,7 @@ struct MailboxService {
 class ImapSession {
  public:
   ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket,
-              const SocketAddress& peer);
+              const SocketAddress& peer, std::unique_ptr<ConnectionCounts::Place> place);
   ~ImapSession();
   ImapSession(const ImapSession&) = delete;
   ImapSession& operator=(const ImapSession&) = delete;
@@ -154,6 +154,7 @@ class ImapSession {
   Wakeup wakeup_;
   Stream stream_;
   const Endpoint client_;
+  const std::unique_ptr<ConnectionCounts::Place> place_;
   State state_ = State::not_authenticated;
   std::string tag_, command_;
   std::string stop_why_;

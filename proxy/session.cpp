@@ -44,7 +44,6 @@ Session::Session(Worker& worker, const ListenerConfig& listener, FileDescriptor 
 Session::~Session() {
   worker_.sessions.erase(this);
   worker_.shared.connections.leave();
-  if (is_counted_) worker_.shared.connections.leave_client(facts_.client.address);
 }
 
 void Session::stop() {
@@ -133,12 +132,12 @@ Task<bool> Session::read_proxy_header() {
 }
 
 bool Session::enter_limits() {
-  if (!worker_.shared.connections.enter_client(facts_.client.address, limits().per_client)) {
+  place_ = worker_.shared.connections.place_for(facts_.client.address, limits().per_client);
+  if (!place_) {
     log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "limits.per_client is reached"}});
     say_goodbye(421, fmt::format("4.7.0 {} Error: too many connections from {}", hostname(), facts_.client.address));
     return false;
   }
-  is_counted_ = true;
   return true;
 }
 

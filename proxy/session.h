@@ -149,7 +149,7 @@ class Session {
   bool is_primary_out_ = false;  ///< the breaker has tripped while we waited
   bool needs_ungreeted_ = false; ///< this client does not greet: another's greeting must not stand in for its own
   ClientFacts facts_;
-  bool is_counted_ = false;
+  std::unique_ptr<ConnectionCounts::Place> place_;
 
   std::string helo_line_;  ///< the client's last EHLO or HELO, for a new connection to the primary
   std::string helo_;       ///< the name in it

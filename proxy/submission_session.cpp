@@ -22,7 +22,7 @@ bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Con
 
 SubmissionSession::SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
                                      FileDescriptor socket, const SocketAddress& peer,
-                                     const SocketAddress& own)
+                                     const SocketAddress& own, std::unique_ptr<ConnectionCounts::Place> place)
     : worker_(worker),
       service_(service),
       settings_(worker.settings),
@@ -31,7 +31,8 @@ SubmissionSession::SubmissionSession(Worker& worker, MailboxService& service, co
       wakeup_(worker.loop),
       stream_(std::move(socket), wakeup_),
       client_(to_endpoint(peer)),
-      server_(to_endpoint(own)) {
+      server_(to_endpoint(own)),
+      place_(std::move(place)) {
   service_.submissions.insert(this);
 }
 

@@ -23,7 +23,8 @@ bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Con
 class SubmissionSession {
  public:
   SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
-                    FileDescriptor socket, const SocketAddress& peer, const SocketAddress& own);
+                    FileDescriptor socket, const SocketAddress& peer, const SocketAddress& own,
+                    std::unique_ptr<ConnectionCounts::Place> place);
   ~SubmissionSession();
   SubmissionSession(const SubmissionSession&) = delete;
   SubmissionSession& operator=(const SubmissionSession&) = delete;
@@ -67,6 +68,7 @@ class SubmissionSession {
   Wakeup wakeup_;
   Stream stream_;
   const Endpoint client_, server_;
+  const std::unique_ptr<ConnectionCounts::Place> place_;
   bool is_over_ = false;
   unsigned errors_ = 0;
   std::string helo_, person_;

@@ -11,18 +11,18 @@ bool ConnectionCounts::enter(std::uint64_t limit) {
   return false;
 }
 
-bool ConnectionCounts::enter_client(const std::string& address, std::uint64_t limit) {
+std::unique_ptr<ConnectionCounts::Place> ConnectionCounts::place_for(const std::string& address, std::uint64_t limit) {
   std::lock_guard lock(mutex_);
   std::uint64_t& count = by_client_[address];
-  if (count >= limit) return false;
+  if (count >= limit) return nullptr;
   ++count;
-  return true;
+  return std::make_unique<Place>(*this, address);
 }
 
-void ConnectionCounts::leave_client(const std::string& address) {
-  std::lock_guard lock(mutex_);
-  auto found = by_client_.find(address);
-  if (found != by_client_.end() && --found->second == 0) by_client_.erase(found);
+ConnectionCounts::Place::~Place() {
+  std::lock_guard lock(counts_.mutex_);
+  auto found = counts_.by_client_.find(address_);
+  if (found != counts_.by_client_.end() && --found->second == 0) counts_.by_client_.erase(found);
 }
 
 }  // namespace holdfast::proxy

@@ -27,13 +27,26 @@ class ConnectionCounts {
   void leave() { all_.fetch_sub(1, std::memory_order_relaxed); }
   std::uint64_t all() const { return all_.load(std::memory_order_relaxed); }
 
-  bool enter_client(const std::string& address, std::uint64_t limit);
-  void leave_client(const std::string& address);
+  /// A client's place among the connections from its address, given back when it is destroyed; nothing when there are as many as may be.
+  class Place;
+  std::unique_ptr<Place> place_for(const std::string& address, std::uint64_t limit);
 
  private:
   std::atomic<std::uint64_t> all_{0}, capacity_{~std::uint64_t{0}};
   std::mutex mutex_;
   std::map<std::string, std::uint64_t> by_client_;
+};
+
+class ConnectionCounts::Place {
+ public:
+  Place(ConnectionCounts& counts, std::string address) : counts_(counts), address_(std::move(address)) {}
+  ~Place();
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+
+ private:
+  ConnectionCounts& counts_;
+  const std::string address_;
 };
 
 /// What all workers share.

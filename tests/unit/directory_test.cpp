@@ -29,6 +29,33 @@ TEST_CASE("the directory learns who exists and who does not, and forgets with ag
   CHECK(directory.look_up("no@example.org", 6 * hour).verdict == Verdict::known);
 }
 
+TEST_CASE("what was learned and is too old is forgotten, and no more is learned than there is room for") {
+  DirectoryOptions options;
+  options.most_learned = 100;
+  Directory directory{options};
+  auto name = [](const char* kind, int number) { return kind + std::to_string(number) + "@example.org"; };
+  for (int i = 0; i < 60; ++i) directory.learn(name("real", i), true, "250 ok", i);
+  directory.import({{.address = "boss@example.org", .source = Source::imported}});
+  CHECK_FALSE(directory.take_overflow());
+  // A dictionary attack costs nobody who exists his place.
+  for (int i = 0; i < 10'000; ++i) directory.learn(name("guess", i), false, "550 5.1.1 no", 1000 + i);
+  CHECK(directory.size() == 101);
+  CHECK(directory.take_overflow());
+  CHECK_FALSE(directory.take_overflow());
+  for (int i = 0; i < 60; ++i) CHECK(directory.look_up(name("real", i), 20'000).verdict == Verdict::known);
+  CHECK(directory.look_up(name("guess", 9'999), 20'000).verdict == Verdict::refused);
+  CHECK(directory.look_up(name("guess", 1), 20'000).verdict == Verdict::unknown);
+  // Nor does one at a primary that takes every name.
+  for (int i = 0; i < 1'000; ++i) directory.learn(name("any", i), true, "250 ok", 20'000 + i);
+  CHECK(directory.size() == 101);
+  for (int i = 0; i < 60; ++i) CHECK(directory.look_up(name("real", i), 30'000).verdict == Verdict::known);
+  // Confirmed again, one is as young as on its last day.
+  directory.learn(name("real", 0), true, "250 ok", 89 * 24 * hour);
+  directory.forget_aged(91 * 24 * hour);
+  CHECK(directory.size() == 2);
+  CHECK(directory.look_up(name("real", 0), 91 * 24 * hour).verdict == Verdict::known);
+}
+
 TEST_CASE("sub-addresses, aliases, alias domains and catch-all domains are understood") {
   DirectoryOptions options;
   options.domain_aliases = {{"example.com", "example.org"}};

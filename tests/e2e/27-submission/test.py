@@ -91,6 +91,21 @@ def _(scene):
     assert client.ask("From: ada@example.org\r\n\r\nx\n.\r\n.").startswith("521"), "bare LF"
 
 
+@test("a machine has so many connections and no more, whatever it talks: mail for everybody does not suffer from one mail program")
+def _(scene):
+    office = Office(scene, egress_yaml="limits:\n  per_client: 4\n")
+    office.hold()
+    kept = [scene.client(office.imap_port) for _ in range(2)] + [scene.client(office.submission_port) for _ in range(2)]
+    equal(scene.client(office.imap_port, greeting=False).line(), b"* BYE too many connections from 127.0.0.1\r\n")
+    equal(scene.client(office.submission_port).greeting, "421 4.3.2 holdfast.example.org Error: too many connections from 127.0.0.1")
+    equal(scene.client(office.holdfast.port).greeting, "421 4.7.0 holdfast.example.org Error: too many connections from 127.0.0.1")
+    equal(scene.client(office.holdfast.port, source=("127.0.0.2", 0)).greeting[:4], "220 ")
+    for client in kept:
+        client.close()
+    wait_for(lambda: office.holdfast.status()["connections"] <= 1, what="room again")
+    equal(scene.client(office.submission_port).greeting[:4], "220 ")
+
+
 @test("while the primary passes, the submission listener is the primary's own")
 def _(scene):
     office = Office(scene)
