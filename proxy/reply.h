@@ -17,7 +17,7 @@ struct Reply {
   bool is_transient() const { return code >= 400 && code < 500; }
   bool is_permanent() const { return code >= 500 && code < 600; }
   /// It has an enhanced status code (RFC 3463) that begins so: "4.7.".
-  bool has_status(std::string_view beginning) const { return summary().compare(3, beginning.size() + 1, " " + std::string(beginning)) == 0; }
+  bool has_status(std::string_view beginning) const { return wire.size() > 4 && wire.compare(4, beginning.size(), beginning) == 0; }
   /// A refusal of this client or of what it wants; else it tells that the primary itself is in trouble: 421 and 4.3.x.
   bool is_about_client() const { return is_permanent() || has_status("4.7.") || (is_transient() && code != 421 && !has_status("4.3.")); }
   /// The texts of the lines, without codes and line ends.
