@@ -1,11 +1,9 @@
 #include "proxy/control.h"
 
-#include <fmt/format.h>
 #include <sys/statvfs.h>
 
 #include <future>
 
-#include "proxy/admin.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
@@ -164,7 +162,6 @@ Status Control::start() {
 void Control::stop() {
   if (!thread_.joinable()) return;
   // Deliveries under way may finish: what the primary took should be on record.
-  auto is_quiet = std::make_shared<std::promise<void>>();
   loop_.post([this] { is_stopping_ = true; });
   Deadline patience = Clock::now() + std::chrono::seconds(5);
   for (bool is_busy = true; is_busy && Clock::now() < patience;) {
@@ -338,85 +335,6 @@ Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   upstream.stream.flush("QUIT\r\n");
   reply = co_await upstream.read_reply(wakeup, opening.by);
   co_return "";
-}
-
-// ---- Operators
-
-Result<Control::Json> Control::ask(std::function<Json()> question) {
-  auto answer = std::make_shared<std::promise<Json>>();
-  auto future = answer->get_future();
-  loop_.post([answer, question = std::move(question)] { answer->set_value(question()); });
-  if (future.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready)
-    return Error{ErrorCode::unavailable, "the control loop does not answer; see the log"};
-  return future.get();
-}
-
-Result<Control::Json> Control::set_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
-  return ask([this, name, mode, by, reason] {
-    Json changed = Json::array();
-    for (auto& [route_name, route] : routes_) {
-      bool is_meant = name.empty() ? !settings_->config.routes[index_of(*route)].is_egress : name == route_name;
-      if (!is_meant || !route->is_configured) continue;
-      apply(*route, route->state.set_mode(mode, by, reason, journal::now_us()));
-      changed.push_back(describe(*route));
-    }
-    return changed;
-  });
-}
-
-void Control::set_flag(bool is_there, const std::string& path) {
-  loop_.post([this, is_there, path] {
-    for (auto& [name, route] : routes_)
-      if (!settings_->config.routes[index_of(*route)].is_egress)
-        apply(*route, route->state.set_flag(is_there, "flag file " + path, journal::now_us()));
-  });
-}
-
-Control::Json Control::describe(ControlledRoute& route) {
-  const failover::RouteState::Status& status = route.state.status();
-  Json json = {{"name", route.board.name},
-               {"state", failover::to_string(status.state)},
-               {"mode", failover::to_string(status.mode)},
-               {"since", format_time(status.since_us)},
-               {"by", status.by},
-               {"reason", status.reason},
-               {"held", route.board.held.load()},
-               {"kept_for_operator", route.kept.size()},
-               {"possible_duplicates", route.board.possible_duplicates.load()},
-               {"delivering", route.under_way},
-               {"delivered", route.delivered}};
-  // An estimate from the last seconds' progress.
-  double per_second = 0;
-  if (route.progress.size() >= 2) {
-    double seconds = std::chrono::duration<double>(route.progress.back().first - route.progress.front().first).count();
-    if (seconds > 0) per_second = static_cast<double>(route.progress.back().second - route.progress.front().second) / seconds;
-  }
-  json["per_second"] = per_second;
-  json["left_s"] = per_second > 0 ? Json(static_cast<std::uint64_t>(static_cast<double>(route.board.held.load()) / per_second)) : Json();
-  json["problem"] = route.breaker.reason();
-  json["limit_reached"] = route.limit_reached;
-  json["releases_after"] = to_text(route.breaker.current_release());
-  return json;
-}
-
-Result<Control::Json> Control::status() {
-  return ask([this] {
-    Json all = Json::array();
-    for (const RouteConfig& config : settings_->config.routes) {
-      Json one = describe(route_named(config.name));
-      Json upstreams = Json::array();
-      const failover::UpstreamOrder* order = pool_.order_of(config.name);
-      for (std::size_t i = 0; i < config.upstreams.size(); ++i) {
-        bool is_known = order && i < order->states().size();
-        upstreams.push_back({{"address", to_string(config.upstreams[i])},
-                             {"healthy", is_known ? order->states()[i].is_healthy : true},
-                             {"last_error", is_known ? order->states()[i].last_error : std::string()}});
-      }
-      one["upstreams"] = upstreams;
-      all.push_back(one);
-    }
-    return all;
-  });
 }
 
 }  // namespace holdfast::proxy

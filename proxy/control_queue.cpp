@@ -6,7 +6,6 @@
 
 #include "failover/notification.h"
 #include "journal/draft.h"
-#include "proxy/admin.h"
 #include "proxy/control.h"
 #include "proxy/log.h"
 
@@ -404,81 +403,6 @@ Task<void> Control::tell_delay(ControlledRoute& route, failover::EntryId id) {
     if (is_unsaid || failover::notify_of(params).delay) words.emplace_back(one.index, one.reply);
   }
   if (!words.empty()) co_await notify(*entry, std::move(words), failover::Action::delayed, wakeup);
-}
-
-// ---- Operators
-
-Result<Control::Json> Control::queue_list(const std::string& name, std::size_t most) {
-  return ask([this, name, most] {
-    Json list = Json::array();
-    for (auto& [route_name, route] : routes_) {
-      if (!name.empty() && name != route_name) continue;
-      std::set<failover::EntryId> ids;
-      for (const auto& [id, recipients] : route->kept) ids.insert(id);
-      for (std::optional<failover::EntryId> id = route->queue.oldest(); id && ids.size() < most; id = route->queue.first_after(*id)) ids.insert(*id);
-      for (failover::EntryId id : ids) {
-        if (list.size() >= most) break;
-        auto entry = journal_.entry(id);
-        if (!entry) continue;
-        Json recipients = Json::array();
-        auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts) {
-          recipients.push_back({{"address", entry->message.recipients[index].address}, {"status", status}, {"reply", reply}, {"attempts", attempts}});
-        };
-        for (const failover::HoldQueue::Waiting& one : route->queue.waiting(id))
-          add(one.index, one.is_in_flight ? "delivering" : one.attempts > 0 ? "deferred" : "waiting", one.reply, one.attempts);
-        if (auto kept = route->kept.find(id); kept != route->kept.end())
-          for (const auto& [index, words] : kept->second) add(index, "kept", words, 1);
-        list.push_back({{"id", id}, {"route", route_name}, {"time", format_time(entry->message.time_us)}, {"mail_from", entry->message.mail_from},
-                        {"size", entry->message.size}, {"recipients", recipients}});
-      }
-    }
-    return list;
-  });
-}
-
-Result<Control::Json> Control::queue_retry(failover::EntryId id) {
-  return ask([this, id] {
-    std::uint64_t count = 0;
-    for (auto& [name, route] : routes_) {
-      for (auto kept = route->kept.begin(); kept != route->kept.end();) {
-        if (id != 0 && kept->first != id) {
-          ++kept;
-          continue;
-        }
-        std::vector<std::uint32_t> recipients;
-        for (const auto& [index, words] : kept->second) recipients.push_back(index);
-        if (load(*route, kept->first, recipients)) ++count;
-        kept = route->kept.erase(kept);
-      }
-      if (id == 0 || route->queue.has(id)) count += id == 0 ? route->queue.size() : 1;
-      route->queue.retry_now(id);
-      route->paused_until = {};
-      if (route->wakeup) route->wakeup->fire();
-    }
-    return Json{{"retried", count}};
-  });
-}
-
-Result<Control::Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
-  return ask([this, id, by, reason] {
-    for (auto& [name, route] : routes_) {
-      Words words;
-      std::string text = fmt::format("dropped by {}: {}", by, reason);
-      if (route->queue.has(id)) {
-        std::optional<failover::HoldQueue::Delivery> all = route->queue.take(id);
-        if (!all) return Json{{"problem", "it is being delivered at this moment; try again"}, {"is_delivering", true}};
-        for (std::uint32_t one : all->recipients) words.emplace_back(one, text);
-      }
-      if (auto kept = route->kept.find(id); kept != route->kept.end())
-        for (const auto& [index, said] : kept->second) words.emplace_back(index, text);
-      if (words.empty()) continue;
-      settle(*route, id, journal::Outcome::dropped, words);
-      log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
-      if (route->wakeup) route->wakeup->fire();
-      return Json{{"dropped", words.size()}};
-    }
-    return Json{{"problem", fmt::format("entry {} is not held", id)}};
-  });
 }
 
 }  // namespace holdfast::proxy

@@ -1,0 +1,164 @@
+// Control: what operators ask and decide. Their threads wait for the control loop, but not for long.
+#include <fmt/format.h>
+
+#include <future>
+
+#include "proxy/admin.h"
+#include "proxy/control.h"
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+
+Result<Control::Json> Control::ask(std::function<Json()> question) {
+  auto answer = std::make_shared<std::promise<Json>>();
+  auto future = answer->get_future();
+  loop_.post([answer, question = std::move(question)] { answer->set_value(question()); });
+  if (future.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready)
+    return Error{ErrorCode::unavailable, "the control loop does not answer; see the log"};
+  return future.get();
+}
+
+Result<Control::Json> Control::set_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
+  return ask([this, name, mode, by, reason] {
+    Json changed = Json::array();
+    for (auto& [route_name, route] : routes_) {
+      bool is_meant = name.empty() ? !settings_->config.routes[index_of(*route)].is_egress : name == route_name;
+      if (!is_meant || !route->is_configured) continue;
+      apply(*route, route->state.set_mode(mode, by, reason, journal::now_us()));
+      changed.push_back(describe(*route));
+    }
+    return changed;
+  });
+}
+
+void Control::set_flag(bool is_there, const std::string& path) {
+  loop_.post([this, is_there, path] {
+    for (auto& [name, route] : routes_)
+      if (!settings_->config.routes[index_of(*route)].is_egress)
+        apply(*route, route->state.set_flag(is_there, "flag file " + path, journal::now_us()));
+  });
+}
+
+Control::Json Control::describe(ControlledRoute& route) {
+  const failover::RouteState::Status& status = route.state.status();
+  Json json = {{"name", route.board.name},
+               {"state", failover::to_string(status.state)},
+               {"mode", failover::to_string(status.mode)},
+               {"since", format_time(status.since_us)},
+               {"by", status.by},
+               {"reason", status.reason},
+               {"held", route.board.held.load()},
+               {"kept_for_operator", route.kept.size()},
+               {"possible_duplicates", route.board.possible_duplicates.load()},
+               {"delivering", route.under_way},
+               {"delivered", route.delivered}};
+  // An estimate from the last seconds' progress.
+  double per_second = 0;
+  if (route.progress.size() >= 2) {
+    double seconds = std::chrono::duration<double>(route.progress.back().first - route.progress.front().first).count();
+    if (seconds > 0) per_second = static_cast<double>(route.progress.back().second - route.progress.front().second) / seconds;
+  }
+  json["per_second"] = per_second;
+  json["left_s"] = per_second > 0 ? Json(static_cast<std::uint64_t>(static_cast<double>(route.board.held.load()) / per_second)) : Json();
+  json["problem"] = route.breaker.reason();
+  json["limit_reached"] = route.limit_reached;
+  json["releases_after"] = to_text(route.breaker.current_release());
+  return json;
+}
+
+Result<Control::Json> Control::status() {
+  return ask([this] {
+    Json all = Json::array();
+    for (const RouteConfig& config : settings_->config.routes) {
+      Json one = describe(route_named(config.name));
+      Json upstreams = Json::array();
+      const failover::UpstreamOrder* order = pool_.order_of(config.name);
+      for (std::size_t i = 0; i < config.upstreams.size(); ++i) {
+        bool is_known = order && i < order->states().size();
+        upstreams.push_back({{"address", to_string(config.upstreams[i])},
+                             {"healthy", is_known ? order->states()[i].is_healthy : true},
+                             {"last_error", is_known ? order->states()[i].last_error : std::string()}});
+      }
+      one["upstreams"] = upstreams;
+      all.push_back(one);
+    }
+    return all;
+  });
+}
+
+// ---- Held mail
+
+Result<Control::Json> Control::queue_list(const std::string& name, std::size_t most) {
+  return ask([this, name, most] {
+    Json list = Json::array();
+    for (auto& [route_name, route] : routes_) {
+      if (!name.empty() && name != route_name) continue;
+      std::set<failover::EntryId> ids;
+      for (const auto& [id, recipients] : route->kept) ids.insert(id);
+      for (std::optional<failover::EntryId> id = route->queue.oldest(); id && ids.size() < most; id = route->queue.first_after(*id)) ids.insert(*id);
+      for (failover::EntryId id : ids) {
+        if (list.size() >= most) break;
+        auto entry = journal_.entry(id);
+        if (!entry) continue;
+        Json recipients = Json::array();
+        auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts) {
+          recipients.push_back({{"address", entry->message.recipients[index].address}, {"status", status}, {"reply", reply}, {"attempts", attempts}});
+        };
+        for (const failover::HoldQueue::Waiting& one : route->queue.waiting(id))
+          add(one.index, one.is_in_flight ? "delivering" : one.attempts > 0 ? "deferred" : "waiting", one.reply, one.attempts);
+        if (auto kept = route->kept.find(id); kept != route->kept.end())
+          for (const auto& [index, words] : kept->second) add(index, "kept", words, 1);
+        list.push_back({{"id", id}, {"route", route_name}, {"time", format_time(entry->message.time_us)}, {"mail_from", entry->message.mail_from},
+                        {"size", entry->message.size}, {"recipients", recipients}});
+      }
+    }
+    return list;
+  });
+}
+
+Result<Control::Json> Control::queue_retry(failover::EntryId id) {
+  return ask([this, id] {
+    std::uint64_t count = 0;
+    for (auto& [name, route] : routes_) {
+      for (auto kept = route->kept.begin(); kept != route->kept.end();) {
+        if (id != 0 && kept->first != id) {
+          ++kept;
+          continue;
+        }
+        std::vector<std::uint32_t> recipients;
+        for (const auto& [index, words] : kept->second) recipients.push_back(index);
+        if (load(*route, kept->first, recipients)) ++count;
+        kept = route->kept.erase(kept);
+      }
+      if (id == 0 || route->queue.has(id)) count += id == 0 ? route->queue.size() : 1;
+      route->queue.retry_now(id);
+      route->paused_until = {};
+      if (route->wakeup) route->wakeup->fire();
+    }
+    return Json{{"retried", count}};
+  });
+}
+
+Result<Control::Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
+  return ask([this, id, by, reason] {
+    for (auto& [name, route] : routes_) {
+      Words words;
+      std::string text = fmt::format("dropped by {}: {}", by, reason);
+      if (route->queue.has(id)) {
+        std::optional<failover::HoldQueue::Delivery> all = route->queue.take(id);
+        if (!all) return Json{{"problem", "it is being delivered at this moment; try again"}, {"is_delivering", true}};
+        for (std::uint32_t one : all->recipients) words.emplace_back(one, text);
+      }
+      if (auto kept = route->kept.find(id); kept != route->kept.end())
+        for (const auto& [index, said] : kept->second) words.emplace_back(index, text);
+      if (words.empty()) continue;
+      settle(*route, id, journal::Outcome::dropped, words);
+      log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
+      if (route->wakeup) route->wakeup->fire();
+      return Json{{"dropped", words.size()}};
+    }
+    return Json{{"problem", fmt::format("entry {} is not held", id)}};
+  });
+}
+
+}  // namespace holdfast::proxy
