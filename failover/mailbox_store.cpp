@@ -130,6 +130,7 @@ Result<std::unique_ptr<MailboxStore>> MailboxStore::open(const std::string& jour
   auto environment =
       Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
+  if (Status whole = environment->fill_up(); !whole) return whole.error();
   return std::unique_ptr<MailboxStore>(new MailboxStore(std::move(*environment), base));
 }
 

@@ -87,6 +87,7 @@ std::string without_tag(std::string_view address) {
 Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& journal, const Key& base, Environment::Mode mode) {
   Result<Environment> environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
+  if (Status whole = environment->fill_up(); !whole) return whole.error();
   return std::unique_ptr<Catalog>(new Catalog(std::move(*environment), derive_key(base, "holdfast catalog index")));
 }
 
@@ -102,6 +103,21 @@ Result<std::uint64_t> Catalog::number(std::string_view key) const {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   return number(*transaction, key);
+}
+
+Status Catalog::check() const {
+  if (auto known = position(); !known) return known.error();
+  if (auto known = entries(); !known) return known.error();
+  if (auto known = unsettled(); !known) return known.error();
+  if (auto known = unfinished_erasures(); !known) return known.error();
+  if (auto known = legal_holds(); !known) return known.error();
+  constexpr std::size_t batch = 4096;
+  for (RecordId last = 0;;) {
+    auto held = held_after(last, batch);
+    if (!held) return held.error();
+    if (held->size() < batch) return {};
+    last = held->back().entry;
+  }
 }
 
 Result<RecordId> Catalog::position() const { return number(position_key); }

@@ -42,6 +42,9 @@ class Catalog {
   /// The last record that is indexed; 0 for none. Thread-safe.
   Result<RecordId> position() const;
 
+  /// Reads all that a daemon needs to know at its start. Error: corrupt.
+  Status check() const;
+
   /// How many entries are indexed.
   Result<std::uint64_t> entries() const;
 

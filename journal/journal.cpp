@@ -15,6 +15,13 @@ namespace {
 
 constexpr std::size_t index_batch = 4096;
 
+/// Takes a damaged file out of the way, but not away.
+void put_aside(const std::string& file) {
+  std::error_code ignored;
+  std::filesystem::rename(file, file + ".damaged", ignored);
+  std::filesystem::remove(file + "-lock", ignored);
+}
+
 /// Feeds the records of one segment, from an id on, to sink in batches.
 Status feed(const Segment& segment, RecordId from, const Catalog::Sink& sink) {
   std::vector<Committed> batch;
@@ -29,6 +36,19 @@ Status feed(const Segment& segment, RecordId from, const Catalog::Sink& sink) {
   if (!read) return read;
   if (!taken || batch.empty()) return taken;
   return sink(batch);
+}
+
+/// A damaged catalog does not stop the mail either: it is derived from the segments, so it is made anew. With a large journal that takes
+/// its time.
+Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const Key& base, const Writer::OnEvent& on_event) {
+  std::string file = Catalog::path_in(path);
+  auto catalog = Catalog::open(path, base, Environment::Mode::write);
+  Status checked = catalog ? (*catalog)->check() : catalog.error();
+  if (checked || checked.error().code != ErrorCode::corrupt) return catalog;
+  on_event(true, fmt::format("{}; it is put aside as {}.damaged, and made anew from the segments", checked.error().message, file));
+  catalog = checked.error();
+  put_aside(file);
+  return Catalog::open(path, base, Environment::Mode::write);
 }
 
 Status catch_up(Catalog& catalog, const Segment& segment) {
@@ -101,9 +121,7 @@ Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const K
   if (!is_damaged) return store;
   on_event(true, fmt::format("{} is damaged and put aside as {}.damaged; recipients are learned anew, import them again", file, file));
   store = Error{ErrorCode::corrupt, file};
-  std::error_code ignored;
-  std::filesystem::rename(file, file + ".damaged", ignored);
-  std::filesystem::remove(file + "-lock", ignored);
+  put_aside(file);
   return SealedStore::open(file, base, Environment::Mode::write);
 }
 
@@ -120,7 +138,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();
 
-  auto catalog = Catalog::open(options.path, keys->base_key(), Environment::Mode::write);
+  auto catalog = open_catalog(options.path, keys->base_key(), on_event);
   if (!catalog) return catalog.error();
   Result<RecordId> position = (*catalog)->position();
   if (!position) return position.error();
@@ -314,7 +332,7 @@ std::uint64_t Journal::bytes() const {
 }
 
 Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key,
-                                      const std::function<void(double)>& on_progress) {
+                                      const std::function<void(double)>& on_progress, const std::function<void(const Error&)>& on_damage) {
   auto numbers = list_segments(path);
   if (!numbers) return numbers.error();
   auto keys = KeyRing::open(path, key);
@@ -333,8 +351,9 @@ Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySo
   Status rebuilt = (*catalog)->rebuild([&](const Catalog::Sink& sink) -> Status {
     for (std::uint32_t number : *numbers) {
       auto segment = Segment::open(path, number, *keys, Environment::Mode::read);
-      if (!segment) return segment.error();
-      if (Status fed = feed(**segment, 0, sink); !fed) return fed;
+      Status fed = segment ? feed(**segment, 0, sink) : segment.error();
+      if (!fed && fed.error().code != ErrorCode::corrupt) return fed;
+      if (!fed) on_damage(fed.error());  // all else is indexed
       if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(numbers->size()));
     }
     return {};

@@ -133,8 +133,8 @@ class Journal {
 };
 
 /// Builds the catalog anew from the segments, also while a daemon writes. Returns the number of entries indexed.
-/// on_progress gets the share done, 0 to 1.
-Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key,
-                                      const std::function<void(double)>& on_progress);
+/// on_progress gets the share done, 0 to 1; on_damage is told of segments that cannot be read, or not to their end.
+Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key, const std::function<void(double)>& on_progress,
+                                      const std::function<void(const Error&)>& on_damage);
 
 }  // namespace holdfast::journal

@@ -1,5 +1,6 @@
 #include "journal/lmdb.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
 
@@ -7,6 +8,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+
+#include "journal/files.h"
 
 namespace holdfast::journal {
 namespace {
@@ -80,6 +83,20 @@ std::uint64_t Environment::used_bytes() const {
   mdb_env_info(env_.get(), &info);
   mdb_env_stat(env_.get(), &stat);
   return (info.me_last_pgno + 1) * stat.ms_psize;
+}
+
+Status Environment::fill_up() const {
+  std::uint64_t used = used_bytes();
+  std::error_code failure;
+  std::uintmax_t size = std::filesystem::file_size(path_, failure);
+  if (failure) return lmdb_error(failure.value(), path_);
+  if (size >= used) return {};
+  // This only ever makes a file longer, whoever else writes it at this moment.
+  FileDescriptor file(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  int code = file ? ::posix_fallocate(file.get(), static_cast<off_t>(used - 1), 1) : errno;
+  if (code == ENOSPC) return lmdb_error(code, path_);
+  if (code != 0) return Error{ErrorCode::corrupt, path_ + ": the file is damaged: it was cut short"};
+  return {};
 }
 
 void Environment::forget_pages() const {

@@ -32,6 +32,9 @@ class Environment {
   const std::string& path() const { return path_; }
   /// Lets go of the map's pages that this process has touched. They stay in the system's cache.
   void forget_pages() const;
+  /// Makes a file that was cut short long enough again: to look at a page behind its end would end the process. What was lost is
+  /// zeros then, which LMDB takes for damage. Error: corrupt, when the file may not be written.
+  Status fill_up() const;
   /// Bytes in use, from the start of the file to the last page.
   std::uint64_t used_bytes() const;
 

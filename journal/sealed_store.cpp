@@ -18,6 +18,7 @@ SealedStore::SealedStore(Environment environment, const Key& base)
 Result<std::unique_ptr<SealedStore>> SealedStore::open(const std::string& path, const Key& base, Environment::Mode mode) {
   Result<Environment> environment = Environment::open(path, mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
+  if (Status whole = environment->fill_up(); !whole) return whole.error();
   return std::unique_ptr<SealedStore>(new SealedStore(std::move(*environment), base));
 }
 

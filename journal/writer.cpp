@@ -148,8 +148,8 @@ void Writer::store_all(std::vector<Job>& jobs) {
     Status stored = store(job);
     if (!stored) {
       group_.push_back(std::move(job));
-      if (stored.error().code == ErrorCode::no_space && segment_->environment().used_bytes() > options_.segment_size / 2)
-        retry_in_new_segment();
+      if (needs_new_segment(stored.error()))
+        retry_in_new_segment(stored.error());
       else
         fail_group(stored.error());
     }
@@ -255,8 +255,11 @@ void Writer::commit() {
   if (!transaction_) return;
   Transaction transaction = std::move(*transaction_);
   transaction_.reset();
-  if (Status committed = transaction.commit(); !committed) return fail_group(committed.error());
-  finish_group();
+  Status committed = transaction.commit();
+  if (committed) return finish_group();
+  if (!needs_new_segment(committed.error())) return fail_group(committed.error());
+  retry_in_new_segment(committed.error());
+  commit();  // the new one is empty: this comes back here no more
 }
 
 void Writer::finish_group() {
@@ -341,8 +344,17 @@ void Writer::fail_group(const Error& error) {
   if (lost_outcomes > 0) on_event_(true, fmt::format("{} outcomes could not be recorded", lost_outcomes));
 }
 
-/// The map is full: everything in the group goes into a segment of its own.
-void Writer::retry_in_new_segment() {
+/// Its map is full, or it is damaged.
+bool Writer::needs_new_segment(const Error& error) const {
+  if (tail_.next_cell == segment_->header().first_cell) return false;
+  bool is_full = error.code == ErrorCode::no_space && segment_->environment().used_bytes() > options_.segment_size / 2;
+  return is_full || error.code == ErrorCode::corrupt;
+}
+
+/// Everything in the group goes into a segment of its own.
+void Writer::retry_in_new_segment(const Error& error) {
+  if (error.code == ErrorCode::corrupt)
+    on_event_(true, fmt::format("{}; mail goes on in a new segment. Run `holdfast journal verify`, and restore the segment from your backup", error.message));
   transaction_.reset();
   for (Touched& touched : touched_) {
     touched.ticket->extents_ = std::move(touched.extents);

@@ -113,7 +113,8 @@ class Writer {
   void remember(const std::shared_ptr<Ticket>& ticket);
   Status begin();
   void commit();
-  void retry_in_new_segment();
+  bool needs_new_segment(const Error& error) const;
+  void retry_in_new_segment(const Error& error);
   void fail_group(const Error& error);
   void finish_group();
   void tell(std::vector<std::shared_ptr<Ticket>>& tickets);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <sysexits.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -35,18 +36,31 @@ int set_mode(const std::string& config, const std::string& mode, const std::stri
   return EX_OK;
 }
 
+void print_held(const Json& one) {
+  fmt::print("{:>8}  {}  {}  <{}>  {} bytes\n", one["id"].get<std::uint64_t>(), text_of(one, "time"), text_of(one, "route"), text_of(one, "mail_from"),
+             one["size"].get<std::uint64_t>());
+  for (const Json& recipient : one["recipients"])
+    fmt::print("{:>10}<{}>  {}  {}\n", "", text_of(recipient, "address"), text_of(recipient, "status"), text_of(recipient, "reply"));
+}
+
+/// Page by page: the daemon's queue may be long, and it has other things to do.
 int queue_list(const std::string& config, const std::string& route, std::uint64_t limit, bool as_json) {
-  auto list = ask(config, "/queue/list", {{"route", route}, {"limit", limit}});
-  if (!list) return fail(list.error());
-  for (const Json& one : *list) {
-    if (as_json) {
-      fmt::print("{}\n", one.dump());
-      continue;
+  Json request = {{"route", route}};
+  for (std::uint64_t left = limit; left > 0;) {
+    request["limit"] = left;
+    auto page = ask(config, "/queue/list", request);
+    if (!page) return fail(page.error());
+    if (page->contains("problem")) return fail({ErrorCode::not_found, text_of(*page, "problem")});
+    for (const Json& one : (*page)["entries"]) {
+      if (as_json)
+        fmt::print("{}\n", one.dump());
+      else
+        print_held(one);
     }
-    fmt::print("{:>8}  {}  {}  <{}>  {} bytes\n", one["id"].get<std::uint64_t>(), text_of(one, "time"), text_of(one, "route"), text_of(one, "mail_from"),
-               one["size"].get<std::uint64_t>());
-    for (const Json& recipient : one["recipients"])
-      fmt::print("{:>10}<{}>  {}  {}\n", "", text_of(recipient, "address"), text_of(recipient, "status"), text_of(recipient, "reply"));
+    if ((*page)["next"].is_null()) break;
+    left -= std::min<std::uint64_t>(left, (*page)["entries"].size());
+    request["from_route"] = (*page)["next"]["route"];
+    request["after"] = (*page)["next"]["after"];
   }
   if (as_json) return EX_OK;
   auto status = ask(config, "/status");

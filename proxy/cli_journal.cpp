@@ -209,13 +209,15 @@ int backup(const std::string& config_path, const std::string& folder) {
 int rebuild(const std::string& config_path) {
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
+  std::vector<Error> damage;
   Result<std::uint64_t> entries = [&] {
     ProgressBar bar("rebuilding");
-    return journal::rebuild_catalog(config->path, config->key, [&](double share) { bar.show(share); });
+    return journal::rebuild_catalog(config->path, config->key, [&](double share) { bar.show(share); }, [&](const Error& what) { damage.push_back(what); });
   }();
   if (!entries) return fail(entries.error());
   fmt::print("the catalog is built anew from the segments: {} entries\n", *entries);
-  return EX_OK;
+  for (const Error& what : damage) fail({what.code, what.message + "; what can be read is indexed. Restore the file from your backup, and run this again"});
+  return damage.empty() ? EX_OK : EX_DATAERR;
 }
 
 }  // namespace

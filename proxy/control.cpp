@@ -67,17 +67,20 @@ const FailoverConfig& Control::config_of(const ControlledRoute& route) const {
 
 /// The state of before the last stop, and what is held.
 Status Control::restore(ControlledRoute& route) {
-  auto before = journal_.state_of(route.board.name);
-  if (!before) return before.error();
+  auto known = journal_.state_of(route.board.name);
+  if (!known)  // a damaged segment; the mail goes on
+    log(LogLevel::error, "failover", {{"route", route.board.name}, {"problem", "its last state cannot be read: " + known.error().message},
+                                      {"result", "the breaker finds out"}, {"remedy", "if an operator had decided: holdfast failover hold or pass"}});
+  std::optional<journal::StateRecord> before = known ? *known : std::nullopt;
   failover::RouteState::Status status;
   status.mode = config_of(route).mode;
   status.since_us = started_us_;
-  if (*before) {
-    status.state = static_cast<failover::State>((*before)->state);
-    status.mode = static_cast<failover::Mode>((*before)->mode);
-    status.since_us = (*before)->time_us;
-    status.by = (*before)->by;
-    status.reason = (*before)->reason;
+  if (before) {
+    status.state = static_cast<failover::State>(before->state);
+    status.mode = static_cast<failover::Mode>(before->mode);
+    status.since_us = before->time_us;
+    status.by = before->by;
+    status.reason = before->reason;
   }
   route.state = failover::RouteState(status);
   bool was_tripped = status.state == failover::State::hold && status.mode == failover::Mode::automatic;
@@ -99,7 +102,7 @@ Status Control::restore(ControlledRoute& route) {
   refill(route);
   bool has_changed = route.state.set_backlog(held == 0, journal::now_us());
   // A configured mode that was never recorded takes effect now.
-  if (!*before && status.mode != failover::Mode::automatic)
+  if (!before && status.mode != failover::Mode::automatic)
     has_changed |= route.state.set_mode(status.mode, "configuration", "failover.mode", journal::now_us());
   apply(route, has_changed);
   return {};

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "failover/breaker.h"
@@ -44,6 +45,7 @@ struct ControlledRoute {
   std::uint64_t under_way = 0;       ///< deliveries
   std::uint64_t delivered = 0;       ///< entries, since the start
   failover::EntryId skipped_to = 0;  ///< entries up to here were left on disk, for want of room in the queue
+  std::set<failover::EntryId> settled_ahead;  ///< of those left on disk: the queue must not load them
   failover::EntryId delay_told_to = 0;
   std::uint64_t seen_successes = 0;
   Deadline paused_until{};           ///< after a connection failed
@@ -86,7 +88,10 @@ class Control {
   Result<Json> set_mode(const std::string& route, failover::Mode mode, const std::string& by, const std::string& reason);
   void set_flag(bool is_there, const std::string& path);
   Result<Json> status();
-  Result<Json> queue_list(const std::string& route, std::size_t most);
+  /// A page of what is held on a route, or on all when its name is empty, oldest first: at most so many entries, which go on behind
+  /// an entry of a route. "next" says where the following page begins.
+  Result<Json> queue_list(const std::string& route, const std::string& from_route, failover::EntryId after, std::size_t most);
+  /// 0 means all.
   Result<Json> queue_retry(failover::EntryId entry);
   Result<Json> queue_drop(failover::EntryId entry, const std::string& by, const std::string& reason);
 
@@ -106,6 +111,13 @@ class Control {
   void remember(ControlledRoute& route);
   void watch_room(ControlledRoute& route);
   Json describe(ControlledRoute& route);
+  std::vector<failover::EntryId> held_behind(ControlledRoute& route, failover::EntryId after, std::size_t most);
+  Json describe_held(ControlledRoute& route, failover::EntryId entry);
+  struct OnDisk {
+    ControlledRoute* route = nullptr;
+    std::vector<std::uint32_t> recipients;
+  };
+  OnDisk find_on_disk(failover::EntryId entry);
 
   // Held mail of routes that are no longer configured (control_heirs.cpp).
   Status find_departed();
@@ -117,7 +129,7 @@ class Control {
   static constexpr std::size_t window = 20000;
   Task<void> dispatch(ControlledRoute& route);
   void refill(ControlledRoute& route);
-  bool load(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients);
+  Status load(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients);
   void enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients);
   bool may_deliver(const ControlledRoute& route) const;
   std::unique_ptr<Errand> next_errand(ControlledRoute& route, const Errand* ahead);
@@ -132,6 +144,7 @@ class Control {
   /// Records what became of recipients in flight, and takes them out of the queue.
   void settle(ControlledRoute& route, journal::RecordId entry, journal::Outcome outcome, const Words& recipients);
   void keep(ControlledRoute& route, journal::RecordId entry, const Words& recipients);
+  void keep_unreadable(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients, const std::string& why);
   void entry_may_be_done(ControlledRoute& route, failover::EntryId entry);
   /// Tells the sender about refused or expired recipients, or keeps them for the operator when it may not be told.
   Task<void> refuse(ControlledRoute& route, const journal::Entry& entry, Words recipients, journal::Outcome outcome, Wakeup& wakeup);

@@ -1,6 +1,7 @@
 // Control: what operators ask and decide. Their threads wait for the control loop, but not for long.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <future>
 
 #include "proxy/admin.h"
@@ -88,31 +89,69 @@ Result<Control::Json> Control::status() {
 
 // ---- Held mail
 
-Result<Control::Json> Control::queue_list(const std::string& name, std::size_t most) {
-  return ask([this, name, most] {
-    Json list = Json::array();
-    for (auto& [route_name, route] : routes_) {
-      if (!name.empty() && name != route_name) continue;
-      std::set<failover::EntryId> ids;
-      for (const auto& [id, recipients] : route->kept) ids.insert(id);
-      for (std::optional<failover::EntryId> id = route->queue.oldest(); id && ids.size() < most; id = route->queue.first_after(*id)) ids.insert(*id);
-      for (failover::EntryId id : ids) {
-        if (list.size() >= most) break;
-        auto entry = journal_.entry(id);
-        if (!entry) continue;
-        Json recipients = Json::array();
-        auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts) {
-          recipients.push_back({{"address", entry->message.recipients[index].address}, {"status", status}, {"reply", reply}, {"attempts", attempts}});
-        };
-        for (const failover::HoldQueue::Waiting& one : route->queue.waiting(id))
-          add(one.index, one.is_in_flight ? "delivering" : one.attempts > 0 ? "deferred" : "waiting", one.reply, one.attempts);
-        if (auto kept = route->kept.find(id); kept != route->kept.end())
-          for (const auto& [index, words] : kept->second) add(index, "kept", words, 1);
-        list.push_back({{"id", id}, {"route", route_name}, {"time", format_time(entry->message.time_us)}, {"mail_from", entry->message.mail_from},
-                        {"size", entry->message.size}, {"recipients", recipients}});
-      }
+/// Entries of a route behind one: in the queue, kept, or on disk only. Oldest first.
+std::vector<failover::EntryId> Control::held_behind(ControlledRoute& route, failover::EntryId after, std::size_t most) {
+  std::set<failover::EntryId> ids;
+  for (auto kept = route.kept.upper_bound(after); kept != route.kept.end() && ids.size() < most; ++kept) ids.insert(kept->first);
+  std::size_t queued = 0;
+  for (std::optional<failover::EntryId> id = route.queue.first_after(after); id && queued < most; id = route.queue.first_after(*id), ++queued) ids.insert(*id);
+  std::uint32_t mine = journal::route_hash(route.board.name);
+  bool has_more = !route.is_all_loaded;
+  for (failover::EntryId last = std::max(after, route.loaded_to); has_more && ids.size() < most;) {
+    auto held = journal_.held_after(last, most);
+    has_more = held && held->size() == most;
+    if (!held || held->empty()) break;
+    last = held->back().entry;
+    for (const journal::Catalog::Held& one : *held)
+      if (one.route == mine && route.settled_ahead.count(one.entry) == 0) ids.insert(one.entry);
+  }
+  std::vector<failover::EntryId> first(ids.begin(), ids.end());
+  first.resize(std::min(first.size(), most));
+  return first;
+}
+
+Control::Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
+  auto entry = journal_.entry(id);
+  Json recipients = Json::array();
+  auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts) {
+    bool is_known = entry && index < entry->message.recipients.size();
+    recipients.push_back({{"address", is_known ? entry->message.recipients[index].address : ""}, {"status", status}, {"reply", reply}, {"attempts", attempts}});
+  };
+  for (const failover::HoldQueue::Waiting& one : route.queue.waiting(id))
+    add(one.index, one.is_in_flight ? "delivering" : one.attempts > 0 ? "deferred" : "waiting", one.reply, one.attempts);
+  auto kept = route.kept.find(id);
+  if (kept != route.kept.end())
+    for (const auto& [index, words] : kept->second) add(index, "kept", words, 1);
+  bool is_on_disk_only = !route.queue.has(id) && kept == route.kept.end();
+  if (is_on_disk_only)
+    for (std::uint32_t index : find_on_disk(id).recipients) add(index, "waiting", "", 0);
+  return {{"id", id}, {"route", route.board.name}, {"time", entry ? format_time(entry->message.time_us) : ""}, {"mail_from", entry ? entry->message.mail_from : ""},
+          {"size", entry ? entry->message.size : 0}, {"recipients", recipients}};
+}
+
+/// The route on which an entry waits that is not in memory; none when it does not.
+Control::OnDisk Control::find_on_disk(failover::EntryId id) {
+  auto held = journal_.held_after(id - 1, 1);
+  if (!held || held->empty() || held->front().entry != id) return {};
+  for (auto& [name, route] : routes_)
+    if (journal::route_hash(name) == held->front().route && id > route->loaded_to && route->settled_ahead.count(id) == 0)
+      return {route.get(), held->front().recipients};
+  return {};
+}
+
+Result<Control::Json> Control::queue_list(const std::string& name, const std::string& from_route, failover::EntryId after, std::size_t most) {
+  return ask([this, name, from_route, after, most] {
+    if (!name.empty() && routes_.count(name) == 0) return Json{{"problem", fmt::format("there is no route named \"{}\"", name)}};
+    Json entries = Json::array();
+    for (auto route = routes_.lower_bound(from_route); route != routes_.end(); ++route) {
+      if (!name.empty() && name != route->first) continue;
+      failover::EntryId behind = route->first == from_route ? after : 0;
+      for (failover::EntryId id : held_behind(*route->second, behind, most - entries.size())) entries.push_back(describe_held(*route->second, id));
+      if (entries.size() < most) continue;
+      Json next = {{"route", route->first}, {"after", entries.back()["id"]}};
+      return Json{{"entries", entries}, {"next", next}};
     }
-    return list;
+    return Json{{"entries", entries}, {"next", nullptr}};
   });
 }
 
@@ -121,29 +160,34 @@ Result<Control::Json> Control::queue_retry(failover::EntryId id) {
     std::uint64_t count = 0;
     for (auto& [name, route] : routes_) {
       for (auto kept = route->kept.begin(); kept != route->kept.end();) {
-        if (id != 0 && kept->first != id) {
-          ++kept;
-          continue;
-        }
+        auto one = kept++;
+        if (id != 0 && one->first != id) continue;
         std::vector<std::uint32_t> recipients;
-        for (const auto& [index, words] : kept->second) recipients.push_back(index);
-        if (load(*route, kept->first, recipients)) ++count;
-        kept = route->kept.erase(kept);
+        for (const auto& [index, words] : one->second) recipients.push_back(index);
+        if (!load(*route, one->first, recipients)) continue;  // still unreadable
+        route->kept.erase(one);
       }
       if (id == 0 || route->queue.has(id)) count += id == 0 ? route->queue.size() : 1;
       route->queue.retry_now(id);
       route->paused_until = {};
       if (route->wakeup) route->wakeup->fire();
     }
+    if (id != 0 && count == 0 && !find_on_disk(id).route) return Json{{"problem", fmt::format("entry {} is not held, or cannot be read", id)}};
     return Json{{"retried", count}};
   });
 }
 
 Result<Control::Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
   return ask([this, id, by, reason] {
+    std::string text = fmt::format("dropped by {}: {}", by, reason);
+    auto drop = [&](ControlledRoute& route, const Words& words) {
+      settle(route, id, journal::Outcome::dropped, words);
+      log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
+      if (route.wakeup) route.wakeup->fire();
+      return Json{{"dropped", words.size()}};
+    };
     for (auto& [name, route] : routes_) {
       Words words;
-      std::string text = fmt::format("dropped by {}: {}", by, reason);
       if (route->queue.has(id)) {
         std::optional<failover::HoldQueue::Delivery> all = route->queue.take(id);
         if (!all) return Json{{"problem", "it is being delivered at this moment; try again"}, {"is_delivering", true}};
@@ -151,13 +195,14 @@ Result<Control::Json> Control::queue_drop(failover::EntryId id, const std::strin
       }
       if (auto kept = route->kept.find(id); kept != route->kept.end())
         for (const auto& [index, said] : kept->second) words.emplace_back(index, text);
-      if (words.empty()) continue;
-      settle(*route, id, journal::Outcome::dropped, words);
-      log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
-      if (route->wakeup) route->wakeup->fire();
-      return Json{{"dropped", words.size()}};
+      if (!words.empty()) return drop(*route, words);
     }
-    return Json{{"problem", fmt::format("entry {} is not held", id)}};
+    OnDisk waiting = find_on_disk(id);
+    if (!waiting.route) return Json{{"problem", fmt::format("entry {} is not held", id)}};
+    waiting.route->settled_ahead.insert(id);
+    Words words;
+    for (std::uint32_t one : waiting.recipients) words.emplace_back(one, text);
+    return drop(*waiting.route, words);
   });
 }
 

@@ -50,18 +50,21 @@ void Control::enqueue(ControlledRoute& route, journal::RecordId entry, std::int6
 }
 
 /// An entry from disk into the queue.
-bool Control::load(ControlledRoute& route, journal::RecordId id, const std::vector<std::uint32_t>& recipients) {
+Status Control::load(ControlledRoute& route, journal::RecordId id, const std::vector<std::uint32_t>& recipients) {
   auto entry = journal_.entry(id);
-  if (!entry) {
-    log(LogLevel::error, "held", {{"entry", id}, {"problem", entry.error().message}});
-    return false;
-  }
+  if (!entry) return entry.error();
   std::vector<failover::HoldQueue::Recipient> queued;
   for (std::uint32_t index : recipients)
     if (index < entry->message.recipients.size())
       queued.push_back({index, std::hash<std::string>()(directory_.canonical(entry->message.recipients[index].address))});
   route.queue.add(id, entry->message.time_us, queued);
-  return true;
+  return {};
+}
+
+/// It cannot be delivered, and must not be forgotten: an operator sees it in the queue.
+void Control::keep_unreadable(ControlledRoute& route, journal::RecordId id, const std::vector<std::uint32_t>& recipients, const std::string& why) {
+  for (std::uint32_t index : recipients) route.kept[id][index] = "it cannot be read: " + why;
+  log(LogLevel::error, "held", {{"entry", id}, {"problem", why}, {"remedy", "holdfast journal verify; then holdfast queue retry or drop"}});
 }
 
 void Control::refill(ControlledRoute& route) {
@@ -74,8 +77,10 @@ void Control::refill(ControlledRoute& route) {
   std::uint32_t mine = journal::route_hash(route.board.name);
   for (const journal::Catalog::Held& one : *held) {
     route.loaded_to = one.entry;
-    if (one.route == mine && !route.queue.has(one.entry)) load(route, one.entry, one.recipients);
+    if (one.route != mine || route.queue.has(one.entry) || route.settled_ahead.count(one.entry) > 0) continue;
+    if (Status loaded = load(route, one.entry, one.recipients); !loaded) keep_unreadable(route, one.entry, one.recipients, loaded.error().message);
   }
+  route.settled_ahead.erase(route.settled_ahead.begin(), route.settled_ahead.upper_bound(route.loaded_to));
   if (held->size() < refill_step && route.loaded_to >= route.skipped_to) route.is_all_loaded = true;
 }
 

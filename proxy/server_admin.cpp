@@ -147,7 +147,8 @@ Status Server::open_admin() {
     return control_.set_mode(route, *mode, "user " + request.user, text(request, "reason"));
   });
   admin_->on("/queue/list", [this, text, number](const Request& request) {
-    return control_.queue_list(text(request, "route"), std::max<std::uint64_t>(1, number(request, "limit")));
+    constexpr std::uint64_t page = 500;  // so many do not keep the control loop from its work
+    return control_.queue_list(text(request, "route"), text(request, "from_route"), number(request, "after"), std::clamp<std::uint64_t>(number(request, "limit"), 1, page));
   });
   admin_->on("/queue/retry",
              [this, number](const Request& request) { return control_.queue_retry(number(request, "id")); });

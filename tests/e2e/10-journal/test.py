@@ -198,6 +198,69 @@ def _(scene):
     assert "DAMAGED segment 1" in verified.stdout, verified.stdout
 
 
+@test("the newest segment is damaged while mail comes: it goes on in a new one, and no client notices")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 30)
+    segment = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    with open(segment, "r+b") as file:
+        file.seek(8192)
+        file.write(bytes(os.path.getsize(segment) - 8192))
+    send(scene, holdfast, 3)
+    assert holdfast.logged("mail goes on in a new segment")
+    equal(len(holdfast.run("journal", "list", "--json", check=False).stdout.splitlines()), 3)
+    verified = holdfast.run("journal", "verify", check=False)
+    equal(verified.returncode, 65)
+    assert "segment 1" in verified.stdout, verified.stdout
+    holdfast.stop()
+    holdfast.start()
+    send(scene, holdfast, 2)
+    equal(len(holdfast.run("journal", "list", "--json", check=False).stdout.splitlines()), 5)
+
+
+@test("a damaged catalog is put aside and made anew when Holdfast starts: what was held is still held, and the mail goes on")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 30)
+    holdfast.run("failover", "hold", "--reason", "test")
+    for _ in range(2):
+        assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.stop()
+    catalog = os.path.join(holdfast.journal_path, "catalog.lmdb")
+    before = open(catalog, "rb").read()
+    for damaged in (before[:len(before) // 2], bytes(8192) + before[8192:], before[:8192] + bytes(len(before) - 8192), b"x" * 5000):
+        with open(catalog, "wb") as file:
+            file.write(damaged)
+        open(holdfast.log, "w").close()
+        holdfast.start()
+        assert holdfast.logged("made anew from the segments"), len(damaged)
+        status = holdfast.status()
+        equal((status["journal"]["entries"], status["routes"][0]["state"], status["routes"][0]["held"]), (32, "hold", 2))
+        equal(len(holdfast.entries("--recipient", "b@example.org")), 32)
+        holdfast.stop()
+    with open(catalog, "wb") as file:
+        file.write(before[:len(before) // 2])
+    listed = holdfast.run("journal", "list", "--recipient", "b@example.org", check=False)
+    assert listed.returncode in (0, 65), listed
+    equal(holdfast.run("journal", "rebuild").stdout, "the catalog is built anew from the segments: 32 entries\n")
+
+
+@test("the catalog is rebuilt around a damaged segment, which is named")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    for _ in range(3):
+        send(scene, holdfast, 5)
+        number = holdfast.status()["journal"]["segment"]
+        holdfast.run("journal", "seal")
+        wait_for(lambda: holdfast.status()["journal"]["segment"] > number, what="a new segment")
+    holdfast.stop()
+    with open(os.path.join(holdfast.journal_path, "segments", "0000000002.lmdb"), "r+b") as file:
+        file.truncate(10000)
+    rebuilt = holdfast.run("journal", "rebuild", check=False)
+    equal((rebuilt.returncode, rebuilt.stdout), (65, "the catalog is built anew from the segments: 10 entries\n"))
+    assert "0000000002.lmdb" in rebuilt.stderr, rebuilt.stderr
+
+
 @test("verify shows a progress bar on a terminal only")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())

@@ -100,6 +100,30 @@ def _(scene):
     equal(holdfast.status()["routes"][0]["held"], 0)
 
 
+@test("held mail that can no longer be read is kept for the operator, who sees it in the queue and ends it; all other mail flows")
+def _(scene):
+    holdfast, primary, outside, comes_back = world(scene)
+    lost = held(scene, holdfast, primary, [("a@example.net", "b@example.org", "Subject: lost\r\n\r\nx\r\n", "")] * 2)
+    holdfast.stop()
+    with open(os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb"), "r+b") as file:
+        file.truncate(10000)
+    holdfast.start()
+    assert scene.client(holdfast.port).send_mail(recipient="c@example.org").startswith("250")
+    back = comes_back()
+    wait_for(lambda: back.messages, what="the one that came after")
+    wait_for(lambda: holdfast.status()["routes"][0]["held"] == 2, what="its outcome")
+    listed = [json.loads(line) for line in holdfast.run("queue", "list", "--json").stdout.splitlines()]
+    equal([(one["id"], one["route"], one["recipients"][0]["status"]) for one in listed], [(id, "primary", "kept") for id in lost])
+    assert "cannot be read" in holdfast.run("queue", "list").stdout
+    assert holdfast.run("queue", "retry", str(lost[0]), check=False).returncode != 0
+    equal(holdfast.status()["routes"][0]["kept_for_operator"], 2)
+    for id in lost:
+        holdfast.run("queue", "drop", str(id), "--reason", "the disk broke")
+    equal(holdfast.status()["routes"][0]["held"], 0)
+    equal(holdfast.run("queue", "list", "--json").stdout, "")
+    assert holdfast.run("queue", "list", "--route", "nowhere", check=False).returncode != 0
+
+
 @test("what is held for longer than max_hold expires, with a notification; a delay is told before, once")
 def _(scene):
     holdfast, primary, outside, comes_back = world(scene, extra="\n  max_hold: 2s\n  delay_notice: 500ms")
