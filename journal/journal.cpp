@@ -38,23 +38,14 @@ Status feed(const Segment& segment, RecordId from, const Catalog::Sink& sink) {
   return sink(batch);
 }
 
-/// A damaged catalog does not stop the mail either: it is derived from the segments, so it is made anew. With a large journal that takes
-/// its time.
-Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const Key& base, const Writer::OnEvent& on_event) {
-  std::string file = Catalog::path_in(path);
-  auto catalog = Catalog::open(path, base, Environment::Mode::write);
-  Status checked = catalog ? (*catalog)->check() : catalog.error();
-  if (checked || checked.error().code != ErrorCode::corrupt) return catalog;
-  on_event(true, fmt::format("{}; it is put aside as {}.damaged, and made anew from the segments", checked.error().message, file));
-  catalog = checked.error();
-  put_aside(file);
-  return Catalog::open(path, base, Environment::Mode::write);
-}
-
-Status catch_up(Catalog& catalog, const Segment& segment) {
+/// Brings the catalog up to date with a segment; what is damaged there is named and passed over. Error: the catalog's.
+Status catch_up(Catalog& catalog, const Segment& segment, const Writer::OnEvent& on_event) {
   Result<RecordId> position = catalog.position();
   if (!position) return position.error();
-  return feed(segment, *position + 1, [&](const std::vector<Committed>& records) { return catalog.apply(records); });
+  Status applied;
+  Status read = feed(segment, *position + 1, [&](const std::vector<Committed>& records) { return applied = catalog.apply(records); });
+  if (applied && !read) on_event(true, read.error().message);
+  return applied;
 }
 
 struct Newest {
@@ -93,6 +84,44 @@ Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, c
   auto created = Segment::create(options.path, header, keys, map_size);
   if (!created) return created.error();
   return Newest{std::shared_ptr<Segment>(std::move(*created)), Segment::Tail{header.first_cell, header.previous_link}};
+}
+
+/// The catalog, up to date. oldest_us becomes the time of the oldest segment.
+Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers, const Segment& newest,
+                                                      std::int64_t& oldest_us, const Writer::OnEvent& on_event) {
+  auto catalog = Catalog::open(path, keys.base_key(), Environment::Mode::write);
+  if (!catalog) return catalog;
+  if (Status checked = (*catalog)->check(); !checked) return checked.error();
+  Result<RecordId> position = (*catalog)->position();
+  if (!position) return position.error();
+  // Older segments are opened only as far back as the catalog lags, and the first one for its date.
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    std::uint32_t number = numbers[i];
+    if (number == newest.header().number) continue;
+    bool is_needed = i == 0 || i + 1 == numbers.size() || *position == 0;
+    if (!is_needed && *position >= newest.header().first_cell - 1) continue;
+    auto segment = Segment::open(path, number, keys, Environment::Mode::read);
+    if (!segment) {
+      on_event(true, segment.error().message);
+      continue;
+    }
+    if (i == 0) oldest_us = (*segment)->header().created_us;
+    if (Status caught = catch_up(**catalog, **segment, on_event); !caught) return caught.error();
+  }
+  if (Status caught = catch_up(**catalog, newest, on_event); !caught) return caught.error();
+  return catalog;
+}
+
+/// A damaged catalog does not stop the mail either: it is derived from the segments, so it is made anew. With a large journal that takes
+/// its time.
+Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers, const Segment& newest,
+                                              std::int64_t& oldest_us, const Writer::OnEvent& on_event) {
+  auto catalog = open_current_catalog(path, keys, numbers, newest, oldest_us, on_event);
+  if (catalog || catalog.error().code != ErrorCode::corrupt) return catalog;
+  std::string file = Catalog::path_in(path);
+  on_event(true, fmt::format("{}; it is put aside as {}.damaged, and made anew from the segments", catalog.error().message, file));
+  put_aside(file);
+  return open_current_catalog(path, keys, numbers, newest, oldest_us, on_event);
 }
 
 /// Entries that have no outcome although no session of theirs can be left.
@@ -138,26 +167,9 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();
 
-  auto catalog = open_catalog(options.path, keys->base_key(), on_event);
-  if (!catalog) return catalog.error();
-  Result<RecordId> position = (*catalog)->position();
-  if (!position) return position.error();
   std::int64_t oldest_us = newest->segment->header().created_us;
-  // Older segments are opened only as far back as the catalog lags, and the first one for its date.
-  for (std::size_t i = 0; i < numbers->size(); ++i) {
-    std::uint32_t number = (*numbers)[i];
-    if (number == newest->segment->header().number) continue;
-    bool is_needed = i == 0 || i + 1 == numbers->size() || *position == 0;
-    if (!is_needed && *position >= newest->segment->header().first_cell - 1) continue;
-    auto segment = Segment::open(options.path, number, *keys, Environment::Mode::read);
-    if (!segment) {
-      on_event(true, segment.error().message);
-      continue;
-    }
-    if (i == 0) oldest_us = (*segment)->header().created_us;
-    if (Status caught = catch_up(**catalog, **segment); !caught) on_event(true, caught.error().message);
-  }
-  if (Status caught = catch_up(**catalog, *newest->segment); !caught) return caught.error();
+  auto catalog = open_catalog(options.path, *keys, *numbers, *newest->segment, oldest_us, on_event);
+  if (!catalog) return catalog.error();
   Result<std::uint64_t> entries = (*catalog)->entries();
   if (!entries) return entries.error();
 

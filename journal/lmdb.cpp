@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "journal/fault_guard.h"
 #include "journal/files.h"
 
 namespace holdfast::journal {
@@ -58,6 +59,7 @@ Result<Environment> Environment::open(const std::string& path, Mode mode, std::u
   Environment environment;
   environment.env_.reset(raw);
   environment.path_ = path;
+  return_faults_of(raw);
   if (map_size > 0) mdb_env_set_mapsize(raw, map_size);
   mdb_env_set_maxreaders(raw, 1000);
   unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD;
@@ -69,6 +71,7 @@ Result<Environment> Environment::open(const std::string& path, Mode mode, std::u
     environment.env_.reset();
     if (mdb_env_create(&raw)) return lmdb_error(code, path);
     environment.env_.reset(raw);
+    return_faults_of(raw);
     if (mdb_env_open(raw, path.c_str(), flags | MDB_NOLOCK, 0600) == 0) code = 0;
   }
   if (code) return lmdb_error(code, path);
@@ -128,7 +131,10 @@ Result<Transaction> Transaction::begin(const Environment& env, Environment::Mode
 
 Result<std::optional<std::string_view>> Transaction::get(std::string_view key) const {
   MDB_val k = value_of(key), v;
-  int code = mdb_get(txn_.get(), database_, &k, &v);
+  int code = guarded([&] {
+    int got = mdb_get(txn_.get(), database_, &k, &v);
+    return got ? got : touch(v);
+  });
   if (code == MDB_NOTFOUND) return std::optional<std::string_view>();
   if (code) return lmdb_error(code, path_);
   return std::optional(view_of(v));
@@ -136,24 +142,32 @@ Result<std::optional<std::string_view>> Transaction::get(std::string_view key) c
 
 Status Transaction::put(std::string_view key, std::string_view value, unsigned flags) {
   MDB_val k = value_of(key), v = value_of(value);
-  if (int code = mdb_put(txn_.get(), database_, &k, &v, flags)) return lmdb_error(code, path_);
+  if (int code = guarded([&] { return mdb_put(txn_.get(), database_, &k, &v, flags); })) return lmdb_error(code, path_);
   return {};
 }
 
 Status Transaction::erase(std::string_view key) {
   MDB_val k = value_of(key);
-  int code = mdb_del(txn_.get(), database_, &k, nullptr);
+  int code = guarded([&] { return mdb_del(txn_.get(), database_, &k, nullptr); });
   if (code && code != MDB_NOTFOUND) return lmdb_error(code, path_);
   return {};
 }
 
 Status Transaction::drop_all() {
-  if (int code = mdb_drop(txn_.get(), database_, 0)) return lmdb_error(code, path_);
+  if (int code = guarded([&] { return mdb_drop(txn_.get(), database_, 0); })) return lmdb_error(code, path_);
   return {};
 }
 
 Status Transaction::commit() {
-  if (int code = mdb_txn_commit(txn_.release())) return lmdb_error(code, path_);
+  MDB_txn* transaction = txn_.release();
+  volatile bool is_over = false;
+  int code = guarded([&] {
+    int committed = mdb_txn_commit(transaction);
+    is_over = true;
+    return committed;
+  });
+  if (!is_over) mdb_txn_abort(transaction);
+  if (code) return lmdb_error(code, path_);
   return {};
 }
 
@@ -169,7 +183,11 @@ Result<Cursor> Cursor::open(const Transaction& transaction) {
 
 Result<std::optional<Cursor::Item>> Cursor::move(std::string_view key, MDB_cursor_op operation) {
   MDB_val k = value_of(key), v;
-  int code = mdb_cursor_get(cursor_.get(), &k, &v, operation);
+  int code = guarded([&] {
+    int moved = mdb_cursor_get(cursor_.get(), &k, &v, operation);
+    if (moved == 0) moved = touch(k);
+    return moved ? moved : touch(v);
+  });
   if (code == MDB_NOTFOUND) return std::optional<Item>();
   if (code) return lmdb_error(code, path_);
   return std::optional(Item{view_of(k), view_of(v)});

@@ -1,5 +1,6 @@
 """The journal from outside: list, show, export, stats, verify and rebuild, while the daemon writes, and when things are broken."""
 import os
+import random
 import shutil
 import sys
 
@@ -243,6 +244,28 @@ def _(scene):
     listed = holdfast.run("journal", "list", "--recipient", "b@example.org", check=False)
     assert listed.returncode in (0, 65), listed
     equal(holdfast.run("journal", "rebuild").stdout, "the catalog is built anew from the segments: 32 entries\n")
+
+
+@test("noise instead of pages, in a segment: every command says so or goes around it, none crashes, and the mail goes on")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send(scene, holdfast, 40)
+    holdfast.run("journal", "seal")
+    wait_for(lambda: holdfast.logged("compacted journal segment 1"), what="compaction")
+    segment = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    whole, noise = open(segment, "rb").read(), random.Random(7)
+    for place in range(2 * 4096, len(whole), 4096):
+        with open(segment, "r+b") as file:
+            file.seek(place)
+            file.write(noise.randbytes(noise.choice([16, 200, 4096])))
+        for command in (["list", "--json"], ["stats"], ["list", "--recipient", "b@example.org"], ["verify"], ["export", "3"], ["export", "60"]):
+            done = holdfast.run("journal", *command, check=False, binary=True)
+            assert done.returncode in (0, 65, 66), (place, command, done)
+        send(scene, holdfast, 1)
+        equal(holdfast.process.poll(), None)
+        with open(segment, "wb") as file:
+            file.write(whole)
+    assert "all is well" in holdfast.run("journal", "verify").stdout
 
 
 @test("the catalog is rebuilt around a damaged segment, which is named")
