@@ -15,7 +15,9 @@ class SmtpTarget : public ReplayTarget {
       : settings_(std::move(settings)), couriers_(couriers), pool_(loop_, resolver_) {}
 
   Status run(ReplayJob& job) override {
-    for (const HostPort& host : settings_->config.routes[0].upstreams) resolver_.watch(host.host);
+    std::vector<std::string> hosts;
+    for (const HostPort& host : settings_->config.routes[0].upstreams) hosts.push_back(host.host);
+    resolver_.watch(hosts, std::chrono::seconds(30));
     job_ = &job;
     left_ = couriers_;
     for (std::uint64_t i = 0; i < couriers_; ++i) work().spawn();

@@ -2,22 +2,24 @@
 
 #include <netdb.h>
 
-#include <chrono>
+#include <algorithm>
 #include <cstring>
+#include <thread>
 
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
 
-Resolver::Resolver() : thread_([this] { run(); }) {}
+Resolver::Resolver() {
+  std::thread([state = state_] { run(*state); }).detach();
+}
 
 Resolver::~Resolver() {
   {
-    std::lock_guard lock(mutex_);
-    is_stopping_ = true;
+    std::lock_guard lock(state_->mutex);
+    state_->is_stopping = true;
   }
-  wake_.notify_one();
-  thread_.join();
+  state_->wake.notify_one();
 }
 
 std::vector<SocketAddress> Resolver::look_up(const std::string& host) {
@@ -37,22 +39,25 @@ std::vector<SocketAddress> Resolver::look_up(const std::string& host) {
   return addresses;
 }
 
-bool Resolver::watch(const std::string& host) {
-  if (to_socket_address({host, 0})) return true;
-  std::vector<SocketAddress> addresses = look_up(host);
-  std::lock_guard lock(mutex_);
-  std::vector<SocketAddress>& known = known_[host];
-  if (!addresses.empty()) known = std::move(addresses);
-  return !known.empty();
+std::vector<std::string> Resolver::watch(const std::vector<std::string>& hosts, std::chrono::milliseconds patience) {
+  std::vector<std::string> names;
+  for (const std::string& host : hosts)
+    if (!to_socket_address({host, 0})) names.push_back(host);
+  std::unique_lock lock(state_->mutex);
+  for (const std::string& name : names) state_->hosts[name].is_asked = false;
+  state_->wake.notify_one();
+  state_->answered.wait_for(lock, patience, [&] { return std::all_of(names.begin(), names.end(), [&](const std::string& name) { return state_->hosts[name].is_asked; }); });
+  std::erase_if(names, [&](const std::string& name) { return !state_->hosts[name].addresses.empty(); });
+  return names;
 }
 
 std::vector<SocketAddress> Resolver::addresses(const HostPort& host) const {
   if (std::optional<SocketAddress> literal = to_socket_address(host)) return {*literal};
   std::vector<SocketAddress> addresses;
   {
-    std::lock_guard lock(mutex_);
-    auto known = known_.find(host.host);
-    if (known != known_.end()) addresses = known->second;
+    std::lock_guard lock(state_->mutex);
+    auto known = state_->hosts.find(host.host);
+    if (known != state_->hosts.end()) addresses = known->second.addresses;
   }
   for (SocketAddress& address : addresses) {
     // sin_port and sin6_port are at the same place.
@@ -62,21 +67,27 @@ std::vector<SocketAddress> Resolver::addresses(const HostPort& host) const {
   return addresses;
 }
 
-void Resolver::run() {
+void Resolver::run(State& state) {
   pthread_setname_np(pthread_self(), "resolver");
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    if (wake_.wait_for(lock, std::chrono::minutes(1), [this] { return is_stopping_; })) return;
-    std::vector<std::string> hosts;
-    for (const auto& [host, addresses] : known_) hosts.push_back(host);
-    for (const std::string& host : hosts) {
-      lock.unlock();
-      std::vector<SocketAddress> addresses = look_up(host);
-      if (addresses.empty()) log(LogLevel::warning, "dns", {{"host", host}, {"problem", "no address found; keeping the last one known"}});
-      lock.lock();
-      if (!addresses.empty()) known_[host] = std::move(addresses);
-      if (is_stopping_) return;
+  std::unique_lock lock(state.mutex);
+  auto first_unasked = [&] { return std::find_if(state.hosts.begin(), state.hosts.end(), [](const auto& one) { return !one.second.is_asked; }); };
+  while (!state.is_stopping) {
+    auto found = first_unasked();
+    if (found == state.hosts.end()) {
+      bool is_woken = state.wake.wait_for(lock, std::chrono::minutes(1), [&] { return state.is_stopping || first_unasked() != state.hosts.end(); });
+      if (!is_woken)
+        for (auto& [name, host] : state.hosts) host.is_asked = false;
+      continue;
     }
+    auto& [name, host] = *found;  // names are never taken out
+    lock.unlock();
+    std::vector<SocketAddress> addresses = look_up(name);
+    lock.lock();
+    if (state.is_stopping) return;
+    if (addresses.empty()) log(LogLevel::warning, "dns", {{"host", name}, {"problem", "no address found; the last one known stays, and it is tried again every minute"}});
+    if (!addresses.empty()) host.addresses = std::move(addresses);
+    host.is_asked = true;
+    state.answered.notify_all();
   }
 }
 

@@ -3,11 +3,12 @@
 // Addresses are looked up when a name is first seen and again every minute; the last good answer is kept while DNS is gone.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "proxy/network.h"
@@ -19,22 +20,30 @@ class Resolver {
   Resolver();
   ~Resolver();
 
-  /// Looks a name up now and keeps it fresh from then on; waits for the answer. For start and reload, not for loops.
-  /// IP addresses need no look-up. Returns false when there is no answer yet.
-  bool watch(const std::string& host);
+  /// Looks names up now and keeps them fresh from then on; IP addresses need no look-up. Waits for the answers, but no longer than
+  /// patience: for start and reload, not for loops. Returns the names for which there is no address yet.
+  std::vector<std::string> watch(const std::vector<std::string>& hosts, std::chrono::milliseconds patience);
 
   /// The known addresses; empty when there are none. Thread-safe, does not wait.
   std::vector<SocketAddress> addresses(const HostPort& host) const;
 
  private:
-  void run();
+  struct Host {
+    std::vector<SocketAddress> addresses;
+    bool is_asked = false;  ///< since it was last wanted fresh
+  };
+  /// Shared with the thread, which may be waiting for an answer when we end: nobody waits for that.
+  struct State {
+    std::mutex mutex;
+    std::condition_variable wake, answered;
+    std::map<std::string, Host> hosts;
+    bool is_stopping = false;
+  };
+
+  static void run(State& state);
   static std::vector<SocketAddress> look_up(const std::string& host);
 
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  std::map<std::string, std::vector<SocketAddress>> known_;
-  bool is_stopping_ = false;
-  std::thread thread_;
+  const std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 }  // namespace holdfast::proxy

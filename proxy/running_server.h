@@ -52,7 +52,14 @@ class Server {
   int run();
 
  private:
-  Status start_listeners(const Config& config);
+  using People = std::vector<failover::Directory::Person>;
+  struct NewListener {
+    Running* running;
+    ListenerConfig listener;
+    std::shared_ptr<FileDescriptor> socket;  ///< a task must be copyable
+  };
+  Result<std::vector<NewListener>> open_listeners(const Config& config) const;
+  void use(const std::vector<NewListener>& opened, const Config& config);
   Status open_mailboxes();
   Status notice_restoration(failover::MailboxStore& store);
   Status ask_mailboxes(std::function<Status(MailboxService&)> question, std::chrono::milliseconds patience = std::chrono::milliseconds(500));
@@ -60,10 +67,11 @@ class Server {
   Admin::Answer set_account(const nlohmann::ordered_json& body);
   Status open_http();
   Status open_admin();
-  Status import_directory(const Config& config);
+  static Result<std::optional<People>> read_directory(const Config& config);
+  void import_directory(std::optional<People> people, const Config& config);
   void tell_sessions(const std::string& route);
   void set_all(failover::Mode mode, const char* signal);
-  void watch_names(const Config& config);
+  void watch_names(const Config& config, std::chrono::milliseconds patience);
   void reload();
   void drain();
   void on_tick();

@@ -74,43 +74,42 @@ std::uint64_t raise_descriptor_limit(const Config& config) {
 
 }  // namespace
 
-void Server::watch_names(const Config& config) {
+void Server::watch_names(const Config& config, std::chrono::milliseconds patience) {
+  std::vector<std::string> hosts;
   for (const RouteConfig& route : config.routes)
-    for (const HostPort& upstream : route.upstreams)
-      if (!resolver_.watch(upstream.host))
-        log(LogLevel::warning, "dns", {{"host", upstream.host}, {"problem", "no address found; trying again every minute"}});
+    for (const HostPort& upstream : route.upstreams) hosts.push_back(upstream.host);
+  for (const std::string& host : resolver_.watch(hosts, patience))
+    log(LogLevel::warning, "dns", {{"host", host}, {"problem", "there is no address for it yet"}});
 }
 
-/// Brings the workers' listening sockets in line with the configuration. All sockets are opened before any is closed: when
-/// one cannot be, nothing changes.
-Status Server::start_listeners(const Config& config) {
-  std::vector<std::vector<std::unique_ptr<Acceptor>>> opened(workers_.size());
+/// Opens what is not listened on yet; nothing listens on these sockets before use().
+Result<std::vector<Server::NewListener>> Server::open_listeners(const Config& config) const {
+  std::vector<NewListener> opened;
   auto has = [](const Running& running, const ListenerConfig& listener) {
     return std::find(running.listeners.begin(), running.listeners.end(), listener) != running.listeners.end();
   };
-  std::vector<std::pair<std::size_t, std::pair<ListenerConfig, FileDescriptor>>> sockets;
   auto is_ours = [&](const ListenerConfig& listener) {
     return std::any_of(workers_.begin(), workers_.end(), [&](const auto& running) {
       return std::any_of(running->listeners.begin(), running->listeners.end(), [&](const ListenerConfig& one) { return one.address == listener.address; });
     });
   };
   for (const ListenerConfig& listener : config.listeners)
-    if (Status free = is_ours(listener) ? Status() : check_free(listener); !free) return free;
+    if (Status free = is_ours(listener) ? Status() : check_free(listener); !free) return free.error();
   for (const ListenerConfig& listener : config.listeners) {
-    for (std::size_t i = 0; i < workers_.size(); ++i) {
-      if (!workers_[i]->serves(listener, mailbox_store_ != nullptr) || has(*workers_[i], listener)) continue;
+    for (const auto& running : workers_) {
+      if (!running->serves(listener, mailbox_store_ != nullptr) || has(*running, listener)) continue;
       Result<FileDescriptor> socket = listen_on(listener);
       if (!socket) return socket.error();
-      sockets.emplace_back(i, std::pair(listener, std::move(*socket)));
+      opened.push_back({running.get(), listener, std::make_shared<FileDescriptor>(std::move(*socket))});
     }
   }
-  for (auto& [index, pair] : sockets) {
-    Running* running = workers_[index].get();
-    auto socket = std::make_shared<FileDescriptor>(std::move(pair.second));
-    running->worker.loop.post([running, listener = pair.first, socket] {
-      running->acceptors.push_back(std::make_unique<Acceptor>(running->worker, listener, std::move(*socket)));
-    });
-  }
+  return opened;
+}
+
+/// Brings the workers' listeners in line with the configuration.
+void Server::use(const std::vector<NewListener>& opened, const Config& config) {
+  for (const NewListener& one : opened)
+    one.running->worker.loop.post([one] { one.running->acceptors.push_back(std::make_unique<Acceptor>(one.running->worker, one.listener, std::move(*one.socket))); });
   for (const auto& running : workers_) {
     Running* one = running.get();
     one->listeners = config.listeners;
@@ -120,23 +119,27 @@ Status Server::start_listeners(const Config& config) {
       });
     });
   }
-  return {};
 }
 
 int Server::run() {
   const Config& config = settings_->config;
   shared_.connections.set_capacity(raise_descriptor_limit(config));
-  watch_names(config);
+  constexpr auto patience = std::chrono::seconds(5);
+  watch_names(config, patience);
   base_.reset(event_base_new());
   control_.configure(settings_);
   if (Status started = control_.start(); !started) return give_up(started.error());
-  if (Status imported = import_directory(config); !imported) return give_up(imported.error());
+  auto people = read_directory(config);
+  if (!people) return give_up(people.error());
+  import_directory(std::move(*people), config);
   ldap_.configure(config.directory.ldap);
   watch_flag(config);
   std::size_t threads = threads_of(config);
   for (std::size_t i = 0; i < threads; ++i) workers_.push_back(std::make_unique<Running>(shared_, settings_));
   if (Status opened = open_mailboxes(); !opened) log(LogLevel::error, "mailbox", {{"problem", opened.error().message}, {"result", "there are no emergency mailboxes; mail goes on"}});
-  if (Status started = start_listeners(config); !started) return give_up(started.error());
+  auto listeners = open_listeners(config);
+  if (!listeners) return give_up(listeners.error());
+  use(*listeners, config);
   if (Status opened = open_admin(); !opened) return give_up(opened.error());
   if (Status opened = open_http(); !opened) return give_up(opened.error());
   std::vector<std::unique_ptr<event, decltype(&event_free)>> events;
@@ -250,35 +253,41 @@ Status Server::ask_mailboxes(std::function<Status(MailboxService&)> question, st
   return answer.get();
 }
 
-Status Server::import_directory(const Config& config) {
-  if (config.directory.file.empty()) return {};
+/// The people in the configured file; nothing when none is configured.
+Result<std::optional<Server::People>> Server::read_directory(const Config& config) {
+  if (config.directory.file.empty()) return std::optional<People>();
   auto people = read_people_file(config.directory.file);
   if (!people) return people.error();
-  log(LogLevel::info, "directory", {{"imported", people->size()}, {"file", config.directory.file}});
-  control_.directory().import(std::move(*people));
-  return {};
+  return std::optional(std::move(*people));
 }
 
+void Server::import_directory(std::optional<People> people, const Config& config) {
+  if (!people) return;
+  log(LogLevel::info, "directory", {{"imported", people->size()}, {"file", config.directory.file}});
+  control_.directory().import(std::move(*people));
+}
+
+/// All that may fail is done before anything changes.
 void Server::reload() {
+  auto refuse = [](const Error& error) { log(LogLevel::error, "reload", {{"result", "the old configuration stays"}, {"problem", error.message}}); };
   auto loaded = load_settings(config_path_);
-  if (loaded) {
-    watch_names((*loaded)->config);
-    control_.configure(*loaded);
-    if (Status imported = import_directory((*loaded)->config); !imported) loaded = imported.error();
-  }
-  if (loaded) {
-    if (Status started = start_listeners((*loaded)->config); !started) loaded = started.error();
-  }
-  if (!loaded) {
-    log(LogLevel::error, "reload", {{"result", "the old configuration stays"}, {"problem", loaded.error().message}});
-    return;
-  }
-  std::vector<std::string> list = changes(settings_->config, (*loaded)->config);
+  if (!loaded) return refuse(loaded.error());
+  const Config& config = (*loaded)->config;
+  auto people = read_directory(config);
+  if (!people) return refuse(people.error());
+  auto listeners = open_listeners(config);
+  if (!listeners) return refuse(listeners.error());
+
+  std::vector<std::string> list = changes(settings_->config, config);
   settings_ = *loaded;
-  shared_.connections.set_capacity(raise_descriptor_limit(settings_->config));
-  configure_log(settings_->config.log_format, settings_->config.log_level);
-  watch_flag(settings_->config);
-  ldap_.configure(settings_->config.directory.ldap);
+  constexpr auto patience = std::chrono::milliseconds(300);  // operators may be asking for the state meanwhile
+  watch_names(config, patience);
+  control_.configure(settings_);
+  import_directory(std::move(*people), config);
+  shared_.connections.set_capacity(raise_descriptor_limit(config));
+  configure_log(config.log_format, config.log_level);
+  watch_flag(config);
+  ldap_.configure(config.directory.ldap);
   for (const auto& running : workers_) {
     Worker* worker = &running->worker;
     worker->loop.post([worker, settings = settings_] {
@@ -286,6 +295,7 @@ void Server::reload() {
       worker->pool.sweep(true);
     });
   }
+  use(*listeners, config);
   if (list.empty()) list.emplace_back("nothing changed; certificates were read again");
   for (const std::string& change : list) log(LogLevel::info, "reload", {{"result", change}});
 }

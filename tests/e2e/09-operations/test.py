@@ -124,6 +124,20 @@ def _(scene):
     wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", old_port)) != 0, what="the old listener's end")
     equal(talking.send_mail(), "250 2.0.0 Ok: taken", "a session of before goes on")
     equal(len(first.messages), 1)
+    # What is found out late, when a listener cannot be opened or a file cannot be read, changes nothing either.
+    taken = socket.create_server(("127.0.0.1", 0))
+    scene.stack.callback(taken.close)
+    route = "- name: other\n  domains: [\"other.example.org\"]\n  upstreams: [\"127.0.0.1:1\"]"
+    for listeners, directory in ((f"- address: 127.0.0.1:{taken.getsockname()[1]}", ""), ("", f"directory:\n  file: {scene.path('missing.csv')}\n")):
+        open(holdfast.log, "w").close()
+        holdfast.routes, holdfast.listeners, holdfast.yaml = route, listeners, directory
+        holdfast.write_config()
+        holdfast.signal(signal.SIGHUP)
+        wait_for(lambda: holdfast.logged("the old configuration stays"), what="the complaint")
+        equal([one["name"] for one in holdfast.status()["routes"]], ["primary"])
+        equal(holdfast.run("failover", "hold", "--route", "other", "--reason", "test", check=False).returncode, 66)
+    holdfast.routes = holdfast.listeners = holdfast.yaml = ""
+    holdfast.write_config()
     with open(holdfast.config, "a") as file:
         file.write("surprise: yes\n")
     holdfast.signal(signal.SIGHUP)

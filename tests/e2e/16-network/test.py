@@ -133,6 +133,30 @@ def _(scene):
     equal(state(holdfast), "hold")
 
 
+@test("while DNS says nothing about the primary's name, Holdfast starts, holds and reloads, and status answers at once")
+def _(scene):
+    with open(scene.path("resolv.conf"), "w") as file:
+        file.write("nameserver 192.0.2.1\noptions timeout:25 attempts:1\n")
+    holdfast = Holdfast(scene, None, upstreams=["mail.example.org:25"], yaml=YAML)
+    # A network of its own, in which nobody is the name server.
+    nowhere = "ip link set lo up && ip link add near type veth peer name far && ip addr add 192.0.2.2/24 dev near && ip link set near up && ip link set far up && "
+    nowhere += f"ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev near && mount --bind {scene.path('resolv.conf')} /etc/resolv.conf"
+    holdfast.limited = ["unshare", "--net", "--mount", "sh", "-c", nowhere + ' && exec "$@"', "sh"]
+    begin = time.monotonic()
+    holdfast.start()
+    assert time.monotonic() - begin < 15, time.monotonic() - begin
+    assert holdfast.logged("there is no address for it yet")
+    wait_for(lambda: state(holdfast) == "hold", what="hold")
+    for _ in range(3):
+        holdfast.signal(signal.SIGHUP)
+        begin = time.monotonic()
+        equal(state(holdfast), "hold")
+        assert time.monotonic() - begin < 2, time.monotonic() - begin
+    wait_for(lambda: holdfast.logged("nothing changed"), what="the reload")
+    holdfast.signal(signal.SIGTERM)
+    equal(holdfast.process.wait(10), 0)
+
+
 if sys.argv[1:2] == ["primary"]:
     serve(sys.argv[2])
 else:
