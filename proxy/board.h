@@ -26,6 +26,7 @@ class RouteBoard {
 
   /// How long the primary lately took to get a new connection ready, in milliseconds: some let everybody wait for their greeting.
   std::atomic<std::int64_t> opening_takes{0};
+  std::int64_t stored_opening = 0;  ///< as it is on the disk; the keeper's
 
   void learn_opening(std::int64_t took) {
     std::int64_t before = opening_takes.load(std::memory_order_relaxed);

@@ -61,6 +61,21 @@ Command parse_command(std::string_view line) {
   return command;
 }
 
+std::string_view fault_of_line_end(std::string_view line) {
+  if (line.size() < 2 || line[line.size() - 2] != '\r') return "bare <LF>";
+  return line.find('\r') == line.size() - 2 ? "" : "bare <CR>";
+}
+
+std::string_view fault_of(const Command& command, std::string_view line, bool has_smtputf8) {
+  bool has_control = std::any_of(line.begin(), line.end(), [](char c) { return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 127; });
+  bool has_8_bit = std::any_of(line.begin(), line.end(), [](char c) { return static_cast<unsigned char>(c) >= 128; });
+  if (has_control) return "control character in a command";
+  if (!has_8_bit) return "";
+  bool may_have = command.verb == Verb::mail || command.verb == Verb::rcpt || command.verb == Verb::vrfy || command.verb == Verb::expn;
+  if (!may_have || !has_smtputf8) return "8-bit character in a command";
+  return is_utf8(line) ? "" : "bad UTF-8 syntax";
+}
+
 std::optional<EnvelopeCommand> parse_envelope(std::string_view argument, std::string_view prefix) {
   if (argument.size() < prefix.size() || !equals(argument.substr(0, prefix.size()), prefix)) return std::nullopt;
   std::optional<Path> path = parse_path(argument.substr(prefix.size()));

@@ -23,6 +23,13 @@ struct Command {
 /// at the primary (XCLIENT, XFORWARD), or that change who talks or how (TURN, ATRN, BURL, XEXCH50 and the like), are `forbidden`.
 Command parse_command(std::string_view line);
 
+/// Why a line that ends in LF is none that SMTP knows (RFC 5321 2.3.8): "bare <LF>" or "bare <CR>"; empty when it is well.
+std::string_view fault_of_line_end(std::string_view line);
+
+/// Why a command (line without its CRLF) could mean one thing here and another at the next server; empty when it is well. 8-bit text is
+/// allowed in envelopes when has_smtputf8 (RFC 6531 3.3).
+std::string_view fault_of(const Command& command, std::string_view line, bool has_smtputf8);
+
 /// One ESMTP parameter: `KEY` or `KEY=value`.
 struct Parameter {
   std::string key;  ///< in upper case

@@ -4,13 +4,16 @@
 
 #include <future>
 
+#include "proxy/command.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
 namespace {
 
 constexpr auto tick_interval = std::chrono::milliseconds(100);
-constexpr std::string_view ehlo_prefix = "ehlo:";
+constexpr std::string_view ehlo_prefix = "ehlo:", opening_prefix = "opening:";
+/// The disk need not know how long an opening takes more exactly than this, in milliseconds.
+constexpr std::int64_t opening_step = 250;
 /// A probe that takes longer has failed, however patient the route's other timeouts are; unless the primary is known to take its time,
 /// which is found out by waiting longer after each failure while the breaker is open.
 constexpr Duration usual_patience{2000}, longest_patience{10'000};
@@ -112,6 +115,11 @@ Status Control::start() {
   Status loaded = directory_.load(*store_);
   if (!loaded) log(LogLevel::error, "directory", {{"problem", loaded.error().message}, {"remedy", "it is learned anew; import it again"}});
   Status read = store_->each([this](journal::SealedStore::Item& item) {
+    if (item.name.starts_with(opening_prefix)) {
+      RouteBoard& of = board(item.name.substr(opening_prefix.size()));
+      of.stored_opening = static_cast<std::int64_t>(parse_number(item.value).value_or(0));
+      of.opening_takes.store(of.stored_opening, std::memory_order_relaxed);
+    }
     if (!item.name.starts_with(ehlo_prefix)) return true;
     Reply reply;
     std::size_t consumed = 0;
@@ -146,8 +154,11 @@ Status Control::start() {
       std::vector<journal::SealedStore::Item> items;
       {
         std::lock_guard lock(mutex_);
-        for (auto& [name, board] : boards_)
+        for (auto& [name, board] : boards_) {
           if (std::optional<Reply> ehlo = board->take_new_ehlo()) items.push_back({std::string(ehlo_prefix) + name, ehlo->wire});
+          std::int64_t takes = board->opening_takes.load(std::memory_order_relaxed) / opening_step * opening_step;
+          if (takes != std::exchange(board->stored_opening, takes)) items.push_back({std::string(opening_prefix) + name, std::to_string(takes)});
+        }
       }
       Status stored = items.empty() ? Status() : store_->put(items);
       if (stored) stored = directory_.store(*store_);
@@ -284,6 +295,7 @@ void Control::watch_room(ControlledRoute& route) {
 
 Task<void> Control::probe(ControlledRoute& route) {
   route.prober = std::make_unique<Wakeup>(loop_);
+  route.patience = 2 * Duration(route.board.opening_takes.load(std::memory_order_relaxed));
   bool is_well = true;
   for (;;) {
     Deadline last = Clock::now();

@@ -14,6 +14,8 @@ namespace {
 
 /// Entries read from disk in one turn of the loop.
 constexpr std::size_t refill_step = 500;
+/// Entries that expire, or whose senders are told of a delay, in one look of ten a second.
+constexpr std::size_t expire_step = 200;
 constexpr Duration first_pause{100}, longest_pause{10'000};
 /// A whole message goes back with a notification (RET=FULL) up to this size.
 constexpr std::uint64_t largest_returned = 1 << 20;
@@ -367,16 +369,19 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
   co_return true;
 }
 
+/// Only so many at one look: the loop has other things to do.
 void Control::expire(ControlledRoute& route) {
   const FailoverConfig& config = config_of(route);
   auto age = [&](failover::EntryId id) { return Duration((journal::now_us() - route.queue.time_us(id)) / 1000); };
-  for (std::optional<failover::EntryId> id = route.queue.oldest(); id && age(*id) > config.max_hold; id = route.queue.first_after(*id)) {
+  std::size_t left = expire_step;
+  for (std::optional<failover::EntryId> id = route.queue.oldest(); id && left-- > 0 && age(*id) > config.max_hold; id = route.queue.first_after(*id)) {
     std::optional<failover::HoldQueue::Delivery> all = route.queue.take(*id);
     if (all) expire_entry(route, std::move(*all)).spawn();
     if (!route.queue.has(*id)) break;  // it went at once
   }
   if (config.delay_notice == Duration(0)) return;
-  for (std::optional<failover::EntryId> id = route.queue.first_after(route.delay_told_to); id && age(*id) > config.delay_notice;
+  left = expire_step;
+  for (std::optional<failover::EntryId> id = route.queue.first_after(route.delay_told_to); id && left-- > 0 && age(*id) > config.delay_notice;
        id = route.queue.first_after(*id)) {
     route.delay_told_to = *id;
     // Those that were due before this start were told then.
@@ -391,10 +396,12 @@ Task<void> Control::expire_entry(ControlledRoute& route, failover::HoldQueue::De
   for (const failover::HoldQueue::Waiting& one : route.queue.waiting(delivery.id))
     words.emplace_back(one.index, one.reply.empty() ? "450 4.4.7 the mail server was away for too long" : one.reply);
   auto entry = journal_.entry(delivery.id);
-  if (entry)
+  if (entry) {
     co_await refuse(route, *entry, std::move(words), journal::Outcome::expired, wakeup);
-  else
-    log(LogLevel::error, "held", {{"entry", delivery.id}, {"problem", entry.error().message}});
+    co_return;
+  }
+  for (std::uint32_t one : delivery.recipients) route.queue.remove(delivery.id, one);
+  keep_unreadable(route, delivery.id, delivery.recipients, entry.error().message);
 }
 
 Task<void> Control::tell_delay(ControlledRoute& route, failover::EntryId id) {

@@ -62,7 +62,6 @@ class Session {
   bool inherits_greeting(std::string_view line) const;
   bool may_interrupt_chunks(Verb verb);
   void take_envelope(const Command& command, std::string_view line);
-  bool is_well_formed(const Command& command, std::string_view line);
   void forward(Awaited awaited, std::string_view line);
   void answer(int code, std::string_view text);
   void answer_error(int code, std::string_view text);

@@ -42,15 +42,11 @@ bool Session::take_commands() {
     std::string line(input.substr(0, end + 1));
     client_.consume(end + 1);
     has_moved = true;
-    if (line.size() < 2 || line[line.size() - 2] != '\r') {
-      say_goodbye(521, "5.5.2 Error: bare <LF> received");
+    if (std::string_view fault = fault_of_line_end(line); !fault.empty()) {
+      say_goodbye(521, fmt::format("5.5.2 Error: {} received", fault));
       return true;
     }
     line.resize(line.size() - 2);
-    if (line.find('\r') != std::string::npos) {
-      say_goodbye(521, "5.5.2 Error: bare <CR> received");
-      return true;
-    }
     take_command(line);
   }
   return has_moved;
@@ -85,19 +81,6 @@ void Session::answer_error(int code, std::string_view text) {
   }
 }
 
-/// Refuses what could mean one thing here and another at the primary.
-bool Session::is_well_formed(const Command& command, std::string_view line) {
-  bool has_control = std::any_of(line.begin(), line.end(), [](char c) { return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 127; });
-  bool has_8_bit = std::any_of(line.begin(), line.end(), [](char c) { return static_cast<unsigned char>(c) >= 128; });
-  if (has_control) return answer_error(500, "5.5.2 Error: control character in a command"), false;
-  if (!has_8_bit) return true;
-  bool is_allowed = (command.verb == Verb::mail || command.verb == Verb::rcpt || command.verb == Verb::vrfy || command.verb == Verb::expn) &&
-                    capabilities_ && capabilities_->has("SMTPUTF8");
-  if (!is_allowed) return answer_error(500, "5.5.2 Error: 8-bit character in a command"), false;
-  if (!is_utf8(line)) return answer_error(500, "5.5.2 Error: bad UTF-8 syntax"), false;
-  return true;
-}
-
 void Session::take_command(std::string_view line) {
   if (mode_ == Mode::auth) {
     Awaited awaited;
@@ -110,7 +93,8 @@ void Session::take_command(std::string_view line) {
     return;
   }
   Command command = parse_command(line);
-  if (!is_well_formed(command, line)) return;
+  std::string_view fault = fault_of(command, line, capabilities_ && capabilities_->has("SMTPUTF8"));
+  if (!fault.empty()) return answer_error(500, fmt::format("5.5.2 Error: {}", fault));
   if (content_ && !upstream_ && !may_interrupt_chunks(command.verb)) return;
   Awaited awaited;
   awaited.verb = command.verb;

@@ -134,6 +134,7 @@ Task<void> SubmissionSession::data() {
   }
   if (is_whole && refusal.empty()) {
     bool is_committed = co_await commit(all);
+    if (is_committed) commands_ = 0;
     if (is_committed)
       reply(250, fmt::format("2.0.0 Ok: taken as {}", all.front()->ticket->id()));
     else

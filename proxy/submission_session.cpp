@@ -52,6 +52,10 @@ Task<void> SubmissionSession::run(std::unique_ptr<SubmissionSession> session) {
   while (!self.is_over_) {
     bool has_line = co_await self.read_line(line);
     if (!has_line) break;
+    if (++self.commands_ > self.settings_->config.limits.commands) {
+      self.reply(421, "4.7.0 Error: too many commands");
+      break;
+    }
     co_await self.serve(line);
     if (self.errors_ >= self.settings_->config.limits.errors) {
       self.reply(421, "4.7.0 Error: too many errors");
@@ -102,12 +106,17 @@ Task<bool> SubmissionSession::read_line(std::string& line) {
   for (;;) {
     std::string_view input = stream_.input();
     if (std::size_t end = input.find('\n');
-        end != std::string_view::npos && end <= settings_->config.limits.line_length) {
-      line = input.substr(0, end > 0 && input[end - 1] == '\r' ? end - 1 : end);
+        end != std::string_view::npos && end < settings_->config.limits.line_length) {
+      line = input.substr(0, end + 1);
       stream_.consume(end + 1);
-      co_return true;
+      std::string_view fault = fault_of_line_end(line);
+      if (fault.empty())
+        line.resize(line.size() - 2);
+      else
+        reply(521, fmt::format("5.5.2 Error: {} received", fault));
+      co_return fault.empty();
     }
-    if (input.size() > settings_->config.limits.line_length) {
+    if (input.size() >= settings_->config.limits.line_length) {
       reply(500, "5.5.2 Error: line too long");
       co_return false;
     }
@@ -127,6 +136,10 @@ Task<bool> SubmissionSession::read_line(std::string& line) {
 
 Task<void> SubmissionSession::serve(std::string line) {
   Command command = parse_command(line);
+  if (std::string_view fault = fault_of(command, line, true); !fault.empty()) {
+    error(500, fmt::format("5.5.2 Error: {}", fault));
+    co_return;
+  }
   switch (command.verb) {
     case Verb::ehlo:
     case Verb::helo:
@@ -146,6 +159,7 @@ Task<void> SubmissionSession::serve(std::string line) {
       bool is_secure = co_await start_tls();
       is_over_ = !is_secure;
       helo_.clear();
+      person_.clear();
       reset();
       break;
     }

@@ -70,7 +70,8 @@ class SubmissionSession {
   const Endpoint client_, server_;
   const std::unique_ptr<ConnectionCounts::Place> place_;
   bool is_over_ = false;
-  unsigned errors_ = 0;
+  std::uint64_t errors_ = 0;
+  std::uint64_t commands_ = 0;  ///< since the last message that was taken
   std::string helo_, person_;
 
   bool is_open_ = false;  ///< a transaction is

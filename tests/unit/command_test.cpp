@@ -31,6 +31,23 @@ TEST_CASE("envelopes are read with their parameters") {
   CHECK_FALSE(parse_envelope("", "TO:"));
 }
 
+TEST_CASE("lines and commands that could mean two things are told apart from all others") {
+  CHECK(fault_of_line_end("NOOP\r\n") == "");
+  CHECK(fault_of_line_end("\r\n") == "");
+  CHECK(fault_of_line_end("NOOP\n") == "bare <LF>");
+  CHECK(fault_of_line_end("\n") == "bare <LF>");
+  CHECK(fault_of_line_end("NO\rOP\r\n") == "bare <CR>");
+  CHECK(fault_of_line_end("NOOP\r\r\n") == "bare <CR>");
+  auto fault = [](std::string_view line, bool has_smtputf8 = true) { return fault_of(parse_command(line), line, has_smtputf8); };
+  CHECK(fault("MAIL FROM:<a@b>\tSIZE=1") == "");
+  CHECK(fault(std::string_view("NOOP \0", 6)) == "control character in a command");
+  CHECK(fault("NOOP \x7f") == "control character in a command");
+  CHECK(fault("RCPT TO:<\xc3\xa4@b>") == "");
+  CHECK(fault("RCPT TO:<\xc3\xa4@b>", false) == "8-bit character in a command");
+  CHECK(fault("EHLO \xc3\xa4") == "8-bit character in a command");
+  CHECK(fault("RCPT TO:<\xc3@b>") == "bad UTF-8 syntax");
+}
+
 TEST_CASE("BDAT takes a size and LAST, and nothing else") {
   CHECK(parse_bdat("10")->size == 10);
   CHECK_FALSE(parse_bdat("10")->is_last);

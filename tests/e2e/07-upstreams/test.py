@@ -223,6 +223,10 @@ def _(scene):
     for _ in range(3):
         equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
     equal(holdfast.status()["routes"][0]["state"], "pass")
+    # It is not to be found out anew after each start.
+    holdfast.stop()
+    holdfast.start()
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
 
 
 @test("idle connections end after reuse.idle, and after reuse.transactions")

@@ -91,6 +91,33 @@ def _(scene):
     assert client.ask("From: ada@example.org\r\n\r\nx\n.\r\n.").startswith("521"), "bare LF"
 
 
+@test("hostile bytes in commands, and too many commands, are refused as they are everywhere; nothing of it goes out")
+def _(scene):
+    office = Office(scene, egress_yaml="limits:\n  commands: 25\n  errors: 100\n")
+    office.hold()
+    client = scene.client(office.submission_port)
+    client.ask("EHLO x")
+    login = base64.b64encode(f"\0ada@example.org\0{PASSWORD}".encode())
+    assert client.ask("AUTH PLAIN " + login.decode()).startswith("235")
+    assert client.ask("MAIL FROM:<ada@example.org> SMTPUTF8").startswith("250")
+    for hostile in (b"RCPT TO:<customer\x0b@example.com>", b"RCPT TO:<customer\x00@example.com>", b"RCPT TO:<customer@example.com> ORCPT=rfc822;a\x1b", b"NOOP \xc3\xa4",
+                    b"RCPT TO:<\xff@example.com>"):
+        assert client.ask(hostile).startswith("500 5.5.2"), hostile
+    assert client.ask("RCPT TO:<gr\u00fc\u00dfe@example.com>".encode()).startswith("250")
+    assert client.ask("DATA").startswith("354")
+    assert client.ask(message("fine").encode() + b".").startswith("250")
+    wait_for(lambda: office.egress.messages, what="the world to get it")
+    equal([line.split(b" ")[0:2] for line in office.egress.messages[0][0]][1:], [[b"RCPT", "TO:<gr\u00fc\u00dfe@example.com>".encode()]])
+    replies = [client.ask("NOOP") for _ in range(25)]
+    assert all(one.startswith("250") for one in replies), replies
+    equal(client.ask("NOOP"), "421 4.7.0 Error: too many commands")
+    equal(client.rest(), "")
+    for hostile in (b"RCPT TO:<customer\r@example.com>", b"RCPT TO:<bob@example.org>\nRCPT TO:<customer@example.com>"):
+        client = scene.client(office.submission_port)
+        assert client.ask(hostile).startswith("521 5.5.2"), hostile
+        equal(client.rest(), "")
+
+
 @test("a machine has so many connections and no more, whatever it talks: mail for everybody does not suffer from one mail program")
 def _(scene):
     office = Office(scene, egress_yaml="limits:\n  per_client: 4\n")
