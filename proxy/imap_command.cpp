@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <limits>
 
 #include "proxy/mime.h"
 
@@ -58,7 +59,8 @@ std::optional<LiteralMark> literal_at_end(std::string_view line) {
     digits.remove_suffix(1);
   }
   auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), mark.size);
-  if (digits.empty() || problem != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
+  if (digits.empty() || end != digits.data() + digits.size()) return std::nullopt;
+  if (problem == std::errc::result_out_of_range) mark.size = std::numeric_limits<std::uint64_t>::max();
   return mark;
 }
 
@@ -258,7 +260,9 @@ std::optional<BodySection> parse_section(ImapText& text, bool is_peek) {
       std::string names;
       do {
         std::optional<std::string> name = text.astring();
-        if (!name || section.fields.size() > 1000) return std::nullopt;
+        // It comes back in the answer's label as it is.
+        bool is_plain = name && !name->empty() && std::all_of(name->begin(), name->end(), is_atom_char);
+        if (!is_plain || section.fields.size() > 1000) return std::nullopt;
         names += (names.empty() ? "" : " ") + *name;
         section.fields.push_back(std::move(*name));
       } while (text.space());

@@ -63,7 +63,7 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
       continue;
     }
     if (message->modseq <= items->changed_since) continue;
-    bool is_large = message->size >= large && !items->sections.empty();
+    bool is_large = message->size * items->sections.size() >= large;
     if (is_large)
       co_await fetch_large(*message, *items);
     else

@@ -224,9 +224,9 @@ Task<bool> ImapSession::read_command() {
                                         std::min(command_.size(), command_.find(' ') + 1), 7),
                                     "APPEND ");
       std::uint64_t most = is_early    ? longest_early_line
-                           : is_append ? settings_->config.limits.message_size
+                           : is_append ? settings_->config.limits.message_size + longest_command
                                        : longest_command;
-      if (mark->size + command_.size() > most + longest_command * is_append) {
+      if (command_.size() > most || mark->size > most - command_.size()) {
         tag_ = command_.substr(0, command_.find(' '));
         bad("[TOOBIG] this is more than is taken here");
         if (!mark->waits) {

@@ -295,7 +295,11 @@ def _(scene):
 def _(scene):
     world, raw = filled(scene)
     stranger = Raw(scene, world.imap_port)
-    in_answer(stranger.ask("LOGIN {99999999999}"), " BAD [TOOBIG]")
+    for size in (99999999999, 2**64 - 1, 2**64 - 16, 10**30):  # the largest are as large as can be counted
+        in_answer(Raw(scene, world.imap_port).ask(f"LOGIN {{{size}}}"), " BAD ")
+        endless = Raw(scene, world.imap_port)
+        endless.send(f"x LOGIN {{{size}+}}\r\n".encode())
+        assert ends(endless), "a literal that nobody can store"
     stranger.send(b"x" * 20000)
     assert ends(stranger), "an endless line"
     for bad in (b"LOGIN {5", b"LOGIN \"a", b"FETCH", b"FETCH 0 FLAGS", b"FETCH 1 BODY[", b"FETCH 1 BODY[0]", b"FETCH 1 (FLAGS", b"FETCH 1 BODY[]<1>", b"FETCH 1 BODY[1.]", b"FETCH 4294967296 FLAGS",
@@ -317,8 +321,13 @@ def _(scene):
                     "THREAD REFERENCES UTF-8 ALL", "FETCH 3 BODY.PEEK[9999]", "FETCH 1:* BODY.PEEK[]"):
         assert b" OK " in raw.ask(command), command
     in_answer(raw.ask("SEARCH TEXT needle"), "* SEARCH 4\r\n")
-    raw.send(b"x APPEND Junk {999999999999+}\r\n")
-    assert ends(raw), "a literal that nobody waits for"
+    for size in (999999999999, 2**64 - 1):
+        writer = reader(scene, world, "Work")
+        writer.send(f"x APPEND Junk {{{size}+}}\r\n".encode())
+        assert ends(writer), "a literal that nobody waits for"
+    # A header field's name comes back in the answer: nothing else may.
+    for name in (b'"x\\"y"', b'"x y"', b"{4}\r\nx\r\ny", b'"(x"'):
+        in_answer(reader(scene, world, "Work").ask(b"FETCH 1 BODY.PEEK[HEADER.FIELDS (" + name + b")]"), " BAD ")
     assert world.holdfast.process.poll() is None
 
 
