@@ -201,13 +201,20 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
   return {};
 }
 
-Status Mailbox::create(const std::string& name) {
-  constexpr std::size_t longest_name = 200, most_folders = 500;
+/// Whether a folder can be called that now.
+Status Mailbox::check_name(const std::string& name) const {
+  constexpr std::size_t longest_name = 200;
   if (name.empty() || name.size() > longest_name || name.front() == '/' || name.back() == '/' ||
       name.find("//") != std::string::npos)
     return Error{ErrorCode::invalid, "this cannot be a folder's name"};
-  if (views_.size() >= most_folders) return Error{ErrorCode::invalid, "there are too many folders"};
   if (find(name)) return Error{ErrorCode::invalid, "there is such a folder already"};
+  return {};
+}
+
+Status Mailbox::create(const std::string& name) {
+  constexpr std::size_t most_folders = 500;
+  if (Status fine = check_name(name); !fine) return fine;
+  if (views_.size() >= most_folders) return Error{ErrorCode::invalid, "there are too many folders"};
   auto validity = store_.new_uid_validity(person_);
   if (!validity) return validity.error();
   auto view = std::make_shared<View>();
@@ -246,14 +253,14 @@ Status Mailbox::rename(const std::string& from, const std::string& to) {
   if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
   if (view->folder.name == inbox || !view->folder.use.empty())
     return Error{ErrorCode::invalid, "this folder keeps its name"};
-  if (find(to)) return Error{ErrorCode::invalid, "there is such a folder already"};
   MailboxChange change;
   std::vector<std::pair<ViewPtr, std::string>> renamed;
   for (const ViewPtr& one : views_) {
     bool is_below = one->folder.name.starts_with(from + "/");
     if (one != view && !is_below) continue;
     Folder folder = one->folder;
-    folder.name = to + folder.name.substr(from.size());
+    folder.name = same_case(to + folder.name.substr(from.size()));
+    if (Status fine = check_name(folder.name); !fine) return fine;
     renamed.emplace_back(one, folder.name);
     change.folders.push_back(std::move(folder));
   }
@@ -317,6 +324,7 @@ Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::ve
   if (Status stored = apply(change); !stored) return stored.error();
   to.folder = std::move(folder);
   to.messages.insert(to.messages.end(), added.begin(), added.end());
+  if (own_bytes_) *own_bytes_ += added.size() * copy_size;
   return numbers;
 }
 
@@ -342,6 +350,7 @@ Status Mailbox::expunge(View& view, const std::vector<std::uint32_t>& uids) {
 
 /// Drafts of which no folder has a copy any more.
 Status Mailbox::remove_unused_blobs(const std::set<std::uint64_t>& blobs) {
+  own_bytes_.reset();
   std::set<std::uint64_t> unused = blobs;
   unused.erase(0);
   if (unused.empty()) return {};
@@ -374,10 +383,27 @@ Result<std::uint32_t> Mailbox::append(View& view, const std::string& content, St
   std::uint32_t uid = message.uid;
   view.folder = std::move(folder);
   view.messages.push_back(std::move(message));
+  if (own_bytes_) *own_bytes_ += content.size();
   return uid;
 }
 
+Result<std::uint64_t> Mailbox::own_bytes() {
+  if (own_bytes_) return *own_bytes_;
+  std::uint64_t bytes = 0;
+  std::set<std::pair<RecordId, std::uint64_t>> known;
+  for (const ViewPtr& view : views_) {
+    if (Status loaded = load(*view); !loaded) return loaded.error();
+    for (const StoredMessage& message : view->messages) {
+      bool is_copy = !known.emplace(message.entry, message.blob).second;
+      bytes += is_copy ? copy_size : message.blob != 0 ? message.size : 0;
+    }
+  }
+  own_bytes_ = bytes;
+  return bytes;
+}
+
 void Mailbox::forget(const std::set<RecordId>& entries) {
+  own_bytes_.reset();
   for (const ViewPtr& view : views_) {
     std::size_t gone = std::erase_if(
         view->messages, [&](const StoredMessage& message) { return entries.count(message.entry) > 0; });

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -70,6 +71,11 @@ class Mailbox {
   /// returned.
   Result<std::uint32_t> append(View& view, const std::string& content, StoredMessage message);
 
+  /// Bytes that the person's own doing takes: messages that were put there, and copies of any.
+  Result<std::uint64_t> own_bytes();
+  /// What a copy takes, about.
+  static constexpr std::uint64_t copy_size = 1024;
+
   /// Entries that were erased go from all folders. The store must be told too.
   void forget(const std::set<RecordId>& entries);
   /// The account is taken away: nothing is stored any more.
@@ -87,6 +93,7 @@ class Mailbox {
   ViewPtr find(const std::string& name) const;
   bool is_shown(const journal::Entry& entry, journal::Term term, bool& is_open) const;
   Status remove_unused_blobs(const std::set<std::uint64_t>& blobs);
+  Status check_name(const std::string& name) const;
 
   MailboxStore& store_;
   journal::Journal& journal_;
@@ -96,6 +103,7 @@ class Mailbox {
   std::set<std::string> own_;  ///< addresses, as of the last refresh
   std::uint64_t directory_version_ = 0;
   RecordId indexed_ = 0;
+  std::optional<std::uint64_t> own_bytes_;  ///< as far as it is known
   bool is_closed_ = false;
 };
 

@@ -160,6 +160,7 @@ struct MailboxConfig {
   std::optional<HostPort> feed;               ///< another mail store, by LMTP
   bool returns_sent = true;                   ///< what people sent meanwhile goes to their primary mailbox too
   Duration grace{std::chrono::hours(1)};      ///< how long mailboxes stay open after the primary is back
+  std::uint64_t quota = 1ULL << 30;           ///< bytes of what one person puts there
   bool operator==(const MailboxConfig&) const = default;
 };
 

@@ -280,6 +280,16 @@ void ImapSession::enable(ImapText& text) {
   ok("done");
 }
 
+/// Whether the person may put so much more there; says so when not.
+bool ImapSession::has_room_for(std::uint64_t bytes) {
+  auto own = mailbox_->own_bytes();
+  std::uint64_t quota = worker_.settings->config.mailbox.quota;
+  if (own && *own + bytes <= quota) return true;
+  log(LogLevel::warning, "mailbox", {{"person", person_}, {"problem", own ? "mailbox.quota is reached" : own.error().message}});
+  no(own ? "[OVERQUOTA] your emergency mailbox is full: delete drafts or copies that you do not need" : "[UNAVAILABLE] the mailbox cannot be read at this moment; try again");
+  return false;
+}
+
 void ImapSession::append(ImapText& text) {
   auto view = folder(text);
   if (!view) return;
@@ -300,6 +310,7 @@ void ImapSession::append(ImapText& text) {
   std::optional<std::string> content = text.string();
   if (!content || !text.at_end()) return bad("a message was expected");
   if (content->empty()) return bad("the message is empty");
+  if (!has_room_for(content->size())) return;
   std::string id = field_of(header_of(*content).of(*content), "Message-ID");
   if (std::size_t begin = id.find('<'), end = id.find('>');
       begin != std::string::npos && end != std::string::npos && begin < end)

@@ -10,8 +10,8 @@
 namespace holdfast::proxy {
 namespace {
 
-/// So many messages are changed in one commit.
-constexpr std::size_t most_keywords = 100;
+/// Of one message.
+constexpr std::size_t most_keywords = 50, longest_keyword = 50;
 
 constexpr std::pair<const char*, std::uint8_t> system_flags[] = {{"\\Answered", failover::answered},
                                                                  {"\\Flagged", failover::flagged},
@@ -45,7 +45,7 @@ bool set_flag(failover::StoredMessage& message, const std::string& name, bool is
     message.keywords.erase(name);
     return true;
   }
-  if (message.keywords.size() >= most_keywords) return false;
+  if (message.keywords.size() >= most_keywords || name.size() > longest_keyword) return false;
   message.keywords.insert(name);
   return true;
 }
@@ -337,6 +337,7 @@ void ImapSession::copy(ImapText& text, bool by_uid, bool moves) {
   std::vector<std::uint32_t> uids;
   for (std::uint32_t uid : chosen(*set, by_uid))
     if (view_->find(uid)) uids.push_back(uid);
+  if (!moves && !has_room_for(uids.size() * failover::Mailbox::copy_size)) return;
   auto numbers = mailbox_->copy(*view_, uids, **to);
   if (!numbers) return no("[UNAVAILABLE] the messages could not be copied");
   std::string where = numbers->empty() ? ""

@@ -17,6 +17,9 @@ constexpr std::size_t longest_early_line = 8 * 1024;
 constexpr auto early_timeout = std::chrono::minutes(1);
 constexpr auto timeout = std::chrono::minutes(30);  // RFC 3501 5.4
 constexpr unsigned most_errors = 20;
+/// Messages that are put into folders are in memory until they are stored. Of all that come in at once, so much; the others wait.
+constexpr std::uint64_t most_in_memory = 256ULL << 20;
+constexpr auto pace_of_waiting = std::chrono::milliseconds(50);
 /// After so long in one command it is the others' turn.
 constexpr auto turn = std::chrono::milliseconds(5);
 
@@ -75,6 +78,7 @@ ImapSession::ImapSession(Worker& worker, MailboxService& service, const Listener
 }
 
 ImapSession::~ImapSession() {
+  release();
   record_reading();
   service_.sessions.erase(this);
   worker_.shared.connections.leave();
@@ -197,8 +201,26 @@ void ImapSession::refresh() {
     log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
 }
 
+/// Room for a large command in memory, as soon as others have left enough. False when that takes too long.
+Task<bool> ImapSession::reserve(std::uint64_t bytes, Deadline by) {
+  auto has_room = [&] { return service_.in_memory == 0 || service_.in_memory + bytes <= most_in_memory; };
+  while (!has_room()) {
+    if (Clock::now() >= by || !stop_why_.empty() || !stream_.is_alive()) co_return false;
+    co_await wakeup_.wait(Clock::now() + pace_of_waiting);
+  }
+  service_.in_memory += bytes;
+  reserved_ += bytes;
+  co_return true;
+}
+
+void ImapSession::release() {
+  if (command_.capacity() > longest_command) std::string().swap(command_);
+  service_.in_memory -= std::exchange(reserved_, 0);
+}
+
 /// A whole command with its literals. False when the connection is to end.
 Task<bool> ImapSession::read_command() {
+  release();
   command_.clear();
   bool is_early = state_ == State::not_authenticated;
   Deadline deadline = worker_.loop.now() + (is_early ? Duration(early_timeout) : Duration(timeout));
@@ -237,6 +259,10 @@ Task<bool> ImapSession::read_command() {
         continue;
       }
       literal = mark->size;
+      if (literal > longest_command) {
+        bool has_room = co_await reserve(literal, deadline);
+        if (!has_room) co_return false;
+      }
       if (mark->waits) {
         stream_.write("+ OK\r\n");
         stream_.flush();

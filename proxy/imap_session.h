@@ -63,6 +63,7 @@ struct MailboxService {
   std::map<std::string, std::weak_ptr<failover::Mailbox>> mailboxes;
   std::set<ImapSession*> sessions;
   std::set<SubmissionSession*> submissions;
+  std::uint64_t in_memory = 0;  ///< bytes of large commands (APPEND) that are coming in, of all sessions
 };
 
 class ImapSession {
@@ -86,6 +87,8 @@ class ImapSession {
   // Connection (imap_session.cpp).
   Task<bool> start_tls();
   Task<bool> read_command();
+  Task<bool> reserve(std::uint64_t bytes, Deadline by);
+  void release();
   Task<void> serve_command();
   Task<void> serve_logged_in(std::string word, ImapText text);
   bool may_go_on();
@@ -117,6 +120,7 @@ class ImapSession {
   void subscribe(ImapText& text, bool is_subscribed);
   void enable(ImapText& text);
   void append(ImapText& text);
+  bool has_room_for(std::uint64_t bytes);
   void close(bool expunges);
   Task<void> idle();
   std::string status_of(const failover::Mailbox::View& view, const std::vector<std::string>& items) const;
@@ -157,6 +161,7 @@ class ImapSession {
   const std::unique_ptr<ConnectionCounts::Place> place_;
   State state_ = State::not_authenticated;
   std::string tag_, command_;
+  std::uint64_t reserved_ = 0;  ///< of MailboxService::in_memory, for the command that comes
   std::string stop_why_;
   unsigned errors_ = 0;
   std::string person_;

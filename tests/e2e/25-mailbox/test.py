@@ -205,6 +205,61 @@ def _(scene):
     refused(lambda: ada.delete("Sent"), "stays")
 
 
+@test("what one person puts there has limits: mailbox.quota, names of folders and keywords; memory for messages that come in")
+def _(scene):
+    world = World(scene, mailbox="open: always\nquota: 70MiB")
+    for number in range(4):
+        world.send(f"n{number}", "ada")
+    ada = world.inbox("ada", 4)
+    draft = b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * 400_000
+    for _ in range(2):
+        checked(ada.append("Drafts", None, None, draft))
+    refused(lambda: ada.append("Drafts", None, None, draft), "OVERQUOTA")
+    assert world.holdfast.logged("mailbox.quota is reached")
+    checked(ada.create("Copies"))
+    copied = 0
+    while True:  # copies count too, a little
+        answer = ada.copy("1:4", "Copies") if copied == 0 else ada.copy("1:*", "Copies")
+        if answer[0] == "NO":
+            break
+        copied = 1
+        checked(ada.select("Copies"))
+    assert b"OVERQUOTA" in answer[1][0], answer
+    world.send("n4", "ada")
+    ada = world.inbox("ada", 5)  # what comes for her is shown in any case
+    checked(ada.select("Drafts"))
+    checked(ada.store("1", "+FLAGS", "\\Deleted"))
+    checked(ada.expunge())
+    checked(ada.append("Drafts", None, None, draft))
+    for name in ("", "/x", "x/", "a//b", "y" * 201, "Sent"):
+        refused(lambda: ada.rename("Copies", f'"{name}"'), "")
+    for keyword in ("k" * 51, " ".join(f"k{number}" for number in range(51))):
+        refused(lambda: ada.store("1", "+FLAGS", f"({keyword})"), "no such flag")
+    # Others have room of their own; but memory is for all.
+    memory = world.holdfast.memory("RssAnon")
+    writers = [world.log_in("bob") for _ in range(30)]
+    for writer in writers:
+        writer.send(b"x APPEND Drafts {%d+}\r\n" % len(draft))
+    threads = [threading.Thread(target=send_quietly, args=(writer, draft)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: world.holdfast.memory("RssAnon") > memory + 100 * 1024, what="messages to come in")
+    for _ in range(20):
+        assert world.holdfast.memory("RssAnon") < memory + 500 * 1024, (memory, world.holdfast.memory("RssAnon"))
+        time.sleep(0.02)
+    for writer in writers:
+        writer.sock.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()
+    wait_for(lambda: world.holdfast.memory("RssAnon") < memory + 100 * 1024, what="memory to be free again")
+
+
+def send_quietly(session, content):
+    """All but the command's end: nothing is stored."""
+    with contextlib.suppress(OSError):
+        session.send(content)
+
+
 @test("aliases, groups, sub-addresses and Bcc reach their people, and nobody else; an address that becomes somebody's later shows from then on")
 def _(scene):
     world = World(scene, people=("ada", "bob", "eve"))
