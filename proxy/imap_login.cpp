@@ -56,7 +56,7 @@ Task<void> ImapSession::authenticate(ImapText& text) {
 Task<void> ImapSession::enter(std::string address, std::string password) {
   Credentials credentials{std::move(address), std::move(password)};
   LoginResult result =
-      co_await log_in(service_, worker_.settings, std::move(credentials), client_.address, wakeup_);
+      co_await log_in(service_, worker_.settings, std::move(credentials), guesser_, wakeup_);
   using Verdict = LoginResult::Verdict;
   if (result.verdict == Verdict::wrong) {
     ++errors_;
@@ -80,10 +80,10 @@ Task<void> ImapSession::enter(std::string address, std::string password) {
   state_ = State::authenticated;
   log(LogLevel::info, "mailbox",
       {{"person", person_},
-       {"client", client_.address},
+       {"client", guesser_},
        {"login", stream_.is_tls() ? stream_.tls_description() : "on this machine"}});
   journal::AccessRecord record{journal::now_us(),
-                               fmt::format("{} from {}", person_, client_.address),
+                               fmt::format("{} from {}", person_, guesser_),
                                "imap login",
                                "emergency mailbox",
                                0,

@@ -73,6 +73,7 @@ ImapSession::ImapSession(Worker& worker, MailboxService& service, const Listener
       wakeup_(worker.loop),
       stream_(std::move(socket), wakeup_),
       client_(to_endpoint(peer)),
+      guesser_(client_.address),
       place_(std::move(place)) {
   service_.sessions.insert(this);
 }
@@ -151,6 +152,24 @@ void ImapSession::reply(std::string_view status, std::string_view text) {
 void ImapSession::bad(std::string_view text) {
   ++errors_;
   reply("BAD", text);
+}
+
+/// RFC 2971. A webmail on this machine says for whom it speaks: its users are not to be taken for one guesser.
+bool ImapSession::identify(ImapText& text) {
+  if (!text.space()) return false;
+  if (text.word("NIL")) return text.at_end();
+  if (!text.take('(')) return false;
+  bool is_from_here = client_.address.starts_with("127.") || client_.address == "::1";
+  while (!text.is_next(')')) {
+    std::optional<std::string> name = text.string();
+    if (!name || !text.space()) return false;
+    std::optional<std::string> value = text.word("NIL") ? std::string() : text.string();
+    if (!value) return false;
+    bool is_address = is_same_name(*name, "x-originating-ip") && to_socket_address({*value, 0}).has_value();
+    if (is_address && is_from_here && state_ == State::not_authenticated) guesser_ = *value;
+    if (!text.space()) break;
+  }
+  return text.take(')') && text.at_end();
 }
 
 /// Waits until no more than so much is unsent. False when the connection is over.
@@ -305,6 +324,10 @@ Task<void> ImapSession::serve_command() {
     ok("logged out");
     state_ = State::logout;
   } else if (is("ID")) {
+    if (!identify(text)) {
+      bad("ID takes NIL or a list of names and values");
+      co_return;
+    }
     untagged("ID (\"name\" \"Holdfast\")");
     ok("done");
   } else if (state_ == State::not_authenticated) {
@@ -441,7 +464,7 @@ Task<void> ImapSession::catch_up() {
 /// What was read, on record.
 void ImapSession::record_reading() {
   if (read_.empty()) return;
-  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, client_.address),
+  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, guesser_),
                                "imap fetch",      "emergency mailbox",
                                read_.size(),      {}};
   for (journal::RecordId id : read_) {

@@ -104,6 +104,7 @@ class ImapSession {
   void bad(std::string_view text);
   std::string capabilities() const;
   bool may_log_in_here() const;
+  bool identify(ImapText& text);
 
   // Login (imap_login.cpp).
   Task<void> login(ImapText& text);
@@ -158,6 +159,7 @@ class ImapSession {
   Wakeup wakeup_;
   Stream stream_;
   const Endpoint client_;
+  std::string guesser_;  ///< the address whose wrong passwords these are: the client's, or that of a webmail's user
   const std::unique_ptr<ConnectionCounts::Place> place_;
   State state_ = State::not_authenticated;
   std::string tag_, command_;

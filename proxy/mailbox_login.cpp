@@ -67,7 +67,7 @@ Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings
     result.verdict = LoginResult::Verdict::wrong;
     co_return result;
   }
-  service.throttle.succeeded(result.person, client);
+  service.throttle.succeeded(result.person, client, journal::now_us());
   bool is_open = service.gate.is_open(*settings, result.person, wakeup.loop().now());
   if (!is_open) refuse("closed");
   result.verdict = is_open ? LoginResult::Verdict::welcome : LoginResult::Verdict::closed;

@@ -172,6 +172,39 @@ def _(scene):
     assert PASSWORD not in open(holdfast.log).read()
 
 
+@test("a stranger's guesses at the webmail keep nobody else out; without a word of whom it speaks for, a machine is one guesser")
+def _(scene):
+    world = World(scene)
+
+    def try_from(address, person, password):
+        session = imaplib.IMAP4("127.0.0.1", world.imap_port)
+        scene.stack.callback(session.shutdown)
+        imaplib.Commands["ID"] = ("NONAUTH",)
+        if address:
+            equal(session._simple_command("ID", f'("name" "webmail" "x-originating-ip" "{address}")')[0], "OK")
+        session.login(f"{person}@example.org", password)
+    for number in range(30):
+        refused(lambda: try_from("203.0.113.5", f"person{number}", "guess"), "wrong")
+    refused(lambda: try_from("203.0.113.9", "ada", PASSWORD), "too many wrong passwords")
+    try_from("198.51.100.7", "ada", PASSWORD)
+    for _ in range(6):
+        with contextlib.suppress(imaplib.IMAP4.error):
+            try_from("203.0.113.200", "bob", "guess")
+    try_from("198.51.100.7", "bob", PASSWORD)
+    try_from("", "ada", PASSWORD)
+    for number in range(30):
+        refused(lambda: try_from("", f"person{number}", "guess"), "wrong")
+    refused(lambda: try_from("not an address", "bob", PASSWORD), "too many wrong passwords")
+    try_from("", "ada", PASSWORD)  # who got in before from here
+    logged = open(world.holdfast.log).read()
+    assert "person=ada@example.org client=198.51.100.7 login=" in logged, logged[-2000:]
+    for bad in ("ID", "ID (", 'ID ("a")', 'ID ("a" "b"', "ID NILX", 'ID ("a" "b") x'):
+        raw = scene.client(world.imap_port, greeting=False)
+        raw.line()
+        raw.send(f"x {bad}\r\n")
+        assert raw.line().startswith(b"x BAD"), bad
+
+
 @test("folders, copies, moves, appended drafts, expunge: what she does there stays, and numbers are told")
 def _(scene):
     world = World(scene)

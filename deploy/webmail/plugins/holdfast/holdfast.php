@@ -17,6 +17,7 @@ class holdfast extends rcube_plugin
         $this->brand = parse_ini_file(getenv('HOLDFAST_BRAND'), true);
         $this->add_texts('localization/');
         $this->add_hook('startup', [$this, 'start']);
+        $this->add_hook('storage_connect', [$this, 'say_for_whom']);
         $this->add_hook('addressbooks_list', [$this, 'list_books']);
         $this->add_hook('addressbook_get', [$this, 'get_book']);
         $this->add_hook('user_create', [$this, 'new_user']);
@@ -39,6 +40,13 @@ class holdfast extends rcube_plugin
             $rcmail->output->redirect(['_task' => 'login', '_closed' => 1]);
         }
         exit;
+    }
+
+    /** So that one person's wrong passwords are not everybody's: Holdfast would see only this machine's address. */
+    public function say_for_whom($connection)
+    {
+        $connection['preauth_ident'] = ['x-originating-ip' => rcube_utils::remote_addr()];
+        return $connection;
     }
 
     public function list_books($list)
