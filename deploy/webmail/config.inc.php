@@ -52,5 +52,6 @@ $config['mdn_requests'] = 2;              // no receipts
 $config['session_storage'] = 'php';      // one request of a person at a time: with the database two at once lose each other's state
 $config['session_lifetime'] = 60;
 $config['ip_check'] = true;
+$config['proxy_whitelist'] = ['127.0.0.1', '::1'];  // what gives TLS, on this machine: it says whom it speaks for (X-Forwarded-For, X-Forwarded-Proto)
 $config['check_all_folders'] = false;
 $config['message_show_email'] = true;

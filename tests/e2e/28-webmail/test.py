@@ -1,7 +1,11 @@
 """The emergency webmail in a real browser, from the primary's death to its return. Screenshots are kept in build/webmail-screenshots."""
 import os
 import shutil
+import http.cookiejar
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from mailboxes import *
@@ -96,6 +100,40 @@ def is_shut(office):
         return False
     except imaplib.IMAP4.error:
         return True
+
+
+class StaysHere(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+@test("whoever guesses passwords on the page, behind what gives it TLS, keeps out nobody else; cookies are for TLS only there")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    url = webmail(scene, office)
+
+    def log_in(address, password):
+        """True when she is in: the page sends her on."""
+        jar = http.cookiejar.CookieJar()
+        page = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar), StaysHere)
+        page.addheaders = [("X-Forwarded-For", address), ("X-Forwarded-Proto", "https"), ("User-Agent", "test")]
+        # The page is asked for in the clear, but behind TLS: the jar would not send its cookies.
+        token = re.search(r'name="_token" value="([^"]+)"', page.open(url).read().decode())[1]
+        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar)
+        assert all(cookie.secure for cookie in jar), cookies
+        form = urllib.parse.urlencode({"_token": token, "_task": "login", "_action": "login", "_user": "ada@example.org", "_pass": password}).encode()
+        page.addheaders.append(("Cookie", cookies))
+        try:
+            page.open(url + "?_task=login", form)
+        except urllib.error.HTTPError as other:
+            return {302: True, 401: False}[other.code]
+        raise AssertionError("neither in nor refused")
+    for _ in range(8):
+        assert not log_in("203.0.113.5", "guess")
+    assert office.holdfast.logged('person=ada@example.org client=203.0.113.5 refused="too many wrong passwords"')
+    assert log_in("198.51.100.7", PASSWORD)
+    assert office.holdfast.logged("person=ada@example.org client=198.51.100.7 login=")
 
 
 @test("desktop, in English: from the death of the primary to its return")
