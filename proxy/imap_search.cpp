@@ -233,11 +233,14 @@ std::string base_subject(std::string subject, bool& is_reply) {
   }
 }
 
+/// Of one message: a thousand messages from somebody hostile must not be a million references.
+constexpr std::size_t most_references = 100;
+
 std::vector<std::string> message_ids(std::string_view text) {
   std::vector<std::string> ids;
   for (std::size_t at = 0; (at = text.find('<', at)) != std::string_view::npos;) {
     std::size_t end = text.find('>', at);
-    if (end == std::string_view::npos || ids.size() >= 1000) break;
+    if (end == std::string_view::npos || ids.size() >= most_references) break;
     ids.emplace_back(text.substr(at, end - at + 1));
     at = end;
   }
@@ -257,10 +260,12 @@ struct Thread {
   }
 };
 
+/// True also for what is too deep to be looked through: it is not linked any deeper.
 bool is_ancestor(const Thread* maybe, const Thread* of) {
-  for (int depth = 0; of && depth < 100'000; of = of->parent, ++depth)
+  constexpr int deepest = 1000;
+  for (int depth = 0; of && depth < deepest; of = of->parent, ++depth)
     if (of == maybe) return true;
-  return false;
+  return of != nullptr;
 }
 
 void link(Thread* parent, Thread* child) {
