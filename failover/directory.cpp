@@ -73,6 +73,11 @@ void Directory::set_options(DirectoryOptions options) {
 }
 
 std::string Directory::canonical(std::string_view address) const {
+  std::shared_lock lock(mutex_);
+  return key_of(address);
+}
+
+std::string Directory::key_of(std::string_view address) const {
   std::string normal = journal::normalise(address);
   std::size_t at = normal.rfind('@');
   if (at == std::string::npos) return normal;
@@ -105,7 +110,7 @@ const Directory::Person* Directory::find(const std::string& key, std::int64_t no
 
 Directory::Answer Directory::look_up(std::string_view address, std::int64_t now_us) const {
   std::shared_lock lock(mutex_);
-  std::string key = canonical(address);
+  std::string key = key_of(address);
   const Person* person = find(key, now_us);
   if (!person) person = find(without_tag(key), now_us);
   if (person && person->exists) return {Verdict::known, {}};
@@ -116,10 +121,10 @@ Directory::Answer Directory::look_up(std::string_view address, std::int64_t now_
 }
 
 void Directory::put(Person person) {
-  std::string key = canonical(person.address);
+  std::string key = key_of(person.address);
   drop(key);
   for (const std::string& alias : person.aliases) {
-    std::string other = canonical(alias);
+    std::string other = key_of(alias);
     auto found = people_.find(other);
     bool is_superseded = found != people_.end() && found->second.source == Source::learned && person.source != Source::learned;
     if (is_superseded) drop(other);
@@ -147,7 +152,7 @@ void Directory::drop(const std::string& key) {
   else
     version_.fetch_add(1, std::memory_order_relaxed);
   for (const std::string& alias : found->second.aliases) {
-    auto one = aliases_.find(canonical(alias));
+    auto one = aliases_.find(key_of(alias));
     if (one != aliases_.end() && one->second == key) aliases_.erase(one);
   }
   people_.erase(found);
@@ -186,13 +191,13 @@ void Directory::forget_aged(std::int64_t now_us) {
 void Directory::learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us) {
   {
     std::shared_lock lock(mutex_);
-    auto found = people_.find(canonical(address));
+    auto found = people_.find(key_of(address));
     if (found != people_.end() && found->second.exists == exists &&
         (found->second.source != Source::learned || now_us - found->second.time_us < refresh_us))
       return;
   }
   std::unique_lock lock(mutex_);
-  std::string key = canonical(address);
+  std::string key = key_of(address);
   auto found = people_.find(key);
   if (found == people_.end())
     if (auto alias = aliases_.find(key); alias != aliases_.end()) found = people_.find(alias->second);
@@ -222,7 +227,7 @@ void Directory::replace(Source source, std::vector<Person> people) {
   for (const auto& [key, person] : people_)
     if (person.source == source) gone.insert(key);
   for (Person& person : people) {
-    std::string key = canonical(person.address);
+    std::string key = key_of(person.address);
     auto known = people_.find(key);
     if (known != people_.end() && known->second.source == Source::imported && source != Source::imported) continue;
     bool is_there = gone.erase(key) > 0;
@@ -241,7 +246,7 @@ void Directory::replace(Source source, std::vector<Person> people) {
 
 bool Directory::remove(std::string_view address) {
   std::unique_lock lock(mutex_);
-  std::string key = canonical(address);
+  std::string key = key_of(address);
   if (!people_.count(key)) return false;
   drop(key);
   return true;
@@ -266,12 +271,12 @@ bool Directory::has_domain(std::string_view domain) const {
 
 std::vector<std::string> Directory::addresses_of(std::string_view person, bool with_groups) const {
   std::shared_lock lock(mutex_);
-  std::string own = canonical(person);
+  std::string own = key_of(person);
   if (auto alias = aliases_.find(own); alias != aliases_.end()) own = alias->second;
   std::vector<std::string> all{own};
   std::set<std::string> seen{own};
   auto add = [&](const std::string& address) {
-    if (seen.insert(canonical(address)).second) all.push_back(canonical(address));
+    if (seen.insert(key_of(address)).second) all.push_back(key_of(address));
   };
   // A group's addresses bring in the groups that it is a member of.
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -280,7 +285,7 @@ std::vector<std::string> Directory::addresses_of(std::string_view person, bool w
     if (!with_groups) continue;
     for (const auto& [key, group] : people_)
       for (const std::string& member : group.members)
-        if (canonical(member) == all[i]) add(key);
+        if (key_of(member) == all[i]) add(key);
   }
   std::vector<std::string> in_alias_domains;
   for (const std::string& address : all)

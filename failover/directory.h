@@ -90,10 +90,11 @@ class Directory {
   /// Stores what changed since the last time. To be called from one thread.
   Status store(journal::SealedStore& store);
 
-  /// The form under which an address is looked up.
+  /// The form under which an address is looked up. Thread-safe.
   std::string canonical(std::string_view address) const;
 
  private:
+  std::string key_of(std::string_view address) const;
   std::string without_tag(const std::string& address) const;
   std::vector<std::string> addresses_of(std::string_view person, bool with_groups) const;
   const Person* find(const std::string& key, std::int64_t now_us) const;

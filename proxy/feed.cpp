@@ -150,16 +150,15 @@ std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std:
 std::unique_ptr<ReplayItem> Feed::next() {
   if (is_stopping()) return nullptr;
   std::int64_t now = journal::now_us();
-  for (auto one = later_.begin(); one != later_.end(); ++one) {
+  for (auto following = later_.begin(); following != later_.end();) {
+    auto one = following++;
     if (one->second.due_us > now) continue;
-    auto [id, later] = *one;
-    later_[id].due_us = now + later.pause_us;  // item() may put it off again, with a longer pause
-    auto found = item(id, &later.recipients);
-    bool is_put_off = later_[id].due_us > now + later.pause_us;
-    if (!found && is_put_off) return next();
-    later_.erase(id);
+    const Later later = one->second;
+    one->second.due_us = now + later.pause_us;  // item() may put it off again, with a longer pause
+    auto found = item(one->first, &later.recipients);
+    bool is_put_off = one->second.due_us > now + later.pause_us;
+    if (found || !is_put_off) later_.erase(one);
     if (found) return found;
-    return next();
   }
   auto ids = journal_.messages_after(position_, batch);
   if (!ids) {

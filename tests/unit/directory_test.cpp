@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <thread>
 
 #include "tests/unit/journal_fixture.h"
 
@@ -164,4 +165,22 @@ TEST_CASE("a person's addresses: its own and aliases, groups in groups, and alia
   CHECK(std::find(own.begin(), own.end(), "team@example.org") == own.end());
   CHECK(directory.has_domain("Example.org"));
   CHECK_FALSE(directory.has_domain("example.net"));
+}
+
+TEST_CASE("options may change, with a reload, while other threads look addresses up") {
+  Directory directory{DirectoryOptions()};
+  std::thread reloader([&] {
+    for (int i = 0; i < 2000; ++i) {
+      DirectoryOptions options;
+      for (const char* alias : {"example.com", "example.net", "a-long-name-for-an-alias.example.com"}) options.domain_aliases[alias] = "example.org";
+      directory.set_options(options);
+    }
+  });
+  for (int i = 0; i < 20000; ++i) {
+    std::string canonical = directory.canonical("Ada@a-long-name-for-an-alias.example.com");
+    bool is_one_of_both = canonical == "ada@example.org" || canonical == "ada@a-long-name-for-an-alias.example.com";
+    if (!is_one_of_both) CHECK(canonical.empty());
+  }
+  reloader.join();
+  CHECK(directory.canonical("ada@example.net") == "ada@example.org");
 }
