@@ -1,11 +1,18 @@
 #include "proxy/log.h"
 
+#include <limits.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <ctime>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "proxy/address.h"
 
@@ -18,8 +25,12 @@ std::atomic<LogLevel> level_now{LogLevel::info};
 struct Gathered {
   std::string lines;
   bool is_gathering = false;
+  std::uint64_t lost = 0;  ///< lines for which there was no room
 };
 thread_local Gathered gathered;
+
+/// What a thread keeps for a reader who is slow; more is lost.
+constexpr std::size_t most_unwritten = 64 * 1024;
 
 constexpr std::string_view level_names[] = {"debug", "info", "warning", "error"};
 
@@ -45,13 +56,44 @@ bool needs_quotes(std::string_view text) {
   return text.empty();
 }
 
-void write_all(std::string_view text) {
-  while (!text.empty()) {
-    ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+/// Of standard error. Behind a pipe or a socket is somebody who may be slow, or stopped: to wait for him would hold up all mail.
+mode_t kind_of_output() {
+  static const mode_t kind = [] {
+    struct stat what {};
+    return ::fstat(STDERR_FILENO, &what) == 0 ? what.st_mode & S_IFMT : mode_t{0};
+  }();
+  return kind;
+}
+
+/// As write(2), but EAGAIN when there is no room. Of a pipe's, one page at a time is known to be free.
+ssize_t write_now(std::string_view piece) {
+  if (kind_of_output() == S_IFSOCK) return ::send(STDERR_FILENO, piece.data(), piece.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (kind_of_output() != S_IFIFO) return ::write(STDERR_FILENO, piece.data(), piece.size());
+  static std::mutex one_at_a_time;
+  std::lock_guard lock(one_at_a_time);
+  pollfd room{STDERR_FILENO, POLLOUT, 0};
+  if (::poll(&room, 1, 0) == 1) return ::write(STDERR_FILENO, piece.data(), piece.size());
+  errno = EAGAIN;
+  return -1;
+}
+
+/// Writes what there is room for, whole lines if possible. Returns how much; all when nobody listens: mail goes on.
+std::size_t write_some(std::string_view text) {
+  bool is_piecewise = kind_of_output() == S_IFIFO || kind_of_output() == S_IFSOCK;
+  std::size_t done = 0;
+  while (done < text.size()) {
+    std::string_view piece = text.substr(done);
+    if (is_piecewise && piece.size() > PIPE_BUF) {
+      std::size_t end = piece.rfind('\n', PIPE_BUF - 1);
+      piece = piece.substr(0, end == std::string_view::npos ? PIPE_BUF : end + 1);
+    }
+    ssize_t written = write_now(piece);
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;  // nobody listens; mail goes on
-    text.remove_prefix(static_cast<std::size_t>(written));
+    if (written < 0 && errno == EAGAIN) return done;
+    if (written <= 0) return text.size();
+    done += static_cast<std::size_t>(written);
   }
+  return done;
 }
 
 }  // namespace
@@ -92,6 +134,11 @@ bool is_logged(LogLevel level) { return level >= level_now.load(std::memory_orde
 void log(LogLevel level, std::string_view event, std::initializer_list<Field> fields) {
   if (!is_logged(level)) return;
   std::string& out = gathered.lines;
+  if (out.size() >= most_unwritten) flush_log();
+  if (out.size() >= most_unwritten) {
+    ++gathered.lost;
+    return;
+  }
   if (format_now.load(std::memory_order_relaxed) == LogFormat::json) {
     nlohmann::ordered_json line = {{"time", timestamp()}, {"level", level_names[static_cast<int>(level)]}, {"event", event}};
     for (const Field& field : fields) {
@@ -128,8 +175,9 @@ void gather_log() { gathered.is_gathering = true; }
 
 void flush_log() {
   if (gathered.lines.empty()) return;
-  write_all(gathered.lines);
-  gathered.lines.clear();
+  gathered.lines.erase(0, write_some(gathered.lines));
+  if (!gathered.lines.empty() || gathered.lost == 0) return;
+  log(LogLevel::warning, "log", {{"lost", std::exchange(gathered.lost, 0)}, {"problem", "nobody read these lines for too long"}});
 }
 
 }  // namespace holdfast::proxy

@@ -1,5 +1,6 @@
 """What operators do: check, reload, stop, and the limits they set."""
 import os
+import select
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -194,6 +195,42 @@ def _(scene):
     assert status["version"] and status["uptime_s"] >= 0
     text = holdfast.run("status").stdout
     assert "1 entries" in text and "healthy" in text, text
+
+
+@test("a log that nobody reads holds up no mail: lines are lost, and counted once it is read again")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    holdfast.stop()
+    for is_socket in (False, True):  # journald's is a socket
+        unread_log(scene, holdfast, is_socket)
+
+
+def unread_log(scene, holdfast, is_socket):
+    reads, writes = [end.detach() for end in socket.socketpair()] if is_socket else os.pipe()
+    holdfast.process = subprocess.Popen([BINARY, "-c", holdfast.config, "serve"], stderr=writes)
+    os.close(writes)
+    wait_for(holdfast.answers, what="Holdfast to start")
+    client = scene.client(holdfast.port)
+    for number in range(4000):
+        equal(client.send_mail(helo=None if number else "client.example.net"), "250 2.0.0 Ok: taken")
+    text = b""
+
+    def read():
+        nonlocal text
+        while select.select([reads], [], [], 0)[0]:
+            text += os.read(reads, 65536)
+        return text
+    read()
+    client.send_mail(helo=None)
+    wait_for(lambda: b"log lost=" in read(), what="the lost lines to be counted")
+    lost = int(re.search(rb"log lost=(\d+)", text)[1])
+    for line in text.splitlines():
+        assert re.match(rb"\d{4}-\d\d-\d\dT[\d:.]+Z (info|warning|error) ", line), line
+    told = len([line for line in text.splitlines() if b" info message " in line])
+    assert told >= 100 and abs(told + lost - 4001) < 20, (told, lost)
+    os.close(reads)
+    equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken", "and when its reader is gone")
+    holdfast.stop()
 
 
 @test("the log tells a message's story on lines that no client can forge, as text and as JSON")
