@@ -155,6 +155,8 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
     if (*one && !(*one)->is_erased) by_segment[(*segment)->header().number].insert(id);
   }
   std::size_t done = 0;
+  // Of one that cannot be sealed since it is damaged, the rewriting tells.
+  if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed;
   for (const auto& [number, ids] : by_segment) {
     auto segment = segments_->get(number);
     if (!segment) return segment.error();

@@ -122,10 +122,30 @@ Status Sealer::seal_all(std::uint32_t newest) {
   Status first_problem;
   for (std::uint32_t number : *numbers) {
     if (number >= newest || is_stopping()) break;
-    Status sealed = seal(number);
-    if (!sealed && first_problem) first_problem = sealed;
+    std::lock_guard lock(options_.one_at_a_time);
+    if (Status goes_on = seal_next(number, first_problem); !goes_on) return goes_on;
   }
   return first_problem;
+}
+
+Status Sealer::seal_below(std::uint32_t newest) {
+  auto numbers = list_segments(options_.journal);
+  if (!numbers) return numbers.error();
+  Status first_problem;
+  for (std::uint32_t number : *numbers) {
+    if (number >= newest) break;
+    if (Status goes_on = seal_next(number, first_problem); !goes_on) return goes_on;
+  }
+  return first_problem;
+}
+
+/// A damaged segment is passed over, and gets no head any more once a later one has: each head continues the one before. Error: this one
+/// can be sealed later only, and those after it too.
+Status Sealer::seal_next(std::uint32_t number, Status& first_problem) {
+  Status sealed = seal(number);
+  if (!sealed && first_problem) first_problem = sealed;
+  bool is_passed_over = sealed || sealed.error().code == ErrorCode::corrupt || sealed.error().code == ErrorCode::not_found;
+  return is_passed_over ? Status() : sealed;
 }
 
 Status Sealer::compact_all(std::uint32_t newest) {
@@ -135,7 +155,8 @@ Status Sealer::compact_all(std::uint32_t newest) {
   Status first_problem;
   for (std::uint32_t number : *numbers) {
     if (number >= newest || is_stopping()) break;
-    if (compacted_.count(number) > 0) continue;
+    std::error_code ignored;
+    if (compacted_.count(number) > 0 || !std::filesystem::exists(head_path(options_.journal, number), ignored)) continue;
     auto segment = Segment::open_without_key(options_.journal, number);
     if (!segment) continue;  // damaged, or pruned at this moment
     bool is_done = (*segment)->header().is_compacted;
@@ -157,7 +178,8 @@ Status Sealer::seal(std::uint32_t number) {
   bool has_manifest = std::filesystem::exists(manifest_path(options_.journal, number), ignored);
   if (!has_manifest)
     if (Status written = write_manifest(options_.journal, number, key_); !written) return written;
-  if (has_head) return {};
+  std::vector<std::uint32_t> heads = list_heads(options_.journal);
+  if (has_head || (!heads.empty() && heads.back() > number)) return {};
   auto segment = segments_.get(number);
   if (!segment) return segment.error();
   auto line = make_head(options_.journal, **segment, key_);

@@ -25,6 +25,7 @@ struct SealerOptions {
   /// Shows a head to the world; an error is tried again later. Called on the sealer's thread; may be empty.
   std::function<Status(const std::string& line)> publish;
   std::function<void(bool is_error, const std::string&)> on_event;
+  std::mutex& one_at_a_time;  ///< held by who rewrites segments, and while one is sealed
 };
 
 class Sealer {
@@ -34,10 +35,14 @@ class Sealer {
   ~Sealer();
   /// Segments below this one are written no more. Thread-safe.
   void newest_is(std::uint32_t number);
+  /// Seals now all below this one, in order: what is rewritten must have its head, since the links of its chain are lost then. The caller
+  /// holds one_at_a_time. Error: of the first that could not be sealed.
+  Status seal_below(std::uint32_t number);
 
  private:
   void run();
   Status seal_all(std::uint32_t newest);
+  Status seal_next(std::uint32_t number, Status& first_problem);
   Status compact_all(std::uint32_t newest);
   Status seal(std::uint32_t number);
   bool is_stopping();

@@ -81,6 +81,7 @@ class Server {
   std::map<std::string, std::vector<UpstreamHealth>> health();
 
   static void on_signal(evutil_socket_t signal, short, void* self);
+  static void on_reload(evutil_socket_t, short, void* self) { static_cast<Server*>(self)->reload(); }
   static void on_timer(evutil_socket_t, short, void* self) { static_cast<Server*>(self)->on_tick(); }
 
   std::string config_path_;
@@ -94,6 +95,7 @@ class Server {
   std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
   std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
+  std::unique_ptr<event, decltype(&event_free)> reload_event_{nullptr, &event_free};
   std::unique_ptr<Admin> admin_, http_;
   Clock::time_point started_ = Clock::now();
   Clock::time_point stop_by_{};

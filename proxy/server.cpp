@@ -147,6 +147,7 @@ int Server::run() {
     events.emplace_back(evsignal_new(base_.get(), signal, &Server::on_signal, this), &event_free);
     event_add(events.back().get(), nullptr);
   }
+  reload_event_.reset(event_new(base_.get(), -1, EV_PERSIST, &Server::on_reload, this));
   events.emplace_back(event_new(base_.get(), -1, EV_PERSIST, &Server::on_timer, this), &event_free);
   timeval second{0, 250000};
   event_add(events.back().get(), &second);
@@ -182,7 +183,8 @@ int Server::run() {
 
 void Server::on_signal(evutil_socket_t signal, short, void* self) {
   auto* server = static_cast<Server*>(self);
-  if (signal == SIGHUP) return server->reload();
+  // Of many at once, one is enough, and others are to have their turn between two.
+  if (signal == SIGHUP) return event_active(server->reload_event_.get(), 0, 0);
   if (signal == SIGUSR1) return server->set_all(failover::Mode::hold, "SIGUSR1");
   if (signal == SIGUSR2) return server->set_all(failover::Mode::automatic, "SIGUSR2");
   server->drain();

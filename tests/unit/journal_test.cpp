@@ -3,9 +3,11 @@
 #include <sys/wait.h>
 
 #include <atomic>
+#include <future>
 #include <fstream>
 #include <thread>
 
+#include "journal/head.h"
 #include "journal/master_key.h"
 #include "tests/unit/journal_fixture.h"
 
@@ -234,4 +236,37 @@ TEST_CASE_METHOD(JournalFixture, "many threads feed the writer at once") {
   for (std::thread& thread : threads) thread.join();
   CHECK(committed == 200);
   CHECK((*journal)->entries() == 200);
+}
+
+TEST_CASE_METHOD(JournalFixture, "a segment gets its head before anything in it is erased, however busy the sealer is") {
+  std::promise<void> goes_on;
+  auto released = goes_on.get_future().share();
+  options.publish_head = [released](const std::string&) -> Status {
+    released.wait();
+    return {};
+  };
+  std::vector<RecordId> ids;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    ids.push_back(add(**journal, some_content(1000)));
+    (*journal)->seal();
+    while (!std::filesystem::exists(head_path(options.path, 1))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    // The sealer is at the publishing of the first head now, for long.
+    for (int i = 0; i < 3; ++i) ids.push_back(add(**journal, some_content(2000)));
+    auto erased = (*journal)->erase({ids[2]}, "test", "test", {});
+    REQUIRE(erased);
+    CHECK(erased->segments == 1);
+    CHECK(std::filesystem::exists(head_path(options.path, 2)));
+    ids.push_back(add(**journal, some_content(3000)));
+    (*journal)->seal();
+    goes_on.set_value();
+    while (!std::filesystem::exists(head_path(options.path, 3))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  CHECK(problems == std::vector<std::string>());
+  Verification verification = this->verification();
+  for (const Finding& finding : verification.findings) UNSCOPED_INFO(finding.what);
+  CHECK(verification.findings.empty());
+  CHECK(verification.heads == 3);
+  CHECK(verification.erased == 1);
 }
