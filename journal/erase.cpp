@@ -155,6 +155,13 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
     if (*one && !(*one)->is_erased) by_segment[(*segment)->header().number].insert(id);
   }
   std::size_t done = 0;
+  // Outcomes may have come since the newest segment was ended. One that is still written must never be rewritten: what the writer adds
+  // would go with the old file.
+  bool includes_newest = !by_segment.empty() && by_segment.rbegin()->first >= segments_->newest();
+  if (includes_newest)
+    if (Status settled = settle_down(true); !settled) return settled;
+  if (!by_segment.empty() && by_segment.rbegin()->first >= segments_->newest())
+    return Error{ErrorCode::unavailable, fmt::format("segment {} is still written; erasing goes on with the next try", by_segment.rbegin()->first)};
   // Of one that cannot be sealed since it is damaged, the rewriting tells.
   if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed;
   for (const auto& [number, ids] : by_segment) {

@@ -253,6 +253,8 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
   std::uint32_t number = segment.header().number;
   std::string path = segment_path(journal, number), draft = path + ".rewritten";
   std::error_code ignored;
+  bool is_followed = std::filesystem::exists(segment_path(journal, number + 1), ignored);
+  if (!is_followed) return Error{ErrorCode::busy, fmt::format("{}: it is still written, so it must not be rewritten", path)};
   auto clean = [&] {
     std::filesystem::remove(draft, ignored);
     std::filesystem::remove(draft + "-lock", ignored);

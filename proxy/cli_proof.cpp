@@ -181,16 +181,22 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
   return EX_OK;
 }
 
-/// Waits until the segment has its head, and prints it.
-int wait_for_head(const std::string& journal, std::uint32_t segment) {
+/// Waits until the segment has its head, and prints it. socket: the admin socket of the daemon that makes it; empty: we do.
+int wait_for_head(const std::string& journal, std::uint32_t segment, const std::string& socket) {
   constexpr auto patience = std::chrono::minutes(10);
-  auto end = std::chrono::steady_clock::now() + patience;
-  while (std::chrono::steady_clock::now() < end) {
+  constexpr auto glance = std::chrono::seconds(1);
+  using SteadyClock = std::chrono::steady_clock;
+  auto end = SteadyClock::now() + patience, next_glance = SteadyClock::now() + glance;
+  while (SteadyClock::now() < end) {
     if (auto line = journal::read_head(journal, segment)) {
       fmt::print("{}\n", *line);
       return EX_OK;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (socket.empty() || SteadyClock::now() < next_glance) continue;
+    next_glance = SteadyClock::now() + glance;
+    if (!ask_admin(socket, "/status"))
+      return fail({ErrorCode::unavailable, fmt::format("the daemon ended before segment {} had its head; it gets it with the next start, or run this again", segment)});
   }
   return fail(
       {ErrorCode::unavailable,
@@ -213,12 +219,13 @@ int seal(const std::string& config_path) {
     own = std::move(*opened);
     segment = own->seal();
   }
-  if (segment != 0) return wait_for_head(config->journal.path, segment);
+  const std::string socket = own ? "" : config->admin_socket;
+  if (segment != 0) return wait_for_head(config->journal.path, segment, socket);
   // What was ended before may still wait for its head.
   auto numbers = journal::list_segments(config->journal.path);
   if (!numbers) return fail(numbers.error());
   if (numbers->size() > 1)
-    if (int code = wait_for_head(config->journal.path, (*numbers)[numbers->size() - 2]); code != EX_OK)
+    if (int code = wait_for_head(config->journal.path, (*numbers)[numbers->size() - 2], socket); code != EX_OK)
       return code;
   fmt::print(stderr, "the newest segment is empty: all is sealed already\n");
   return EX_OK;

@@ -270,3 +270,41 @@ TEST_CASE_METHOD(JournalFixture, "a segment gets its head before anything in it 
   CHECK(verification.heads == 3);
   CHECK(verification.erased == 1);
 }
+
+TEST_CASE_METHOD(JournalFixture, "an outcome that comes while its entry is erased does not have the newest segment rewritten under the writer") {
+  std::vector<RecordId> kept;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int round = 0; round < 5; ++round) {
+      RecordId gone = add(**journal, some_content(1000));
+      std::atomic<bool> is_over{false};
+      std::thread outcomes([&] {
+        while (!is_over) {
+          OutcomeRecord outcome;
+          outcome.time_us = now_us();
+          outcome.entry = gone;
+          outcome.changes.push_back({0, Outcome::held, "not yet"});
+          (*journal)->writer().submit_urgent(RecordKind::outcome, encode(outcome), nullptr);
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+      });
+      std::thread mail([&] {
+        while (!is_over) kept.push_back(add(**journal, some_content(5000)));
+      });
+      auto erased = (*journal)->erase({gone}, "test", "test", {});
+      is_over = true;
+      outcomes.join();
+      mail.join();
+      REQUIRE(erased);
+      kept.push_back(add(**journal, some_content(2000)));
+    }
+  }
+  Verification verification = this->verification();
+  for (const Finding& finding : verification.findings) UNSCOPED_INFO(finding.segment << " " << finding.what);
+  CHECK(verification.findings.empty());
+  auto reader = this->reader();
+  std::size_t lost = 0;
+  for (RecordId id : kept) lost += !reader->entry(id);
+  CHECK(lost == 0);
+}
