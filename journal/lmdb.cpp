@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <cerrno>
@@ -88,12 +89,18 @@ std::uint64_t Environment::used_bytes() const {
   return (info.me_last_pgno + 1) * stat.ms_psize;
 }
 
+Result<std::uint64_t> Environment::file_size() const {
+  mdb_filehandle_t file = -1;
+  struct stat info {};
+  if (mdb_env_get_fd(env_.get(), &file) != 0 || ::fstat(file, &info) != 0) return lmdb_error(errno, path_);
+  return static_cast<std::uint64_t>(info.st_size);
+}
+
 Status Environment::fill_up() const {
   std::uint64_t used = used_bytes();
-  std::error_code failure;
-  std::uintmax_t size = std::filesystem::file_size(path_, failure);
-  if (failure) return lmdb_error(failure.value(), path_);
-  if (size >= used) return {};
+  Result<std::uint64_t> size = file_size();
+  if (!size) return size.error();
+  if (*size >= used) return {};
   // This only ever makes a file longer, whoever else writes it at this moment.
   FileDescriptor file(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
   int code = file ? ::posix_fallocate(file.get(), static_cast<off_t>(used - 1), 1) : errno;

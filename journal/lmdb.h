@@ -35,6 +35,8 @@ class Environment {
   /// Makes a file that was cut short long enough again: to look at a page behind its end would end the process. What was lost is
   /// zeros then, which LMDB takes for damage. Error: corrupt, when the file may not be written.
   Status fill_up() const;
+  /// Of the file that is open, whatever stands at its path by now.
+  Result<std::uint64_t> file_size() const;
   /// Bytes in use, from the start of the file to the last page.
   std::uint64_t used_bytes() const;
 

@@ -139,13 +139,10 @@ Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, 
   if (mode == Environment::Mode::read && std::filesystem::exists(segment_path(journal, number + 1), failure)) mode = Environment::Mode::sealed;
   Result<Environment> environment = Environment::open(path, mode, map_size);
   if (!environment) return environment.error();
-  MDB_envinfo info;
-  mdb_env_info(environment->get(), &info);
-  size = std::filesystem::file_size(path, failure);  // again: it may be growing at this moment
-  if (failure) return lmdb_error(failure.value(), path);
-  if ((info.me_last_pgno + 1) * 4096 > size)
-    return Error{ErrorCode::corrupt, fmt::format("{}: the file is cut short: {} bytes instead of {}", path, size,
-                                                 (info.me_last_pgno + 1) * 4096)};
+  std::uint64_t used = environment->used_bytes();
+  Result<std::uint64_t> there = environment->file_size();
+  if (!there) return there.error();
+  if (used > *there) return Error{ErrorCode::corrupt, fmt::format("{}: the file is cut short: {} bytes instead of {}", path, *there, used)};
   std::unique_ptr<Segment> segment(new Segment(std::move(*environment)));
   if (Status read = segment->read_header(keys); !read) return read.error();
   if (segment->header_.number != number)
