@@ -11,10 +11,13 @@ constexpr std::size_t page_size = 4096;
 /// No record or frame comes near this.
 constexpr std::size_t largest_value = 64 * 1024 * 1024;
 
+/// What was done about the signals before: nothing, or a sanitizer's report.
+struct sigaction bus_before, segv_before;  // NOLINT: the signal handler's only way to find them
+
 void on_fault(int signal) {
   if (fault_return) siglongjmp(*fault_return, 1);
-  // Not ours: happens again on return, and ends the process.
-  std::signal(signal, SIG_DFL);
+  // Not ours: it happens again on return, as it would have without us.
+  sigaction(signal, signal == SIGBUS ? &bus_before : &segv_before, nullptr);
 }
 
 void on_assertion(MDB_env*, const char*) {
@@ -26,7 +29,8 @@ void handle_faults() {
   action.sa_handler = on_fault;
   action.sa_flags = SA_NODEFER;  // the handler may be left by a jump
   sigemptyset(&action.sa_mask);
-  for (int signal : {SIGBUS, SIGSEGV}) sigaction(signal, &action, nullptr);
+  sigaction(SIGBUS, &action, &bus_before);
+  sigaction(SIGSEGV, &action, &segv_before);
 }
 
 }  // namespace
