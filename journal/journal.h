@@ -119,7 +119,7 @@ class Journal {
   std::function<Status(const std::vector<RecordId>&)> forget_elsewhere_;
   std::optional<KeyRing> keys_;
   std::optional<SigningKey> signing_key_;
-  std::mutex maintenance_;  ///< held by who rewrites segments
+  std::mutex maintenance_;  ///< held by who rewrites segments, and while one is sealed
   FileDescriptor lock_;
   std::int64_t oldest_us_ = 0;
   std::uint64_t entries_before_ = 0;

@@ -178,8 +178,9 @@ Status Sealer::seal(std::uint32_t number) {
   bool has_manifest = std::filesystem::exists(manifest_path(options_.journal, number), ignored);
   if (!has_manifest)
     if (Status written = write_manifest(options_.journal, number, key_); !written) return written;
+  if (has_head) return {};
   std::vector<std::uint32_t> heads = list_heads(options_.journal);
-  if (has_head || (!heads.empty() && heads.back() > number)) return {};
+  if (!heads.empty() && heads.back() > number) return {};
   auto segment = segments_.get(number);
   if (!segment) return segment.error();
   auto line = make_head(options_.journal, **segment, key_);

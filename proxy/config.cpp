@@ -331,7 +331,7 @@ Config read_config(const Value& root) {
     });
     admin.read("http", [&](const Value& http) {
       config.admin_http = http.host_port();
-      bool is_own = config.admin_http->host.starts_with("127.") || config.admin_http->host == "::1";
+      bool is_own = is_loopback(config.admin_http->host);
       if (!is_own) http.refuse("there are no passwords there: write an address of loopback, such as 127.0.0.1:8025");
     });
     admin.finish();

@@ -136,7 +136,7 @@ std::string ImapSession::capabilities() const {
 
 /// Passwords go over TLS, or stay on this machine.
 bool ImapSession::may_log_in_here() const {
-  return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1";
+  return stream_.is_tls() || is_loopback(client_.address);
 }
 
 void ImapSession::untagged(std::string_view text) {
@@ -159,7 +159,7 @@ bool ImapSession::identify(ImapText& text) {
   if (!text.space()) return false;
   if (text.word("NIL")) return text.at_end();
   if (!text.take('(')) return false;
-  bool is_from_here = client_.address.starts_with("127.") || client_.address == "::1";
+  bool is_from_here = is_loopback(client_.address);
   while (!text.is_next(')')) {
     std::optional<std::string> name = text.string();
     if (!name || !text.space()) return false;

@@ -61,6 +61,8 @@ Endpoint to_endpoint(const SocketAddress& address) {
   return {text, ntohs(v6.sin6_port)};
 }
 
+bool is_loopback(std::string_view address) { return address.starts_with("127.") || address == "::1"; }
+
 std::optional<Network> Network::parse(std::string_view text) {
   std::size_t slash = text.find('/');
   std::string address(text.substr(0, slash));

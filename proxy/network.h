@@ -36,6 +36,9 @@ std::optional<SocketAddress> to_socket_address(const HostPort& host_port);
 /// IPv4 addresses mapped into IPv6 are shown as IPv4.
 Endpoint to_endpoint(const SocketAddress& address);
 
+/// Whether an IP address means this machine to itself.
+bool is_loopback(std::string_view address);
+
 /// A network such as 10.0.0.0/8 or 2001:db8::/32; a lone address is a network of one.
 class Network {
  public:

@@ -82,7 +82,7 @@ void Server::watch_names(const Config& config, std::chrono::milliseconds patienc
     log(LogLevel::warning, "dns", {{"host", host}, {"problem", "there is no address for it yet"}});
 }
 
-/// Opens what is not listened on yet; nothing listens on these sockets before use().
+/// Opens what is not listened on yet; clients wait in the system's queue until use().
 Result<std::vector<Server::NewListener>> Server::open_listeners(const Config& config) const {
   std::vector<NewListener> opened;
   auto has = [](const Running& running, const ListenerConfig& listener) {

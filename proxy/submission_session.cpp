@@ -87,7 +87,7 @@ void SubmissionSession::reset() {
 }
 
 bool SubmissionSession::may_log_in_here() const {
-  return stream_.is_tls() || client_.address.starts_with("127.") || client_.address == "::1";
+  return stream_.is_tls() || is_loopback(client_.address);
 }
 
 Task<bool> SubmissionSession::start_tls() {

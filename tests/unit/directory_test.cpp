@@ -176,11 +176,12 @@ TEST_CASE("options may change, with a reload, while other threads look addresses
       directory.set_options(options);
     }
   });
+  int wrong = 0;
   for (int i = 0; i < 20000; ++i) {
     std::string canonical = directory.canonical("Ada@a-long-name-for-an-alias.example.com");
-    bool is_one_of_both = canonical == "ada@example.org" || canonical == "ada@a-long-name-for-an-alias.example.com";
-    if (!is_one_of_both) CHECK(canonical.empty());
+    wrong += canonical != "ada@example.org" && canonical != "ada@a-long-name-for-an-alias.example.com";
   }
   reloader.join();
+  CHECK(wrong == 0);
   CHECK(directory.canonical("ada@example.net") == "ada@example.org");
 }

@@ -241,8 +241,9 @@ def _(scene):
         holdfast.stop()
     with open(catalog, "wb") as file:
         file.write(before[:len(before) // 2])
-    listed = holdfast.run("journal", "list", "--recipient", "b@example.org", check=False)
-    assert listed.returncode in (0, 65), listed
+    # Without a daemon, before it is made anew, the list goes around it or says so; it does not crash.
+    listed = holdfast.run("journal", "list", "--json", check=False)
+    assert listed.returncode == 65 or len(listed.stdout.splitlines()) == 32, listed
     equal(holdfast.run("journal", "rebuild").stdout, "the catalog is built anew from the segments: 32 entries\n")
 
 

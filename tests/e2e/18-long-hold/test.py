@@ -54,7 +54,8 @@ def operators_reach_what_waits_on_disk(holdfast):
     equal(listed, sorted(set(listed)))
     every_id = [entry["id"] for entry in holdfast.entries("--outcome", "held")]
     equal(listed, sorted(every_id)[:50_000])
-    assert "kept" not in holdfast.run("queue", "retry", str(newest)).stdout
+    equal(holdfast.run("queue", "retry", str(newest)).stdout, "0 entries are tried again\n", "it waits for its turn")
+    equal(holdfast.run("queue", "retry", "7777777", check=False).returncode, 66)
     holdfast.run("queue", "drop", str(newest), "--reason", "test")
     assert holdfast.run("queue", "drop", str(newest), "--reason", "again", check=False).returncode != 0
     holdfast.run("journal", "erase", "--id", str(other), "--including-held", "--reason", "test")
