@@ -334,8 +334,7 @@ Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   if (!opened.upstream) co_return opened.failure;
   Upstream& upstream = *opened.upstream;
   route.board.learn_opening(upstream.opening_took.count());
-  Capabilities capabilities;
-  std::string failure = co_await pool_.greet_as_self(upstream, opening, capabilities, wakeup);
+  std::string failure = co_await pool_.greet_as_self(upstream, opening, wakeup);
   if (!failure.empty()) co_return failure;
   route.board.learn_ehlo(upstream.ehlo);
   // What a primary says to the null sender it says for many reasons; only silence and system failures count.

@@ -77,27 +77,27 @@ Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& 
 }
 
 Task<bool> Courier::open(Errand& errand) {
-  UpstreamPool::Opened opened = co_await pool_.open(*opening_, wakeup_);
-  if (!opened.upstream) {
-    // The primary has been told whose message it is, and wants nothing from that client: its word on the message.
-    bool is_unwanted = opened.refusal && opened.refusal->is_about_client() && opening_->config().identity != Identity::none;
-    if (!is_unwanted) fail(errand, opened.failure);
-    if (is_unwanted)
-      for (std::uint32_t one : errand.delivery.recipients) errand.result.verdicts.push_back({one, *opened.refusal});
-    co_return false;
-  }
-  upstream_ = std::move(opened.upstream);
-  bool must_greet = !upstream_->own_capabilities || opening_->config().identity == Identity::xclient;
-  if (must_greet) {
-    Capabilities capabilities;
-    std::string failure = co_await pool_.greet_as_self(*upstream_, *opening_, capabilities, wakeup_);
-    if (!failure.empty()) {
+  for (;;) {
+    UpstreamPool::Opened opened = co_await pool_.open(*opening_, wakeup_);
+    if (!opened.upstream) {
+      // The primary has been told whose message it is, and wants nothing from that client: its word on the message.
+      bool is_unwanted = opened.refusal && opened.refusal->is_about_client() && opening_->config().identity != Identity::none;
+      if (!is_unwanted) fail(errand, opened.failure);
+      if (is_unwanted)
+        for (std::uint32_t one : errand.delivery.recipients) errand.result.verdicts.push_back({one, *opened.refusal});
+      co_return false;
+    }
+    upstream_ = std::move(opened.upstream);
+    std::string failure = co_await pool_.greet_as_self(*upstream_, *opening_, wakeup_);
+    if (failure.empty()) co_return true;
+    // A connection that a client had may have ended, or take no second greeting.
+    if (!upstream_->was_reused) {
       fail(errand, failure);
       co_return false;
     }
-    upstream_->own_capabilities = std::move(capabilities);
+    upstream_.reset();
+    opening_->is_fresh = true;
   }
-  co_return true;
 }
 
 /// The lines of the envelope as this primary takes them, and the content if it is small.

@@ -8,8 +8,8 @@ namespace holdfast::proxy {
 
 FlagFile::FlagFile(event_base* base, std::string path, std::function<void(bool is_there)> on_change)
     : path_(std::move(path)), on_change_(std::move(on_change)), inotify_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
-  std::string folder = std::filesystem::path(path_).parent_path().string();
-  if (folder.empty()) folder = ".";
+  std::filesystem::path folder = std::filesystem::path(path_).parent_path();
+  if (folder.empty()) folder = std::filesystem::path(".");
   ::inotify_add_watch(inotify_.get(), folder.c_str(), IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM);
   event_assign(&watch_, base, inotify_.get(), EV_READ | EV_PERSIST, &FlagFile::on_event, this);
   event_add(&watch_, nullptr);

@@ -161,7 +161,7 @@ Task<void> Session::converse() {
     bool has_asked = take_commands();
     if (has_answered || has_asked) {
       if (has_asked) client_due = after(limits().timeouts.command);
-      if (!awaited_.empty()) reply_due = after(time_for(awaited_.front().verb, limits().timeouts));
+      if (!awaited_.empty()) reply_due = after(comes_second(awaited_.front()) ? second_greeting_patience : time_for(awaited_.front().verb, limits().timeouts));
       continue;
     }
     flush();
@@ -218,7 +218,9 @@ Task<void> Session::converse() {
     bool waits_for_primary = !awaited_.empty();
     bool in_time = co_await wakeup_.wait(waits_for_primary ? reply_due : client_due);
     if (in_time) continue;
-    if (waits_for_primary)
+    if (waits_for_primary && comes_second(awaited_.front()))
+      greet_elsewhere(true);
+    else if (waits_for_primary)
       lose_upstream("it did not answer in time");
     else
       say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
@@ -300,6 +302,10 @@ void Session::take_reply(Reply& reply) {
     if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;
     if (reply.has_status("4.3.")) worker_.shared.control.faltered(*board_, reply.summary());
   }
+  if (!reply.is_positive() && comes_second(awaited)) {
+    awaited_.push_front(std::move(awaited));
+    return greet_elsewhere(false);
+  }
   // A command after which the client must wait is always the last one out.
   if (awaited_.empty() && (mode_ == Mode::commands || mode_ == Mode::auth)) is_synchronising_ = false;
   switch (awaited.verb) {
@@ -309,7 +315,7 @@ void Session::take_reply(Reply& reply) {
         end_transaction();
         helo_line_ = awaited.line;
         helo_ = awaited.address;
-        if (upstream_) upstream_->was_greeted = true;
+        if (upstream_) learn_greetings();
         capabilities_.reset();
       }
       if (awaited.verb == Verb::ehlo && reply.is_positive()) return take_ehlo_reply(reply);
@@ -353,6 +359,29 @@ void Session::take_reply(Reply& reply) {
       break;
   }
   client_.write(reply.wire);
+}
+
+/// A client's first greeting, on a connection on which somebody else has greeted: not every primary takes a second one.
+bool Session::comes_second(const Awaited& awaited) const {
+  bool is_greeting = awaited.verb == Verb::ehlo || awaited.verb == Verb::helo;
+  return is_greeting && upstream_ && upstream_->greeter != Greeter::nobody && helo_line_.empty();
+}
+
+/// converse() opens another connection, and asks again.
+void Session::greet_elsewhere(bool was_slow) {
+  spent_ = SpentConnection{upstream_->address, upstream_->greetings, was_slow, Clock::now()};
+  needs_ungreeted_ = true;
+  upstream_->may_be_reused = false;
+  worker_.pool.give_back(settings_, route_, std::move(upstream_));
+}
+
+/// The client's greeting was accepted. Where that was sooner than on a connection on which others had greeted, these were too many.
+void Session::learn_greetings() {
+  upstream_->greeter = Greeter::client;
+  ++upstream_->greetings;
+  bool is_sure = spent_ && spent_->address == upstream_->address && (!spent_->was_slow || Clock::now() - spent_->since < second_greeting_patience);
+  if (is_sure) worker_.pool.learn_greetings(route().upstreams[spent_->address], spent_->greetings);
+  spent_.reset();
 }
 
 void Session::take_ehlo_reply(Reply& reply) {
@@ -435,7 +464,8 @@ Task<Session::Next> Session::client_starttls() {
   bool is_secure = co_await start_tls_with_client();
   if (!is_secure) co_return Next::close;
   // RFC 3207 4.2: all that was learned before is forgotten; the client's next EHLO starts the primary anew too.
-  if (transaction_.is_open) drop_upstream();
+  bool is_spent = upstream_ && !worker_.pool.takes_another_greeting(route(), *upstream_);
+  if (transaction_.is_open || is_spent) drop_upstream();
   end_transaction();
   capabilities_.reset();
   helo_line_.clear();

@@ -71,6 +71,9 @@ class Session {
   bool take_replies();
   void take_reply(Reply& reply);
   void take_ehlo_reply(Reply& reply);
+  bool comes_second(const Awaited& awaited) const;
+  void greet_elsewhere(bool was_slow);
+  void learn_greetings();
   void flush();
   bool has_quiet() const { return awaited_.empty() && !transaction_.is_open; }
   Task<Next> quit();
@@ -146,7 +149,15 @@ class Session {
   std::optional<Reply> refusal_;  ///< what a primary that was reached said instead of taking the client over
   unsigned farewells_ = 0;       ///< how often it has said 421 to what was asked last
   bool is_primary_out_ = false;  ///< the breaker has tripped while we waited
-  bool needs_ungreeted_ = false; ///< this client does not greet: another's greeting must not stand in for its own
+  bool needs_ungreeted_ = false; ///< another's greeting must not stand in for this client's, nor keep the primary from taking it
+  /// A connection on which others had greeted, and this client's greeting was refused or not answered.
+  struct SpentConnection {
+    std::size_t address;
+    std::uint64_t greetings;
+    bool was_slow;
+    Deadline since;
+  };
+  std::optional<SpentConnection> spent_;
   ClientFacts facts_;
   std::unique_ptr<ConnectionCounts::Place> place_;
 

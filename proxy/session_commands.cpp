@@ -52,9 +52,9 @@ bool Session::take_commands() {
   return has_moved;
 }
 
-/// The command comes from a client that has not greeted, on a connection on which an earlier one has.
+/// The command comes from a client that has not greeted, on a connection on which somebody else has.
 bool Session::inherits_greeting(std::string_view line) const {
-  if (!upstream_ || !upstream_->was_greeted || !helo_line_.empty() || !awaited_.empty()) return false;
+  if (!upstream_ || upstream_->greeter == Greeter::nobody || !helo_line_.empty() || !awaited_.empty()) return false;
   Verb verb = parse_command(line.substr(0, line.find_last_not_of("\r\n") + 1)).verb;
   return verb != Verb::ehlo && verb != Verb::helo && verb != Verb::quit;
 }

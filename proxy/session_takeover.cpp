@@ -65,6 +65,7 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     is_first = false;
     Opening opening{settings_, route_, facts_, std::max(by, Clock::now() + std::chrono::milliseconds(20))};
     opening.is_fresh = !may_be_pooled;
+    opening.is_ungreeted = needs_ungreeted_ || !helo_line_.empty();
     UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
     is_primary_out_ = false;
     may_be_pooled = false;
@@ -137,7 +138,8 @@ Task<std::string> Session::replay(Deadline by) {
       refusal_ = reply;
       co_return "it refuses the client's greeting: " + reply->summary();
     }
-    upstream_->was_greeted = true;
+    upstream_->greeter = Greeter::client;
+    ++upstream_->greetings;
     bool is_extended = capabilities_.has_value();
     if (is_extended) {
       capabilities_ = Capabilities::of(*reply);

@@ -82,9 +82,7 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
     upstream->stream.give_to(wakeup);
     upstream->was_reused = upstream->is_shared = true;
     if (config.identity != Identity::xclient) co_return upstream;
-    Capabilities capabilities;
-    std::string failure = co_await greet_as_self(*upstream, opening, capabilities, wakeup);
-    if (failure.empty()) failure = co_await send_xclient(*upstream, opening, capabilities, wakeup);
+    std::string failure = co_await send_xclient(*upstream, opening, wakeup);
     if (failure.empty() && upstream->greeting.is_positive()) co_return upstream;
   }
   co_return nullptr;
@@ -147,7 +145,8 @@ Deadline UpstreamPool::share_of_time(const Opening& opening, std::size_t address
   return now + std::max(Duration(0), std::chrono::duration_cast<Duration>(opening.by - now)) / addresses_left;
 }
 
-/// One address. Where TLS is only an opportunity, and fails, it is tried again without.
+/// One address. Where TLS is only an opportunity, and fails, it is tried again without; also where it is not offered, and to learn that
+/// Holdfast had to greet on a connection on which it must not.
 Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
                                         std::unique_ptr<Upstream>& upstream) {
   UpstreamTls mode = opening.config().tls;
@@ -157,9 +156,14 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_
     if (!socket) co_return "cannot connect";
     upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
     std::string failure = co_await prepare(*upstream, opening, wakeup, with_tls);
-    bool may_go_plain = with_tls && mode == UpstreamTls::opportunistic && upstream->has_tls_failed;
-    if (!may_go_plain) co_return failure;
-    log(LogLevel::warning, "upstream", {{"route", opening.config().name}, {"problem", failure + "; going on in plain"}});
+    bool is_spent = failure.empty() && upstream->greeter != Greeter::nobody &&
+                    (opening.is_ungreeted || !takes_another_greeting(opening.config(), *upstream));
+    bool goes_plain = with_tls && mode == UpstreamTls::opportunistic && (upstream->has_tls_failed || is_spent);
+    if (!goes_plain) co_return failure;
+    if (is_spent)
+      upstream->stream.flush("QUIT\r\n");
+    else
+      log(LogLevel::warning, "upstream", {{"route", opening.config().name}, {"problem", failure + "; going on in plain"}});
     with_tls = false;
   }
 }
@@ -223,24 +227,25 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
   std::optional<Reply> greeting = co_await read_greeting(upstream, opening, wakeup);
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
-  bool is_plain = !with_tls && config.identity != Identity::xclient && config.auth_user.empty();
-  if (is_plain || !upstream.greeting.is_positive()) co_return "";
-  Capabilities capabilities;
-  std::string failure = co_await greet_as_self(upstream, opening, capabilities, wakeup);
-  if (failure.empty() && with_tls) failure = co_await start_tls(upstream, opening, capabilities, wakeup);
-  if (failure.empty() && config.identity == Identity::xclient)
-    failure = co_await send_xclient(upstream, opening, capabilities, wakeup);
-  if (failure.empty() && !config.auth_user.empty()) failure = co_await authenticate(upstream, opening, capabilities, wakeup);
+  if (!upstream.greeting.is_positive()) co_return "";
+  std::string failure;
+  if (with_tls) failure = co_await start_tls(upstream, opening, wakeup);
+  if (failure.empty() && config.identity == Identity::xclient) failure = co_await send_xclient(upstream, opening, wakeup);
+  if (failure.empty() && !config.auth_user.empty()) failure = co_await authenticate(upstream, opening, wakeup);
   co_return failure;
 }
 
-Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup) {
+Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
+  if (upstream.greeter == Greeter::holdfast) co_return "";
   const char* verb = opening.config().protocol == Protocol::lmtp ? "LHLO" : "EHLO";
   upstream.stream.flush(fmt::format("{} {}\r\n", verb, opening.settings->config.hostname));
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
+  Duration patience = upstream.was_reused ? second_greeting_patience : opening.timeouts().command;
+  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, patience));
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return fmt::format("it refuses {}: {}", verb, reply->summary());
-  capabilities = Capabilities::of(*reply);
+  upstream.greeter = Greeter::holdfast;
+  ++upstream.greetings;
+  upstream.own_capabilities = Capabilities::of(*reply);
   upstream.ehlo = std::move(*reply);
   co_return "";
 }
@@ -250,13 +255,16 @@ Task<std::string> UpstreamPool::secure(Upstream& upstream, const Opening& openin
   std::string name = route.tls_name.empty() ? route.upstreams[upstream.address].host : route.tls_name;
   std::string failure = co_await upstream.stream.handshake(opening.settings->tls->new_client(route.tls, name), false, deadline);
   upstream.has_tls_failed = !failure.empty();
+  upstream.greeter = Greeter::nobody;  // RFC 3207 4.2: all that was said before is forgotten
   co_return failure.empty() ? failure : "TLS failed: " + failure;
 }
 
-Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup) {
+Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
   const RouteConfig& route = opening.config();
   bool is_optional = route.tls == UpstreamTls::opportunistic;
-  if (!capabilities.has("STARTTLS")) co_return is_optional ? "" : "it does not offer STARTTLS, which the route requires";
+  std::string failure = co_await greet_as_self(upstream, opening, wakeup);
+  if (!failure.empty()) co_return failure;
+  if (!upstream.own_capabilities->has("STARTTLS")) co_return is_optional ? "" : "it does not offer STARTTLS, which the route requires";
   Deadline deadline = due(opening, opening.timeouts().command);
   upstream.stream.flush("STARTTLS\r\n");
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, deadline);
@@ -265,16 +273,16 @@ Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& ope
   // Plain text behind the go-ahead was put there by someone in between (CVE-2011-0411).
   if (!upstream.stream.input().empty())
     co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
-  std::string failure = co_await secure(upstream, opening, deadline);
-  if (!failure.empty()) co_return failure;
-  failure = co_await greet_as_self(upstream, opening, capabilities, wakeup);
+  failure = co_await secure(upstream, opening, deadline);
   co_return failure;
 }
 
 /// RFC 4954, RFC 4616: the smart host wants to know who we are.
-Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup) {
+Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
   const RouteConfig& route = opening.config();
-  std::optional<std::string> offered = capabilities.words_of("AUTH");
+  std::string failure = co_await greet_as_self(upstream, opening, wakeup);
+  if (!failure.empty()) co_return failure;
+  std::optional<std::string> offered = upstream.own_capabilities->words_of("AUTH");
   bool is_offered = offered && (" " + upper(*offered) + " ").find(" PLAIN ") != std::string::npos;
   if (!is_offered) co_return "it does not offer AUTH PLAIN, but egress.auth is set";
   std::ifstream file(route.auth_password_file);
@@ -287,10 +295,11 @@ Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& 
   co_return reply->is_positive() ? "" : "it refuses egress.auth: " + reply->summary();
 }
 
-Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& opening, const Capabilities& capabilities,
-                                             Wakeup& wakeup) {
+Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
   const ClientFacts& client = opening.client;
-  std::optional<std::string> offered = capabilities.words_of("XCLIENT");
+  std::string failure = co_await greet_as_self(upstream, opening, wakeup);
+  if (!failure.empty()) co_return failure;
+  std::optional<std::string> offered = upstream.own_capabilities->words_of("XCLIENT");
   if (!offered) co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
   auto is_offered = [&](const std::string& attribute) { return (" " + upper(*offered) + " ").find(" " + attribute + " ") != std::string::npos; };
   auto address = [](const std::string& text) { return text.find(':') == std::string::npos ? text : "IPV6:" + text; };
@@ -307,10 +316,20 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
   upstream.stream.flush(command + "\r\n");
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
   if (!reply) co_return upstream.failure;
-  upstream.was_greeted = false;
+  upstream.greeter = Greeter::nobody;
   // The answer is a new greeting, for this client. A refusal is the primary's word about this client, not a failure.
   upstream.greeting = std::move(*reply);
   co_return "";
+}
+
+void UpstreamPool::learn_greetings(const HostPort& address, std::uint64_t most) {
+  most_greetings_[to_string(address)] = {most, loop_.now() + std::chrono::hours(1)};
+}
+
+bool UpstreamPool::takes_another_greeting(const RouteConfig& route, const Upstream& upstream) const {
+  if (most_greetings_.empty()) return true;
+  auto found = most_greetings_.find(to_string(route.upstreams[upstream.address]));
+  return found == most_greetings_.end() || upstream.greetings < found->second.most || loop_.now() >= found->second.forgotten_at;
 }
 
 void UpstreamPool::lives(const Settings& settings, std::size_t route, const Upstream& upstream) {
@@ -333,7 +352,8 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
   Waiting& waiting = waiting_[config.name];
   bool is_kept = upstream->may_be_reused && config.identity != Identity::proxy_v2 && upstream->stream.is_alive() &&
                  upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
-                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && waiting.others == 0;
+                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && waiting.others == 0 &&
+                 takes_another_greeting(config, *upstream);
   if (!is_kept) {
     if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
     return;

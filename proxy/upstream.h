@@ -23,6 +23,12 @@ struct ClientFacts {
   Endpoint client, server;  ///< its address and ours, as the network or the balancer says
 };
 
+/// A primary that has not answered the second greeting on a connection by then had enough with the first.
+inline constexpr Duration second_greeting_patience{500};
+
+/// Whose EHLO or HELO was the last that was accepted on a connection.
+enum class Greeter { nobody, holdfast, client };
+
 class Upstream {
  public:
   Upstream(FileDescriptor socket, Wakeup& owner, std::size_t address_index)
@@ -36,8 +42,9 @@ class Upstream {
   std::uint64_t transactions = 0;
   bool was_reused = false;
   bool is_shared = false;     ///< other clients came before: what it has had enough of may be theirs
-  bool was_greeted = false;   ///< a client's EHLO or HELO was accepted on it
-  std::optional<Capabilities> own_capabilities;  ///< what it offered to Holdfast itself, which then need not greet again
+  Greeter greeter = Greeter::nobody;
+  std::uint64_t greetings = 0;  ///< that were accepted on it, of whomever
+  std::optional<Capabilities> own_capabilities;  ///< what it offered to Holdfast itself, last
   bool may_be_reused = true;  ///< false once something happened that the next client must not inherit
 
   enum class Poll { nothing, reply, failed };
@@ -58,6 +65,7 @@ struct Opening {
   Deadline by = Deadline::max();
   Duration connect_patience = Duration::max();  ///< with the network, for each address; beside limits.timeouts.connect
   bool is_fresh = false;  ///< a connection that served another client will not do
+  bool is_ungreeted = false;  ///< nor one on which Holdfast itself has greeted
 
   const RouteConfig& config() const { return settings->config.routes[route]; }
   const TimeoutsConfig& timeouts() const { return settings->config.limits.timeouts; }
@@ -76,8 +84,14 @@ class UpstreamPool {
   /// says.
   Task<Opened> open(Opening opening, Wakeup& wakeup);
 
-  /// Sends EHLO with Holdfast's own name. Returns an empty text, or why it failed; capabilities are set then.
-  Task<std::string> greet_as_self(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
+  /// Sends EHLO with Holdfast's own name, where that was not the last to be sent. Returns an empty text, and own_capabilities are set
+  /// then, or why it failed.
+  Task<std::string> greet_as_self(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
+
+  /// This address takes so many greetings on a connection, and no more (OpenSMTPD, one), or answers further ones ever more slowly
+  /// (Sendmail, three): for an hour, a connection that has had them is not handed on.
+  void learn_greetings(const HostPort& address, std::uint64_t most);
+  bool takes_another_greeting(const RouteConfig& route, const Upstream& upstream) const;
 
   /// The primary has answered for a whole message on this connection.
   void lives(const Settings& settings, std::size_t route, const Upstream& upstream);
@@ -122,9 +136,9 @@ class UpstreamPool {
                             std::unique_ptr<Upstream>& upstream);
   Task<std::string> prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls);
   Task<std::string> secure(Upstream& upstream, const Opening& opening, Deadline deadline);
-  Task<std::string> start_tls(Upstream& upstream, const Opening& opening, Capabilities& capabilities, Wakeup& wakeup);
-  Task<std::string> authenticate(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup);
-  Task<std::string> send_xclient(Upstream& upstream, const Opening& opening, const Capabilities& capabilities, Wakeup& wakeup);
+  Task<std::string> start_tls(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
+  Task<std::string> authenticate(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
+  Task<std::string> send_xclient(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
 
   Loop& loop_;
   Resolver& resolver_;
@@ -137,6 +151,11 @@ class UpstreamPool {
   std::map<std::string, Waiting> waiting_;  ///< by route
   std::map<std::string, failover::UpstreamOrder> orders_;
   std::map<std::string, Reply> goodbyes_;
+  struct Greetings {
+    std::uint64_t most;
+    Deadline forgotten_at;  ///< what was taken for a limit may have been a primary that was slow for once
+  };
+  std::map<std::string, Greetings> most_greetings_;  ///< by address
 };
 
 }  // namespace holdfast::proxy

@@ -1,0 +1,136 @@
+"""Primaries that are not Postfix, and have ways of their own."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+ALREADY = "503 5.5.1 Invalid command: Already identified"
+
+
+def takes_one_greeting(scene, tls=None, offers_tls=False):
+    """As OpenSMTPD does: one EHLO on a connection, one more after STARTTLS, and no mail without one."""
+    def greet(session, line):
+        is_first = getattr(session, "greeted_in", None) != session.is_tls
+        session.greeted_in = session.is_tls
+        offer = b"250-STARTTLS\r\n" if offers_tls and not session.is_tls else b""
+        return b"250-primary.example.org\r\n" + offer + b"250 8BITMIME\r\n" if is_first else ALREADY.encode() + b"\r\n"
+
+    def mail(session, line):
+        is_greeted = getattr(session, "greeted_in", None) == session.is_tls
+        return b"250 2.1.0 Ok\r\n" if is_greeted else b"503 5.5.1 Invalid command: greet first\r\n"
+    return scene.primary(replies={"EHLO": greet, "HELO": greet, "MAIL": mail}, tls=tls)
+
+
+def refused_greetings(primary):
+    return sum(len([line for line in session.lines if line.startswith((b"EHLO", b"HELO"))]) > 1 for session in primary.sessions)
+
+
+@test("a primary that takes one greeting on a connection gets a connection for each client, and each client its own answers")
+def _(scene):
+    primary = takes_one_greeting(scene)
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    for number in range(4):
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(), "250 2.0.0 Ok: taken", number)
+        client.ask("QUIT")
+    equal(refused_greetings(primary), 1, "connections that were handed on before that was known")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    equal(client.ask("EHLO client.example.net"), ALREADY, "a client's own second greeting")
+    equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken")
+    status = json.loads(holdfast.run("status", "--json").stdout)
+    equal((status["routes"][0]["state"], status["routes"][0]["upstreams"][0]["healthy"]), ("pass", True))
+    assert not holdfast.logged(" warning upstream")
+
+
+@test("a greeting that is refused on a connection of another client and on a fresh one too is the primary's word")
+def _(scene):
+    def greet(session, line):
+        return b"501 5.5.2 Helo command rejected: invalid name\r\n" if b"_" in line else b"250 primary.example.org\r\n"
+    primary = scene.primary(replies={"EHLO": greet})
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    scene.client(holdfast.port).ask("QUIT")
+    for number in range(2):
+        client = scene.client(holdfast.port)
+        client.send_mail()
+        client.ask("QUIT")
+    equal(len(primary.sessions), 2)
+    client = scene.client(holdfast.port)
+    equal(client.ask("EHLO bad_name"), "501 5.5.2 Helo command rejected: invalid name")
+    client.ask("QUIT")
+    equal(len(primary.sessions), 3)
+    # Connections are still handed on.
+    for number in range(3):
+        client = scene.client(holdfast.port)
+        client.send_mail()
+        client.ask("QUIT")
+    equal(len(primary.sessions), 4)
+
+
+@test("a primary that answers further greetings ever more slowly gets no more on a connection than it likes")
+def _(scene):
+    # As Sendmail does, which takes four of them for an attack.
+    def greet(session, line):
+        greetings = len([one for one in session.lines if one.startswith(b"EHLO")])
+        if greetings > 3:
+            time.sleep(2 ** (greetings - 3))
+        return b"250 primary.example.org\r\n"
+    primary = scene.primary(replies={"EHLO": greet})
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    scene.client(holdfast.port).ask("QUIT")
+    for number in range(12):
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(), "250 2.0.0 Ok: taken", number)
+        client.ask("QUIT")
+    greetings = [len([line for line in session.lines if line.startswith(b"EHLO")]) for session in primary.sessions]
+    equal(greetings, [0, 4, 3, 3, 3], "greetings on each connection")
+    assert not holdfast.logged(" warning upstream")
+
+
+@test("a client that turns to TLS, or the connection to the primary that does, is greeted for once more")
+def _(scene):
+    certificate, key = scene.certificate("primary.example.org")
+    yaml = f"threads: 1\ntls:\n  certificates:\n    - certificate: {certificate}\n      key: {key}\n"
+    rows = [("tls: off", False), ("tls: opportunistic", False), ("tls: opportunistic", True), ("tls: required", True)]
+    for route, offers_tls in rows:
+        primary = takes_one_greeting(scene, server_tls(certificate, key), offers_tls)
+        holdfast = scene.holdfast(primary, listener="tls: starttls", route=route, yaml=yaml)
+        for is_secure in (True, False, True):
+            client = scene.client(holdfast.port)
+            client.ask("EHLO client.example.net")
+            if is_secure:
+                client.ask("STARTTLS")
+                client.start_tls()
+            equal(client.send_mail(), "250 2.0.0 Ok: taken", f"{route}, client with TLS: {is_secure}")
+            client.ask("QUIT")
+        client = scene.client(holdfast.port)
+        equal(client.ask("MAIL FROM:<a@example.net>"), "503 5.5.1 Invalid command: greet first", route)
+        equal(primary.sessions[-1].is_tls, offers_tls, route)
+        holdfast.stop()
+
+
+@test("it is probed, is given held mail, and takes over a client in the middle of a message")
+def _(scene):
+    for route in ("tls: off", "tls: opportunistic"):
+        primary = takes_one_greeting(scene)
+        holdfast = scene.holdfast(primary, route=route, yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  release_after: 100ms\n  retry_min: 100ms\n")
+        client = scene.client(holdfast.port)
+        client.send_mail()
+        client.ask("QUIT")
+        holdfast.run("failover", "hold", "--reason", "test")
+        for number in range(3):
+            assert scene.client(holdfast.port).send_mail().startswith("250 "), number
+        holdfast.run("failover", "auto", "--reason", "test")
+        wait_for(lambda: len(primary.messages) == 4, what="the held mail")
+        client = scene.client(holdfast.port)
+        client.ask("EHLO client.example.net")
+        client.ask("MAIL FROM:<a@example.net>")
+        client.ask("RCPT TO:<b@example.org>")
+        primary.sessions[-1].close()
+        equal(client.ask("DATA")[:3], "354", route)
+        equal(client.ask("Subject: x\r\n\r\nx\r\n."), "250 2.0.0 Ok: taken", route)
+        holdfast.stop()
+
+
+main()
