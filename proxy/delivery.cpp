@@ -55,22 +55,26 @@ void Courier::give_all(Errand& errand, const Reply& reply) {
 /// Only over a connection that says nothing of the client, and that has not done its share.
 bool Courier::may_follow() const {
   return upstream_->own_capabilities->has("PIPELINING") && opening_->config().identity == Identity::none &&
+         pool_.takes_followers(opening_->config().upstreams[upstream_->address]) &&
          upstream_->transactions + 1 < opening_->settings->config.reuse.transactions;
 }
 
 Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& next, const std::function<void()>& meanwhile) {
-  if (!errand.is_announced) {
-    give_back();
-    opening_ = opening;
-    bool is_open = co_await open(errand);
-    if (!is_open) co_return;
-    announce(errand);
-    upstream_->stream.flush();
-  }
-  is_busy_ = true;
-  errand.result.tells_of_success = upstream_->own_capabilities->has("DSN");
-  bool may_send = co_await envelope(errand);
-  is_busy_ = false;
+  bool may_send = false;
+  do {
+    if (!errand.is_announced) {
+      give_back();
+      opening_ = opening;
+      bool is_open = co_await open(errand);
+      if (!is_open) co_return;
+      announce(errand);
+      upstream_->stream.flush();
+    }
+    is_busy_ = true;
+    errand.result.tells_of_success = upstream_->own_capabilities->has("DSN");
+    may_send = co_await envelope(errand);
+    is_busy_ = false;
+  } while (!errand.is_announced);
   if (may_send) co_await content(errand, next, meanwhile);
   errand.result.was_interrupted = !errand.result.connection_failure.empty();
   if (upstream_) ++upstream_->transactions;
@@ -144,7 +148,12 @@ Task<bool> Courier::envelope(Errand& errand) {
       fail(errand, upstream_->failure);
       co_return false;
     }
-    if (reply->code == 421) {
+    // A command out of order says nothing of the message.
+    if (reply->code == 503 && errand.follows) {
+      start_over(errand);
+      co_return false;
+    }
+    if (reply->code == 421 || reply->code == 503) {
       fail(errand, "it says " + reply->summary());
       co_return false;
     }
@@ -179,6 +188,16 @@ Task<bool> Courier::envelope(Errand& errand) {
   std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(timeouts().command));
   if (!reply) upstream_.reset();
   co_return false;
+}
+
+/// The primary takes no command before it has answered for a message, though it pipelines (Haraka): no more are sent.
+void Courier::start_over(Errand& errand) {
+  pool_.learn_no_followers(opening_->config().upstreams[upstream_->address]);
+  upstream_.reset();
+  errand.lines.clear();
+  errand.accepted.clear();
+  errand.result = DeliveryResult();
+  errand.is_announced = errand.is_asked = errand.follows = false;
 }
 
 /// Content that DATA could not carry bit for bit: binary, or without a line end at its end.
@@ -220,6 +239,7 @@ Task<void> Courier::content(Errand& errand, const Next& next, const std::functio
   if (may_follow()) {
     if (Errand* following = next()) {
       announce(*following);
+      following->follows = true;
       is_busy_ = true;
     }
   }

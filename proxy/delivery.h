@@ -52,6 +52,7 @@ struct Errand {
   std::vector<std::string> lines;         ///< MAIL, RCPT and DATA
   std::vector<std::uint32_t> accepted;
   bool uses_bdat = false, is_announced = false, is_asked = false;
+  bool follows = false;  ///< its envelope went out before the primary had answered for the message ahead of it
 };
 
 class Courier {
@@ -82,6 +83,7 @@ class Courier {
   Task<bool> open(Errand& errand);
   void announce(Errand& errand);
   Task<bool> envelope(Errand& errand);
+  void start_over(Errand& errand);
   bool must_be_exact(Errand& errand);
   Task<void> content(Errand& errand, const Next& next, const std::function<void()>& meanwhile);
   Task<void> take_verdicts(Errand& errand);

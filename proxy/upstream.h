@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "failover/upstream_order.h"
@@ -93,6 +94,10 @@ class UpstreamPool {
   void learn_greetings(const HostPort& address, std::uint64_t most);
   bool takes_another_greeting(const RouteConfig& route, const Upstream& upstream) const;
 
+  /// This address refuses an envelope that comes before it has answered for the message ahead.
+  void learn_no_followers(const HostPort& address) { no_followers_.insert(to_string(address)); }
+  bool takes_followers(const HostPort& address) const { return no_followers_.empty() || no_followers_.count(to_string(address)) == 0; }
+
   /// The primary has answered for a whole message on this connection.
   void lives(const Settings& settings, std::size_t route, const Upstream& upstream);
 
@@ -156,6 +161,7 @@ class UpstreamPool {
     Deadline forgotten_at;  ///< what was taken for a limit may have been a primary that was slow for once
   };
   std::map<std::string, Greetings> most_greetings_;  ///< by address
+  std::set<std::string> no_followers_;  ///< addresses
 };
 
 }  // namespace holdfast::proxy

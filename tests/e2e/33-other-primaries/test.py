@@ -133,4 +133,54 @@ def _(scene):
         holdfast.stop()
 
 
+@test("a primary that pipelines, but takes no command before it has answered for a message, is given held mail one by one")
+def _(scene):
+    # As Haraka does.
+    def answer(session, line):
+        time.sleep(0.1)
+        session.connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            session.more()
+        session.connection.setblocking(True)
+        session.came_early = session.buffer.count(b"\r\n")
+        return b"250 2.0.0 Ok: taken\r\n"
+
+    def early(good):
+        def reply(session, line):
+            is_early = getattr(session, "came_early", 0) > 0
+            if is_early:
+                session.came_early -= 1
+            return b"503 Bad sequence of commands - pipelined after end of DATA\r\n" if is_early else good
+        return reply
+    primary = scene.primary(replies={"content": answer, "MAIL": early(b"250 2.1.0 Ok\r\n"), "RCPT": early(b"250 2.1.5 Ok\r\n"),
+                                     "DATA": early(b"354 End data with <CR><LF>.<CR><LF>\r\n")})
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  release_after: 100ms\n  drain_concurrency: 1\n")
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    subjects = [f"Subject: {number}" for number in range(6)]
+    for number, subject in enumerate(subjects):
+        assert client.send_mail(content=f"{subject}\r\n\r\nx\r\n", recipient="b@example.org", helo=None if number else "client.example.net").startswith("250")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 6, what="the held mail")
+    wait_for(lambda: json.loads(holdfast.run("status", "--json").stdout)["routes"][0]["state"] == "pass", what="the end of the drain")
+    equal([re.search(rb"Subject: \d", content)[0].decode() for _, content in primary.messages], subjects)
+    equal({entry["recipients"][0]["outcome"] for entry in holdfast.entries()}, {"delivered"})
+    assert not holdfast.logged(" warning upstream")
+
+
+@test("a 503 to held mail says that the connection is not where it should be, and nothing of the message: it is tried again")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  release_after: 100ms\n  retry_min: 100ms\n")
+    holdfast.run("failover", "hold", "--reason", "test")
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    good = primary.replies["RCPT"]
+    primary.replies["RCPT"] = b"503 5.5.1 Error: need MAIL command\r\n"
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: holdfast.logged("503 5.5.1 Error: need MAIL command"), what="the refusal")
+    equal(holdfast.entries()[0]["recipients"][0]["outcome"], "held")
+    primary.replies["RCPT"] = good
+    wait_for(lambda: len(primary.messages) == 1, what="the held mail")
+
+
 main()
