@@ -50,11 +50,16 @@ class Session {
   /// How a step ended.
   enum class Next { go_on, close };
 
-  // Beginning (session.cpp).
+  // Beginning, and beginning anew (session_greeting.cpp).
   Task<bool> greet();
   Task<bool> read_proxy_header();
   Task<bool> start_tls_with_client();
+  Task<Next> client_starttls();
   bool enter_limits();
+  void take_ehlo_reply(Reply& reply);
+  bool comes_second(const Awaited& awaited) const;
+  void greet_elsewhere(bool was_slow);
+  void learn_greetings();
 
   // What the client says (session_commands.cpp).
   bool take_commands();
@@ -70,14 +75,10 @@ class Session {
   Task<void> converse();
   bool take_replies();
   void take_reply(Reply& reply);
-  void take_ehlo_reply(Reply& reply);
-  bool comes_second(const Awaited& awaited) const;
-  void greet_elsewhere(bool was_slow);
-  void learn_greetings();
+  Duration patience_with(const Awaited& awaited) const;
   void flush();
   bool has_quiet() const { return awaited_.empty() && !transaction_.is_open; }
   Task<Next> quit();
-  Task<Next> client_starttls();
   Task<Next> switch_route();
   void lose_upstream(const std::string& why);
   void lose_upstream_in_chunks(const std::string& why);
@@ -155,9 +156,9 @@ class Session {
     std::size_t address;
     std::uint64_t greetings;
     bool was_slow;
-    Deadline since;
   };
   std::optional<SpentConnection> spent_;
+  Deadline greeting_sent_{};  ///< the client's, to the primary
   ClientFacts facts_;
   std::unique_ptr<ConnectionCounts::Place> place_;
 

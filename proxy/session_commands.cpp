@@ -107,6 +107,7 @@ void Session::take_command(std::string_view line) {
     case Verb::helo:
       awaited.address = std::string(command.argument);
       is_synchronising_ = true;
+      greeting_sent_ = Clock::now();
       return forward(std::move(awaited), line);
     case Verb::data:
       if (!command.argument.empty()) return answer_error(501, "5.5.4 Syntax: DATA");

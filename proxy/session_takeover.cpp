@@ -198,6 +198,7 @@ void Session::write_outstanding() {
     if (upstream_ && awaited.own_reply.empty()) upstream_->stream.write(awaited.line);
   }
   if (awaited_.empty() && mode_ == Mode::auth) mode_ = Mode::commands;
+  greeting_sent_ = Clock::now();
   if (upstream_) upstream_->stream.flush();
 }
 

@@ -14,6 +14,9 @@ namespace {
 constexpr Duration room_wanted_after{200};
 /// So long an address may be silent though there are others, even when there is no hurry.
 constexpr Duration shortest_share{2000};
+/// A greeting that takes no longer is quick.
+constexpr Duration quick_greeting{100};
+constexpr Duration usual_patience_with_greeting{500};
 
 }  // namespace
 
@@ -239,7 +242,8 @@ Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening&
   if (upstream.greeter == Greeter::holdfast) co_return "";
   const char* verb = opening.config().protocol == Protocol::lmtp ? "LHLO" : "EHLO";
   upstream.stream.flush(fmt::format("{} {}\r\n", verb, opening.settings->config.hostname));
-  Duration patience = upstream.was_reused ? second_greeting_patience : opening.timeouts().command;
+  const HostPort& address = opening.config().upstreams[upstream.address];
+  Duration patience = upstream.was_reused ? patience_with_greeting(address) : opening.timeouts().command;
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, patience));
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return fmt::format("it refuses {}: {}", verb, reply->summary());
@@ -324,6 +328,18 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
 
 void UpstreamPool::learn_greetings(const HostPort& address, std::uint64_t most) {
   most_greetings_[to_string(address)] = {most, loop_.now() + std::chrono::hours(1)};
+}
+
+void UpstreamPool::note_greeting(const HostPort& address, Duration took) {
+  if (took > quick_greeting)
+    slow_greetings_[to_string(address)] = took;
+  else if (!slow_greetings_.empty())
+    slow_greetings_.erase(to_string(address));
+}
+
+Duration UpstreamPool::patience_with_greeting(const HostPort& address) const {
+  auto found = slow_greetings_.empty() ? slow_greetings_.end() : slow_greetings_.find(to_string(address));
+  return found == slow_greetings_.end() ? usual_patience_with_greeting : std::max(usual_patience_with_greeting, 4 * found->second);
 }
 
 bool UpstreamPool::takes_another_greeting(const RouteConfig& route, const Upstream& upstream) const {

@@ -24,9 +24,6 @@ struct ClientFacts {
   Endpoint client, server;  ///< its address and ours, as the network or the balancer says
 };
 
-/// A primary that has not answered the second greeting on a connection by then had enough with the first.
-inline constexpr Duration second_greeting_patience{500};
-
 /// Whose EHLO or HELO was the last that was accepted on a connection.
 enum class Greeter { nobody, holdfast, client };
 
@@ -93,6 +90,10 @@ class UpstreamPool {
   /// (Sendmail, three): for an hour, a connection that has had them is not handed on.
   void learn_greetings(const HostPort& address, std::uint64_t most);
   bool takes_another_greeting(const RouteConfig& route, const Upstream& upstream) const;
+  /// So long the address took for the first greeting on a connection.
+  void note_greeting(const HostPort& address, Duration took);
+  /// When it has not answered a further one by then, it had enough with those before.
+  Duration patience_with_greeting(const HostPort& address) const;
 
   /// This address refuses an envelope that comes before it has answered for the message ahead.
   void learn_no_followers(const HostPort& address) { no_followers_.insert(to_string(address)); }
@@ -160,7 +161,8 @@ class UpstreamPool {
     std::uint64_t most;
     Deadline forgotten_at;  ///< what was taken for a limit may have been a primary that was slow for once
   };
-  std::map<std::string, Greetings> most_greetings_;  ///< by address
+  std::map<std::string, Greetings> most_greetings_;   ///< by address
+  std::map<std::string, Duration> slow_greetings_;    ///< how long they take, by address; those that are quick are not listed
   std::set<std::string> no_followers_;  ///< addresses
 };
 

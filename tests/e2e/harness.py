@@ -6,6 +6,7 @@ loopback, on free ports, in a temporary folder that goes at the end. There are n
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -78,9 +79,13 @@ def equal(actual, expected, what=""):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port to listen on: below the range from which the system gives ports to connections, so that none takes it meanwhile."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        first_given = int(file.read().split()[0])
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(first_given // 2, first_given)))
+            return probe.getsockname()[1]
 
 
 class Scene:

@@ -88,6 +88,21 @@ def _(scene):
     assert not holdfast.logged(" warning upstream")
 
 
+@test("a primary that is slow with every greeting keeps its connections")
+def _(scene):
+    def greet(session, line):
+        time.sleep(0.7)
+        return b"250 primary.example.org\r\n"
+    primary = scene.primary(replies={"EHLO": greet})
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    scene.client(holdfast.port).ask("QUIT")
+    for number in range(3):
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(), "250 2.0.0 Ok: taken", number)
+        client.ask("QUIT")
+    equal(len(primary.sessions), 2)
+
+
 @test("a client that turns to TLS, or the connection to the primary that does, is greeted for once more")
 def _(scene):
     certificate, key = scene.certificate("primary.example.org")
