@@ -77,19 +77,21 @@ class SubjectJob : public ReplayJob {
       : reader_(reader), ids_(ids), bar_("exporting") {}
 
   std::unique_ptr<ReplayItem> next() override {
-    if (position_ == ids_.size()) return nullptr;
-    bar_.show(static_cast<double>(position_) / static_cast<double>(ids_.size()));
-    auto entry = reader_.entry(ids_[position_++]);
-    if (!entry) {
-      problems.push_back(entry.error().message);
-      return next();
+    while (position_ < ids_.size()) {
+      bar_.show(static_cast<double>(position_) / static_cast<double>(ids_.size()));
+      auto entry = reader_.entry(ids_[position_++]);
+      if (!entry) {
+        problems.push_back(entry.error().message);
+        continue;
+      }
+      auto item = std::make_unique<ReplayItem>();
+      item->entry = std::move(*entry);
+      item->payload = payload_of(
+          item->entry, [this, from = item->entry](std::uint32_t frame) { return reader_.frame(from, frame); });
+      add_to_index(item->entry);
+      return item;
     }
-    auto item = std::make_unique<ReplayItem>();
-    item->entry = std::move(*entry);
-    item->payload = payload_of(
-        item->entry, [this, from = item->entry](std::uint32_t frame) { return reader_.frame(from, frame); });
-    add_to_index(item->entry);
-    return item;
+    return nullptr;
   }
 
   void done(const ReplayResult& result) override {

@@ -44,8 +44,8 @@ Result<std::optional<journal::PublicKey>> read_signer(const std::string& path) {
 Result<std::string> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
-  if (!file || !(text << file.rdbuf()))
-    return Error{ErrorCode::not_found, path + ": cannot be read, or is empty"};
+  if (!file) return Error{ErrorCode::not_found, path + ": cannot be read"};
+  if (file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
   return text.str();
 }
 

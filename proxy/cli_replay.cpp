@@ -71,7 +71,7 @@ class Job : public ReplayJob {
         continue;
       }
       wait_for_turn();
-      return item;
+      if (!was_interrupted) return item;
     }
     return nullptr;
   }
@@ -136,7 +136,8 @@ class Job : public ReplayJob {
 
   void wait_for_turn() {
     if (options_.rate <= 0) return;
-    std::this_thread::sleep_until(turn_);
+    while (!was_interrupted && std::chrono::steady_clock::now() < turn_)
+      std::this_thread::sleep_until(std::min(turn_, std::chrono::steady_clock::now() + std::chrono::milliseconds(50)));
     turn_ = std::max(turn_, std::chrono::steady_clock::now()) +
             std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                 std::chrono::duration<double>(1 / options_.rate));

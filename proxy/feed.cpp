@@ -56,16 +56,18 @@ Status Feed::load() {
     position_ = journal_.indexed();
     return save();
   }
-  nlohmann::json state = nlohmann::json::parse(file, nullptr, false);
-  if (!state.is_object() || !state.contains("position"))
-    return Error{ErrorCode::corrupt, fmt::format("{}: damaged; remove it to feed only what comes from now on",
+  try {
+    nlohmann::json state = nlohmann::json::parse(file);
+    position_ = state.at("position").get<journal::RecordId>();
+    for (const auto& one : state.at("later")) {
+      Later& later = later_[one.at("entry").get<journal::RecordId>()];
+      later.recipients = one.at("recipients").get<std::set<std::uint32_t>>();
+    }
+    return {};
+  } catch (const nlohmann::json::exception&) {
+    return Error{ErrorCode::corrupt, fmt::format("{}: damaged; nothing is fed. Remove it to feed only what comes from the next start on",
                                                  path_in(journal_.path()))};
-  position_ = state["position"].get<journal::RecordId>();
-  for (const auto& one : state["later"]) {
-    Later& later = later_[one["entry"].get<journal::RecordId>()];
-    later.recipients = one["recipients"].get<std::set<std::uint32_t>>();
   }
-  return {};
 }
 
 Status Feed::save() {

@@ -205,7 +205,10 @@ Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const
     }
   }
   if (is_waiting && opening.is_fresh) --waiting.others;
-  if (is_waiting && !opening.is_fresh) waiting.takers.remove(&wakeup);
+  if (is_waiting && !opening.is_fresh) {
+    waiting.takers.remove(&wakeup);
+    wake_next_taker(route);  // several may have become free before this one was awake
+  }
   if (upstream.is_superseded) upstream.failure = "another connection became free";
   co_return greeting;
 }
@@ -375,7 +378,12 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
     return;
   }
   idle.push_back(std::make_unique<Idle>(loop_, std::move(upstream), loop_.now() + reuse.idle));
-  if (!waiting.takers.empty()) waiting.takers.front()->fire();
+  wake_next_taker(config.name);
+}
+
+void UpstreamPool::wake_next_taker(const std::string& route) {
+  std::list<Wakeup*>& takers = waiting_[route].takers;
+  if (!takers.empty() && !idle_[route].empty()) takers.front()->fire();
 }
 
 void UpstreamPool::sweep(bool all) {

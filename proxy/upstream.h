@@ -133,6 +133,7 @@ class UpstreamPool {
   failover::UpstreamOrder& order(const RouteConfig& route);
   Deadline share_of_time(const Opening& opening, std::size_t addresses_left) const;
   void make_room(const std::string& route);
+  void wake_next_taker(const std::string& route);
   Deadline due(const Opening& opening, Duration patience) const { return std::min(opening.by, loop_.now() + patience); }
   Deadline due_for_greeting(const Opening& opening, std::size_t address, Deadline latest);
   Task<std::optional<Reply>> read_greeting(Upstream& upstream, const Opening& opening, Wakeup& wakeup);

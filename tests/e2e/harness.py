@@ -279,7 +279,7 @@ class ScriptedPrimary:
         self.replies.update(replies or {})
         self.messages, self.sessions, self.is_stopped = [], [], False
         self.tls, self.on_accept = tls, on_accept
-        self.listener = socket.create_server((host, port), backlog=200)
+        self.listener = socket.create_server((host, port or free_port()), backlog=200)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -169,6 +169,32 @@ def _(scene):
     assert not holdfast.logged("takeover"), open(holdfast.log).read()[-2000:]
 
 
+@test("connections that become free at the same moment go to all who wait")
+def _(scene):
+    def greet(session, line):
+        if len(session.primary.sessions) > 4:
+            session.connection.recv(1)  # it has no room for a fourth client
+            return None
+        return b"220 primary.example.org ESMTP\r\n"
+    primary = scene.primary(replies={"greeting": greet})
+    holdfast = scene.holdfast(primary, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 2s")
+    scene.client(holdfast.port).ask("QUIT")  # its connection ends, and tells the goodbye
+    busy = [scene.client(holdfast.port) for _ in range(3)]
+    for client in busy:
+        equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    waiting = [scene.client(holdfast.port, greeting=False) for _ in range(3)]
+    wait_for(lambda: len(primary.sessions) == 7, what="three who wait")
+    time.sleep(0.5)  # until they would rather have another's
+    holdfast.signal(signal.SIGSTOP)
+    for client in busy:
+        client.send("QUIT\r\n")
+    holdfast.signal(signal.SIGCONT)
+    for client in waiting:
+        equal(client.reply(), "220 primary.example.org ESMTP")
+        equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    assert not holdfast.logged("takeover")
+
+
 @test("a primary that greets slowly greets a few connections, which then serve everybody")
 def _(scene):
     primary = scene.primary(replies={"greeting": lambda session, line: time.sleep(0.4) or b"220 primary.example.org ESMTP\r\n"})

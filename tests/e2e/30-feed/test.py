@@ -71,6 +71,21 @@ def _(scene):
     wait_for(lambda: json.load(open(os.path.join(world.holdfast.journal_path, "feed.json")))["later"] == [], what="nothing to be left")
 
 
+@test("a damaged feed.json stops the feed, with a word, and not the mail")
+def _(scene):
+    store = scene.primary(replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(lambda one: TAKEN)})
+    world = fed(scene, store.port)
+    world.holdfast.stop()
+    for damage in ('{"position": "x", "later": []}', '{"position": 3, "later": [{}]}', '{"position": 3, "lat', "[]", ""):
+        with open(os.path.join(world.holdfast.journal_path, "feed.json"), "w") as file:
+            file.write(damage)
+        world.holdfast.start()
+        world.send("still mail", "ada")
+        assert world.holdfast.logged("feed.json: damaged"), damage
+        world.holdfast.stop()
+    equal(store.messages, [])
+
+
 @test("Debian's Dovecot as the store: the mail is there, bit for bit")
 def _(scene):
     store = Dovecot(scene)
