@@ -20,8 +20,8 @@ constexpr Duration usual_patience{2000}, longest_patience{10'000};
 
 }  // namespace
 
-Control::Control(journal::Journal& journal, Resolver& resolver, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip)
-    : journal_(journal), store_(std::move(store)), on_trip_(std::move(on_trip)), pool_(loop_, resolver) {}
+Control::Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip)
+    : journal_(journal), store_(std::move(store)), on_trip_(std::move(on_trip)), pool_(loop_, resolver, occupancy) {}
 
 Control::~Control() { stop(); }
 
@@ -330,7 +330,9 @@ Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   opening.connect_patience = usual;
   opening.by = Clock::now() + std::max(usual, route.patience);
   opening.is_fresh = true;
+  opening.waits_for_room = false;
   UpstreamPool::Opened opened = co_await pool_.open(opening, wakeup);
+  if (opened.full) co_return "";  // it serves as many of our connections as it takes
   if (!opened.upstream) co_return opened.failure;
   Upstream& upstream = *opened.upstream;
   route.board.learn_opening(upstream.opening_took.count());

@@ -63,7 +63,7 @@ class Control {
  public:
   using OnTrip = std::function<void(const std::string& route)>;
   /// on_trip is called on the control thread when a breaker has tripped.
-  Control(journal::Journal& journal, Resolver& resolver, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip);
+  Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip);
   ~Control();
 
   /// Takes a configuration; before start() the first time. From the main thread.

@@ -12,7 +12,7 @@ namespace {
 class SmtpTarget : public ReplayTarget {
  public:
   SmtpTarget(std::shared_ptr<const Settings> settings, std::uint64_t couriers)
-      : settings_(std::move(settings)), couriers_(couriers), pool_(loop_, resolver_) {}
+      : settings_(std::move(settings)), couriers_(couriers), pool_(loop_, resolver_, occupancy_) {}
 
   Status run(ReplayJob& job) override {
     std::vector<std::string> hosts;
@@ -88,6 +88,7 @@ class SmtpTarget : public ReplayTarget {
   std::shared_ptr<const Settings> settings_;
   std::uint64_t couriers_, left_ = 0;
   Resolver resolver_;
+  Occupancy occupancy_;
   Loop loop_;
   UpstreamPool pool_;
   ReplayJob* job_ = nullptr;

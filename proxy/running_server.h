@@ -44,10 +44,10 @@ class Server {
   Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
       : config_path_(std::move(config_path)),
         settings_(std::move(settings)),
-        control_(journal, resolver_, journal.take_store(),
+        control_(journal, resolver_, occupancy_, journal.take_store(),
                  [this](const std::string& route) { tell_sessions(route); }),
         ldap_(control_.directory()),
-        shared_{journal, resolver_, control_, {}, {1}, {0}, {0}} {}
+        shared_{journal, resolver_, occupancy_, control_, {}, {1}, {0}, {0}} {}
 
   int run();
 
@@ -87,6 +87,7 @@ class Server {
   std::string config_path_;
   std::shared_ptr<const Settings> settings_;
   Resolver resolver_;
+  Occupancy occupancy_;
   Control control_;
   LdapSync ldap_;
   Shared shared_;

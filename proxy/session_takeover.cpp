@@ -49,7 +49,7 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
   // That may be the client's or its message's doing: only many such losses say something about the primary.
   if (!why.empty() && !trouble_since_) control.faltered(*board_, why);
   refusal_.reset();
-  bool is_unwanted = false;
+  bool is_unwanted = false, is_full = false;
   if (!trouble_since_) trouble_since_ = began;
   if (content_ && content_->is_bdat) content_->is_orphaned = true;
   Duration patience = route().failover.takeover_after + Duration(board_->opening_takes.load(std::memory_order_relaxed));
@@ -65,10 +65,13 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     is_first = false;
     Opening opening{settings_, route_, facts_, std::max(by, Clock::now() + std::chrono::milliseconds(20))};
     opening.is_fresh = !may_be_pooled;
+    auto is_moot = [this] { return is_stopped_ || client_.is_broken() || board_->is_held(); };
+    opening.is_gone = is_moot;
     opening.is_ungreeted = needs_ungreeted_ || !helo_line_.empty();
     UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
     is_primary_out_ = false;
     may_be_pooled = false;
+    is_full = opened.full != nullptr;
     if (opened.upstream) {
       upstream_ = std::move(opened.upstream);
       std::string failure = co_await replay(by);
@@ -85,7 +88,7 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
       refusal_ = std::move(opened.refusal);
     }
     is_unwanted = refusal_ && refusal_->is_about_client();
-    if (!is_unwanted) control.failed(*board_, why);
+    if (!is_unwanted && !is_full && !is_moot()) control.failed(*board_, why);
     bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
     bool says_it_again = refusal_ && refusal_->code == 421 && farewells_ > 0;
     // It is there and does not want this client: its word.
@@ -95,13 +98,14 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     while (Clock::now() < next && !board_->is_held() && !is_stopped_) co_await wakeup_.wait(next);
   }
   is_primary_out_ = false;
+  if (is_stopped_ || client_.is_broken()) co_return Reached::nowhere;
   bool may_hold = board_->mode.load(std::memory_order_acquire) != failover::Mode::pass;
   if (!may_hold) {
     if (is_unwanted) co_return Reached::refused;
     log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", why}});
     co_return Reached::nowhere;
   }
-  if (may_go_live && !is_unwanted && !board_->is_held()) control.gave_up(*board_, since, why);
+  if (may_go_live && !is_unwanted && !is_full && !board_->is_held()) control.gave_up(*board_, since, why);
   log(LogLevel::info, "takeover", {{"session", id_}, {"route", route().name}, {"client", to_string(facts_.client)}, {"problem", why}});
   trouble_since_.reset();
   is_holding_ = true;

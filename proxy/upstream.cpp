@@ -12,6 +12,8 @@ namespace {
 
 /// A primary that has not greeted by then has no room, it seems, for more connections than it has.
 constexpr Duration room_wanted_after{200};
+/// One that is full is asked again so soon, and then less and less often.
+constexpr Duration first_pause_for_room{50}, longest_pause_for_room{1000};
 /// So long an address may be silent though there are others, even when there is no hurry.
 constexpr Duration shortest_share{2000};
 /// A greeting that takes no longer is quick.
@@ -19,6 +21,38 @@ constexpr Duration quick_greeting{100};
 constexpr Duration usual_patience_with_greeting{500};
 
 }  // namespace
+
+/// Somebody's place among those who wait for the primary to have room: for another's connection, or, where that will not do, for a new one.
+class UpstreamPool::Place {
+ public:
+  Place(UpstreamPool& pool, const Opening& opening, std::shared_ptr<Occupancy::Address> room, Wakeup& wakeup)
+      : pool_(pool), route_(opening.config().name), taker_(opening.is_fresh ? nullptr : &wakeup), is_counted_(std::move(room), &Occupancy::Address::waiting) {
+    Waiting& waiting = pool_.waiting_[route_];
+    if (taker_) {
+      waiting.takers.push_back(taker_);
+    } else {
+      ++waiting.others;
+      pool_.make_room(route_);
+    }
+  }
+  ~Place() {
+    Waiting& waiting = pool_.waiting_[route_];
+    if (taker_) {
+      waiting.takers.remove(taker_);
+      pool_.wake_next_taker(route_);  // several may have become free before this one was awake
+    } else {
+      --waiting.others;
+    }
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+
+ private:
+  UpstreamPool& pool_;
+  const std::string& route_;
+  Wakeup* taker_;
+  Occupancy::One is_counted_;
+};
 
 Upstream::Poll Upstream::poll_reply(Reply& reply) {
   std::size_t consumed = 0;
@@ -92,12 +126,34 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
 }
 
 Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
+  const std::string& route = opening.config().name;
+  // A client in the middle of something cannot wait for as long as one that has not been greeted.
+  Deadline latest = std::min(loop_.now() + opening.timeouts().greeting, opening.is_fresh ? opening.by : Deadline::max());
+  Duration pause = first_pause_for_room;
+  std::optional<Place> place;
+  for (;;) {
+    Opened opened;
+    if (!opening.is_fresh) opened.upstream = co_await reuse(opening, wakeup);
+    if (opened.upstream) co_return opened;
+    opened = co_await try_addresses(opening, wakeup);
+    bool must_wait = opened.full && opening.waits_for_room && Clock::now() < latest;
+    if (!must_wait) co_return opened;
+    if (!place) place.emplace(*this, opening, opened.full, wakeup);
+    Deadline next = Clock::now() + pause;
+    bool has_another = false, is_gone = false;
+    while (Clock::now() < next && !has_another && !is_gone) {
+      co_await wakeup.wait(next);
+      has_another = !opening.is_fresh && !idle_[route].empty();
+      is_gone = opening.is_gone && opening.is_gone();
+    }
+    if (is_gone) co_return opened;
+    pause = std::min(2 * pause, longest_pause_for_room);
+  }
+}
+
+Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, Wakeup& wakeup) {
   const RouteConfig& config = opening.config();
   Opened opened;
-  if (!opening.is_fresh) {
-    opened.upstream = co_await reuse(opening, wakeup);
-    if (opened.upstream) co_return opened;
-  }
   opened.failure = "no address of the primary answers";
   std::vector<std::pair<std::size_t, std::vector<SocketAddress>>> candidates;
   std::size_t left = 0;
@@ -109,6 +165,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     const HostPort& host = config.upstreams[index];
     std::string failure = "its name has no address in DNS";
     std::optional<Reply> refusal;
+    bool is_full = false;
     for (const SocketAddress& address : addresses) {
       std::unique_ptr<Upstream> upstream;
       Deadline began = Clock::now();
@@ -125,6 +182,8 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
         // It is there and says no: its word, unless another address says yes.
         failure = "it refuses: " + upstream->greeting.summary();
         refusal = upstream->greeting;
+        is_full = upstream->is_full;
+        if (is_full) opened.full = upstream->room;
         continue;
       }
       order(config).succeeded(index, loop_.now());
@@ -132,7 +191,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
       opened.upstream = std::move(upstream);
       co_return opened;
     }
-    bool is_there = refusal && refusal->is_about_client();
+    bool is_there = is_full || (refusal && refusal->is_about_client());
     if (!is_there) failed(*opening.settings, opening.route, index, failure);
     if (refusal) opened.refusal = std::move(refusal);
     opened.failure = fmt::format("{}: {}", to_string(host), failure);
@@ -158,6 +217,7 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_
     FileDescriptor socket = start_connect(address);
     if (!socket) co_return "cannot connect";
     upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
+    upstream->room = occupancy_.of(opening.config().upstreams[index]);
     std::string failure = co_await prepare(*upstream, opening, wakeup, with_tls);
     bool is_spent = failure.empty() && upstream->greeter != Greeter::nobody &&
                     (opening.is_ungreeted || !takes_another_greeting(opening.config(), *upstream));
@@ -181,33 +241,21 @@ Deadline UpstreamPool::due_for_greeting(const Opening& opening, std::size_t addr
 Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
   const std::string& route = opening.config().name;
   Deadline latest = loop_.now() + opening.timeouts().greeting, waits_from = loop_.now() + room_wanted_after;
-  Waiting& waiting = waiting_[route];
-  bool is_waiting = false;
+  std::optional<Place> place;
   std::optional<Reply> greeting;
   while (!greeting && upstream.failure.empty()) {
     Reply reply;
     Upstream::Poll found = upstream.poll_reply(reply);
     if (found == Upstream::Poll::reply) greeting = std::move(reply);
     if (found != Upstream::Poll::nothing) break;
-    upstream.is_superseded = is_waiting && !opening.is_fresh && !idle_[route].empty();
+    upstream.is_superseded = place && !opening.is_fresh && !idle_[route].empty();
     if (upstream.is_superseded) break;
+    if (opening.is_gone && opening.is_gone()) upstream.failure = "nobody waits for it any more";
     Deadline due = due_for_greeting(opening, upstream.address, latest);
-    bool in_time = co_await wakeup.wait(is_waiting ? due : std::min(due, waits_from));
+    bool in_time = co_await wakeup.wait(place ? due : std::min(due, waits_from));
     if (in_time) continue;
     if (Clock::now() >= due_for_greeting(opening, upstream.address, latest)) upstream.failure = "it did not answer in time";
-    if (is_waiting || Clock::now() < waits_from) continue;
-    is_waiting = true;
-    if (opening.is_fresh) {
-      ++waiting.others;
-      make_room(route);
-    } else {
-      waiting.takers.push_back(&wakeup);
-    }
-  }
-  if (is_waiting && opening.is_fresh) --waiting.others;
-  if (is_waiting && !opening.is_fresh) {
-    waiting.takers.remove(&wakeup);
-    wake_next_taker(route);  // several may have become free before this one was awake
+    if (!place && Clock::now() >= waits_from) place.emplace(*this, opening, upstream.room, wakeup);
   }
   if (upstream.is_superseded) upstream.failure = "another connection became free";
   co_return greeting;
@@ -233,7 +281,11 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
   std::optional<Reply> greeting = co_await read_greeting(upstream, opening, wakeup);
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
+  // It does not know the client yet: what it has had enough of is Holdfast's connections.
+  bool has_enough = upstream.greeting.code == 421 && config.identity != Identity::proxy_v2;
+  upstream.is_full = has_enough && upstream.room->connections.load(std::memory_order_relaxed) > 0;
   if (!upstream.greeting.is_positive()) co_return "";
+  upstream.is_counted.emplace(upstream.room, &Occupancy::Address::connections);
   std::string failure;
   if (with_tls) failure = co_await start_tls(upstream, opening, wakeup);
   if (failure.empty() && config.identity == Identity::xclient) failure = co_await send_xclient(upstream, opening, wakeup);
@@ -368,10 +420,9 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
   const RouteConfig& config = settings->config.routes[route];
   const ReuseConfig& reuse = settings->config.reuse;
   std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
-  Waiting& waiting = waiting_[config.name];
   bool is_kept = upstream->may_be_reused && config.identity != Identity::proxy_v2 && upstream->stream.is_alive() &&
                  upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
-                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && waiting.others == 0 &&
+                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && !has_others_waiting(config.name, *upstream) &&
                  takes_another_greeting(config, *upstream);
   if (!is_kept) {
     if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
@@ -379,6 +430,13 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
   }
   idle.push_back(std::make_unique<Idle>(loop_, std::move(upstream), loop_.now() + reuse.idle));
   wake_next_taker(config.name);
+}
+
+/// Somebody for whom this connection will not do, or on another loop.
+bool UpstreamPool::has_others_waiting(const std::string& route, const Upstream& upstream) const {
+  auto found = waiting_.find(route);
+  std::size_t takers = found == waiting_.end() ? 0 : found->second.takers.size();
+  return takers == 0 && upstream.room->waiting.load(std::memory_order_relaxed) > 0;
 }
 
 void UpstreamPool::wake_next_taker(const std::string& route) {
@@ -389,7 +447,7 @@ void UpstreamPool::wake_next_taker(const std::string& route) {
 void UpstreamPool::sweep(bool all) {
   for (auto& [route, idle] : idle_)
     idle.remove_if([&](const std::unique_ptr<Idle>& one) {
-      bool is_over = all || !one->is_usable() || one->expires <= loop_.now();
+      bool is_over = all || !one->is_usable() || one->expires <= loop_.now() || has_others_waiting(route, *one->upstream);
       if (is_over && one->is_usable()) one->upstream->stream.flush("QUIT\r\n");
       return is_over;
     });

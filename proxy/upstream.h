@@ -3,6 +3,7 @@
 // UpstreamPool opens them, trying a route's addresses in order, and keeps idle ones for reuse. One pool a loop.
 #pragma once
 
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -12,6 +13,7 @@
 
 #include "failover/upstream_order.h"
 #include "proxy/ehlo.h"
+#include "proxy/occupancy.h"
 #include "proxy/reply.h"
 #include "proxy/resolver.h"
 #include "proxy/settings.h"
@@ -51,6 +53,9 @@ class Upstream {
   /// Waits for one reply. Empty when the deadline passed or the connection ended; failure then says which.
   Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
   std::string failure;
+  std::shared_ptr<Occupancy::Address> room;    ///< at its address
+  std::optional<Occupancy::One> is_counted;    ///< among the connections there, once it was greeted
+  bool is_full = false;        ///< the primary has as many connections of Holdfast's as it takes, and this is one too many
   bool is_superseded = false;  ///< it was given up, before it was greeted, for one that became free
   bool has_tls_failed = false;
 };
@@ -64,6 +69,8 @@ struct Opening {
   Duration connect_patience = Duration::max();  ///< with the network, for each address; beside limits.timeouts.connect
   bool is_fresh = false;  ///< a connection that served another client will not do
   bool is_ungreeted = false;  ///< nor one on which Holdfast itself has greeted
+  bool waits_for_room = true; ///< when the primary has as many connections of Holdfast's as it takes
+  std::function<bool()> is_gone = {};  ///< whether nobody wants it any more; asked when the wakeup is fired
 
   const RouteConfig& config() const { return settings->config.routes[route]; }
   const TimeoutsConfig& timeouts() const { return settings->config.limits.timeouts; }
@@ -71,12 +78,13 @@ struct Opening {
 
 class UpstreamPool {
  public:
-  UpstreamPool(Loop& loop, Resolver& resolver) : loop_(loop), resolver_(resolver) {}
+  UpstreamPool(Loop& loop, Resolver& resolver, Occupancy& occupancy) : loop_(loop), resolver_(resolver), occupancy_(occupancy) {}
 
   struct Opened {
     std::unique_ptr<Upstream> upstream;  ///< null when no address of the route answers
     std::string failure;
     std::optional<Reply> refusal;        ///< the primary's own 4xx or 5xx greeting, when it gave one
+    std::shared_ptr<Occupancy::Address> full;  ///< not null: what it has had enough of is Holdfast's connections, and it serves those
   };
   /// Takes an idle connection or opens a new one, and brings it to its greeting: PROXY header, TLS and XCLIENT as the route
   /// says.
@@ -130,7 +138,10 @@ class UpstreamPool {
     std::unique_ptr<Upstream> upstream;
     Deadline expires;
   };
+  class Place;
   failover::UpstreamOrder& order(const RouteConfig& route);
+  Task<Opened> try_addresses(const Opening& opening, Wakeup& wakeup);
+  bool has_others_waiting(const std::string& route, const Upstream& upstream) const;
   Deadline share_of_time(const Opening& opening, std::size_t addresses_left) const;
   void make_room(const std::string& route);
   void wake_next_taker(const std::string& route);
@@ -149,8 +160,9 @@ class UpstreamPool {
 
   Loop& loop_;
   Resolver& resolver_;
+  Occupancy& occupancy_;
   std::map<std::string, std::list<std::unique_ptr<Idle>>> idle_;
-  /// Who has been waiting for a while for the primary to greet a new connection: it may have room for so many and no more.
+  /// Who has been waiting for a while for the primary to take a new connection: it may have room for so many and no more.
   struct Waiting {
     std::list<Wakeup*> takers;   ///< these would rather have an idle one
     std::size_t others = 0;

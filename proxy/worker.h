@@ -53,6 +53,7 @@ class ConnectionCounts::Place {
 struct Shared {
   journal::Journal& journal;
   Resolver& resolver;
+  Occupancy& occupancy;
   Control& control;
   ConnectionCounts connections;
   std::atomic<std::uint64_t> next_session{1};
@@ -61,7 +62,7 @@ struct Shared {
 
 /// Lives on its loop's thread, but for the constructor.
 struct Worker {
-  Worker(Shared& all, std::shared_ptr<const Settings> first) : shared(all), settings(std::move(first)), pool(loop, all.resolver) {}
+  Worker(Shared& all, std::shared_ptr<const Settings> first) : shared(all), settings(std::move(first)), pool(loop, all.resolver, all.occupancy) {}
 
   Shared& shared;
   Loop loop;

@@ -1,0 +1,50 @@
+// Occupancy: how many connections Holdfast has to each address of its primaries, and how many wait for one, over all loops.
+//
+// A primary may take only so many from one address, and all of them are Holdfast's.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "proxy/network.h"
+
+namespace holdfast::proxy {
+
+class Occupancy {
+ public:
+  struct Address {
+    std::atomic<std::uint64_t> connections{0};  ///< that the primary has greeted
+    std::atomic<std::uint64_t> waiting{0};
+  };
+  /// Counts one for as long as it lives.
+  class One {
+   public:
+    One(std::shared_ptr<Address> address, std::atomic<std::uint64_t> Address::*count) : address_(std::move(address)), count_((*address_).*count) {
+      count_.fetch_add(1, std::memory_order_relaxed);
+    }
+    ~One() { count_.fetch_sub(1, std::memory_order_relaxed); }
+    One(const One&) = delete;
+    One& operator=(const One&) = delete;
+
+   private:
+    std::shared_ptr<Address> address_;
+    std::atomic<std::uint64_t>& count_;
+  };
+
+  /// Thread-safe. What is returned lives for as long as somebody has it.
+  std::shared_ptr<Address> of(const HostPort& address) {
+    std::lock_guard lock(mutex_);
+    std::shared_ptr<Address>& found = addresses_[to_string(address)];
+    if (!found) found = std::make_shared<Address>();
+    return found;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Address>> addresses_;
+};
+
+}  // namespace holdfast::proxy

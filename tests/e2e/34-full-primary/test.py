@@ -1,0 +1,108 @@
+"""A primary that takes so many connections from one address: all of them are Holdfast's, and everybody is served with those."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+TOO_MANY = ["421 4.7.0 primary.example.org Error: too many connections from 127.0.0.1",
+            "421 4.3.2 The maximum number of concurrent connections has exceeded a limit, closing transmission channel"]
+
+
+def limited_primary(scene, most, refusal):
+    def greet(session, line):
+        alive = sum(one.connection.fileno() >= 0 for one in session.primary.sessions)
+        if alive <= most:
+            return b"220 primary.example.org ESMTP\r\n"
+        session.connection.sendall(refusal.encode() + b"\r\n")
+        return None
+    return scene.primary(replies={"greeting": greet})
+
+
+@test("Postfix with smtpd_client_connection_count_limit: many clients, on all loops, wait for one of its few connections")
+def _(scene):
+    postfix = scene.postfix("smtpd_client_connection_count_limit = 3", "smtpd_client_event_limit_exceptions =")
+    holdfast = scene.holdfast(postfix, yaml="threads: 4\nfailover:\n  probe_interval: 200ms")
+    replies = []
+
+    def work():
+        for _ in range(4):
+            client = Client(holdfast.port)
+            replies.append(client.greeting[:4])
+            for _ in range(2):
+                replies.append(client.send_mail()[:23])
+            client.ask("QUIT")
+            client.close()
+    clients = [threading.Thread(target=work) for _ in range(12)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(60)
+    equal({reply: replies.count(reply) for reply in replies}, {"220 ": 48, "250 2.0.0 Ok: queued as": 96})
+    equal(holdfast.status()["routes"][0]["state"], "pass")
+    assert not holdfast.logged("takeover")
+    wait_for(lambda: len(postfix.mails()) == 96, what="the mail")
+
+
+@test("while all its connections are busy for long, nobody takes it for dead: those who come wait, and probes find nothing wrong")
+def _(scene):
+    for refusal in TOO_MANY:
+        primary = limited_primary(scene, 3, refusal)
+        holdfast = scene.holdfast(primary, yaml="threads: 2\nfailover:\n  probe_interval: 50ms\n  takeover_after: 300ms")
+        wait_for(lambda: len(primary.sessions) > 0, what="a probe")
+        busy = [scene.client(holdfast.port) for _ in range(3)]
+        for client in busy:
+            client.ask("EHLO client.example.net")
+            client.ask("MAIL FROM:<a@example.net>")
+        waiting = [scene.client(holdfast.port, greeting=False) for _ in range(3)]
+        time.sleep(1.5)  # in which nothing comes from the primary
+        for client in busy:
+            client.ask("RSET")
+            equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken", refusal)
+            client.ask("QUIT")
+        for client in waiting:
+            equal(client.reply(), "220 primary.example.org ESMTP", refusal)
+            equal(client.send_mail(), "250 2.0.0 Ok: taken", refusal)
+            client.ask("QUIT")
+        assert not holdfast.logged("takeover") and not holdfast.logged("breaker"), refusal
+        holdfast.stop()
+
+
+@test("one that says so while nobody has a connection is heard at once")
+def _(scene):
+    for refusal in TOO_MANY:
+        primary = limited_primary(scene, 0, refusal)
+        holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h")
+        begin = time.monotonic()
+        equal(scene.client(holdfast.port).greeting, refusal)
+        assert time.monotonic() - begin < 20
+        holdfast.stop()
+
+
+@test("held mail and a client in the middle of a message wait for a connection too")
+def _(scene):
+    primary = limited_primary(scene, 2, TOO_MANY[0])
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept",
+                              yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  takeover_after: 500ms\n  release_after: 100ms\n  retry_min: 100ms")
+    holdfast.run("failover", "hold", "--reason", "test")
+    for _ in range(5):
+        assert scene.client(holdfast.port).send_mail().startswith("250 ")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 5, what="the held mail")
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", what="the end of the drain")
+    busy, other = scene.client(holdfast.port), scene.client(holdfast.port)
+    other.ask("EHLO client.example.net")
+    busy.ask("EHLO client.example.net")
+    busy.ask("MAIL FROM:<a@example.net>")
+    busy.ask("RCPT TO:<b@example.org>")
+    lost = next(session for session in primary.sessions if b"RCPT TO:<b@example.org>" in session.lines[-1:] and session.connection.fileno() >= 0)
+    taken = socket.create_connection(("127.0.0.1", primary.port)) if not lost.close() else None  # somebody else takes the place
+    busy.send("DATA\r\n")
+    time.sleep(0.2)
+    taken.close()
+    equal(busy.reply()[:3], "354")
+    equal(busy.ask("Subject: x\r\n\r\nx\r\n."), "250 2.0.0 Ok: taken")
+    assert not holdfast.logged("takeover")
+
+
+main()
