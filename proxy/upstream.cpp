@@ -114,7 +114,7 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
   while (!idle.empty()) {
     std::unique_ptr<Idle> candidate = std::move(idle.back());
     idle.pop_back();
-    if (!candidate->is_usable()) continue;
+    if (!candidate->is_usable() || candidate->settings != opening.settings) continue;
     std::unique_ptr<Upstream> upstream = std::move(candidate->upstream);
     upstream->stream.give_to(wakeup);
     upstream->was_reused = upstream->is_shared = true;
@@ -126,7 +126,6 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
 }
 
 Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
-  const std::string& route = opening.config().name;
   // A client in the middle of something cannot wait for as long as one that has not been greeted.
   Deadline latest = std::min(loop_.now() + opening.timeouts().greeting, opening.is_fresh ? opening.by : Deadline::max());
   Duration pause = first_pause_for_room;
@@ -139,15 +138,24 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     bool must_wait = opened.full && opening.waits_for_room && Clock::now() < latest;
     if (!must_wait) co_return opened;
     if (!place) place.emplace(*this, opening, opened.full, wakeup);
-    Deadline next = Clock::now() + pause;
-    bool has_another = false, is_gone = false;
-    while (Clock::now() < next && !has_another && !is_gone) {
-      co_await wakeup.wait(next);
-      has_another = !opening.is_fresh && !idle_[route].empty();
-      is_gone = opening.is_gone && opening.is_gone();
-    }
-    if (is_gone) co_return opened;
+    co_await wait_for_room(opening, wakeup, pause, latest);
+    if (opening.is_gone && opening.is_gone()) co_return opened;
     pause = std::min(2 * pause, longest_pause_for_room);
+  }
+}
+
+/// Until another's connection is free, or the pause is over and the primary may be asked again: of all who wait for a connection, the
+/// first in the line does.
+Task<void> UpstreamPool::wait_for_room(const Opening& opening, Wakeup& wakeup, Duration pause, Deadline latest) {
+  const std::string& route = opening.config().name;
+  for (;;) {
+    Deadline next = std::min(Clock::now() + pause, latest);
+    while (Clock::now() < next) {
+      co_await wakeup.wait(next);
+      if (opening.is_gone && opening.is_gone()) co_return;
+      if (!opening.is_fresh && !idle_[route].empty()) co_return;
+    }
+    if (opening.is_fresh || next == latest || waiting_[route].takers.front() == &wakeup) co_return;
   }
 }
 
@@ -428,7 +436,7 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
     if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
     return;
   }
-  idle.push_back(std::make_unique<Idle>(loop_, std::move(upstream), loop_.now() + reuse.idle));
+  idle.push_back(std::make_unique<Idle>(loop_, std::move(upstream), loop_.now() + reuse.idle, settings));
   wake_next_taker(config.name);
 }
 

@@ -128,8 +128,8 @@ class UpstreamPool {
  private:
   /// A connection that waits for its next client. Whatever arrives on it meanwhile ends it: a primary has nothing to say then.
   struct Idle {
-    Idle(Loop& loop, std::unique_ptr<Upstream> taken, Deadline until)
-        : wakeup(loop), upstream(std::move(taken)), expires(until) {
+    Idle(Loop& loop, std::unique_ptr<Upstream> taken, Deadline until, std::shared_ptr<const Settings> opened_under)
+        : wakeup(loop), upstream(std::move(taken)), expires(until), settings(std::move(opened_under)) {
       upstream->stream.give_to(wakeup);
     }
     bool is_usable() const { return upstream->stream.is_alive() && upstream->stream.input().empty(); }
@@ -137,10 +137,12 @@ class UpstreamPool {
     Wakeup wakeup;
     std::unique_ptr<Upstream> upstream;
     Deadline expires;
+    std::shared_ptr<const Settings> settings;  ///< its address is a number in these
   };
   class Place;
   failover::UpstreamOrder& order(const RouteConfig& route);
   Task<Opened> try_addresses(const Opening& opening, Wakeup& wakeup);
+  Task<void> wait_for_room(const Opening& opening, Wakeup& wakeup, Duration pause, Deadline latest);
   bool has_others_waiting(const std::string& route, const Upstream& upstream) const;
   Deadline share_of_time(const Opening& opening, std::size_t addresses_left) const;
   void make_room(const std::string& route);

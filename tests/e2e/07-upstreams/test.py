@@ -255,6 +255,26 @@ def _(scene):
     equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
 
 
+@test("a connection that was opened before a reload is not handed on after it: its address may be another's number now")
+def _(scene):
+    gone, primary = free_port(), scene.primary()
+    holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{gone}", f"127.0.0.1:{primary.port}"], yaml="threads: 1")
+    scene.client(holdfast.port).ask("QUIT")
+    client = scene.client(holdfast.port)
+    equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    holdfast.upstreams = [f"127.0.0.1:{primary.port}"]
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: holdfast.logged("routes changed"), what="the reload")
+    client.ask("QUIT")
+    before = len(primary.sessions)
+    for _ in range(2):
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(), "250 2.0.0 Ok: taken")
+        client.ask("QUIT")
+    equal(len(primary.sessions), before + 1)
+
+
 @test("idle connections end after reuse.idle, and after reuse.transactions")
 def _(scene):
     primary = scene.primary()
