@@ -13,7 +13,7 @@ namespace {
 /// A primary that has not greeted by then has no room, it seems, for more connections than it has.
 constexpr Duration room_wanted_after{200};
 /// One that is full is asked again so soon, and then less and less often.
-constexpr Duration first_pause_for_room{50}, longest_pause_for_room{1000};
+constexpr Duration first_pause_for_room{25}, longest_pause_for_room{200};
 /// So long an address may be silent though there are others, even when there is no hurry.
 constexpr Duration shortest_share{2000};
 /// A greeting that takes no longer is quick.
