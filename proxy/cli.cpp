@@ -46,8 +46,10 @@ void print_status(const nlohmann::ordered_json& status) {
     if (!route["problem"].get<std::string>().empty()) fmt::print("  PROBLEM: {}\n", escape(route["problem"].get<std::string>()));
     for (const auto& upstream : route["upstreams"]) {
       bool is_healthy = upstream["healthy"].get<bool>();
-      fmt::print("  upstream {}  {}\n", upstream["address"].get<std::string>(),
-                 is_healthy ? "healthy" : "FAILING: " + escape(upstream["last_error"].get<std::string>()));
+      std::string how = is_healthy ? "healthy" : "FAILING: " + escape(upstream["last_error"].get<std::string>());
+      std::uint64_t connections = upstream["connections"].get<std::uint64_t>(), waiting = upstream["waiting"].get<std::uint64_t>();
+      std::string crowd = waiting > 0 ? fmt::format(", {} CLIENTS WAIT for one: it takes no more", waiting) : "";
+      fmt::print("  upstream {}  {}, {} connections{}\n", upstream["address"].get<std::string>(), how, connections, crowd);
     }
   }
   const auto& journal = status["journal"];
