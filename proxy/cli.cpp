@@ -43,13 +43,13 @@ void print_status(const nlohmann::ordered_json& status) {
     if (kept > 0) fmt::print("  {} KEPT FOR YOU: refused, and the sender may not be told; see holdfast queue list\n", kept);
     if (std::uint64_t twice = route["possible_duplicates"].get<std::uint64_t>()) fmt::print("  {} possible duplicates since the start\n", twice);
     if (std::string limit = route["limit_reached"].get<std::string>(); !limit.empty()) fmt::print("  LIMIT REACHED: {}: no more mail is held, senders are told 452\n", limit);
+    if (std::uint64_t waiting = route["waiting"].get<std::uint64_t>())
+      fmt::print("  {} CLIENTS WAIT for a connection: the primary takes no more than the {} that it has\n", waiting, route["connections"].get<std::uint64_t>());
     if (!route["problem"].get<std::string>().empty()) fmt::print("  PROBLEM: {}\n", escape(route["problem"].get<std::string>()));
     for (const auto& upstream : route["upstreams"]) {
       bool is_healthy = upstream["healthy"].get<bool>();
-      std::string how = is_healthy ? "healthy" : "FAILING: " + escape(upstream["last_error"].get<std::string>());
-      std::uint64_t connections = upstream["connections"].get<std::uint64_t>(), waiting = upstream["waiting"].get<std::uint64_t>();
-      std::string crowd = waiting > 0 ? fmt::format(", {} CLIENTS WAIT for one: it takes no more", waiting) : "";
-      fmt::print("  upstream {}  {}, {} connections{}\n", upstream["address"].get<std::string>(), how, connections, crowd);
+      fmt::print("  upstream {}  {}\n", upstream["address"].get<std::string>(),
+                 is_healthy ? "healthy" : "FAILING: " + escape(upstream["last_error"].get<std::string>()));
     }
   }
   const auto& journal = status["journal"];

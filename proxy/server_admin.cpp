@@ -81,11 +81,14 @@ Admin::Answer Server::status() {
   if (!routes) return routes.error();
   auto seen = health();
   for (auto& route : *routes) {
-    for (auto& upstream : route["upstreams"]) {
+    std::uint64_t connections = 0, waiting = 0;
+    for (const auto& upstream : route["upstreams"]) {
       auto room = occupancy_.of(*parse_host_port(upstream["address"].get<std::string>()));
-      upstream["connections"] = room->connections.load(std::memory_order_relaxed);
-      upstream["waiting"] = room->waiting.load(std::memory_order_relaxed);
+      connections += room->connections.load(std::memory_order_relaxed);
+      waiting += room->waiting.load(std::memory_order_relaxed);
     }
+    route["connections"] = connections;
+    route["waiting"] = waiting;
     const std::vector<UpstreamHealth>& states = seen[route["name"].get<std::string>()];
     for (std::size_t k = 0; k < route["upstreams"].size() && k < states.size(); ++k) {
       if (states[k].is_healthy) continue;

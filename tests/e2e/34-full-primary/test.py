@@ -56,9 +56,9 @@ def _(scene):
             client.ask("MAIL FROM:<a@example.net>")
         waiting = [scene.client(holdfast.port, greeting=False) for _ in range(3)]
         time.sleep(1.5)  # in which nothing comes from the primary
-        upstream = holdfast.status()["routes"][0]["upstreams"][0]
-        equal((upstream["healthy"], upstream["connections"], upstream["waiting"]), (True, 3, 3), refusal)
-        assert "healthy, 3 connections, 3 CLIENTS WAIT" in holdfast.run("status").stdout
+        route = holdfast.status()["routes"][0]
+        equal((route["state"], route["upstreams"][0]["healthy"], route["connections"], route["waiting"]), ("pass", True, 3, 3), refusal)
+        assert "3 CLIENTS WAIT for a connection: the primary takes no more than the 3 that it has" in holdfast.run("status").stdout
         for client in busy:
             client.ask("RSET")
             equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken", refusal)
