@@ -91,6 +91,7 @@ class Session {
   /// What came of it: a primary that is ready for the next command, Holdfast in its place, a primary that does not want this client
   /// (refusal_ is its word), or neither.
   enum class Reached { live, holding, refused, nowhere };
+  bool has_client_left() const;
   Task<Reached> reach_primary(std::string why, bool is_switching = false);
   void turn_away(Reached reached);
   Task<std::string> replay(Deadline by);

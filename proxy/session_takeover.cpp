@@ -38,6 +38,12 @@ void Session::primary_is_out(const std::string& route) {
   wakeup_.fire();
 }
 
+/// Nobody is there to be served: the connection is lost, or was ended before anything was said on it.
+bool Session::has_client_left() const {
+  bool has_said_something = !helo_line_.empty() || !awaited_.empty() || !client_.input().empty() || transaction_.is_open;
+  return is_stopped_ || client_.is_broken() || (client_.is_ended() && !has_said_something);
+}
+
 /// Brings the session back to a live primary, or to where Holdfast answers for it. Neither may be when an operator has decided that
 /// mail must pass, and the primary does not answer.
 ///
@@ -59,13 +65,13 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
   bool may_be_pooled = helo_line_.empty() && !transaction_.is_open && awaited_.empty() && is_first && !needs_ungreeted_;
   bool may_go_live = auth_.empty();
   // A client that is gone needs no primary; converse() sees that it is.
-  for (Duration pause = first_pause; may_go_live && !board_->is_held() && !is_stopped_ && !client_.is_broken(); pause = std::min(pause * 2, longest_pause)) {
+  for (Duration pause = first_pause; may_go_live && !board_->is_held() && !has_client_left(); pause = std::min(pause * 2, longest_pause)) {
     bool is_late = Clock::now() >= by && !is_first;
     if (is_late) break;
     is_first = false;
     Opening opening{settings_, route_, facts_, std::max(by, Clock::now() + std::chrono::milliseconds(20))};
     opening.is_fresh = !may_be_pooled;
-    auto is_moot = [this] { return is_stopped_ || client_.is_broken() || board_->is_held(); };
+    auto is_moot = [this] { return has_client_left() || board_->is_held(); };
     opening.is_gone = is_moot;
     opening.is_ungreeted = needs_ungreeted_ || !helo_line_.empty();
     UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
@@ -98,7 +104,7 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     while (Clock::now() < next && !board_->is_held() && !is_stopped_) co_await wakeup_.wait(next);
   }
   is_primary_out_ = false;
-  if (is_stopped_ || client_.is_broken()) co_return Reached::nowhere;
+  if (has_client_left()) co_return Reached::nowhere;
   bool may_hold = board_->mode.load(std::memory_order_acquire) != failover::Mode::pass;
   if (!may_hold) {
     if (is_unwanted) co_return Reached::refused;

@@ -139,7 +139,7 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     if (!must_wait) co_return opened;
     if (!place) place.emplace(*this, opening, opened.full, wakeup);
     co_await wait_for_room(opening, wakeup, pause, latest);
-    if (opening.is_gone && opening.is_gone()) co_return opened;
+    if (opening.is_moot()) co_return opened;
     pause = std::min(2 * pause, longest_pause_for_room);
   }
 }
@@ -152,7 +152,7 @@ Task<void> UpstreamPool::wait_for_room(const Opening& opening, Wakeup& wakeup, D
     Deadline next = std::min(Clock::now() + pause, latest);
     while (Clock::now() < next) {
       co_await wakeup.wait(next);
-      if (opening.is_gone && opening.is_gone()) co_return;
+      if (opening.is_moot()) co_return;
       if (!opening.is_fresh && !idle_[route].empty()) co_return;
     }
     if (opening.is_fresh || next == latest || waiting_[route].takers.front() == &wakeup) co_return;
@@ -199,6 +199,7 @@ Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, W
       opened.upstream = std::move(upstream);
       co_return opened;
     }
+    if (!refusal && opening.is_moot()) co_return opened;
     bool is_there = is_full || (refusal && refusal->is_about_client());
     if (!is_there) failed(*opening.settings, opening.route, index, failure);
     if (refusal) opened.refusal = std::move(refusal);
@@ -258,7 +259,10 @@ Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const
     if (found != Upstream::Poll::nothing) break;
     upstream.is_superseded = place && !opening.is_fresh && !idle_[route].empty();
     if (upstream.is_superseded) break;
-    if (opening.is_gone && opening.is_gone()) upstream.failure = "nobody waits for it any more";
+    if (opening.is_moot()) {
+      upstream.failure = "nobody waits for it any more";
+      break;
+    }
     Deadline due = due_for_greeting(opening, upstream.address, latest);
     bool in_time = co_await wakeup.wait(place ? due : std::min(due, waits_from));
     if (in_time) continue;

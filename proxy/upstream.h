@@ -72,6 +72,7 @@ struct Opening {
   bool waits_for_room = true; ///< when the primary has as many connections of Holdfast's as it takes
   std::function<bool()> is_gone = {};  ///< whether nobody wants it any more; asked when the wakeup is fired
 
+  bool is_moot() const { return is_gone && is_gone(); }
   const RouteConfig& config() const { return settings->config.routes[route]; }
   const TimeoutsConfig& timeouts() const { return settings->config.limits.timeouts; }
 };

@@ -182,8 +182,13 @@ def _(scene):
     busy = [scene.client(holdfast.port) for _ in range(3)]
     for client in busy:
         equal(client.send_mail(), "250 2.0.0 Ok: taken")
+    leaving = scene.client(holdfast.port, greeting=False)
+    wait_for(lambda: len(primary.sessions) == 5, what="one who waits")
+    time.sleep(0.3)
+    leaving.close()
+    wait_for(lambda: primary.sessions[4].connection.fileno() < 0, what="the end of its connection")
     waiting = [scene.client(holdfast.port, greeting=False) for _ in range(3)]
-    wait_for(lambda: len(primary.sessions) == 7, what="three who wait")
+    wait_for(lambda: len(primary.sessions) == 8, what="three who wait")
     time.sleep(0.5)  # until they would rather have another's
     holdfast.signal(signal.SIGSTOP)
     for client in busy:
@@ -192,7 +197,7 @@ def _(scene):
     for client in waiting:
         equal(client.reply(), "220 primary.example.org ESMTP")
         equal(client.send_mail(), "250 2.0.0 Ok: taken")
-    assert not holdfast.logged("takeover")
+    assert not holdfast.logged("takeover") and not holdfast.logged(" warning upstream")
 
 
 @test("a primary that greets slowly greets a few connections, which then serve everybody")
