@@ -55,7 +55,7 @@ void Courier::give_all(Errand& errand, const Reply& reply) {
 /// Only over a connection that says nothing of the client, and that has not done its share.
 bool Courier::may_follow() const {
   return upstream_->own_capabilities->has("PIPELINING") && opening_->config().identity == Identity::none &&
-         pool_.takes_followers(opening_->config().upstreams[upstream_->address]) &&
+         pool_.habits().takes_followers(upstream_->room->name) &&
          upstream_->transactions + 1 < opening_->settings->config.reuse.transactions;
 }
 
@@ -192,7 +192,7 @@ Task<bool> Courier::envelope(Errand& errand) {
 
 /// The primary takes no command before it has answered for a message, though it pipelines (Haraka): no more are sent.
 void Courier::start_over(Errand& errand) {
-  pool_.learn_no_followers(opening_->config().upstreams[upstream_->address]);
+  pool_.habits().takes_no_followers(upstream_->room->name);
   upstream_.reset();
   errand.lines.clear();
   errand.accepted.clear();

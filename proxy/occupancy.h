@@ -16,6 +16,8 @@ namespace holdfast::proxy {
 class Occupancy {
  public:
   struct Address {
+    explicit Address(std::string text) : name(std::move(text)) {}
+    const std::string name;                     ///< host and port
     std::atomic<std::uint64_t> connections{0};  ///< that the primary has greeted
     std::atomic<std::uint64_t> waiting{0};
   };
@@ -37,8 +39,9 @@ class Occupancy {
   /// Thread-safe. What is returned lives for as long as somebody has it.
   std::shared_ptr<Address> of(const HostPort& address) {
     std::lock_guard lock(mutex_);
-    std::shared_ptr<Address>& found = addresses_[to_string(address)];
-    if (!found) found = std::make_shared<Address>();
+    std::string name = to_string(address);
+    std::shared_ptr<Address>& found = addresses_[name];
+    if (!found) found = std::make_shared<Address>(name);
     return found;
   }
 

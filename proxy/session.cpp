@@ -154,7 +154,7 @@ Task<void> Session::converse() {
 
 Duration Session::patience_with(const Awaited& awaited) const {
   if (!comes_second(awaited)) return time_for(awaited.verb, limits().timeouts);
-  return worker_.pool.patience_with_greeting(route().upstreams[upstream_->address]);
+  return worker_.pool.habits().patience_with_greeting(upstream_->room->name);
 }
 
 /// Gives the client what the primary has answered. True when there was anything.

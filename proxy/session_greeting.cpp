@@ -90,7 +90,7 @@ Task<Session::Next> Session::client_starttls() {
   bool is_secure = co_await start_tls_with_client();
   if (!is_secure) co_return Next::close;
   // RFC 3207 4.2: all that was learned before is forgotten; the client's next EHLO starts the primary anew too.
-  bool is_spent = upstream_ && !worker_.pool.takes_another_greeting(route(), *upstream_);
+  bool is_spent = upstream_ && !worker_.pool.takes_another_greeting(*upstream_);
   if (transaction_.is_open || is_spent) drop_upstream();
   end_transaction();
   capabilities_.reset();
@@ -124,12 +124,13 @@ void Session::greet_elsewhere(bool was_slow) {
 
 /// The client's greeting was accepted. Where that was sooner than on a connection on which others had greeted, these were too many.
 void Session::learn_greetings() {
-  const HostPort& address = route().upstreams[upstream_->address];
+  failover::PrimaryHabits& habits = worker_.pool.habits();
+  const std::string& address = upstream_->room->name;
   auto took = std::chrono::duration_cast<Duration>(Clock::now() - greeting_sent_);
-  bool is_sure = spent_ && spent_->address == upstream_->address && (!spent_->was_slow || took < worker_.pool.patience_with_greeting(address));
-  if (is_sure) worker_.pool.learn_greetings(address, spent_->greetings);
+  bool is_sure = spent_ && spent_->address == upstream_->address && (!spent_->was_slow || took < habits.patience_with_greeting(address));
+  if (is_sure) habits.takes_greetings(address, spent_->greetings, worker_.loop.now());
   spent_.reset();
-  if (upstream_->greeter == Greeter::nobody) worker_.pool.note_greeting(address, took);
+  if (upstream_->greeter == Greeter::nobody) habits.greeted_after(address, took);
   upstream_->greeter = Greeter::client;
   ++upstream_->greetings;
 }

@@ -16,9 +16,6 @@ constexpr Duration room_wanted_after{200};
 constexpr Duration first_pause_for_room{25}, longest_pause_for_room{200};
 /// So long an address may be silent though there are others, even when there is no hurry.
 constexpr Duration shortest_share{2000};
-/// A greeting that takes no longer is quick.
-constexpr Duration quick_greeting{100};
-constexpr Duration usual_patience_with_greeting{500};
 
 }  // namespace
 
@@ -229,7 +226,7 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_
     upstream->room = occupancy_.of(opening.config().upstreams[index]);
     std::string failure = co_await prepare(*upstream, opening, wakeup, with_tls);
     bool is_spent = failure.empty() && upstream->greeter != Greeter::nobody &&
-                    (opening.is_ungreeted || !takes_another_greeting(opening.config(), *upstream));
+                    (opening.is_ungreeted || !takes_another_greeting(*upstream));
     bool goes_plain = with_tls && mode == UpstreamTls::opportunistic && (upstream->has_tls_failed || is_spent);
     if (!goes_plain) co_return failure;
     if (is_spent)
@@ -309,8 +306,7 @@ Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening&
   if (upstream.greeter == Greeter::holdfast) co_return "";
   const char* verb = opening.config().protocol == Protocol::lmtp ? "LHLO" : "EHLO";
   upstream.stream.flush(fmt::format("{} {}\r\n", verb, opening.settings->config.hostname));
-  const HostPort& address = opening.config().upstreams[upstream.address];
-  Duration patience = upstream.was_reused ? patience_with_greeting(address) : opening.timeouts().command;
+  Duration patience = upstream.was_reused ? habits_.patience_with_greeting(upstream.room->name) : opening.timeouts().command;
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, patience));
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return fmt::format("it refuses {}: {}", verb, reply->summary());
@@ -393,28 +389,6 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
   co_return "";
 }
 
-void UpstreamPool::learn_greetings(const HostPort& address, std::uint64_t most) {
-  most_greetings_[to_string(address)] = {most, loop_.now() + std::chrono::hours(1)};
-}
-
-void UpstreamPool::note_greeting(const HostPort& address, Duration took) {
-  if (took > quick_greeting)
-    slow_greetings_[to_string(address)] = took;
-  else if (!slow_greetings_.empty())
-    slow_greetings_.erase(to_string(address));
-}
-
-Duration UpstreamPool::patience_with_greeting(const HostPort& address) const {
-  auto found = slow_greetings_.empty() ? slow_greetings_.end() : slow_greetings_.find(to_string(address));
-  return found == slow_greetings_.end() ? usual_patience_with_greeting : std::max(usual_patience_with_greeting, 4 * found->second);
-}
-
-bool UpstreamPool::takes_another_greeting(const RouteConfig& route, const Upstream& upstream) const {
-  if (most_greetings_.empty()) return true;
-  auto found = most_greetings_.find(to_string(route.upstreams[upstream.address]));
-  return found == most_greetings_.end() || upstream.greetings < found->second.most || loop_.now() >= found->second.forgotten_at;
-}
-
 void UpstreamPool::lives(const Settings& settings, std::size_t route, const Upstream& upstream) {
   order(settings.config.routes[route]).lives(upstream.address, loop_.now());
 }
@@ -435,7 +409,7 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
   bool is_kept = upstream->may_be_reused && config.identity != Identity::proxy_v2 && upstream->stream.is_alive() &&
                  upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
                  upstream->transactions < reuse.transactions && idle.size() < reuse.connections && !has_others_waiting(config.name, *upstream) &&
-                 takes_another_greeting(config, *upstream);
+                 takes_another_greeting(*upstream);
   if (!is_kept) {
     if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
     return;

@@ -8,9 +8,9 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 
+#include "failover/primary_habits.h"
 #include "failover/upstream_order.h"
 #include "proxy/ehlo.h"
 #include "proxy/occupancy.h"
@@ -95,18 +95,11 @@ class UpstreamPool {
   /// then, or why it failed.
   Task<std::string> greet_as_self(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
 
-  /// This address takes so many greetings on a connection, and no more (OpenSMTPD, one), or answers further ones ever more slowly
-  /// (Sendmail, three): for an hour, a connection that has had them is not handed on.
-  void learn_greetings(const HostPort& address, std::uint64_t most);
-  bool takes_another_greeting(const RouteConfig& route, const Upstream& upstream) const;
-  /// So long the address took for the first greeting on a connection.
-  void note_greeting(const HostPort& address, Duration took);
-  /// When it has not answered a further one by then, it had enough with those before.
-  Duration patience_with_greeting(const HostPort& address) const;
-
-  /// This address refuses an envelope that comes before it has answered for the message ahead.
-  void learn_no_followers(const HostPort& address) { no_followers_.insert(to_string(address)); }
-  bool takes_followers(const HostPort& address) const { return no_followers_.empty() || no_followers_.count(to_string(address)) == 0; }
+  /// What is known of the ways of each address (Upstream::room has its name).
+  failover::PrimaryHabits& habits() { return habits_; }
+  bool takes_another_greeting(const Upstream& upstream) const {
+    return habits_.takes_another_greeting(upstream.room->name, upstream.greetings, loop_.now());
+  }
 
   /// The primary has answered for a whole message on this connection.
   void lives(const Settings& settings, std::size_t route, const Upstream& upstream);
@@ -173,13 +166,7 @@ class UpstreamPool {
   std::map<std::string, Waiting> waiting_;  ///< by route
   std::map<std::string, failover::UpstreamOrder> orders_;
   std::map<std::string, Reply> goodbyes_;
-  struct Greetings {
-    std::uint64_t most;
-    Deadline forgotten_at;  ///< what was taken for a limit may have been a primary that was slow for once
-  };
-  std::map<std::string, Greetings> most_greetings_;   ///< by address
-  std::map<std::string, Duration> slow_greetings_;    ///< how long they take, by address; those that are quick are not listed
-  std::set<std::string> no_followers_;  ///< addresses
+  failover::PrimaryHabits habits_;
 };
 
 }  // namespace holdfast::proxy

@@ -11,7 +11,7 @@ TOO_MANY = ["421 4.7.0 primary.example.org Error: too many connections from 127.
 
 def limited_primary(scene, most, refusal):
     def greet(session, line):
-        alive = sum(one.connection.fileno() >= 0 for one in session.primary.sessions)
+        alive = sum(one.connection.fileno() >= 0 and one.lines[-1:] != [b"QUIT"] for one in session.primary.sessions)
         if alive <= most:
             return b"220 primary.example.org ESMTP\r\n"
         session.connection.sendall(refusal.encode() + b"\r\n")
@@ -48,7 +48,7 @@ def _(scene):
 def _(scene):
     for refusal in TOO_MANY:
         primary = limited_primary(scene, 3, refusal)
-        holdfast = scene.holdfast(primary, yaml="threads: 2\nfailover:\n  probe_interval: 50ms\n  takeover_after: 300ms")
+        holdfast = scene.holdfast(primary, yaml="threads: 2\nfailover:\n  probe_interval: 100ms\n  takeover_after: 300ms")
         wait_for(lambda: len(primary.sessions) > 0, what="a probe")
         busy = [scene.client(holdfast.port) for _ in range(3)]
         for client in busy:
