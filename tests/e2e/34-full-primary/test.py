@@ -48,14 +48,14 @@ def _(scene):
 def _(scene):
     for refusal in TOO_MANY:
         primary = limited_primary(scene, 3, refusal)
-        holdfast = scene.holdfast(primary, yaml="threads: 2\nfailover:\n  probe_interval: 100ms\n  takeover_after: 300ms")
+        holdfast = scene.holdfast(primary, yaml="threads: 2\nfailover:\n  probe_interval: 100ms\n  takeover_after: 1s")
         wait_for(lambda: len(primary.sessions) > 0, what="a probe")
         busy = [scene.client(holdfast.port) for _ in range(3)]
         for client in busy:
             client.ask("EHLO client.example.net")
             client.ask("MAIL FROM:<a@example.net>")
         waiting = [scene.client(holdfast.port, greeting=False) for _ in range(3)]
-        time.sleep(1.5)  # in which nothing comes from the primary
+        time.sleep(2.5)  # in which nothing comes from the primary
         route = holdfast.status()["routes"][0]
         equal((route["state"], route["upstreams"][0]["healthy"], route["connections"], route["waiting"]), ("pass", True, 3, 3), refusal)
         assert "3 CLIENTS WAIT for a connection: the primary takes no more than the 3 that it has" in holdfast.run("status").stdout
@@ -86,7 +86,7 @@ def _(scene):
 def _(scene):
     primary = limited_primary(scene, 2, TOO_MANY[0])
     holdfast = scene.holdfast(primary, route="unknown_recipients: accept",
-                              yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  takeover_after: 500ms\n  release_after: 100ms\n  retry_min: 100ms")
+                              yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  takeover_after: 3s\n  release_after: 100ms\n  retry_min: 100ms")
     holdfast.run("failover", "hold", "--reason", "test")
     for _ in range(5):
         assert scene.client(holdfast.port).send_mail().startswith("250 ")
