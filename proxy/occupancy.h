@@ -18,7 +18,9 @@ class Occupancy {
   struct Address {
     explicit Address(std::string text) : name(std::move(text)) {}
     const std::string name;                     ///< host and port
-    std::atomic<std::uint64_t> connections{0};  ///< that the primary has greeted
+    std::atomic<std::uint64_t> attempts{0};     ///< that the primary has not answered yet
+    std::atomic<std::uint64_t> connections{0};  ///< that it has greeted
+    bool is_serving() const { return connections.load(std::memory_order_relaxed) > 0; }
     std::atomic<std::uint64_t> waiting{0};
   };
   /// Counts one for as long as it lives.

@@ -132,7 +132,10 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     if (!opening.is_fresh) opened.upstream = co_await reuse(opening, wakeup);
     if (opened.upstream) co_return opened;
     opened = co_await try_addresses(opening, wakeup);
-    bool must_wait = opened.full && opening.waits_for_room && Clock::now() < latest;
+    if (!opened.full) co_return opened;
+    bool is_serving = opened.full->is_serving();
+    bool must_wait = opening.waits_for_room && Clock::now() < (is_serving ? latest : std::min(latest, opening.by));
+    if (!must_wait && !is_serving) opened.full.reset();  // it refuses everybody
     if (!must_wait) co_return opened;
     if (!place) place.emplace(*this, opening, opened.full, wakeup);
     co_await wait_for_room(opening, wakeup, pause, latest);
@@ -197,7 +200,7 @@ Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, W
       co_return opened;
     }
     if (!refusal && opening.is_moot()) co_return opened;
-    bool is_there = is_full || (refusal && refusal->is_about_client());
+    bool is_there = (is_full && opened.full->is_serving()) || (refusal && refusal->is_about_client());
     if (!is_there) failed(*opening.settings, opening.route, index, failure);
     if (refusal) opened.refusal = std::move(refusal);
     opened.failure = fmt::format("{}: {}", to_string(host), failure);
@@ -224,6 +227,7 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_
     if (!socket) co_return "cannot connect";
     upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
     upstream->room = occupancy_.of(opening.config().upstreams[index]);
+    upstream->is_counted.emplace(upstream->room, &Occupancy::Address::attempts);
     std::string failure = co_await prepare(*upstream, opening, wakeup, with_tls);
     bool is_spent = failure.empty() && upstream->greeter != Greeter::nobody &&
                     (opening.is_ungreeted || !takes_another_greeting(*upstream));
@@ -290,9 +294,9 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
   std::optional<Reply> greeting = co_await read_greeting(upstream, opening, wakeup);
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
-  // It does not know the client yet: what it has had enough of is Holdfast's connections.
+  // It does not know the client yet: what it has had enough of is Holdfast's connections. It may refuse one before it greets another.
   bool has_enough = upstream.greeting.code == 421 && config.identity != Identity::proxy_v2;
-  upstream.is_full = has_enough && upstream.room->connections.load(std::memory_order_relaxed) > 0;
+  upstream.is_full = has_enough && (upstream.room->is_serving() || upstream.room->attempts.load(std::memory_order_relaxed) > 1);
   if (!upstream.greeting.is_positive()) co_return "";
   upstream.is_counted.emplace(upstream.room, &Occupancy::Address::connections);
   std::string failure;

@@ -54,7 +54,7 @@ class Upstream {
   Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
   std::string failure;
   std::shared_ptr<Occupancy::Address> room;    ///< at its address
-  std::optional<Occupancy::One> is_counted;    ///< among the connections there, once it was greeted
+  std::optional<Occupancy::One> is_counted;    ///< among the attempts there, and once it was greeted among the connections
   bool is_full = false;        ///< the primary has as many connections of Holdfast's as it takes, and this is one too many
   bool is_superseded = false;  ///< it was given up, before it was greeted, for one that became free
   bool has_tls_failed = false;
@@ -85,7 +85,7 @@ class UpstreamPool {
     std::unique_ptr<Upstream> upstream;  ///< null when no address of the route answers
     std::string failure;
     std::optional<Reply> refusal;        ///< the primary's own 4xx or 5xx greeting, when it gave one
-    std::shared_ptr<Occupancy::Address> full;  ///< not null: what it has had enough of is Holdfast's connections, and it serves those
+    std::shared_ptr<Occupancy::Address> full;  ///< not null: what it has had enough of is Holdfast's connections
   };
   /// Takes an idle connection or opens a new one, and brings it to its greeting: PROXY header, TLS and XCLIENT as the route
   /// says.

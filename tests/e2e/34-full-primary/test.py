@@ -71,6 +71,36 @@ def _(scene):
         holdfast.stop()
 
 
+@test("many who come at once: the refusals of those who are too many come before the greetings of the others, and they wait too")
+def _(scene):
+    # As with Exim, where the daemon refuses and a process of its own greets.
+    def greet(session, line):
+        session.is_leaving = sum(one.connection.fileno() >= 0 and not getattr(one, "is_leaving", False) for one in session.primary.sessions) > 3
+        if session.is_leaving:
+            session.connection.sendall(TOO_MANY[0].encode() + b"\r\n")
+            return None
+        time.sleep(0.3)
+        return b"220 primary.example.org ESMTP\r\n"
+
+    def leave(session, line):
+        session.is_leaving = True
+        return b"221 2.0.0 Bye\r\n"
+    primary = scene.primary(replies={"greeting": greet, "QUIT": leave})
+    holdfast = scene.holdfast(primary, yaml="threads: 2\nfailover:\n  probe_interval: 1h\n  takeover_after: 3s")
+    replies = []
+
+    def work(client):
+        replies.append((client.reply(), client.send_mail()))
+        client.ask("QUIT")
+    clients = [threading.Thread(target=work, args=[scene.client(holdfast.port, greeting=False)]) for _ in range(12)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(60)
+    equal(replies, 12 * [("220 primary.example.org ESMTP", "250 2.0.0 Ok: taken")])
+    assert not holdfast.logged("takeover") and not holdfast.logged("breaker")
+
+
 @test("one that says so while nobody has a connection is heard at once")
 def _(scene):
     for refusal in TOO_MANY:
