@@ -23,10 +23,10 @@ constexpr Duration shortest_share{2000};
 class UpstreamPool::Place {
  public:
   Place(UpstreamPool& pool, const Opening& opening, std::shared_ptr<Occupancy::Address> room, Wakeup& wakeup)
-      : pool_(pool), route_(opening.config().name), taker_(opening.is_fresh ? nullptr : &wakeup), is_counted_(std::move(room), &Occupancy::Address::waiting) {
+      : pool_(pool), route_(opening.config().name), is_taker_(!opening.is_fresh), is_counted_(std::move(room), &Occupancy::Address::waiting) {
     Waiting& waiting = pool_.waiting_[route_];
-    if (taker_) {
-      waiting.takers.push_back(taker_);
+    if (is_taker_) {
+      place_ = waiting.takers.insert(waiting.takers.end(), &wakeup);
     } else {
       ++waiting.others;
       pool_.make_room(route_);
@@ -34,8 +34,8 @@ class UpstreamPool::Place {
   }
   ~Place() {
     Waiting& waiting = pool_.waiting_[route_];
-    if (taker_) {
-      waiting.takers.remove(taker_);
+    if (is_taker_) {
+      waiting.takers.erase(place_);
       pool_.wake_next_taker(route_);  // several may have become free before this one was awake
     } else {
       --waiting.others;
@@ -47,7 +47,8 @@ class UpstreamPool::Place {
  private:
   UpstreamPool& pool_;
   const std::string& route_;
-  Wakeup* taker_;
+  bool is_taker_;
+  std::list<Wakeup*>::iterator place_;
   Occupancy::One is_counted_;
 };
 

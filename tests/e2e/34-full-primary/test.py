@@ -101,6 +101,24 @@ def _(scene):
     assert not holdfast.logged("takeover") and not holdfast.logged("breaker")
 
 
+@test("who waits asks again, also after a refusal that took its time")
+def _(scene):
+    def greet(session, line):
+        number = session.primary.sessions.index(session)
+        if number == 2:
+            time.sleep(0.5)
+        if number in (1, 2):
+            session.connection.sendall(TOO_MANY[0].encode() + b"\r\n")
+            return None
+        return b"220 primary.example.org ESMTP\r\n"
+    primary = scene.primary(replies={"greeting": greet})
+    holdfast = scene.holdfast(primary, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 3s")
+    busy = scene.client(holdfast.port)
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
+    equal(busy.send_mail(), "250 2.0.0 Ok: taken")
+    equal(len(primary.sessions), 4)
+
+
 @test("one that says so while nobody has a connection is heard at once")
 def _(scene):
     for refusal in TOO_MANY:
