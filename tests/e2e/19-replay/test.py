@@ -180,6 +180,13 @@ def _(scene):
     said = process.communicate()[1]
     equal(process.returncode, 75)
     assert "interrupted" in said and "goes on from here" in said, said
+    # Also while it waits for the next one's turn, a quarter of an hour away.
+    slow = scene.path("slow")
+    process = subprocess.Popen([*command[:5], "--to", f"maildir:{slow}", "--rate", "0.001"], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: os.path.isdir(f"{slow}/new") and len(os.listdir(f"{slow}/new")) == 1, what="the first")
+    process.send_signal(signal.SIGINT)
+    assert "interrupted" in process.communicate(timeout=60)[1]
+    equal((process.returncode, len(os.listdir(f"{slow}/new"))), (75, 1))
 
 
 @test("a journal report has the envelope's facts, and the original, bit for bit, attached")

@@ -66,6 +66,20 @@ def _(scene):
     assert any("signature is not valid" in one for one in problems), problems
 
 
+@test("an empty message has a proof too, and its content is checked")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    assert scene.client(holdfast.port).send_mail(content="").startswith("250")
+    holdfast.run("journal", "seal")
+    proof, content = scene.path("proof.json"), scene.path("content.eml")
+    with open(proof, "w") as file:
+        file.write(holdfast.run("journal", "proof", str(holdfast.entries()[0]["id"])).stdout)
+    for text, code in (("", 0), ("x", 65)):
+        with open(content, "w") as file:
+            file.write(text)
+        equal(run(BINARY, "journal", "verify", "--proof", proof, "--content", content).returncode, code, repr(text))
+
+
 @test("a proof shows a third party, without the journal, that an entry was in it; any change to the proof is seen")
 def _(scene):
     holdfast = world(scene, seals=2)

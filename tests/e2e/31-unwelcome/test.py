@@ -1,5 +1,6 @@
 """Clients whom the primary does not want: what it says to one of them, or does to him, is no sign that the primary is out."""
 import os
+import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -193,6 +194,27 @@ def _(scene):
     equal([one["recipients"][0]["status"] for one in json.loads("[" + ",".join(holdfast.run("queue", "list", "--json").stdout.split("\n")[:-1]) + "]")], ["kept"] * 4)
     equal(scene.client(holdfast.port, source=("127.0.0.66", 0)).greeting, "554 5.7.1 No service for you")
     stays_in_service(scene, holdfast)
+
+
+@test("a message whose client has gone is not held when the primary dies: the client will send it again")
+def _(scene):
+    client = []
+
+    def die(session, line):
+        client[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client[0].close()  # with a reset
+        threading.Thread(target=session.primary.stop).start()
+        return None
+    primary = scene.primary(replies={"content": die})
+    holdfast = scene.holdfast(primary, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 1s")
+    client.append(scene.client(holdfast.port))
+    client[0].ask("EHLO client.example.net")
+    for command in ("MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "DATA"):
+        client[0].ask(command)
+    client[0].send("Subject: x\r\n\r\nx\r\n.\r\n")
+    wait_for(lambda: [entry["recipients"][0]["outcome"] for entry in holdfast.entries()] in (["deferred"], ["held"]), what="the outcome")
+    equal(holdfast.entries()[0]["recipients"][0]["outcome"], "deferred")
+    equal(holdfast.status()["routes"][0]["held"], 0)
 
 
 main()

@@ -22,6 +22,14 @@ def takes_one_greeting(scene, tls=None, offers_tls=False):
     return scene.primary(replies={"EHLO": greet, "HELO": greet, "MAIL": mail}, tls=tls)
 
 
+def serve(scene, holdfast, clients):
+    """So many clients, one after the other, with a message each."""
+    for number in range(clients):
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(), "250 2.0.0 Ok: taken", number)
+        client.ask("QUIT")
+
+
 def refused_greetings(primary):
     return sum(len([line for line in session.lines if line.startswith((b"EHLO", b"HELO"))]) > 1 for session in primary.sessions)
 
@@ -30,10 +38,7 @@ def refused_greetings(primary):
 def _(scene):
     primary = takes_one_greeting(scene)
     holdfast = scene.holdfast(primary, yaml="threads: 1")
-    for number in range(4):
-        client = scene.client(holdfast.port)
-        equal(client.send_mail(), "250 2.0.0 Ok: taken", number)
-        client.ask("QUIT")
+    serve(scene, holdfast, 4)
     equal(refused_greetings(primary), 1, "connections that were handed on before that was known")
     client = scene.client(holdfast.port)
     client.ask("EHLO client.example.net")
@@ -51,20 +56,14 @@ def _(scene):
     primary = scene.primary(replies={"EHLO": greet})
     holdfast = scene.holdfast(primary, yaml="threads: 1")
     scene.client(holdfast.port).ask("QUIT")
-    for number in range(2):
-        client = scene.client(holdfast.port)
-        client.send_mail()
-        client.ask("QUIT")
+    serve(scene, holdfast, 2)
     equal(len(primary.sessions), 2)
     client = scene.client(holdfast.port)
     equal(client.ask("EHLO bad_name"), "501 5.5.2 Helo command rejected: invalid name")
     client.ask("QUIT")
     equal(len(primary.sessions), 3)
     # Connections are still handed on.
-    for number in range(3):
-        client = scene.client(holdfast.port)
-        client.send_mail()
-        client.ask("QUIT")
+    serve(scene, holdfast, 3)
     equal(len(primary.sessions), 4)
 
 
@@ -79,10 +78,7 @@ def _(scene):
     primary = scene.primary(replies={"EHLO": greet})
     holdfast = scene.holdfast(primary, yaml="threads: 1")
     scene.client(holdfast.port).ask("QUIT")
-    for number in range(12):
-        client = scene.client(holdfast.port)
-        equal(client.send_mail(), "250 2.0.0 Ok: taken", number)
-        client.ask("QUIT")
+    serve(scene, holdfast, 12)
     greetings = [len([line for line in session.lines if line.startswith(b"EHLO")]) for session in primary.sessions]
     equal(greetings, [0, 4, 3, 3, 3], "greetings on each connection")
     assert not holdfast.logged(" warning upstream")
@@ -96,10 +92,7 @@ def _(scene):
     primary = scene.primary(replies={"EHLO": greet})
     holdfast = scene.holdfast(primary, yaml="threads: 1")
     scene.client(holdfast.port).ask("QUIT")
-    for number in range(3):
-        client = scene.client(holdfast.port)
-        equal(client.send_mail(), "250 2.0.0 Ok: taken", number)
-        client.ask("QUIT")
+    serve(scene, holdfast, 3)
     equal(len(primary.sessions), 2)
 
 
@@ -130,9 +123,7 @@ def _(scene):
     for route in ("tls: off", "tls: opportunistic"):
         primary = takes_one_greeting(scene)
         holdfast = scene.holdfast(primary, route=route, yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  release_after: 100ms\n  retry_min: 100ms\n")
-        client = scene.client(holdfast.port)
-        client.send_mail()
-        client.ask("QUIT")
+        serve(scene, holdfast, 1)
         holdfast.run("failover", "hold", "--reason", "test")
         for number in range(3):
             assert scene.client(holdfast.port).send_mail().startswith("250 "), number
