@@ -117,13 +117,17 @@ std::string imap_nstring(std::string_view text) {
 }
 
 std::string imap_envelope(std::string_view header) {
+  // RFC 3501 7.4.2: a field that is not there is NIL, an empty one is the empty string.
+  auto text = [&](std::string_view name) {
+    bool is_there = false;
+    each_field(header, [&](std::string_view one, std::string_view) { is_there |= is_same_name(one, name); });
+    return is_there ? imap_string(field_of(header, name)) : "NIL";
+  };
   std::string from = addresses(header, "From"), sender = addresses(header, "Sender"),
               reply_to = addresses(header, "Reply-To");
-  return fmt::format("({} {} {} {} {} {} {} {} {} {})", imap_nstring(field_of(header, "Date")),
-                     imap_nstring(field_of(header, "Subject")), from, sender == "NIL" ? from : sender,
+  return fmt::format("({} {} {} {} {} {} {} {} {} {})", text("Date"), text("Subject"), from, sender == "NIL" ? from : sender,
                      reply_to == "NIL" ? from : reply_to, addresses(header, "To"), addresses(header, "Cc"),
-                     addresses(header, "Bcc"), imap_nstring(field_of(header, "In-Reply-To")),
-                     imap_nstring(field_of(header, "Message-ID")));
+                     addresses(header, "Bcc"), text("In-Reply-To"), text("Message-ID"));
 }
 
 std::string imap_structure(std::string_view message, const MimePart& part, bool is_extended) {

@@ -59,7 +59,8 @@ bool has_in_body(std::string_view message, const MimePart& part, const std::stri
       return has_in_body(message, child, needle) ||
              (part.is_message() && has_in_fields(child.header.of(message), "", needle));
     });
-  return part.type == "text" && contains(decode_body(message, part), needle);
+  bool is_readable = part.type == "text" || part.type == "message";  // message/delivery-status and the like
+  return is_readable && contains(decode_body(message, part), needle);
 }
 
 /// In what describes a message's parts: the names of attachments above all, encoded or not.
@@ -236,12 +237,14 @@ std::string base_subject(std::string subject, bool& is_reply) {
 /// Of one message: a thousand messages from somebody hostile must not be a million references.
 constexpr std::size_t most_references = 100;
 
+/// RFC 5256 counts valid ones only: those with an @ (RFC 5322 3.6.4).
 std::vector<std::string> message_ids(std::string_view text) {
   std::vector<std::string> ids;
   for (std::size_t at = 0; (at = text.find('<', at)) != std::string_view::npos;) {
     std::size_t end = text.find('>', at);
     if (end == std::string_view::npos || ids.size() >= most_references) break;
-    ids.emplace_back(text.substr(at, end - at + 1));
+    std::string_view id = text.substr(at, end - at + 1);
+    if (id.find('@') != std::string_view::npos) ids.emplace_back(id);
     at = end;
   }
   return ids;

@@ -113,31 +113,54 @@ struct Parser {
     return part;
   }
 
-  /// RFC 2046 5.1.1: the line end before a boundary belongs to the boundary.
+  /// Whether the header is that of a multipart with this very delimiter.
+  bool opens(const std::string& delimiter, Range header) {
+    MimePart part;
+    part.header = header;
+    if (header.of(message).find(delimiter.substr(2)) == std::string_view::npos) return false;
+    read_header(message, part, false);
+    return part.type == "multipart" && boundary_of(part) == delimiter.substr(2);
+  }
+
+  /// RFC 2046 5.1.1: the line end before a boundary belongs to the boundary. Some mailers give a multipart the
+  /// boundary of the one that holds it: up to its end it is the inner one's.
   void split(MimePart& part, int depth) {
     std::string delimiter = "--" + boundary_of(part);
     if (delimiter.size() == 2) return;
-    std::size_t at = part.body.begin, begin = std::string_view::npos;
+    constexpr std::size_t none = std::string_view::npos;
+    std::size_t at = part.body.begin, begin = none;
+    std::size_t inner_header = none;  // where the header that is being read begins
+    std::size_t inner = 0;            // multiparts with the same boundary that are open in the part
     bool is_digest = part.subtype == "digest";
     auto end_part = [&](std::size_t end) {
-      if (begin == std::string_view::npos) return;
+      if (begin != none) part.children.push_back(parse({begin, std::max(begin, end)}, depth + 1, is_digest));
+    };
+    auto before_line_end = [&](std::size_t end) {
       if (end > begin && message[end - 1] == '\n') --end;
       if (end > begin && message[end - 1] == '\r') --end;
-      part.children.push_back(parse({begin, std::max(begin, end)}, depth + 1, is_digest));
+      return end;
     };
     while (at < part.body.end && parts < most_parts) {
       std::size_t end = message.find('\n', at);
-      end = end == std::string_view::npos || end >= part.body.end ? part.body.end : end + 1;
+      end = end == none || end >= part.body.end ? part.body.end : end + 1;
       std::string_view line = message.substr(at, end - at);
       if (line.starts_with(delimiter)) {
         std::string_view rest = line.substr(delimiter.size());
         bool is_last = rest.starts_with("--");
         if (is_last) rest.remove_prefix(2);
-        if (rest.find_first_not_of(" \t\r\n") == std::string_view::npos) {
-          end_part(at);
-          begin = is_last ? std::string_view::npos : end;
-          if (is_last) return;
+        if (rest.find_first_not_of(" \t\r\n") == none) {
+          inner_header = is_last ? none : end;
+          if (inner == 0) {
+            end_part(before_line_end(at));
+            if (is_last) return;
+            begin = end;
+          } else if (is_last) {
+            --inner;
+          }
         }
+      } else if (inner_header != none && line.find_first_not_of("\r\n") == none) {
+        inner += opens(delimiter, {inner_header, end}) ? 1 : 0;
+        inner_header = none;
       }
       at = end;
     }

@@ -61,6 +61,16 @@ TEST_CASE("threads by references: chains, siblings, a lost parent, replies by su
   CHECK(thread_by_references({}).empty());
 }
 
+TEST_CASE("threads are not made by what is no message id: people have answered <yes> when they were asked for one") {
+  holdfast::failover::StoredMessage stored{};
+  ReadMessage message(stored, [](bool) {
+    return std::string("Message-ID: <own@x>\r\nReferences: <yes> <a@x> <>\r\nIn-Reply-To: <yes>\r\n\r\n");
+  });
+  SortFacts facts = sort_facts(message, 1);
+  CHECK(facts.message_id == "<own@x>");
+  CHECK(facts.references == std::vector<std::string>{"<a@x>"});
+}
+
 TEST_CASE("the envelope takes what careless senders write") {
   CHECK(imap_envelope("From: a@x\r\nTo: b@x\r\nCc: c@x\r\nto: d@x,\r\n e@x\r\nCC:\r\n\r\n") ==
         "(NIL NIL ((NIL NIL \"a\" \"x\")) ((NIL NIL \"a\" \"x\")) ((NIL NIL \"a\" \"x\")) "
@@ -68,6 +78,7 @@ TEST_CASE("the envelope takes what careless senders write") {
   CHECK(imap_envelope("From: MAILER DAEMON <>\r\n\r\n").find("((\"MAILER DAEMON\" NIL \"MISSING_MAILBOX\" \"MISSING_DOMAIN\"))") !=
         std::string::npos);
   CHECK(imap_envelope("From: <>\r\nTo:\r\n\r\n") == "(NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)");
+  CHECK(imap_envelope("Subject:\r\nMessage-ID: \r\n\r\n") == "(NIL \"\" NIL NIL NIL NIL NIL NIL NIL \"\")");
 }
 
 TEST_CASE("text is US-ASCII where nothing else is said, and a multipart without parts is text") {
@@ -97,6 +108,32 @@ TEST_CASE("searching TEXT finds attachments by their names; BODY does not") {
   CHECK_FALSE(finds(SearchKey::Kind::text, "nothing of it"));
 }
 
+TEST_CASE("searching a report finds what its machine-readable part says") {
+  std::string text =
+      "Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n"
+      "Final-Recipient: rfc822; eve@example.net\r\nAction: failed\r\n--b--\r\n";
+  holdfast::failover::StoredMessage stored{};
+  ReadMessage message(stored, [&](bool) { return text; });
+  SearchKey key;
+  key.kind = SearchKey::Kind::body;
+  key.text = "Action: failed";
+  CHECK(matches(folded(key), message, 1, {}));
+}
+
+TEST_CASE("a multipart inside another with the same boundary, as Outlook Express for Macintosh wrote it") {
+  std::string text =
+      "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: multipart/alternative;\r\n boundary=\"b\"\r\n\r\n"
+      "--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>one\r\n--b--\r\n\r\n"
+      "--b\r\nContent-Type: image/gif\r\n\r\ngif\r\n--b--\r\nafter";
+  MimePart root = parse_mime(text);
+  REQUIRE(root.children.size() == 2);
+  REQUIRE(root.children[0].children.size() == 2);
+  CHECK(root.children[0].children[0].body.of(text) == "one");
+  CHECK(root.children[0].children[1].body.of(text) == "<p>one");
+  CHECK(root.children[1].subtype == "gif");
+  CHECK(root.children[1].body.of(text) == "gif");
+}
+
 TEST_CASE("a message's parts lie where they are, nested and unfinished ones too") {
   std::string text =
       "Content-Type: multipart/mixed; boundary=b\r\n\r\nbefore\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: "
@@ -106,6 +143,9 @@ TEST_CASE("a message's parts lie where they are, nested and unfinished ones too"
   CHECK(root.children[0].body.of(text) == "one");
   CHECK(root.children[1].subtype == "html");
   CHECK(root.children[1].body.of(text) == "two");
+  // Nothing delimits the last part: its line end is its own.
+  std::string unfinished = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n";
+  CHECK(parse_mime(unfinished).children.at(0).body.of(unfinished) == "one\r\n");
   CHECK(parse_mime("").body.size() == 0);
   CHECK(parse_mime("Subject: x").header.size() == 10);
 }
