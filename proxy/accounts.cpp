@@ -8,8 +8,8 @@
 
 namespace holdfast::proxy {
 
-Result<nlohmann::ordered_json> accounts_to_json(const failover::MailboxStore& store) {
-  auto list = nlohmann::ordered_json::array();
+Result<Json> accounts_to_json(const failover::MailboxStore& store) {
+  auto list = Json::array();
   auto accounts = store.accounts();
   if (!accounts) return accounts.error();
   for (const failover::Account& one : *accounts)
@@ -21,7 +21,7 @@ Result<nlohmann::ordered_json> accounts_to_json(const failover::MailboxStore& st
 }
 
 Result<std::string> apply_account_change(failover::MailboxStore& store,
-                                         const nlohmann::ordered_json& change,
+                                         const Json& change,
                                          const std::function<Status(const std::string& address)>& remove) {
   std::string address = journal::normalise(change.at("address").get<std::string>());
   bool is_new = change.value("is_new", false);

@@ -2,19 +2,19 @@
 #pragma once
 
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "failover/mailbox_store.h"
+#include "proxy/json.h"
 
 namespace holdfast::proxy {
 
 /// A list of {"address", "enabled", "has_password", "changed"}.
-Result<nlohmann::ordered_json> accounts_to_json(const failover::MailboxStore& store);
+Result<Json> accounts_to_json(const failover::MailboxStore& store);
 
 /// Applies {"address", "is_new", "password_hash", "enabled", "removed"}; what is not there stays. Returns what was done,
 /// for the log. remove takes an account away. Errors: invalid (there is such an account already), not_found, and the store's.
-Result<std::string> apply_account_change(failover::MailboxStore& store, const nlohmann::ordered_json& change,
+Result<std::string> apply_account_change(failover::MailboxStore& store, const Json& change,
                                          const std::function<Status(const std::string& address)>& remove);
 
 }  // namespace holdfast::proxy

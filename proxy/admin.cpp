@@ -102,23 +102,23 @@ void Admin::serve(evhttp_request* http, void* handler) {
   evbuffer* sent = evhttp_request_get_input_buffer(http);
   std::string text(evbuffer_get_length(sent), '\0');
   evbuffer_copyout(sent, text.data(), text.size());
-  request.body = text.empty() ? nlohmann::ordered_json::object() : nlohmann::ordered_json::parse(text, nullptr, false);
+  request.body = text.empty() ? Json::object() : Json::parse(text, nullptr, false);
   Answer answer = Error{ErrorCode::invalid, "the request is no JSON object"};
   try {
     if (request.body.is_object()) answer = (*static_cast<Handler*>(handler))(request);
-  } catch (const nlohmann::ordered_json::exception& problem) {
+  } catch (const Json::exception& problem) {
     answer = Error{ErrorCode::invalid, problem.what()};
   }
-  nlohmann::ordered_json body = answer ? *answer : nlohmann::ordered_json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
-  std::string out = body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  Json body = answer ? *answer : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
+  std::string out = to_line(body) + "\n";
   evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
   evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", "application/json");
   evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
 }
 
-Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::string& resource, const nlohmann::ordered_json& body) {
+Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body) {
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
-  std::string got, sent = body.dump();
+  std::string got, sent = to_line(body);
   curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, path.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_URL, ("http://holdfast" + resource).c_str());
   curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 5L);
@@ -134,7 +134,7 @@ Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::str
   if (code != CURLE_OK)
     return Error{ErrorCode::unavailable, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?",
                                                      path, curl_easy_strerror(code))};
-  nlohmann::ordered_json answer = nlohmann::ordered_json::parse(got, nullptr, false);
+  Json answer = Json::parse(got, nullptr, false);
   if (answer.is_discarded()) return Error{ErrorCode::io, path + ": the daemon's answer is no JSON; is it the same version?"};
   if (answer.is_object() && answer.contains("error"))
     return Error{static_cast<ErrorCode>(answer.value("code", 0)), answer.value("error", std::string())};

@@ -5,11 +5,11 @@
 
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "journal/result.h"
+#include "proxy/json.h"
 #include "proxy/network.h"
 
 struct evhttp;
@@ -21,9 +21,9 @@ class Admin {
  public:
   struct Request {
     std::string user;             ///< who asks, as the kernel says; "http" for open_http()
-    nlohmann::ordered_json body;  ///< an object; empty when nothing was sent
+    Json body;  ///< an object; empty when nothing was sent
   };
-  using Answer = Result<nlohmann::ordered_json>;
+  using Answer = Result<Json>;
   using Handler = std::function<Answer(const Request&)>;
 
   /// Listens on path, which only the user and group of the process may use. A socket that a dead process left is replaced;
@@ -46,8 +46,8 @@ class Admin {
 
 /// Asks a running daemon for a resource on the socket at path, with what it needs to know. Errors: the daemon's own, or unavailable,
 /// saying what to do.
-Result<nlohmann::ordered_json> ask_admin(const std::string& path, const std::string& resource,
-                                         const nlohmann::ordered_json& body = nlohmann::ordered_json::object());
+Result<Json> ask_admin(const std::string& path, const std::string& resource,
+                                         const Json& body = Json::object());
 
 /// RFC 3339, UTC, with microseconds.
 std::string format_time(std::int64_t us);

@@ -27,7 +27,7 @@ int check(const std::string& path) {
   return EX_OK;
 }
 
-void print_status(const nlohmann::ordered_json& status) {
+void print_status(const Json& status) {
   fmt::print("holdfast {}, up {} s, {} connections now, {} since the start\n", status["version"].get<std::string>(),
              status["uptime_s"].get<std::int64_t>(), status["connections"].get<std::uint64_t>(), status["accepted"].get<std::uint64_t>());
   for (const auto& route : status["routes"]) {
@@ -83,7 +83,7 @@ int show_status(const std::string& path, bool as_json) {
   auto status = ask_admin(config->admin_socket, "/status");
   if (!status) return fail(status.error());
   if (as_json)
-    fmt::print("{}\n", status->dump());
+    fmt::print("{}\n", to_line(*status));
   else
     print_status(*status);
   return EX_OK;

@@ -3,7 +3,6 @@
 #include <sysexits.h>
 
 #include <chrono>
-#include <nlohmann/json.hpp>
 
 #include "proxy/admin.h"
 #include "proxy/cli.h"
@@ -11,13 +10,12 @@
 #include "proxy/cli_job.h"
 #include "proxy/log.h"
 #include "proxy/journal_access.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"
 
 namespace holdfast::proxy {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct EraseCommand {
   FilterOptions filter;
@@ -89,7 +87,7 @@ int erase(const std::string& config_path, const EraseCommand& command) {
   if (!done)
     return fail({done.error().code, done.error().message + "; the same command erases what is left"});
   if (command.as_json)
-    fmt::print("{}\n", done->dump());
+    fmt::print("{}\n", to_line(*done));
   else if (ids.empty())
     fmt::print("no entry matches; nothing was erased{}\n",
                (*done)["segments"] > 0 ? ", but an erasure that had been interrupted was finished" : "");
@@ -146,14 +144,13 @@ int accesses(const std::string& config_path, bool as_json) {
         auto access = journal::decode_access(record.encoded);
         if (!access) return;
         if (as_json)
-          fmt::print("{}\n", Json{{"id", record.id},
+          fmt::print("{}\n", to_line({{"id", record.id},
                                   {"time", format_time(access->time_us)},
                                   {"by", access->by},
                                   {"command", access->command},
                                   {"reason", access->reason},
                                   {"entries", access->entries},
-                                  {"ids", access->examples}}
-                                 .dump(-1, ' ', false, Json::error_handler_t::replace));
+                                  {"ids", access->examples}}));
         else
           fmt::print("{:>8}  {}  by {}: {}: {} entries{}\n", record.id, format_time(access->time_us),
                      escape(access->by), escape(access->command), access->entries,
@@ -167,12 +164,11 @@ int erasures(const std::string& config_path, bool as_json) {
         auto erasure = journal::decode_erasure(record.encoded);
         if (!erasure) return;
         if (as_json)
-          fmt::print("{}\n", Json{{"id", record.id},
+          fmt::print("{}\n", to_line({{"id", record.id},
                                   {"time", format_time(erasure->time_us)},
                                   {"by", erasure->by},
                                   {"reason", erasure->reason},
-                                  {"records", erasure->records}}
-                                 .dump(-1, ' ', false, Json::error_handler_t::replace));
+                                  {"records", erasure->records}}));
         else
           fmt::print("{:>8}  {}  by {}: {}  ({} records)\n", record.id, format_time(erasure->time_us),
                      escape(erasure->by), escape(erasure->reason), erasure->records.size());

@@ -6,20 +6,19 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
+#include "proxy/mime.h"
 #include "proxy/progress_bar.h"
 #include "proxy/replay.h"
 
 namespace holdfast::proxy {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct ExportCommand {
   journal::RecordId id = 0;
@@ -108,6 +107,7 @@ class SubjectJob : public ReplayJob {
     const journal::MessageRecord& message = entry.message;
     std::string to, file = fmt::format("{}.eml", entry.id),
                     hash = journal::to_hex(journal::view(message.content_hash));
+    std::string subject = decode_header_text(message.subject), message_id = decode_header_text(message.message_id);
     Json recipients = Json::array();
     for (const journal::Recipient& one : message.recipients) {
       to += (to.empty() ? "" : " ") + one.address;
@@ -118,15 +118,15 @@ class SubjectJob : public ReplayJob {
                      {"direction", journal::to_string(message.direction)},
                      {"mail_from", message.mail_from},
                      {"recipients", recipients},
-                     {"subject", message.subject},
-                     {"message_id", message.message_id},
+                     {"subject", subject},
+                     {"message_id", message_id},
                      {"client", message.client},
                      {"size", message.size},
                      {"sha256", hash},
                      {"file", file}});
     csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\r\n", entry.id, format_time(message.time_us),
                        journal::to_string(message.direction), csv_field(message.mail_from), csv_field(to),
-                       csv_field(message.subject), csv_field(message.message_id), message.size, hash, file);
+                       csv_field(subject), csv_field(message_id), message.size, hash, file);
   }
 
   journal::Reader& reader_;

@@ -4,19 +4,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/config.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/people.h"
 
 namespace holdfast::proxy {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 Result<Json> ask(const std::string& config_path, const std::string& resource, const Json& body = Json::object()) {
   Result<Config> config = load_config(config_path);
@@ -53,7 +51,7 @@ int queue_list(const std::string& config, const std::string& route, std::uint64_
     if (page->contains("problem")) return fail({ErrorCode::not_found, text_of(*page, "problem")});
     for (const Json& one : (*page)["entries"]) {
       if (as_json)
-        fmt::print("{}\n", one.dump());
+        fmt::print("{}\n", to_line(one));
       else
         print_held(one);
     }
@@ -75,7 +73,7 @@ int queue_list(const std::string& config, const std::string& route, std::uint64_
 int report(const Result<Json>& answer, const char* done) {
   if (!answer) return fail(answer.error());
   if (answer->contains("problem")) return fail({ErrorCode::not_found, (*answer)["problem"].get<std::string>()});
-  for (const auto& [key, value] : answer->items()) fmt::print("{} {}\n", value.dump(), done);
+  for (const auto& [key, value] : answer->items()) fmt::print("{} {}\n", to_line(value), done);
   return EX_OK;
 }
 
@@ -84,7 +82,7 @@ int directory_list(const std::string& config, bool as_json) {
   if (!list) return fail(list.error());
   for (const Json& one : *list) {
     if (as_json)
-      fmt::print("{}\n", one.dump());
+      fmt::print("{}\n", to_line(one));
     else
       fmt::print("{:<40}  {:<14}  {:<8}  {}  {}\n", text_of(one, "address"), one["exists"].get<bool>() ? "exists" : "does not exist", text_of(one, "source"),
                  text_of(one, "time"), text_of(one, "name"));

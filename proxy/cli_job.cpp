@@ -9,8 +9,6 @@
 
 namespace holdfast::proxy {
 
-using Json = nlohmann::ordered_json;
-
 Result<Json> do_job(const Config& config, const std::string& resource, const Json& body,
                     const std::string& what,
                     const std::function<Result<Json>(journal::Journal&)>& do_it_here) {

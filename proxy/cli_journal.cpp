@@ -1,7 +1,6 @@
 // `holdfast journal ...`: how auditors and operators look into the journal.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <gmime/gmime.h>
 #include <sys/statvfs.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -10,7 +9,6 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "journal/backup.h"
@@ -22,24 +20,15 @@
 #include "proxy/cli_filter.h"
 #include "proxy/config.h"
 #include "proxy/journal_access.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
+#include "proxy/mime.h"
 #include "proxy/progress_bar.h"
 
 namespace holdfast::proxy {
 namespace {
 
 using journal::Entry;
-using Json = nlohmann::ordered_json;
-
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
-
-/// RFC 2047 words decoded, to UTF-8.
-std::string decode_subject(const std::string& raw) {
-  char* decoded = g_mime_utils_header_decode_text(nullptr, raw.c_str());
-  std::string text = decoded ? decoded : raw;
-  g_free(decoded);
-  return text;
-}
 
 Json to_json(const Entry& entry) {
   const journal::MessageRecord& message = entry.message;
@@ -58,7 +47,7 @@ Json to_json(const Entry& entry) {
           {"size", message.size},
           {"sha256", journal::to_hex(journal::view(message.content_hash))},
           {"message_id", message.message_id},
-          {"subject", decode_subject(message.subject)},
+          {"subject", decode_header_text(message.subject)},
           {"possible_duplicate", entry.is_possible_duplicate}};
 }
 
@@ -74,7 +63,7 @@ void print_row(const Entry& entry) {
   std::string outcome(message.recipients.empty() ? "" : journal::to_string(message.recipients.front().outcome));
   if (message.recipients.size() > 1) to += fmt::format(" +{}", message.recipients.size() - 1);
   fmt::print("{:>8}  {}  {:<9}  {:>9}  {} -> {}  {}\n", entry.id, format_time(message.time_us), outcome, message.size,
-             escape("<" + message.mail_from + ">"), escape(to), escape(decode_subject(message.subject)));
+             escape("<" + message.mail_from + ">"), escape(to), escape(decode_header_text(message.subject)));
 }
 
 int list(const std::string& config_path, const FilterOptions& options, std::uint64_t limit, bool newest_first, bool as_json) {
@@ -86,7 +75,7 @@ int list(const std::string& config_path, const FilterOptions& options, std::uint
   Status read = (*reader)->each(*filter, newest_first, [&](const Entry& entry) {
     if (limit > 0 && shown >= limit) return false;
     if (as_json)
-      fmt::print("{}\n", dump(to_json(entry)));
+      fmt::print("{}\n", to_line(to_json(entry)));
     else
       print_row(entry);
     ++shown;
@@ -159,7 +148,7 @@ int stats(const std::string& config_path, bool as_json) {
                  {"entries_a_day", entries_a_day}, {"growth_a_day", found->growth()}, {"free_bytes", found->free_bytes},
                  {"days_left", found->growth() > 0 ? Json(days_left) : Json()}, {"oldest", found->entries ? format_time(found->oldest_us) : ""},
                  {"newest", found->entries ? format_time(found->newest_us) : ""}, {"recipients", found->outcomes}, {"damaged", (*reader)->damaged()}};
-    fmt::print("{}\n", dump(json));
+    fmt::print("{}\n", to_line(json));
     return warn_of_damage(**reader);
   }
   fmt::print("{}: {} entries in {} segments, {} of them compacted\n", config->path, found->entries, segments, found->compacted_segments);
@@ -237,12 +226,12 @@ int show_entry(const std::string& config_path, std::uint64_t id, bool as_json) {
   for (std::size_t i = 0; i < entry->message.recipients.size(); ++i)
     json["recipients"][i]["params"] = entry->message.recipients[i].params;
   if (as_json) {
-    fmt::print("{}\n", dump(json));
+    fmt::print("{}\n", to_line(json));
     return EX_OK;
   }
   for (const auto& [key, value] : json.items()) {
     if (key == "recipients") continue;
-    fmt::print("{:<12} {}\n", key, value.is_string() ? escape(value.get<std::string>()) : value.dump());
+    fmt::print("{:<12} {}\n", key, value.is_string() ? escape(value.get<std::string>()) : to_line(value));
   }
   for (const auto& one : json["recipients"])
     fmt::print("{:<12} {}  {}  {}  {}\n", "recipient", escape(one["address"].get<std::string>()), one["outcome"].get<std::string>(),
@@ -251,7 +240,6 @@ int show_entry(const std::string& config_path, std::uint64_t id, bool as_json) {
 }
 
 void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code) {
-  g_mime_init();
   // Options live as long as the program.
   static FilterOptions filter;
   static std::uint64_t limit = 0, id = 0;

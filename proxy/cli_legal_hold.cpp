@@ -3,19 +3,17 @@
 #include <sysexits.h>
 
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "journal/write_record.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 /// The holds that are set, by name, from the log itself.
 Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Reader& reader) {
@@ -119,13 +117,13 @@ int list(const std::string& config_path, bool as_json) {
     if (hold.until_us != 0) json["until"] = format_time(hold.until_us);
     if (!hold.entries.empty()) json["ids"] = hold.entries;
     if (as_json) {
-      fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
+      fmt::print("{}\n", to_line(json));
       continue;
     }
     std::string line;
     for (const auto& [key, value] : json.items())
       line += fmt::format("{}{}: {}", line.empty() ? "" : ", ", key,
-                          value.is_string() ? escape(value.get<std::string>()) : value.dump());
+                          value.is_string() ? escape(value.get<std::string>()) : to_line(value));
     fmt::print("{}\n", line);
   }
   return EX_OK;

@@ -8,7 +8,6 @@
 
 #include <fstream>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "failover/accounts.h"
@@ -20,14 +19,13 @@
 #include "proxy/cli.h"
 #include "proxy/config.h"
 #include "proxy/journal_access.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/people.h"
 #include "proxy/progress_bar.h"
 
 namespace holdfast::proxy {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 /// Shorter ones are the operator's to decide on, with a warning.
 constexpr std::size_t short_password = 8;
@@ -143,7 +141,7 @@ int list(const std::string& config, bool as_json) {
   if (!all) return fail(all.error());
   for (const Json& one : *all) {
     if (as_json)
-      fmt::print("{}\n", one.dump());
+      fmt::print("{}\n", to_line(one));
     else
       fmt::print("{:<40} {}{}\n", escape(one["address"].get<std::string>()),
                  one["enabled"].get<bool>() ? "enabled" : "disabled",

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
@@ -16,17 +15,12 @@
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"
 
 namespace holdfast::proxy {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 struct VerifyCommand {
   std::string key, heads, since, proof, content;
@@ -53,7 +47,7 @@ int print_verification(const journal::Verification& result, bool as_json) {
   for (const journal::Finding& finding : result.findings) {
     if (as_json)
       fmt::print("{}\n",
-                 dump({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
+                 to_line({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
     else
       fmt::print("DAMAGED {}{}: {}\n",
                  finding.segment ? fmt::format("segment {}", finding.segment) : "catalog",
@@ -61,7 +55,7 @@ int print_verification(const journal::Verification& result, bool as_json) {
   }
   bool is_well = result.findings.empty();
   if (as_json)
-    fmt::print("{}\n", dump({{"ok", is_well},
+    fmt::print("{}\n", to_line({{"ok", is_well},
                              {"segments", result.segments},
                              {"records", result.records},
                              {"entries", result.entries},
@@ -98,7 +92,7 @@ int verify_proof(const VerifyCommand& command) {
   if (command.as_json) {
     Json recipients = Json::array();
     for (const journal::Recipient& one : message.recipients) recipients.push_back(one.address);
-    fmt::print("{}\n", dump({{"ok", true},
+    fmt::print("{}\n", to_line({{"ok", true},
                              {"time", format_time(message.time_us)},
                              {"mail_from", message.mail_from},
                              {"recipients", recipients},
@@ -170,7 +164,7 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
     }
     auto head = journal::parse_head(*line);
     if (!head) return fail(head.error());
-    fmt::print("{}\n", dump({{"segment", head->segment},
+    fmt::print("{}\n", to_line({{"segment", head->segment},
                              {"records", head->records},
                              {"last_link", journal::to_hex(journal::view(head->last))},
                              {"root", journal::to_hex(journal::view(head->root))},

@@ -9,8 +9,6 @@
 namespace holdfast::proxy {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 int rekey(const std::string& config_path, const std::string& new_key, bool finishes,
           const std::string& reason) {
   Result<Config> config = load_config(config_path);

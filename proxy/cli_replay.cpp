@@ -8,21 +8,19 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
 #include "proxy/journal_report.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"
 #include "proxy/replay.h"
 
 namespace holdfast::proxy {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 volatile std::sig_atomic_t was_interrupted = 0;
 
@@ -86,8 +84,7 @@ class Job : public ReplayJob {
       ++failed;
     last = result.id;
     if (as_json_)
-      say(Json{{"id", result.id}, {"result", to_string(result.state)}, {"detail", result.detail}}.dump(
-          -1, ' ', false, Json::error_handler_t::replace));
+      say(to_line({{"id", result.id}, {"result", to_string(result.state)}, {"detail", result.detail}}));
     else if (result.state != ReplayResult::State::sent)
       say(fmt::format("entry {}: {}: {}", result.id, to_string(result.state), escape(result.detail)));
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun_).count();
@@ -178,7 +175,7 @@ std::string name_of(const ReplayCommand& command) {
               f.direction,
               f.ids};
   return journal::to_hex(
-             journal::view(journal::sha256(all.dump(-1, ' ', false, Json::error_handler_t::replace))))
+             journal::view(journal::sha256(to_line(all))))
       .substr(0, 24);
 }
 
@@ -206,11 +203,10 @@ int dry_run(journal::Reader& reader, const std::vector<journal::RecordId>& ids, 
     if (!entry) return fail(entry.error());
     bytes += entry->message.size;
     if (as_json)
-      fmt::print("{}\n", Json{{"id", id},
+      fmt::print("{}\n", to_line({{"id", id},
                               {"result", "would be sent"},
                               {"mail_from", entry->message.mail_from},
-                              {"size", entry->message.size}}
-                             .dump(-1, ' ', false, Json::error_handler_t::replace));
+                              {"size", entry->message.size}}));
     else
       fmt::print("{:>8}  <{}>  {} bytes\n", id, escape(entry->message.mail_from), entry->message.size);
   }

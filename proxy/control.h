@@ -6,7 +6,6 @@
 
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
@@ -17,6 +16,7 @@
 #include "journal/sealed_store.h"
 #include "proxy/board.h"
 #include "proxy/delivery.h"
+#include "proxy/json.h"
 #include "proxy/resolver.h"
 #include "proxy/settings.h"
 #include "proxy/upstream.h"
@@ -83,7 +83,6 @@ class Control {
   void hold(RouteBoard& board, journal::RecordId entry, std::int64_t time_us, std::vector<HeldRecipient> recipients);
 
   // For operators; thread-safe, they wait for the control loop (at most half a second, else an error).
-  using Json = nlohmann::ordered_json;
   /// route may be empty for all.
   Result<Json> set_mode(const std::string& route, failover::Mode mode, const std::string& by, const std::string& reason);
   void set_flag(bool is_there, const std::string& path);

@@ -10,7 +10,7 @@
 
 namespace holdfast::proxy {
 
-Result<Control::Json> Control::ask(std::function<Json()> question) {
+Result<Json> Control::ask(std::function<Json()> question) {
   auto answer = std::make_shared<std::promise<Json>>();
   auto future = answer->get_future();
   loop_.post([answer, question = std::move(question)] { answer->set_value(question()); });
@@ -19,7 +19,7 @@ Result<Control::Json> Control::ask(std::function<Json()> question) {
   return future.get();
 }
 
-Result<Control::Json> Control::set_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
+Result<Json> Control::set_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
   return ask([this, name, mode, by, reason] {
     Json changed = Json::array();
     for (auto& [route_name, route] : routes_) {
@@ -40,7 +40,7 @@ void Control::set_flag(bool is_there, const std::string& path) {
   });
 }
 
-Control::Json Control::describe(ControlledRoute& route) {
+Json Control::describe(ControlledRoute& route) {
   const failover::RouteState::Status& status = route.state.status();
   Json json = {{"name", route.board.name},
                {"state", failover::to_string(status.state)},
@@ -67,7 +67,7 @@ Control::Json Control::describe(ControlledRoute& route) {
   return json;
 }
 
-Result<Control::Json> Control::status() {
+Result<Json> Control::status() {
   return ask([this] {
     Json all = Json::array();
     for (const RouteConfig& config : settings_->config.routes) {
@@ -110,7 +110,7 @@ std::vector<failover::EntryId> Control::held_behind(ControlledRoute& route, fail
   return first;
 }
 
-Control::Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
+Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
   auto entry = journal_.entry(id);
   Json recipients = Json::array();
   auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts) {
@@ -139,7 +139,7 @@ Control::OnDisk Control::find_on_disk(failover::EntryId id) {
   return {};
 }
 
-Result<Control::Json> Control::queue_list(const std::string& name, const std::string& from_route, failover::EntryId after, std::size_t most) {
+Result<Json> Control::queue_list(const std::string& name, const std::string& from_route, failover::EntryId after, std::size_t most) {
   return ask([this, name, from_route, after, most] {
     if (!name.empty() && routes_.count(name) == 0) return Json{{"problem", fmt::format("there is no route named \"{}\"", name)}};
     Json entries = Json::array();
@@ -155,7 +155,7 @@ Result<Control::Json> Control::queue_list(const std::string& name, const std::st
   });
 }
 
-Result<Control::Json> Control::queue_retry(failover::EntryId id) {
+Result<Json> Control::queue_retry(failover::EntryId id) {
   return ask([this, id] {
     std::uint64_t count = 0;
     for (auto& [name, route] : routes_) {
@@ -177,7 +177,7 @@ Result<Control::Json> Control::queue_retry(failover::EntryId id) {
   });
 }
 
-Result<Control::Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
+Result<Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
   return ask([this, id, by, reason] {
     std::string text = fmt::format("dropped by {}: {}", by, reason);
     auto drop = [&](ControlledRoute& route, const Words& words) {

@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "failover/mailbox.h"
 #include "journal/files.h"
+#include "proxy/json.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
@@ -57,27 +57,27 @@ Status Feed::load() {
     return save();
   }
   try {
-    nlohmann::json state = nlohmann::json::parse(file);
+    Json state = Json::parse(file);
     position_ = state.at("position").get<journal::RecordId>();
     for (const auto& one : state.at("later")) {
       Later& later = later_[one.at("entry").get<journal::RecordId>()];
       later.recipients = one.at("recipients").get<std::set<std::uint32_t>>();
     }
     return {};
-  } catch (const nlohmann::json::exception&) {
+  } catch (const Json::exception&) {
     return Error{ErrorCode::corrupt, fmt::format("{}: damaged; nothing is fed. Remove it to feed only what comes from the next start on",
                                                  path_in(journal_.path()))};
   }
 }
 
 Status Feed::save() {
-  nlohmann::json state = {{"position", position_}, {"later", nlohmann::json::array()}};
+  Json state = {{"position", position_}, {"later", Json::array()}};
   auto add = [&](journal::RecordId id, const std::set<std::uint32_t>& recipients) {
     state["later"].push_back({{"entry", id}, {"recipients", recipients}});
   };
   for (const auto& [id, later] : later_) add(id, later.recipients);
   for (const auto& [id, recipients] : under_way_) add(id, recipients);
-  return journal::write_file(path_in(journal_.path()), state.dump() + "\n");
+  return journal::write_file(path_in(journal_.path()), to_line(state) + "\n");
 }
 
 void Feed::run() {

@@ -71,7 +71,7 @@ std::uint64_t LdapSync::request() {
   return number;
 }
 
-nlohmann::ordered_json LdapSync::state() const {
+Json LdapSync::state() const {
   std::lock_guard lock(mutex_);
   if (!config_) return nullptr;
   return {{"url", config_->url}, {"runs", runs_},

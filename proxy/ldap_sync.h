@@ -8,7 +8,6 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <thread>
@@ -16,6 +15,7 @@
 #include "failover/directory.h"
 #include "failover/ldap_people.h"
 #include "proxy/config.h"
+#include "proxy/json.h"
 
 namespace holdfast::proxy {
 
@@ -32,7 +32,7 @@ class LdapSync {
   std::uint64_t request();
   /// {"url", "runs", "last_run" (how), "last_success", "people", "problem"}, or null when nothing is
   /// configured. Thread-safe.
-  nlohmann::ordered_json state() const;
+  Json state() const;
 
  private:
   void run();

@@ -11,10 +11,10 @@
 #include <chrono>
 #include <ctime>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "proxy/address.h"
+#include "proxy/json.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -140,14 +140,14 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
     return;
   }
   if (format_now.load(std::memory_order_relaxed) == LogFormat::json) {
-    nlohmann::ordered_json line = {{"time", timestamp()}, {"level", level_names[static_cast<int>(level)]}, {"event", event}};
+    Json line = {{"time", timestamp()}, {"level", level_names[static_cast<int>(level)]}, {"event", event}};
     for (const Field& field : fields) {
       if (field.is_number)
-        line[std::string(field.key)] = nlohmann::json::parse(field.value, nullptr, false);
+        line[std::string(field.key)] = Json::parse(field.value, nullptr, false);
       else
         line[std::string(field.key)] = field.value;
     }
-    out += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    out += to_line(line);
   } else {
     out += timestamp();
     out += ' ';

@@ -34,17 +34,17 @@ Maintenance::Outcome Maintenance::start(Work work) {
     if (outcomes_.size() > kept_outcomes) outcomes_.erase(outcomes_.begin());
     is_running_ = false;
   });
-  return nlohmann::ordered_json{{"job", job_}};
+  return Json{{"job", job_}};
 }
 
 Maintenance::Outcome Maintenance::state(std::uint64_t job) const {
   std::lock_guard lock(mutex_);
-  if (is_running_ && job == job_) return nlohmann::ordered_json{{"running", true}, {"progress", progress_}};
+  if (is_running_ && job == job_) return Json{{"running", true}, {"progress", progress_}};
   auto found = outcomes_.find(job);
   if (found == outcomes_.end())
     return Error{ErrorCode::not_found, "that job ended long ago; see the daemon's log"};
   if (!found->second) return found->second.error();
-  return nlohmann::ordered_json{{"running", false}, {"result", *found->second}};
+  return Json{{"running", false}, {"result", *found->second}};
 }
 
 }  // namespace holdfast::proxy

@@ -5,18 +5,18 @@
 #include <functional>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
 #include "journal/result.h"
+#include "proxy/json.h"
 
 namespace holdfast::proxy {
 
 class Maintenance {
  public:
   using OnProgress = std::function<void(double share)>;
-  using Outcome = Result<nlohmann::ordered_json>;
+  using Outcome = Result<Json>;
   using Work = std::function<Outcome(const OnProgress&)>;
 
   Maintenance() = default;

@@ -235,8 +235,9 @@ MimePart parse_mime(std::string_view message) {
 std::string decode_header_text(const std::string& raw) {
   start_gmime();
   char* decoded = g_mime_utils_header_decode_text(nullptr, raw.c_str());
-  std::string text = decoded ? decoded : raw;
-  g_free(decoded);
+  char* valid = g_utf8_make_valid(decoded ? decoded : raw.c_str(), -1);
+  std::string text = valid;
+  for (char* one : {decoded, valid}) g_free(one);
   return text;
 }
 

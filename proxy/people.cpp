@@ -101,23 +101,23 @@ Result<std::vector<Directory::Person>> read_people_file(const std::string& path)
   return parse_people(text.str(), path);
 }
 
-nlohmann::ordered_json people_to_json(const std::vector<Directory::Person>& people) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+Json people_to_json(const std::vector<Directory::Person>& people) {
+  Json list = Json::array();
   for (const Directory::Person& one : people)
     list.push_back({{"address", one.address}, {"exists", one.exists}, {"source", failover::to_string(one.source)}, {"time", format_time(one.time_us)},
                     {"reply", one.reply}, {"name", one.name}, {"telephone", one.telephone}, {"aliases", one.aliases}, {"members", one.members}});
   return list;
 }
 
-nlohmann::ordered_json address_book(const std::vector<Directory::Person>& people) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+Json address_book(const std::vector<Directory::Person>& people) {
+  Json list = Json::array();
   for (const Directory::Person& one : people)
     if (one.exists)
       list.push_back({{"address", one.address}, {"name", one.name}, {"telephone", one.telephone}, {"aliases", one.aliases}, {"is_group", !one.members.empty()}});
   return list;
 }
 
-std::vector<Directory::Person> people_from_json(const nlohmann::ordered_json& json) {
+std::vector<Directory::Person> people_from_json(const Json& json) {
   std::vector<Directory::Person> people;
   for (const auto& one : json.at("people")) {
     Directory::Person person;

@@ -1,12 +1,12 @@
 // People of the directory, as files and JSON have them.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "failover/directory.h"
 #include "journal/record.h"
+#include "proxy/json.h"
 
 namespace holdfast::proxy {
 
@@ -15,10 +15,10 @@ namespace holdfast::proxy {
 Result<std::vector<failover::Directory::Person>> parse_people(const std::string& text, const std::string& name);
 Result<std::vector<failover::Directory::Person>> read_people_file(const std::string& path);
 
-nlohmann::ordered_json people_to_json(const std::vector<failover::Directory::Person>& people);
+Json people_to_json(const std::vector<failover::Directory::Person>& people);
 /// What colleagues see of each other: {"address", "name", "telephone", "aliases", "is_group"} of all who exist.
-nlohmann::ordered_json address_book(const std::vector<failover::Directory::Person>& people);
+Json address_book(const std::vector<failover::Directory::Person>& people);
 /// The inverse of people_to_json(), of {"people": [...]}. Throws nlohmann's exception when it is something else.
-std::vector<failover::Directory::Person> people_from_json(const nlohmann::ordered_json& json);
+std::vector<failover::Directory::Person> people_from_json(const Json& json);
 
 }  // namespace holdfast::proxy

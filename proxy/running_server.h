@@ -63,8 +63,8 @@ class Server {
   Status open_mailboxes();
   Status notice_restoration(failover::MailboxStore& store);
   Status ask_mailboxes(std::function<Status(MailboxService&)> question, std::chrono::milliseconds patience = std::chrono::milliseconds(500));
-  nlohmann::ordered_json mailboxes_state();
-  Admin::Answer set_account(const nlohmann::ordered_json& body);
+  Json mailboxes_state();
+  Admin::Answer set_account(const Json& body);
   Status open_http();
   Status open_admin();
   static Result<std::optional<People>> read_directory(const Config& config);

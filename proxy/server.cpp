@@ -161,7 +161,7 @@ int Server::run() {
   (void)maintenance_.start([this](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
     auto finished = shared_.journal.erase({}, "", "", on_progress);
     if (!finished) log(LogLevel::error, "erased", {{"problem", finished.error().message}});
-    return nlohmann::ordered_json::object();
+    return Json::object();
   });
 
   if (config.mailbox.feed) {
@@ -327,7 +327,7 @@ Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by
   auto pruned = shared_.journal.prune(before_us, by, reason);
   if (!pruned) return pruned.error();
   for (std::uint32_t number : *pruned) log(LogLevel::warning, "pruned", {{"segment", number}, {"by", by}, {"reason", reason}});
-  return nlohmann::ordered_json{{"segments", *pruned}};
+  return Json{{"segments", *pruned}};
 }
 
 void Server::on_tick() {

@@ -16,7 +16,7 @@
 namespace holdfast::proxy {
 
 /// Adds an account, changes what is said of it, or takes it away. Whoever is logged in there must do so again.
-Admin::Answer Server::set_account(const nlohmann::ordered_json& body) {
+Admin::Answer Server::set_account(const Json& body) {
   if (!mailbox_store_)
     return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
   auto changed = apply_account_change(*mailbox_store_, body, [this](const std::string& address) {
@@ -26,7 +26,7 @@ Admin::Answer Server::set_account(const nlohmann::ordered_json& body) {
   Worker& mailboxes = workers_.back()->worker;
   mailboxes.loop.post([service = mailboxes.mailboxes, address = journal::normalise(body.value("address", ""))] { service->shut_out(address); });
   log(LogLevel::warning, "account", {{"address", body.value("address", "")}, {"change", *changed}});
-  return nlohmann::ordered_json{{"change", *changed}};
+  return Json{{"change", *changed}};
 }
 
 /// What the workers see of each upstream; a worker that does not answer in time is left out.
@@ -60,10 +60,10 @@ std::map<std::string, std::vector<UpstreamHealth>> Server::health() {
 }
 
 /// Who may log in, and who is. Null when the mailboxes could not be opened, or do not answer.
-nlohmann::ordered_json Server::mailboxes_state() {
+Json Server::mailboxes_state() {
   if (!mailbox_store_) return nullptr;
   auto accounts = mailbox_store_->count_accounts();
-  auto state = std::make_shared<nlohmann::ordered_json>();
+  auto state = std::make_shared<Json>();
   Status answered = ask_mailboxes([state, settings = settings_](MailboxService& service) {
     std::set<std::string> people;
     for (const ImapSession* session : service.sessions)
@@ -96,11 +96,11 @@ Admin::Answer Server::status() {
       route["upstreams"][k]["last_error"] = states[k].last_error;
     }
   }
-  nlohmann::ordered_json listeners = nlohmann::ordered_json::array();
+  Json listeners = Json::array();
   for (const ListenerConfig& listener : settings_->config.listeners)
     listeners.push_back(to_string(listener.address));
   journal::WriterState writer = shared_.journal.writer().state();
-  return nlohmann::ordered_json{
+  return Json{
       {"routes", *routes},
       {"journal",
        {{"entries", shared_.journal.entries()},
@@ -186,7 +186,7 @@ Status Server::open_admin() {
              {"record", erased->record},
              {"by", by},
              {"reason", reason}});
-      return nlohmann::ordered_json{
+      return Json{
           {"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
     });
   });
@@ -206,7 +206,7 @@ Status Server::open_admin() {
          {"command", access.command},
          {"entries", access.entries},
          {"reason", access.reason}});
-    return nlohmann::ordered_json{{"record", *written}};
+    return Json{{"record", *written}};
   });
   admin_->on("/journal/legal-hold", [this](const Request& request) -> Admin::Answer {
     auto record = journal::from_hex(request.body.at("legal_hold").get<std::string>());
@@ -218,7 +218,7 @@ Status Server::open_admin() {
     if (!written) return written.error();
     log(LogLevel::warning, "legal hold",
         {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
-    return nlohmann::ordered_json{{"record", *written}};
+    return Json{{"record", *written}};
   });
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
@@ -235,14 +235,14 @@ Status Server::open_admin() {
       auto finished = shared_.journal.rekey(settings_->config.journal.key, new_key, finishes, by, reason);
       if (!finished) return finished.error();
       log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
-      return nlohmann::ordered_json{{"finished", *finished}};
+      return Json{{"finished", *finished}};
     });
   });
   admin_->on("/job", [this](const Request& request) {
     return maintenance_.state(request.body.value("job", std::uint64_t{0}));
   });
   admin_->on("/journal/seal", [this](const Request&) {
-    return nlohmann::ordered_json{{"segment", shared_.journal.seal()}};
+    return Json{{"segment", shared_.journal.seal()}};
   });
   admin_->on("/mailbox/list", [this](const Request&) -> Admin::Answer {
     if (!mailbox_store_)
@@ -253,7 +253,7 @@ Status Server::open_admin() {
   admin_->on("/directory/list",
              [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {
-    if (std::uint64_t run = ldap_.request()) return nlohmann::ordered_json{{"run", run}};
+    if (std::uint64_t run = ldap_.request()) return Json{{"run", run}};
     return Error{ErrorCode::invalid, "directory.ldap is not configured, so there is nothing to sync with"};
   });
   admin_->on("/directory/ldap", [this](const Request&) { return ldap_.state(); });
@@ -262,7 +262,7 @@ Status Server::open_admin() {
     std::size_t count = people.size();
     control_.directory().import(std::move(people));
     log(LogLevel::info, "directory", {{"imported", count}, {"by", request.user}});
-    return nlohmann::ordered_json{{"imported", count}};
+    return Json{{"imported", count}};
   });
   return {};
 }

@@ -83,6 +83,22 @@ def _(scene):
     equal(holdfast.run("journal", "accesses").stdout, before)
 
 
+@test("words typed on a terminal that speaks Latin-1 do what they should")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), yaml="mailbox: {}\n")
+    cafe = b"caf\xe9"
+
+    def typed(*words):
+        done = subprocess.run([BINARY, "-c", holdfast.config, *words], capture_output=True)
+        assert done.returncode >= 0, (words, done.stderr)
+        return done
+    equal(typed("failover", "hold", "--reason", cafe).returncode, 0)
+    equal(holdfast.status()["routes"][0]["reason"], "caf\ufffd")
+    for words in (["failover", "hold", "--route", cafe, "--reason", "x"], ["mailbox", "disable", cafe], ["queue", "drop", "1", "--reason", cafe]):
+        assert typed(*words).returncode > 0, words
+    equal(typed("journal", "replay", "--to", b"eml:" + scene.path("").encode() + cafe, "--reason", cafe).returncode, 0)
+
+
 @test("SIGTERM lets a message finish, turns idle clients away, and exits 0")
 def _(scene):
     primary = scene.primary()

@@ -221,21 +221,25 @@ def _(scene):
     holdfast = world(scene, segments=2)
     client = scene.client(holdfast.port)
     assert client.send_mail("Subject: =HYPERLINK(1)\r\n\r\nx\r\n", "ada@example.org", "bob@example.org").startswith("250")
+    for subject in (b"=?UTF-8?Q?Gr=C3=BC=C3=9Fe?=", b"Gr\xfc\xdfe"):
+        for command in (b"MAIL FROM:<ada@example.org>", b"RCPT TO:<bob@example.org>", b"DATA", b"Subject: " + subject + b"\r\n\r\nx\r\n."):
+            client.ask(command)
     settled(holdfast)
     said = holdfast.run("journal", "export", "--subject", "ADA@example.org", "--to", scene.path("ada"), "--reason", "request 15")
-    assert "9 entries of ADA@example.org exported" in said.stderr, said.stderr
+    assert "11 entries of ADA@example.org exported" in said.stderr, said.stderr
     with open(scene.path("ada/index.json")) as file:
         index = json.load(file)
-    equal(len(index), 9)
+    equal(len(index), 11)
     for one in index:
         with open(scene.path("ada/" + one["file"]), "rb") as file:
             data = file.read()
         equal(hashlib.sha256(data).hexdigest(), one["sha256"])
         assert "ada@example.org" in [one["mail_from"], *(to["address"] for to in one["recipients"])]
-    with open(scene.path("ada/index.csv"), newline="") as file:
+    with open(scene.path("ada/index.csv"), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     equal([row["file"] for row in rows], [one["file"] for one in index])
-    equal(rows[-1]["subject"], "'=HYPERLINK(1)", "no spreadsheet takes it for a formula")
+    equal(rows[-3]["subject"], "'=HYPERLINK(1)", "no spreadsheet takes it for a formula")
+    equal([row["subject"] for row in rows[-2:]] + [one["subject"] for one in index[-2:]], ["Grüße"] * 4, "decoded, and UTF-8 whatever was sent")
     one = by(holdfast)[0]
     holdfast.run("journal", "export", str(one))
     holdfast.run("journal", "replay", "--to", "eml:" + scene.path("eml"), "--reason", "archive")
@@ -243,7 +247,7 @@ def _(scene):
     holdfast.run("journal", "export", str(one), "--reason", "without the daemon")
     seen = [json.loads(line) for line in holdfast.run("journal", "accesses", "--json").stdout.splitlines()]
     equal([(access["command"].split(" --to")[0], access["reason"], access["entries"]) for access in seen],
-          [("journal export --subject ADA@example.org", "request 15", 9), ("journal export", "", 1), ("journal replay", "archive", 25), ("journal export", "without the daemon", 1)])
+          [("journal export --subject ADA@example.org", "request 15", 11), ("journal export", "", 1), ("journal replay", "archive", 27), ("journal export", "without the daemon", 1)])
     equal(seen[1]["ids"], [one])
     assert all(access["by"].startswith("user ") for access in seen)
     sound(holdfast)
