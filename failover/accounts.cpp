@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "failover/client_network.h"
+
 namespace holdfast::failover {
 namespace {
 
@@ -43,9 +45,7 @@ bool is_password(const std::string& hash, std::string_view password) {
 
 std::string LoginThrottle::network_of(std::string_view address) {
   if (address.find(':') == std::string_view::npos) return std::string(address.substr(0, address.rfind('.')));
-  std::size_t end = 0;
-  for (int colons = 0; end < address.size() && colons < 4; ++end) colons += address[end] == ':';
-  return std::string(address.substr(0, end));
+  return client_network(std::string(address));
 }
 
 /// Doubles with each failure beyond those that are free.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "failover/client_network.h"
+
 namespace holdfast::proxy {
 
 bool ConnectionCounts::enter(std::uint64_t limit) {
@@ -12,16 +14,17 @@ bool ConnectionCounts::enter(std::uint64_t limit) {
 }
 
 std::unique_ptr<ConnectionCounts::Place> ConnectionCounts::place_for(const std::string& address, std::uint64_t limit) {
+  std::string client = failover::client_network(address);
   std::lock_guard lock(mutex_);
-  std::uint64_t& count = by_client_[address];
+  std::uint64_t& count = by_client_[client];
   if (count >= limit) return nullptr;
   ++count;
-  return std::make_unique<Place>(*this, address);
+  return std::make_unique<Place>(*this, std::move(client));
 }
 
 ConnectionCounts::Place::~Place() {
   std::lock_guard lock(counts_.mutex_);
-  auto found = counts_.by_client_.find(address_);
+  auto found = counts_.by_client_.find(client_);
   if (found != counts_.by_client_.end() && --found->second == 0) counts_.by_client_.erase(found);
 }
 

@@ -39,14 +39,14 @@ class ConnectionCounts {
 
 class ConnectionCounts::Place {
  public:
-  Place(ConnectionCounts& counts, std::string address) : counts_(counts), address_(std::move(address)) {}
+  Place(ConnectionCounts& counts, std::string client) : counts_(counts), client_(std::move(client)) {}
   ~Place();
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
 
  private:
   ConnectionCounts& counts_;
-  const std::string address_;
+  const std::string client_;
 };
 
 /// What all workers share.

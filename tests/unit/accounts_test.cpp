@@ -59,6 +59,8 @@ TEST_CASE("guesses at many accounts from one network are slowed down too") {
   CHECK(throttle.wait_us("ada", "192.0.2.200", second) == 0);  // who got in before is not kept out by the neighbours
   CHECK(LoginThrottle::network_of("2001:db8:1:2:3::4") == LoginThrottle::network_of("2001:db8:1:2:9::1"));
   CHECK(LoginThrottle::network_of("2001:db8:1:2:3::4") != LoginThrottle::network_of("2001:db8:1:3:3::4"));
+  CHECK(LoginThrottle::network_of("2001:db8::1") == LoginThrottle::network_of("2001:db8::a:b:c:d"));
+  CHECK(LoginThrottle::network_of("2001:db8::1") != LoginThrottle::network_of("2001:db8:0:1::1"));
 }
 
 TEST_CASE("an office full of people who mistype now and then gets in, and what was long ago is forgotten") {

@@ -1,5 +1,6 @@
 """Who the client is: PROXY headers from balancers, and XCLIENT or PROXY toward the primary."""
 import os
+import smtplib
 import struct
 import sys
 
@@ -32,6 +33,33 @@ def _(scene):
     client.reply()
     equal(client.send_mail(), "250 2.0.0 Ok: taken")
     assert holdfast.entries()[-1]["client"].startswith("127.0.0.1:")
+
+
+@test("an IPv6 network of /64 counts as one client, as an IPv4 address does")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), listener='proxy_protocol_from: ["127.0.0.0/8"]', yaml="limits:\n  per_client: 2\n")
+
+    def greeting(address):
+        client = scene.client(holdfast.port, greeting=False)
+        client.send(f"PROXY TCP6 {address} 2001:db8::25 40002 25\r\n")
+        return client.reply()
+    equal([greeting(address) for address in ("2001:db8::1", "2001:db8::a:b:c:d", "2001:db8::2", "2001:db8:0:1::1")],
+          ["220 primary.example.org ESMTP"] * 2 + ["421 4.7.0 holdfast.example.org Error: too many connections from 2001:db8::2", "220 primary.example.org ESMTP"])
+
+
+@test("clients and primary over IPv6: the listener, the way to the primary, XCLIENT, and IPv4 clients of a listener on both")
+def _(scene):
+    postfix = scene.postfix("smtpd_authorized_xclient_hosts = [::1] 127.0.0.1", "inet_protocols = all", "inet_interfaces = ::1, 127.0.0.1", "mynetworks = [::1]/128 127.0.0.0/8")
+    both = free_port()
+    holdfast = scene.holdfast(postfix, upstreams=[f"[::1]:{postfix.port}"], route="identity: xclient", listeners=f'- address: "[::]:{both}"')
+    for host, name in (("::1", "[::1]:"), ("127.0.0.1", "127.0.0.1:")):
+        with smtplib.SMTP(host, both, timeout=20) as client:
+            client.sendmail("a@example.net", ["postmaster@example.org"], f"Subject: from {host}\r\n\r\nx\r\n")
+        assert holdfast.entries()[-1]["client"].startswith(name), holdfast.entries()[-1]
+    wait_for(lambda: len(postfix.mails()) == 2, what="both mails")
+    [first, second] = sorted(postfix.mails(), key=lambda mail: b"from 127" in mail)
+    assert b"[IPv6:::1]" in first and b"[127.0.0.1]" in second, (first, second)
+    equal(holdfast.status()["routes"][0]["upstreams"][0]["address"], f"[::1]:{postfix.port}")
 
 
 @test("a trusted balancer that sends no header, or a bad one, is refused; bytes behind the header are early talk")
