@@ -66,9 +66,50 @@ std::string next_path(const std::string& key_file) {
 }  // namespace
 
 struct KeyRing::State {
-  mutable std::mutex mutex;
-  std::string path;
-  std::vector<Key> keys;  ///< the base key, then the wrapping keys, the newest last
+  std::mutex mutex;
+  const std::string path;
+  const MasterKeySource source;
+  std::vector<std::string> copies;  ///< as they were read; another process may have put others in their place since
+  std::vector<Key> keys;            ///< the base key, then the wrapping keys, the newest last
+
+  State(std::string file, MasterKeySource master) : path(std::move(file)), source(std::move(master)) {}
+
+  /// Reads the file, unless it is as it was. Returns whether there are other keys now.
+  Result<bool> read() {
+    auto now = read_copies(path);
+    while (now && *now != copies) {
+      Result<Key> master = read_master_key(source);
+      if (!master) return master.error();
+      for (const std::string& copy : *now) {
+        std::optional<std::string> plain = open_sealed(*master, copy, associated);
+        if (!plain || plain->size() < 2 * sizeof(Key) || plain->size() % sizeof(Key) != 0) continue;
+        keys.resize(plain->size() / sizeof(Key));
+        for (std::size_t i = 0; i < keys.size(); ++i) std::memcpy(keys[i].data(), plain->data() + i * sizeof(Key), sizeof(Key));
+        copies = std::move(*now);
+        return true;
+      }
+      // A rekey between the two reads? The ring's file comes first and last in it.
+      auto again = read_copies(path);
+      if (again && *again == *now)
+        return Error{ErrorCode::wrong_key,
+                     fmt::format("{}: the master key ({}) does not open this journal; restore the key that it was written with",
+                                 path, source.name())};
+      now = std::move(again);
+    }
+    if (!now) return now.error();
+    return false;
+  }
+
+  std::optional<Key> unwrap(std::string_view sealed, std::string_view label) const {
+    for (std::size_t i = keys.size(); i-- > 1;) {
+      std::optional<std::string> plain = open_sealed(keys[i], sealed, label);
+      if (!plain || plain->size() != sizeof(Key)) continue;
+      Key key;
+      std::memcpy(key.data(), plain->data(), key.size());
+      return key;
+    }
+    return std::nullopt;
+  }
 
   std::string plain() const {
     std::string bytes;
@@ -82,25 +123,9 @@ std::string KeyRing::path_in(const std::string& journal) {
 }
 
 Result<KeyRing> KeyRing::open(const std::string& journal, const MasterKeySource& source) {
-  Result<Key> master = read_master_key(source);
-  if (!master) return master.error();
-  auto state = std::make_shared<State>();
-  state->path = path_in(journal);
-  auto copies = read_copies(state->path);
-  if (!copies) return copies.error();
-  for (const std::string& copy : *copies) {
-    std::optional<std::string> plain = open_sealed(*master, copy, associated);
-    if (!plain || plain->size() < 2 * sizeof(Key) || plain->size() % sizeof(Key) != 0) continue;
-    state->keys.resize(plain->size() / sizeof(Key));
-    for (std::size_t i = 0; i < state->keys.size(); ++i)
-      std::memcpy(state->keys[i].data(), plain->data() + i * sizeof(Key), sizeof(Key));
-    return KeyRing(std::move(state));
-  }
-  return Error{
-      ErrorCode::wrong_key,
-      fmt::format(
-          "{}: the master key ({}) does not open this journal; restore the key that it was written with",
-          state->path, source.name())};
+  auto state = std::make_shared<State>(path_in(journal), source);
+  if (auto read = state->read(); !read) return read.error();
+  return KeyRing(std::move(state));
 }
 
 Result<KeyRing> KeyRing::open_or_create(const std::string& journal, const MasterKeySource& source,
@@ -145,14 +170,10 @@ std::string KeyRing::wrap(const Key& key, std::string_view label) const {
 
 std::optional<Key> KeyRing::unwrap(std::string_view sealed, std::string_view label) const {
   std::lock_guard lock(state_->mutex);
-  for (std::size_t i = state_->keys.size(); i-- > 1;) {
-    std::optional<std::string> plain = open_sealed(state_->keys[i], sealed, label);
-    if (!plain || plain->size() != sizeof(Key)) continue;
-    Key key;
-    std::memcpy(key.data(), plain->data(), key.size());
-    return key;
-  }
-  return std::nullopt;
+  std::optional<Key> key = state_->unwrap(sealed, label);
+  if (key) return key;
+  auto read = state_->read();
+  return read && *read ? state_->unwrap(sealed, label) : std::nullopt;
 }
 
 Key KeyRing::base_key() const {

@@ -29,6 +29,7 @@ class KeyRing {
 
   /// A segment's key, sealed with the newest wrapping key.
   std::string wrap(const Key& key, std::string_view associated) const;
+  /// Looks into the ring's file again when no key fits: a rekey of another process may have put a newer one there.
   std::optional<Key> unwrap(std::string_view sealed, std::string_view associated) const;
   /// What the catalog's and the directory's keys are derived from. It never changes.
   Key base_key() const;

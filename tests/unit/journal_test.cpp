@@ -163,6 +163,18 @@ TEST_CASE_METHOD(JournalFixture, "the key file is private, needed, and must be t
   }
 }
 
+TEST_CASE_METHOD(JournalFixture, "who opened the key ring before a rekey of another process opens the segments after it") {
+  REQUIRE(open());
+  auto before = KeyRing::open(options.path, options.key), other = KeyRing::open(options.path, options.key);
+  REQUIRE((before && other));
+  for (int times = 0; times < 3; ++times) {
+    REQUIRE(other->rekey(options.key, ""));
+    Key key = random_key();
+    CHECK(before->unwrap(other->wrap(key, "here"), "here") == key);
+    CHECK_FALSE(before->unwrap(other->wrap(key, "here"), "elsewhere"));
+  }
+}
+
 TEST_CASE_METHOD(JournalFixture, "a damaged newest segment does not stop the mail, and verification names it") {
   {
     auto journal = open();
