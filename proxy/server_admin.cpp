@@ -230,9 +230,11 @@ Status Server::open_admin() {
     auto new_key = request.body.at("new_key_file").get<std::string>();
     bool finishes = request.body.at("finish").get<bool>();
     std::string reason = request.body.at("reason").get<std::string>();
-    return maintenance_.start([this, new_key, finishes, by = "user " + request.user,
+    // The key's source is copied: a reload may replace the settings meanwhile.
+    return maintenance_.start([this, key = settings_->config.journal.key, new_key, finishes,
+                               by = "user " + request.user,
                                reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
-      auto finished = shared_.journal.rekey(settings_->config.journal.key, new_key, finishes, by, reason);
+      auto finished = shared_.journal.rekey(key, new_key, finishes, by, reason);
       if (!finished) return finished.error();
       log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
       return Json{{"finished", *finished}};

@@ -67,6 +67,40 @@ def _(scene):
     assert refused.returncode == 78 and "does not open this journal" in refused.stderr, refused.stderr
 
 
+@test("rekeyed again and again while the configuration is reloaded and auditors verify: each finds all well")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    fill(scene, holdfast, "one", "two")
+    stopped, wrong = threading.Event(), []
+
+    def beside(work):
+        def run():
+            while not stopped.is_set():
+                work()
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def reload():
+        holdfast.signal(signal.SIGHUP)
+        time.sleep(0.002)
+
+    def verify():
+        done = holdfast.run("journal", "verify", check=False)
+        if done.returncode != 0:
+            wrong.append(done.stdout + done.stderr)
+    threads = [beside(reload), beside(verify)]
+    try:
+        for _ in range(30):
+            holdfast.run("journal", "rekey", *REASON)
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    equal(wrong, [])
+    equal(subjects(holdfast), ["one", "two"])
+
+
 @test("the recipients known, the index and a backup outlive a rekey; a backup of before needs the old key")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())
