@@ -232,6 +232,9 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
   }
   Verification all;
   HeadCheck heads(journal, options.signer, all);
+  // First: what it knows by now is in segments that are listed after it.
+  CatalogState catalog;
+  if (keys) catalog = look_at_catalog(journal, *keys);
   auto numbers = list_segments(journal);
   if (!numbers) return numbers.error();
   heads.check_lines(numbers->empty() ? 0 : numbers->back());
@@ -247,8 +250,6 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     sizes.push_back(std::filesystem::file_size(segment_path(journal, number), ignored));
     progress.bytes_total += sizes.back();
   }
-  CatalogState catalog;
-  if (keys) catalog = look_at_catalog(journal, *keys);
   std::uint64_t indexed_entries = 0;
   std::vector<std::pair<std::uint32_t, RecordId>> erased;
   std::set<RecordId> announced;

@@ -53,13 +53,13 @@ class Crowd:
         self.stopped.set()
         for thread in self.threads:
             thread.join()
-        equal(self.problems, [])
+        assert not self.problems, "\n".join(self.problems)
 
 
-@test("mail, reloads, failover, sealing, erasure, backups and mailboxes all at once, with SIGKILL in between: nothing is lost, and all verifies")
+@test("mail, reloads, failover, sealing, erasure, rekeying, pruning, verifying, replays, backups, a feed and mailboxes all at once, with SIGKILL in between: nothing is lost, and all verifies")
 def _(scene):
-    primary = scene.primary()
-    world = World(scene, people=("ada",), primary=primary, yaml=YAML)
+    primary, store = scene.primary(), scene.primary(replies={"LHLO": ScriptedPrimary.EHLO})
+    world = World(scene, people=("ada", "bob"), primary=primary, mailbox=f"open: always\nfeed: lmtp://127.0.0.1:{store.port}", yaml="\n" + YAML, journal="retention: 1d")
     holdfast = world.holdfast
     taken, lock = set(), threading.Lock()
 
@@ -88,10 +88,10 @@ def _(scene):
         finally:
             ada.shutdown()
 
-    for number in range(ROUNDS):
+    for round_ in range(ROUNDS):
         crowd = Crowd(holdfast)
         for sender in range(3):
-            crowd.add(mail(f"{number}.{sender}"))
+            crowd.add(mail(f"{round_}.{sender}"))
         crowd.add(read)
         crowd.add(lambda _: holdfast.signal(signal.SIGHUP), 0.3)
         crowd.add(lambda _: (crowd.command("failover", "hold", "--reason", "test"), time.sleep(0.2), crowd.command("failover", "auto", "--reason", "test")), 0.8)
@@ -101,6 +101,14 @@ def _(scene):
         crowd.add(lambda n: crowd.command("journal", "erase", "--recipient", f"gone{n % 3}@example.org", "--including-held", "--reason", "test"), 0.6)
         crowd.add(lambda _: crowd.command("journal", "backup", scene.path("backup"), codes=(0, 65, 66)), 1)
         crowd.add(lambda _: crowd.command("journal", "list", "--recipient", "ada@example.org", "--limit", "20"), 0.3)
+        crowd.add(lambda _: crowd.command("journal", "rekey", "--reason", "test"), 0.9)
+        crowd.add(lambda _: crowd.command("journal", "prune", "--reason", "test"), 0.6)
+        crowd.add(lambda _: crowd.command("journal", "verify"), 0.6)
+        crowd.add(lambda n: (crowd.command("journal", "legal-hold", "set", f"{round_}.{n}", "--recipient", "ada@example.org", "--reason", "test"),
+                             crowd.command("journal", "legal-hold", "lift", f"{round_}.{n}", "--reason", "test", codes=(0, 66))), 0.6)
+        crowd.add(lambda n: crowd.command("journal", "replay", "--to", f"eml:{scene.path(f'replay.{round_}.{n}')}", "--recipient", "p1@example.com", "--reason", "test"), 1)
+        crowd.add(lambda n: crowd.command("journal", "export", "--subject", "p2@example.com", "--to", scene.path(f"export.{round_}.{n}")), 1)
+        crowd.add(lambda _: (crowd.command("mailbox", "disable", "bob@example.org"), crowd.command("mailbox", "enable", "bob@example.org"), crowd.command("mailbox", "list")), 0.5)
         time.sleep(SECONDS)
         holdfast.kill()
         time.sleep(0.3)
