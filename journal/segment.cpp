@@ -1,6 +1,7 @@
 #include "journal/segment.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <charconv>
@@ -20,6 +21,12 @@ constexpr std::uint32_t format_version = 1;
 constexpr std::string_view header_key{"\0\0\0\0\0\0\0\0", 8};
 /// A read transaction pins LMDB's pages; take a new one after so many records.
 constexpr int records_a_transaction = 512;
+
+/// Which file has that name at the moment; 0 when none has.
+ino_t file_number(const std::string& path) {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
+}
 
 std::string key_associated(std::uint32_t number) {
   ByteWriter out;
@@ -120,7 +127,14 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, Seg
 
 Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const KeyRing& keys,
                                                Environment::Mode mode, std::uint64_t map_size) {
-  return open_file(journal, number, &keys, mode, map_size);
+  // An erasure puts another file in the segment's place and destroys the key in the old one, which may have been opened just before.
+  std::string path = segment_path(journal, number);
+  for (;;) {
+    ino_t file = file_number(path);
+    auto segment = open_file(journal, number, &keys, mode, map_size);
+    bool is_replaced = !segment && segment.error().code == ErrorCode::wrong_key && file_number(path) != file;
+    if (!is_replaced) return segment;
+  }
 }
 
 Result<std::unique_ptr<Segment>> Segment::open_without_key(const std::string& journal, std::uint32_t number) {

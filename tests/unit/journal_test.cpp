@@ -283,6 +283,32 @@ TEST_CASE_METHOD(JournalFixture, "a segment gets its head before anything in it 
   CHECK(verification.erased == 1);
 }
 
+TEST_CASE_METHOD(JournalFixture, "who opens a segment at the moment in which it is rewritten gets the one before or the one after") {
+  auto journal = open();
+  REQUIRE(journal);
+  std::vector<RecordId> ids;
+  for (int i = 0; i < 4; ++i) ids.push_back(add(**journal, some_content(100)));
+  (*journal)->seal();
+  auto keys = KeyRing::open(options.path, options.key);
+  REQUIRE(keys);
+  std::atomic<bool> is_over{false};
+  std::mutex mutex;
+  std::set<std::string> failures;
+  std::vector<std::thread> readers;
+  for (int t = 0; t < 16; ++t)
+    readers.emplace_back([&] {
+      while (!is_over) {
+        auto segment = Segment::open(options.path, 1, *keys, Environment::Mode::read);
+        std::lock_guard lock(mutex);
+        if (!segment) failures.insert(segment.error().message);
+      }
+    });
+  for (RecordId id : ids) CHECK((*journal)->erase({id}, "test", "test", {}));
+  is_over = true;
+  for (std::thread& reader : readers) reader.join();
+  CHECK(failures == std::set<std::string>());
+}
+
 TEST_CASE_METHOD(JournalFixture, "an outcome that comes while its entry is erased does not have the newest segment rewritten under the writer") {
   std::vector<RecordId> kept;
   {
