@@ -220,6 +220,8 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     if (!places) return places.error();
     for (const Catalog::Place& place : *places) is_on_hold |= place.segment == number && !holds->empty();
     if (is_on_hold) break;
+    // Its head is what will be left of it.
+    if (Status sealed = sealer_->seal_below(number + 1); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed.error();
     auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(number, by, reason)));
     if (!written) return written.error();
     // In parts, so that nobody who reads waits for long.

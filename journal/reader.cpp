@@ -55,6 +55,7 @@ Status Reader::load_recent_outcomes() {
   for (auto number = numbers_.rbegin(); number != numbers_.rend(); ++number) {
     Result<Segment*> segment = this->segment(*number);
     if (!segment) {
+      if (segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
       ++damaged_;
       if (segment.error().code == ErrorCode::corrupt) continue;
       return segment.error();
@@ -155,6 +156,7 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
                        const std::function<bool(const Entry&)>& visit, bool& goes_on) {
   Result<Segment*> segment = this->segment(number);
   if (!segment) {
+    if (segment.error().code == ErrorCode::not_found) return {};  // pruned meanwhile
     if (segment.error().code != ErrorCode::corrupt) return segment.error();
     ++damaged_;
     return {};
@@ -183,7 +185,8 @@ Result<std::optional<std::uint32_t>> Reader::segment_of(RecordId id) {
   for (auto number = numbers_.rbegin(); number != numbers_.rend(); ++number) {
     Result<Segment*> segment = this->segment(*number);
     if (!segment) {
-      if (segment.error().code == ErrorCode::corrupt) continue;
+      bool is_passed_over = segment.error().code == ErrorCode::corrupt || segment.error().code == ErrorCode::not_found;
+      if (is_passed_over) continue;
       return segment.error();
     }
     if ((*segment)->header().first_cell <= id) return std::optional(*number);

@@ -309,6 +309,41 @@ TEST_CASE_METHOD(JournalFixture, "who opens a segment at the moment in which it 
   CHECK(failures == std::set<std::string>());
 }
 
+TEST_CASE_METHOD(JournalFixture, "a segment gets its head before retention takes it away, and who reads meanwhile passes over it") {
+  std::promise<void> goes_on;
+  auto released = goes_on.get_future().share();
+  options.publish_head = [released](const std::string&) -> Status {
+    released.wait();
+    return {};
+  };
+  auto journal = open();
+  REQUIRE(journal);
+  std::vector<RecordId> ids;
+  for (int i = 0; i < 3; ++i) {
+    ids.push_back(add(**journal, some_content(1000)));
+    (*journal)->seal();
+  }
+  while (!std::filesystem::exists(head_path(options.path, 1))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ids.push_back(add(**journal, some_content(1000)));
+  REQUIRE((*journal)->prune(0, "test", "nothing is so old: the catalog catches up"));
+  auto reader = Reader::open(options.path, options.key);
+  REQUIRE(reader);
+  auto pruned = (*journal)->prune(now_us(), "test", "test");
+  bool has_heads = true;
+  for (std::uint32_t number : {1, 2, 3}) has_heads &= std::filesystem::exists(head_path(options.path, number));
+  goes_on.set_value();
+  CHECK(has_heads);
+  REQUIRE(pruned);
+  CHECK(*pruned == std::vector<std::uint32_t>{1, 2, 3});
+  std::vector<RecordId> read;
+  CHECK((*reader)->each({}, false, [&](const Entry& entry) { return read.push_back(entry.id), true; }));
+  CHECK(read == std::vector<RecordId>{ids.back()});
+  auto gone = (*reader)->entry(ids[0]);
+  REQUIRE_FALSE(gone);
+  CHECK(gone.error().code == ErrorCode::not_found);
+  CHECK((*reader)->damaged() == 0);
+}
+
 TEST_CASE_METHOD(JournalFixture, "an outcome that comes while its entry is erased does not have the newest segment rewritten under the writer") {
   std::vector<RecordId> kept;
   {
