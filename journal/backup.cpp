@@ -190,11 +190,17 @@ Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
   Backup backup(journal, folder);
   if (Status prepared = backup.prepare(); !prepared) return prepared.error();
   if (Status marked = write_file(backup_mark(folder), fmt::format("{}\n", now_us())); !marked) return marked.error();
+  std::uint32_t pruned_to = 0;
   for (std::size_t i = 0; i < numbers->size(); ++i) {
     std::uint32_t number = (*numbers)[i];
     bool is_newest = i + 1 == numbers->size();
     Status copied = is_newest ? backup.copy_live(segment_path(journal, number), segment_path(folder, number))
                               : backup.copy_sealed(number);
+    bool is_pruned = !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal, number));
+    if (is_pruned) {
+      pruned_to = number;
+      continue;
+    }
     if (!copied) return copied.error();
     backup.result.copied += is_newest;
     if (on_progress) on_progress(static_cast<double>(i + 1) / static_cast<double>(numbers->size()));
@@ -205,6 +211,7 @@ Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
       if (Status copied = backup.copy_live(journal + store, folder + store); !copied) return copied.error();
   // After the segments: it has all keys that they need.
   if (Status written = write_file(KeyRing::path_in(folder), text_of(KeyRing::path_in(journal))); !written) return written.error();
+  std::erase_if(*numbers, [&](std::uint32_t number) { return number <= pruned_to; });
   if (Status removed = backup.remove_gone(*numbers); !removed) return removed.error();
   return backup.result;
 }

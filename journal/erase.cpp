@@ -196,6 +196,7 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     auto segment = segments_->get(number);
     auto next = segments_->get((*numbers)[i + 1]);
     if (!segment) return segment.error();
+    if (!next && next.error().code == ErrorCode::not_found) break;  // it is being begun
     if (!next) return next.error();
     RecordId first = (*segment)->header().first_cell, end = (*next)->header().first_cell;
     auto held = catalog_->held_after(first == 0 ? 0 : first - 1, 1);

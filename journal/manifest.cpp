@@ -11,6 +11,7 @@
 
 #include "journal/crypto.h"
 #include "journal/files.h"
+#include "journal/lmdb.h"
 #include "journal/segment.h"
 
 namespace holdfast::journal {
@@ -27,7 +28,7 @@ struct Blocks {
 
 Result<Blocks> read_blocks(const std::string& path, const std::function<void(std::uint64_t)>& on_bytes) {
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return Error{ErrorCode::io, fmt::format("{}: cannot be read: {}", path, std::strerror(errno))};
+  if (!file) return lmdb_error(errno, path);
   Blocks blocks;
   std::string block(manifest_block, '\0');
   for (;;) {

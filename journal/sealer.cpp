@@ -143,8 +143,9 @@ Status Sealer::seal_below(std::uint32_t newest) {
 /// can be sealed later only, and those after it too.
 Status Sealer::seal_next(std::uint32_t number, Status& first_problem) {
   Status sealed = seal(number);
+  if (!sealed && sealed.error().code == ErrorCode::not_found) return {};  // pruned since the segments were listed
   if (!sealed && first_problem) first_problem = sealed;
-  bool is_passed_over = sealed || sealed.error().code == ErrorCode::corrupt || sealed.error().code == ErrorCode::not_found;
+  bool is_passed_over = sealed || sealed.error().code == ErrorCode::corrupt;
   return is_passed_over ? Status() : sealed;
 }
 

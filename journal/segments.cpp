@@ -8,12 +8,14 @@ namespace holdfast::journal {
 
 void Segments::adopt(std::shared_ptr<Segment> segment) {
   std::lock_guard lock(mutex_);
-  open_[segment->header().number] = std::move(segment);
+  newest_ = segment->header().number;
+  open_[newest_] = std::move(segment);
 }
 
 Result<std::shared_ptr<Segment>> Segments::get(std::uint32_t number) {
   std::lock_guard lock(mutex_);
   if (auto found = open_.find(number); found != open_.end()) return found->second;
+  if (number > newest_) return Error{ErrorCode::not_found, fmt::format("{}: is being begun", segment_path(journal_, number))};
   auto opened = Segment::open(journal_, number, keys_, Environment::Mode::read);
   if (!opened) return opened.error();
   std::shared_ptr<Segment> segment(std::move(*opened));
@@ -28,7 +30,7 @@ void Segments::forget(std::uint32_t number) {
 
 std::uint32_t Segments::newest() {
   std::lock_guard lock(mutex_);
-  return open_.empty() ? 0 : open_.rbegin()->first;
+  return newest_;
 }
 
 Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
@@ -47,7 +49,8 @@ Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
   for (auto number = numbers->rbegin(); number != numbers->rend(); ++number) {
     auto segment = get(*number);
     if (!segment) {
-      if (segment.error().code == ErrorCode::corrupt) continue;
+      bool is_passed_over = segment.error().code == ErrorCode::corrupt || segment.error().code == ErrorCode::not_found;
+      if (is_passed_over) continue;
       return segment.error();
     }
     if ((*segment)->header().first_cell <= id) return segment;

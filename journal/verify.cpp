@@ -255,7 +255,8 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
   std::set<RecordId> announced;
   std::set<std::uint32_t> pruned;
   Chain chain;
-  std::uint32_t expected = numbers->empty() ? 0 : numbers->front();
+  const std::uint32_t begin = numbers->empty() ? 0 : numbers->front();
+  std::uint32_t expected = begin, first = begin;  // the first that is there, as far as it is known
   for (std::size_t i = 0; i < numbers->size(); ++i) {
     std::uint32_t number = (*numbers)[i];
     if (i == 0 && number != 1) chain.is_known = false;  // older segments have gone by retention, or are left out
@@ -307,6 +308,17 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     progress.bytes_done += sizes[i];
     if (on_progress) on_progress(progress);
     nlohmann::json result = nlohmann::json::parse(final_line, nullptr, false);
+    auto has_gone = [&](std::uint32_t one) {
+      std::error_code ignored;
+      return !std::filesystem::exists(segment_path(journal, one), ignored);
+    };
+    bool is_pruned = std::all_of(numbers->begin(), numbers->begin() + static_cast<std::ptrdiff_t>(i) + 1, has_gone);
+    if (is_pruned) {  // by retention, since the segments were listed: whether that is on record, says the end
+      first = i + 1 < numbers->size() ? (*numbers)[i + 1] : 0;
+      std::erase_if(all.findings, [&](const Finding& finding) { return finding.segment == number; });
+      chain.is_known = has_all = false;
+      continue;
+    }
     if (result.is_discarded()) {
       std::string how = WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status)) : "an early end";
       all.findings.push_back({number, 0, fmt::format("{}: reading it failed with {} at or after record {}: its pages are damaged",
@@ -339,9 +351,9 @@ Result<Verification> verify(const std::string& journal, const VerifyOptions& opt
     if (keys && !has_grown && announced.count(id) == 0)
       all.findings.push_back({number, id, "it was erased, but there is no erasure record of it"});
   // The record of the last segment that was taken away stands in one that is still there.
-  bool lacks_begin = skipped == 0 && !numbers->empty() && numbers->front() > 1;
-  if (keys && lacks_begin && pruned.count(numbers->front() - 1) == 0)
-    all.findings.push_back({numbers->front() - 1, 0, "the segment and all before it are missing, and there is no record that they were pruned"});
+  bool lacks_begin = skipped == 0 && first > 1, is_later = first != begin && has_grown;
+  if (keys && lacks_begin && !is_later && pruned.count(first - 1) == 0)
+    all.findings.push_back({first - 1, 0, "the segment and all before it are missing, and there is no record that they were pruned"});
   all.erased = erased.size();
   all.last_link = to_hex(view(chain.link));
   if (keys && has_all && all.findings.empty()) check_catalog(catalog, indexed_entries, all);

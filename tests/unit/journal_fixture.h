@@ -7,6 +7,7 @@
 #include <fstream>
 #include <filesystem>
 #include <mutex>
+#include <thread>
 
 #include "journal/journal.h"
 #include "journal/reader.h"
@@ -54,6 +55,12 @@ struct JournalFixture {
   JournalFixture() {
     options.path = folder.path + "/journal";
     options.key.file = options.path + "/master.key";
+  }
+
+  /// Ends the newest segment, which must not be empty, and waits until another has begun.
+  void end_segment(Journal& journal) {
+    std::uint32_t number = journal.seal();
+    while (list_segments(options.path)->back() <= number) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 
   Result<std::unique_ptr<Journal>> open() {

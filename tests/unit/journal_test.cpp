@@ -7,6 +7,7 @@
 #include <fstream>
 #include <thread>
 
+#include "journal/backup.h"
 #include "journal/head.h"
 #include "journal/master_key.h"
 #include "tests/unit/journal_fixture.h"
@@ -321,7 +322,7 @@ TEST_CASE_METHOD(JournalFixture, "a segment gets its head before retention takes
   std::vector<RecordId> ids;
   for (int i = 0; i < 3; ++i) {
     ids.push_back(add(**journal, some_content(1000)));
-    (*journal)->seal();
+    end_segment(**journal);
   }
   while (!std::filesystem::exists(head_path(options.path, 1))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   ids.push_back(add(**journal, some_content(1000)));
@@ -342,6 +343,72 @@ TEST_CASE_METHOD(JournalFixture, "a segment gets its head before retention takes
   REQUIRE_FALSE(gone);
   CHECK(gone.error().code == ErrorCode::not_found);
   CHECK((*reader)->damaged() == 0);
+}
+
+TEST_CASE_METHOD(JournalFixture, "retention that comes while a journal is verified or backed up spoils neither") {
+  auto journal = open();
+  REQUIRE(journal);
+  for (int i = 0; i < 4; ++i) {
+    add(**journal, some_content(1000));
+    end_segment(**journal);
+  }
+  add(**journal, some_content(1000));
+  bool is_pruned = false;
+  auto prune = [&] {
+    if (is_pruned) return;
+    is_pruned = true;
+    CHECK((*journal)->prune(now_us(), "test", "test"));
+  };
+  SECTION("verify") {
+    VerifyOptions verifying;
+    verifying.key = options.key;
+    auto verified = verify(options.path, verifying, [&](const VerifyProgress&) { prune(); });
+    REQUIRE(verified);
+    for (const Finding& finding : verified->findings) UNSCOPED_INFO(finding.what);
+    CHECK(verified->findings.empty());
+  }
+  SECTION("a segment that went without a record is missing, also when it goes meanwhile") {
+    VerifyOptions verifying;
+    verifying.key = options.key;
+    auto verified = verify(options.path, verifying, [&](const VerifyProgress&) {
+      for (std::uint32_t number : {1, 2}) std::filesystem::remove(segment_path(options.path, number));
+    });
+    REQUIRE(verified);
+    CHECK_FALSE(verified->findings.empty());
+  }
+  SECTION("backup") {
+    std::string copy = folder.path + "/backup";
+    auto backed_up = back_up(options.path, copy, [&](double) { prune(); });
+    REQUIRE(backed_up);
+    CHECK(backed_up->copied == 2);
+    auto there = list_segments(copy);
+    REQUIRE(there);
+    CHECK(*there == std::vector<std::uint32_t>{5});
+  }
+}
+
+TEST_CASE_METHOD(JournalFixture, "a segment that is being begun has one object in the process, the writer's") {
+  REQUIRE(open());
+  auto keys = KeyRing::open(options.path, options.key);
+  REQUIRE(keys);
+  Segments segments(options.path, *keys);
+  auto first = Segment::open(options.path, 1, *keys, Environment::Mode::write, Writer::map_size(options.segment_size));
+  REQUIRE(first);
+  segments.adopt(std::move(*first));
+  SegmentHeader header;
+  header.number = 2;
+  header.first_cell = 1000;
+  auto second = Segment::create(options.path, header, *keys, Writer::map_size(options.segment_size));
+  REQUIRE(second);
+  auto too_early = segments.get(2);
+  REQUIRE_FALSE(too_early);
+  CHECK(too_early.error().code == ErrorCode::not_found);
+  CHECK(segments.holding(2000));
+  Segment* own = second->get();
+  segments.adopt(std::move(*second));
+  auto there = segments.get(2);
+  REQUIRE(there);
+  CHECK(there->get() == own);
 }
 
 TEST_CASE_METHOD(JournalFixture, "an outcome that comes while its entry is erased does not have the newest segment rewritten under the writer") {
