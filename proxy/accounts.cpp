@@ -20,8 +20,7 @@ Result<Json> accounts_to_json(const failover::MailboxStore& store) {
   return list;
 }
 
-Result<std::string> apply_account_change(failover::MailboxStore& store,
-                                         const Json& change,
+Result<std::string> apply_account_change(failover::MailboxStore& store, const Json& change,
                                          const std::function<Status(const std::string& address)>& remove) {
   std::string address = journal::normalise(change.at("address").get<std::string>());
   bool is_new = change.value("is_new", false);

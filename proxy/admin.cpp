@@ -109,7 +109,9 @@ void Admin::serve(evhttp_request* http, void* handler) {
   } catch (const Json::exception& problem) {
     answer = Error{ErrorCode::invalid, problem.what()};
   }
-  Json body = answer ? *answer : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
+  Json body = answer
+                  ? *answer
+                  : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
   std::string out = to_line(body) + "\n";
   evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
   evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", "application/json");

@@ -21,7 +21,7 @@ class Admin {
  public:
   struct Request {
     std::string user;             ///< who asks, as the kernel says; "http" for open_http()
-    Json body;  ///< an object; empty when nothing was sent
+    Json body;                    ///< an object; empty when nothing was sent
   };
   using Answer = Result<Json>;
   using Handler = std::function<Answer(const Request&)>;
@@ -47,7 +47,7 @@ class Admin {
 /// Asks a running daemon for a resource on the socket at path, with what it needs to know. Errors: the daemon's own, or unavailable,
 /// saying what to do.
 Result<Json> ask_admin(const std::string& path, const std::string& resource,
-                                         const Json& body = Json::object());
+                       const Json& body = Json::object());
 
 /// RFC 3339, UTC, with microseconds.
 std::string format_time(std::int64_t us);

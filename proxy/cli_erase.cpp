@@ -8,7 +8,6 @@
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/cli_job.h"
-#include "proxy/log.h"
 #include "proxy/journal_access.h"
 #include "proxy/json.h"
 #include "proxy/log.h"
@@ -145,12 +144,12 @@ int accesses(const std::string& config_path, bool as_json) {
         if (!access) return;
         if (as_json)
           fmt::print("{}\n", to_line({{"id", record.id},
-                                  {"time", format_time(access->time_us)},
-                                  {"by", access->by},
-                                  {"command", access->command},
-                                  {"reason", access->reason},
-                                  {"entries", access->entries},
-                                  {"ids", access->examples}}));
+                                      {"time", format_time(access->time_us)},
+                                      {"by", access->by},
+                                      {"command", access->command},
+                                      {"reason", access->reason},
+                                      {"entries", access->entries},
+                                      {"ids", access->examples}}));
         else
           fmt::print("{:>8}  {}  by {}: {}: {} entries{}\n", record.id, format_time(access->time_us),
                      escape(access->by), escape(access->command), access->entries,
@@ -165,10 +164,10 @@ int erasures(const std::string& config_path, bool as_json) {
         if (!erasure) return;
         if (as_json)
           fmt::print("{}\n", to_line({{"id", record.id},
-                                  {"time", format_time(erasure->time_us)},
-                                  {"by", erasure->by},
-                                  {"reason", erasure->reason},
-                                  {"records", erasure->records}}));
+                                      {"time", format_time(erasure->time_us)},
+                                      {"by", erasure->by},
+                                      {"reason", erasure->reason},
+                                      {"records", erasure->records}}));
         else
           fmt::print("{:>8}  {}  by {}: {}  ({} records)\n", record.id, format_time(erasure->time_us),
                      escape(erasure->by), escape(erasure->reason), erasure->records.size());

@@ -46,8 +46,9 @@ Result<std::string> read_file(const std::string& path) {
 int print_verification(const journal::Verification& result, bool as_json) {
   for (const journal::Finding& finding : result.findings) {
     if (as_json)
-      fmt::print("{}\n",
-                 to_line({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
+      fmt::print(
+          "{}\n",
+          to_line({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
     else
       fmt::print("DAMAGED {}{}: {}\n",
                  finding.segment ? fmt::format("segment {}", finding.segment) : "catalog",
@@ -56,13 +57,13 @@ int print_verification(const journal::Verification& result, bool as_json) {
   bool is_well = result.findings.empty();
   if (as_json)
     fmt::print("{}\n", to_line({{"ok", is_well},
-                             {"segments", result.segments},
-                             {"records", result.records},
-                             {"entries", result.entries},
-                             {"heads", result.heads},
-                             {"content_bytes", result.content_bytes},
-                             {"findings", result.findings.size()},
-                             {"last_link", result.last_link}}));
+                                {"segments", result.segments},
+                                {"records", result.records},
+                                {"entries", result.entries},
+                                {"heads", result.heads},
+                                {"content_bytes", result.content_bytes},
+                                {"findings", result.findings.size()},
+                                {"last_link", result.last_link}}));
   else
     fmt::print(
         "{}: {} entries, {} records in {} segments, {} signed heads, {:.1f} MiB of content; the chain ends "
@@ -93,15 +94,15 @@ int verify_proof(const VerifyCommand& command) {
     Json recipients = Json::array();
     for (const journal::Recipient& one : message.recipients) recipients.push_back(one.address);
     fmt::print("{}\n", to_line({{"ok", true},
-                             {"time", format_time(message.time_us)},
-                             {"mail_from", message.mail_from},
-                             {"recipients", recipients},
-                             {"size", message.size},
-                             {"sha256", journal::to_hex(journal::view(message.content_hash))},
-                             {"segment", proven->head.segment},
-                             {"sealed", format_time(proven->head.time_us)},
-                             {"signer", proven->head.key},
-                             {"signer_given", signer->has_value()}}));
+                                {"time", format_time(message.time_us)},
+                                {"mail_from", message.mail_from},
+                                {"recipients", recipients},
+                                {"size", message.size},
+                                {"sha256", journal::to_hex(journal::view(message.content_hash))},
+                                {"segment", proven->head.segment},
+                                {"sealed", format_time(proven->head.time_us)},
+                                {"signer", proven->head.key},
+                                {"signer_given", signer->has_value()}}));
     return EX_OK;
   }
   fmt::print("the proof holds: a message from <{}>, received {}, {} bytes, SHA-256 {}\n",
@@ -165,12 +166,12 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
     auto head = journal::parse_head(*line);
     if (!head) return fail(head.error());
     fmt::print("{}\n", to_line({{"segment", head->segment},
-                             {"records", head->records},
-                             {"last_link", journal::to_hex(journal::view(head->last))},
-                             {"root", journal::to_hex(journal::view(head->root))},
-                             {"sealed", format_time(head->time_us)},
-                             {"key", head->key},
-                             {"line", *line}}));
+                                {"records", head->records},
+                                {"last_link", journal::to_hex(journal::view(head->last))},
+                                {"root", journal::to_hex(journal::view(head->root))},
+                                {"sealed", format_time(head->time_us)},
+                                {"key", head->key},
+                                {"line", *line}}));
   }
   return EX_OK;
 }

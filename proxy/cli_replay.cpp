@@ -3,8 +3,8 @@
 #include <sysexits.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -174,9 +174,7 @@ std::string name_of(const ReplayCommand& command) {
               f.route,
               f.direction,
               f.ids};
-  return journal::to_hex(
-             journal::view(journal::sha256(to_line(all))))
-      .substr(0, 24);
+  return journal::to_hex(journal::view(journal::sha256(to_line(all)))).substr(0, 24);
 }
 
 Result<ReplayProgress> open_progress(const ReplayCommand& command, const std::string& journal) {
@@ -204,9 +202,9 @@ int dry_run(journal::Reader& reader, const std::vector<journal::RecordId>& ids, 
     bytes += entry->message.size;
     if (as_json)
       fmt::print("{}\n", to_line({{"id", id},
-                              {"result", "would be sent"},
-                              {"mail_from", entry->message.mail_from},
-                              {"size", entry->message.size}}));
+                                  {"result", "would be sent"},
+                                  {"mail_from", entry->message.mail_from},
+                                  {"size", entry->message.size}}));
     else
       fmt::print("{:>8}  <{}>  {} bytes\n", id, escape(entry->message.mail_from), entry->message.size);
   }

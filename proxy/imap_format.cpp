@@ -125,9 +125,10 @@ std::string imap_envelope(std::string_view header) {
   };
   std::string from = addresses(header, "From"), sender = addresses(header, "Sender"),
               reply_to = addresses(header, "Reply-To");
-  return fmt::format("({} {} {} {} {} {} {} {} {} {})", text("Date"), text("Subject"), from, sender == "NIL" ? from : sender,
-                     reply_to == "NIL" ? from : reply_to, addresses(header, "To"), addresses(header, "Cc"),
-                     addresses(header, "Bcc"), text("In-Reply-To"), text("Message-ID"));
+  return fmt::format("({} {} {} {} {} {} {} {} {} {})", text("Date"), text("Subject"), from,
+                     sender == "NIL" ? from : sender, reply_to == "NIL" ? from : reply_to,
+                     addresses(header, "To"), addresses(header, "Cc"), addresses(header, "Bcc"),
+                     text("In-Reply-To"), text("Message-ID"));
 }
 
 std::string imap_structure(std::string_view message, const MimePart& part, bool is_extended) {
