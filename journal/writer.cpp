@@ -113,17 +113,16 @@ WriterState Writer::state() const {
 void Writer::run() {
   pthread_setname_np(pthread_self(), "journal writer");
   for (;;) {
-    std::vector<Job> jobs = gather();
-    bool is_done = jobs.empty() && is_stopping_;
+    auto [jobs, is_last] = gather();
     store_all(jobs);
     if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty() || must_roll_) commit();
     roll_if_due();
-    if (is_done) return;
+    if (is_last) return;
   }
 }
 
-/// Waits for work. Returns nothing when the open group has waited long enough, or when stopping.
-std::vector<Writer::Job> Writer::gather() {
+/// Waits for work. There is none when the open group has waited long enough, or when stopping.
+Writer::Work Writer::gather() {
   std::unique_lock lock(mutex_);
   auto is_pressed = [this] { return queue_is_pressing_ || is_stopping_; };
   auto has_work = [&] { return is_pressed() || !queue_.empty(); };
@@ -137,7 +136,8 @@ std::vector<Writer::Job> Writer::gather() {
   std::vector<Job> jobs = std::exchange(unwritten_, {});
   jobs.insert(jobs.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
   queue_.clear();
-  return jobs;
+  bool is_last = jobs.empty() && is_stopping_;
+  return {std::move(jobs), is_last};
 }
 
 void Writer::store_all(std::vector<Job>& jobs) {

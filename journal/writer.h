@@ -103,8 +103,13 @@ class Writer {
     std::shared_ptr<Segment> home;
   };
 
+  struct Work {
+    std::vector<Job> jobs;
+    bool is_last;  ///< nothing is left, and nothing comes any more
+  };
+
   void run();
-  std::vector<Job> gather();
+  Work gather();
   void store_all(std::vector<Job>& jobs);
   Status store(Job& job);
   Status store_frame(Ticket& ticket, std::string_view frame);
