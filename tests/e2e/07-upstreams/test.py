@@ -143,8 +143,8 @@ def _(scene):
 @test("a primary that serves as many clients as it can, and lets others wait for its greeting, is not taken for dead")
 def _(scene):
     postfix = scene.postfix("default_process_limit = 3")
-    holdfast = scene.holdfast(postfix, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 1s")
-    until, replies = time.monotonic() + 4, []
+    holdfast = scene.holdfast(postfix, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 4s")
+    until, replies = time.monotonic() + 8, []
 
     def keep_busy():
         client = Client(holdfast.port)
