@@ -7,18 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "journal/crypto.h"
 #include "journal/master_key.h"
-#include "journal/signing.h"
 #include "journal/result.h"
+#include "journal/segment_check.h"
+#include "journal/signing.h"
 
 namespace holdfast::journal {
-
-struct Finding {
-  std::uint32_t segment;
-  std::uint64_t record;  ///< 0 when it is not about one record
-  std::string what;
-};
 
 struct Verification {
   std::uint64_t segments = 0, records = 0, entries = 0, content_bytes = 0;
@@ -39,10 +33,9 @@ struct VerifyOptions {
   std::int64_t since_us = 0;        ///< leave out segments that ended before
 };
 
-/// Checks, segment by segment: the header, the order of cells, the chain of links, each record's tag and commitment, each
-/// message's frames, size and SHA-256; for sealed segments the signed head over all that, and the manifest of the bytes; and at
-/// last how many entries the catalog has. Goes on after a finding. A segment is read in a process of its own, so that damage which
-/// makes LMDB itself fall over becomes a finding too.
+/// Checks each segment (segment_check.h); for sealed ones the signed head over all that, and the manifest of
+/// the bytes; that what is gone was erased or pruned on record; and at last how many entries the catalog has.
+/// Goes on after a finding. The log may grow, be rewritten and lose its beginning meanwhile.
 ///
 /// @param on_progress  called now and then; may be empty.
 Result<Verification> verify(const std::string& journal, const VerifyOptions& options,

@@ -67,6 +67,13 @@ class Server {
   Admin::Answer set_account(const Json& body);
   Status open_http();
   Status open_admin();
+  void answer_on_delivery();
+  void answer_on_journal();
+  void answer_on_people();
+  Admin::Answer erase(const Admin::Request& request);
+  Admin::Answer record_access(const Admin::Request& request);
+  Admin::Answer record_legal_hold(const Admin::Request& request);
+  Admin::Answer rekey(const Admin::Request& request);
   static Result<std::optional<People>> read_directory(const Config& config);
   void import_directory(std::optional<People> people, const Config& config);
   void tell_sessions(const std::string& route);

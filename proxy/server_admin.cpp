@@ -14,6 +14,21 @@
 #include "proxy/running_server.h"
 
 namespace holdfast::proxy {
+namespace {
+
+using Request = Admin::Request;
+
+std::string text(const Request& request, const char* key) {
+  return request.body.value(key, std::string());
+}
+std::uint64_t number(const Request& request, const char* key) {
+  return request.body.value(key, std::uint64_t{0});
+}
+std::string user_of(const Request& request) {
+  return "user " + request.user;
+}
+
+}  // namespace
 
 /// Adds an account, changes what is said of it, or takes it away. Whoever is logged in there must do so again.
 Admin::Answer Server::set_account(const Json& body) {
@@ -128,9 +143,8 @@ Status Server::open_http() {
   auto http = Admin::open_http(base_.get(), *settings_->config.admin_http);
   if (!http) return http.error();
   http_ = std::move(*http);
-  http_->on("/status", [this](const Admin::Request&) { return status(); });
-  http_->on("/address-book",
-            [this](const Admin::Request&) { return address_book(control_.directory().list()); });
+  http_->on("/status", [this](const Request&) { return status(); });
+  http_->on("/address-book", [this](const Request&) { return address_book(control_.directory().list()); });
   return {};
 }
 
@@ -140,112 +154,53 @@ Status Server::open_admin() {
   auto admin = Admin::open(base_.get(), settings_->config.admin_socket);
   if (!admin) return admin.error();
   admin_ = std::move(*admin);
-  using Request = Admin::Request;
-  auto text = [](const Request& request, const char* key) { return request.body.value(key, std::string()); };
-  auto number = [](const Request& request, const char* key) {
-    return request.body.value(key, std::uint64_t{0});
-  };
+  answer_on_delivery();
+  answer_on_journal();
+  answer_on_people();
+  return {};
+}
+
+void Server::answer_on_delivery() {
   admin_->on("/status", [this](const Request&) { return status(); });
-  admin_->on("/failover", [this, text](const Request& request) -> Admin::Answer {
+  admin_->on("/failover", [this](const Request& request) -> Admin::Answer {
     std::optional<failover::Mode> mode = failover::parse_mode(text(request, "mode"));
     std::string route = text(request, "route");
     if (!mode) return Error{ErrorCode::invalid, "the mode is hold, pass or auto"};
     if (!route.empty() && !find_route(settings_->config, route))
       return Error{ErrorCode::not_found, fmt::format("there is no route named \"{}\"", route)};
-    return control_.set_mode(route, *mode, "user " + request.user, text(request, "reason"));
+    return control_.set_mode(route, *mode, user_of(request), text(request, "reason"));
   });
-  admin_->on("/queue/list", [this, text, number](const Request& request) {
+  admin_->on("/queue/list", [this](const Request& request) {
     constexpr std::uint64_t page = 500;  // so many do not keep the control loop from its work
-    return control_.queue_list(text(request, "route"), text(request, "from_route"), number(request, "after"), std::clamp<std::uint64_t>(number(request, "limit"), 1, page));
+    return control_.queue_list(text(request, "route"), text(request, "from_route"), number(request, "after"),
+                               std::clamp<std::uint64_t>(number(request, "limit"), 1, page));
   });
   admin_->on("/queue/retry",
-             [this, number](const Request& request) { return control_.queue_retry(number(request, "id")); });
-  admin_->on("/queue/drop", [this, number, text](const Request& request) {
-    return control_.queue_drop(number(request, "id"), "user " + request.user, text(request, "reason"));
+             [this](const Request& request) { return control_.queue_retry(number(request, "id")); });
+  admin_->on("/queue/drop", [this](const Request& request) {
+    return control_.queue_drop(number(request, "id"), user_of(request), text(request, "reason"));
   });
-  admin_->on("/journal/erase", [this](const Request& request) -> Admin::Answer {
-    auto ids = request.body.at("ids").get<std::vector<journal::RecordId>>();
-    std::string reason = request.body.at("reason").get<std::string>();
-    return maintenance_.start([this, ids, by = "user " + request.user,
-                               reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
-      // What is not held has nothing to be dropped; what is on its way at this moment must arrive first.
-      for (journal::RecordId id : ids) {
-        auto dropped = control_.queue_drop(id, by, "erased: " + reason);
-        if (!dropped) return dropped.error();
-        if (dropped->contains("is_delivering"))
-          return Error{
-              ErrorCode::busy,
-              fmt::format("entry {} is being delivered at this moment: nothing was erased; try again", id)};
-      }
-      auto erased = shared_.journal.erase(ids, by, reason, on_progress);
-      if (!erased) return erased.error();
-      if (!ids.empty())
-        log(LogLevel::warning, "erased",
-            {{"entries", erased->entries},
-             {"segments", erased->segments},
-             {"record", erased->record},
-             {"by", by},
-             {"reason", reason}});
-      return Json{
-          {"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
-    });
-  });
-  admin_->on("/journal/access", [this](const Request& request) -> Admin::Answer {
-    journal::AccessRecord access;
-    access.time_us = journal::now_us();
-    access.by = "user " + request.user;
-    access.command = request.body.at("command").get<std::string>();
-    access.reason = request.body.at("reason").get<std::string>();
-    access.entries = request.body.at("entries").get<std::uint64_t>();
-    access.examples = request.body.at("ids").get<std::vector<journal::RecordId>>();
-    auto written =
-        journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(access));
-    if (!written) return written.error();
-    log(LogLevel::info, "access",
-        {{"by", access.by},
-         {"command", access.command},
-         {"entries", access.entries},
-         {"reason", access.reason}});
-    return Json{{"record", *written}};
-  });
-  admin_->on("/journal/legal-hold", [this](const Request& request) -> Admin::Answer {
-    auto record = journal::from_hex(request.body.at("legal_hold").get<std::string>());
-    auto hold = journal::decode_legal_hold(record.value_or(""));
-    if (!hold) return Error{ErrorCode::invalid, "this is no legal hold"};
-    hold->by = "user " + request.user;
-    auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold,
-                                         journal::encode(*hold));
-    if (!written) return written.error();
-    log(LogLevel::warning, "legal hold",
-        {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
-    return Json{{"record", *written}};
-  });
+}
+
+void Server::answer_on_journal() {
+  admin_->on("/journal/erase", [this](const Request& request) { return erase(request); });
+  admin_->on("/journal/access", [this](const Request& request) { return record_access(request); });
+  admin_->on("/journal/legal-hold", [this](const Request& request) { return record_legal_hold(request); });
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
-    return maintenance_.start(
-        [this, before, by = "user " + request.user, reason = request.body.at("reason").get<std::string>()](
-            const Maintenance::OnProgress&) { return prune(before, by, reason); });
-  });
-  admin_->on("/journal/rekey", [this](const Request& request) -> Admin::Answer {
-    auto new_key = request.body.at("new_key_file").get<std::string>();
-    bool finishes = request.body.at("finish").get<bool>();
     std::string reason = request.body.at("reason").get<std::string>();
-    // The key's source is copied: a reload may replace the settings meanwhile.
-    return maintenance_.start([this, key = settings_->config.journal.key, new_key, finishes,
-                               by = "user " + request.user,
-                               reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
-      auto finished = shared_.journal.rekey(key, new_key, finishes, by, reason);
-      if (!finished) return finished.error();
-      log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
-      return Json{{"finished", *finished}};
+    return maintenance_.start([this, before, by = user_of(request), reason](const Maintenance::OnProgress&) {
+      return prune(before, by, reason);
     });
   });
-  admin_->on("/job", [this](const Request& request) {
-    return maintenance_.state(request.body.value("job", std::uint64_t{0}));
-  });
+  admin_->on("/journal/rekey", [this](const Request& request) { return rekey(request); });
   admin_->on("/journal/seal", [this](const Request&) {
     return Json{{"segment", shared_.journal.seal()}};
   });
+  admin_->on("/job", [this](const Request& request) { return maintenance_.state(number(request, "job")); });
+}
+
+void Server::answer_on_people() {
   admin_->on("/mailbox/list", [this](const Request&) -> Admin::Answer {
     if (!mailbox_store_)
       return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
@@ -266,7 +221,80 @@ Status Server::open_admin() {
     log(LogLevel::info, "directory", {{"imported", count}, {"by", request.user}});
     return Json{{"imported", count}};
   });
-  return {};
+}
+
+Admin::Answer Server::erase(const Request& request) {
+  auto ids = request.body.at("ids").get<std::vector<journal::RecordId>>();
+  std::string reason = request.body.at("reason").get<std::string>();
+  return maintenance_.start([this, ids, by = user_of(request),
+                             reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
+    // What is not held has nothing to be dropped; what is on its way at this moment must arrive first.
+    for (journal::RecordId id : ids) {
+      auto dropped = control_.queue_drop(id, by, "erased: " + reason);
+      if (!dropped) return dropped.error();
+      if (dropped->contains("is_delivering"))
+        return Error{
+            ErrorCode::busy,
+            fmt::format("entry {} is being delivered at this moment: nothing was erased; try again", id)};
+    }
+    auto erased = shared_.journal.erase(ids, by, reason, on_progress);
+    if (!erased) return erased.error();
+    if (!ids.empty())
+      log(LogLevel::warning, "erased",
+          {{"entries", erased->entries},
+           {"segments", erased->segments},
+           {"record", erased->record},
+           {"by", by},
+           {"reason", reason}});
+    return Json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
+  });
+}
+
+Admin::Answer Server::record_access(const Request& request) {
+  journal::AccessRecord access;
+  access.time_us = journal::now_us();
+  access.by = user_of(request);
+  access.command = request.body.at("command").get<std::string>();
+  access.reason = request.body.at("reason").get<std::string>();
+  access.entries = request.body.at("entries").get<std::uint64_t>();
+  access.examples = request.body.at("ids").get<std::vector<journal::RecordId>>();
+  auto written =
+      journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(access));
+  if (!written) return written.error();
+  log(LogLevel::info, "access",
+      {{"by", access.by},
+       {"command", access.command},
+       {"entries", access.entries},
+       {"reason", access.reason}});
+  return Json{{"record", *written}};
+}
+
+Admin::Answer Server::record_legal_hold(const Request& request) {
+  auto record = journal::from_hex(request.body.at("legal_hold").get<std::string>());
+  auto hold = journal::decode_legal_hold(record.value_or(""));
+  if (!hold) return Error{ErrorCode::invalid, "this is no legal hold"};
+  hold->by = user_of(request);
+  auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold,
+                                       journal::encode(*hold));
+  if (!written) return written.error();
+  log(LogLevel::warning, "legal hold",
+      {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
+  return Json{{"record", *written}};
+}
+
+Admin::Answer Server::rekey(const Request& request) {
+  auto new_key = request.body.at("new_key_file").get<std::string>();
+  bool finishes = request.body.at("finish").get<bool>();
+  std::string reason = request.body.at("reason").get<std::string>();
+  // The key's source is copied: a reload may replace the settings meanwhile.
+  return maintenance_.start([this, key = settings_->config.journal.key, new_key, finishes,
+                             by = user_of(request),
+                             reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
+    auto finished = shared_.journal.rekey(key, new_key, finishes, by, reason);
+    if (!finished) return finished.error();
+    log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
+    return Json{{"finished", *finished}};
+  });
 }
 
 }  // namespace holdfast::proxy

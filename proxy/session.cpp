@@ -200,25 +200,27 @@ bool Session::take_replies() {
   }
 }
 
-void Session::take_reply(Reply& reply) {
-  Awaited awaited = std::move(awaited_.front());
-  awaited_.pop_front();
+/// Why this cannot be the reply to a command; empty when it can.
+std::string Session::nonsense_in(const Reply& reply, const Awaited& awaited) {
   bool is_intermediate = reply.code >= 300 && reply.code < 400;
-  bool may_be_intermediate = awaited.verb == Verb::data || awaited.verb == Verb::auth;
-  std::string nonsense;
-  if (awaited.must_be_refused && reply.is_positive()) nonsense = "it accepted a malformed command";
-  if (is_intermediate && !may_be_intermediate) nonsense = "it sent an intermediate reply where none belongs";
-  if (awaited.verb == Verb::data && !is_intermediate && reply.is_positive()) nonsense = "it answered DATA with neither 354 nor a refusal";
-  if (is_intermediate && awaited.verb == Verb::data && reply.code != 354) nonsense = "it answered DATA with neither 354 nor a refusal";
+  if (awaited.verb == Verb::data && (is_intermediate || reply.is_positive()) && reply.code != 354)
+    return "it answered DATA with neither 354 nor a refusal";
+  if (is_intermediate && awaited.verb != Verb::data && awaited.verb != Verb::auth)
+    return "it sent an intermediate reply where none belongs";
+  if (awaited.must_be_refused && reply.is_positive()) return "it accepted a malformed command";
+  return "";
+}
+
+void Session::take_reply(Reply& reply) {
+  std::string nonsense = nonsense_in(reply, awaited_.front());
   // A primary that says 421 is going away: another one, or a fresh connection, may do better. Said twice, or when it is about
   // this client (4.7) and no other that was there before, it is the primary's word.
   bool is_farewell = reply.code == 421 && !is_holding_;
   bool is_meant = is_farewell && (farewells_++ > 0 || (reply.is_about_client() && !(upstream_ && upstream_->is_shared)));
   if (is_farewell && !is_meant) nonsense = "it says " + reply.summary();
-  if (!nonsense.empty()) {
-    awaited_.push_front(std::move(awaited));
-    return lose_upstream(nonsense);
-  }
+  if (!nonsense.empty()) return lose_upstream(nonsense);
+  Awaited awaited = std::move(awaited_.front());
+  awaited_.pop_front();
   if (is_meant) {
     if (!reply.is_about_client()) worker_.shared.control.failed(*board_, "it says " + reply.summary());
     client_.write(reply.wire);
@@ -228,6 +230,7 @@ void Session::take_reply(Reply& reply) {
   trouble_since_.reset();
   farewells_ = 0;
   if (upstream_) {
+    bool is_intermediate = reply.code >= 300 && reply.code < 400;
     upstream_->was_reused = false;  // it lives
     if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;
     if (reply.has_status("4.3.")) worker_.shared.control.faltered(*board_, reply.summary());
@@ -238,26 +241,30 @@ void Session::take_reply(Reply& reply) {
   }
   // A command after which the client must wait is always the last one out.
   if (awaited_.empty() && (mode_ == Mode::commands || mode_ == Mode::auth)) is_synchronising_ = false;
+  follow(awaited, reply);
+  if (awaited.verb == Verb::ehlo && reply.is_positive()) return take_ehlo_reply(reply);
+  client_.write(reply.wire);
+}
+
+/// Keeps what a command and its reply mean for the session.
+void Session::follow(Awaited& awaited, const Reply& reply) {
   switch (awaited.verb) {
     case Verb::ehlo:
     case Verb::helo:
-      if (reply.is_positive()) {
-        end_transaction();
-        helo_line_ = awaited.line;
-        helo_ = awaited.address;
-        if (upstream_) learn_greetings();
-        capabilities_.reset();
-      }
-      if (awaited.verb == Verb::ehlo && reply.is_positive()) return take_ehlo_reply(reply);
+      if (!reply.is_positive()) break;
+      end_transaction();
+      helo_line_ = awaited.line;
+      helo_ = awaited.address;
+      if (upstream_) learn_greetings();
+      capabilities_.reset();
       break;
     case Verb::mail:
-      if (reply.is_positive()) {
-        end_transaction();
-        transaction_.is_open = true;
-        transaction_.mail_from = std::move(awaited.address);
-        transaction_.mail_params = std::move(awaited.params);
-        transaction_.is_binary = awaited.is_binary;
-      }
+      if (!reply.is_positive()) break;
+      end_transaction();
+      transaction_.is_open = true;
+      transaction_.mail_from = std::move(awaited.address);
+      transaction_.mail_params = std::move(awaited.params);
+      transaction_.is_binary = awaited.is_binary;
       break;
     case Verb::rcpt:
       learn_recipient(awaited.address, reply);
@@ -269,26 +276,21 @@ void Session::take_reply(Reply& reply) {
       if (reply.is_positive()) end_transaction();
       break;
     case Verb::data:
-      if (reply.code == 354) {
-        mode_ = Mode::data;
-        is_synchronising_ = true;
-      }
+      if (reply.code != 354) break;
+      mode_ = Mode::data;
+      is_synchronising_ = true;
       break;
     case Verb::auth:
-      if (reply.code == 334) {
-        mode_ = Mode::auth;
-      } else {
-        mode_ = Mode::commands;
-        if (upstream_) upstream_->may_be_reused = false;
-        if (reply.is_positive()) auth_ = pending_auth_;
-      }
+      mode_ = reply.code == 334 ? Mode::auth : Mode::commands;
+      if (mode_ == Mode::auth) break;
+      if (upstream_) upstream_->may_be_reused = false;
+      if (reply.is_positive()) auth_ = pending_auth_;
       break;
     default:
       // Primaries count what moves no mail, and would count it against the next client.
       if (upstream_) upstream_->may_be_reused = false;
       break;
   }
-  client_.write(reply.wire);
 }
 
 void Session::flush() {

@@ -74,7 +74,9 @@ class Session {
   // Conversation (session.cpp).
   Task<void> converse();
   bool take_replies();
+  static std::string nonsense_in(const Reply& reply, const Awaited& awaited);
   void take_reply(Reply& reply);
+  void follow(Awaited& awaited, const Reply& reply);
   Duration patience_with(const Awaited& awaited) const;
   void flush();
   bool has_quiet() const { return awaited_.empty() && !transaction_.is_open; }

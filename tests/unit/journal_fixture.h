@@ -1,9 +1,16 @@
 // A journal in a folder of its own, and what tests do with it.
 #pragma once
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <condition_variable>
+#include <csignal>
 #include <cstdlib>
+#include <fmt/format.h>
+#include <functional>
 #include <fstream>
 #include <filesystem>
 #include <mutex>
@@ -44,6 +51,49 @@ class WaitingQueue : public CompletionQueue {
  private:
   std::mutex mutex_;
   std::condition_variable wake_;
+};
+
+/// Processes that do something again and again, until it fails or they are stopped. In one process, LMDB wants a file to be open
+/// once at a time. To be made while there is only one thread.
+class OtherProcesses {
+ public:
+  OtherProcesses(int count, const std::function<Status()>& work) {
+    int ends[2];
+    REQUIRE(::pipe(ends) == 0);
+    for (int i = 0; i < count; ++i) {
+      pid_t child = ::fork();
+      if (child == 0) {
+        Status done;
+        while (done) done = work();
+        std::string failure = done.error().message + "\n";
+        ::_exit(::write(ends[1], failure.data(), failure.size()) > 0 ? 1 : 2);
+      }
+      children_.push_back(child);
+    }
+    ::close(ends[1]);
+    failures_ = ends[0];
+  }
+  ~OtherProcesses() { stop(); }
+
+  /// What has failed, a line each.
+  std::string stop() {
+    std::string failed;
+    for (pid_t child : std::exchange(children_, {})) {
+      int status = 0;
+      ::kill(child, SIGKILL);
+      ::waitpid(child, &status, 0);
+      if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) failed += fmt::format("signal {}\n", WTERMSIG(status));
+    }
+    char told[4096];
+    for (ssize_t size; failures_ >= 0 && (size = ::read(failures_, told, sizeof told)) > 0;)
+      failed.append(told, static_cast<std::size_t>(size));
+    if (failures_ >= 0) ::close(std::exchange(failures_, -1));
+    return failed;
+  }
+
+ private:
+  std::vector<pid_t> children_;
+  int failures_ = -1;
 };
 
 struct JournalFixture {
