@@ -31,6 +31,11 @@ std::string text_of(const std::string& path) {
   return text.str();
 }
 
+ino_t file_number(const std::string& path) {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
+}
+
 bool exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }
@@ -75,9 +80,34 @@ Status copy_bytes(const std::string& from, const std::string& to) {
 
 class Backup {
  public:
-  Backup(std::string journal, std::string folder)
-      : journal_(std::move(journal)), folder_(std::move(folder)) {}
+  Backup(std::string journal, std::string folder, const std::function<void(double)>& on_progress)
+      : journal_(std::move(journal)), folder_(std::move(folder)), on_progress_(on_progress) {}
 
+  Status run() {
+    auto numbers = list_segments(journal_);
+    if (!numbers) return numbers.error();
+    if (numbers->empty())
+      return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal_)};
+    numbers_ = *numbers;
+    if (Status prepared = prepare(); !prepared) return prepared;
+    if (Status marked = write_file(backup_mark(folder_), fmt::format("{}\n", now_us())); !marked)
+      return marked;
+    // A segment that has its head by now has its manifest when it is copied.
+    std::vector<std::uint32_t> heads = list_heads(journal_);
+    if (Status copied = copy_segments(); !copied) return copied;
+    if (Status copied = copy_heads(heads); !copied) return copied;
+    for (const char* store : {"/directory.lmdb", "/mailboxes.lmdb"})
+      if (exists(journal_ + store))
+        if (Status copied = copy_live(journal_ + store, folder_ + store); !copied) return copied;
+    // After the segments: it has all keys that they need.
+    if (Status written = write_file(KeyRing::path_in(folder_), text_of(KeyRing::path_in(journal_))); !written)
+      return written;
+    return remove_gone();
+  }
+
+  BackedUp result;
+
+ private:
   Status prepare() {
     std::error_code failure;
     std::string own_key = text_of(SigningKey::public_path(journal_)),
@@ -97,32 +127,116 @@ class Backup {
     return {};
   }
 
-  /// A segment that is written no more. When it was rewritten while it was copied, it is copied again.
+  /// All segments, the newest last; and those that were begun meanwhile: an erasure's record may stand there.
+  Status copy_segments() {
+    std::uint32_t pruned_to = 0;
+    for (std::size_t i = 0; i < numbers_.size(); ++i) {
+      std::uint32_t number = numbers_[i];
+      Status copied = copy_segment(number);
+      bool is_pruned =
+          !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal_, number));
+      if (!copied && !is_pruned) return copied;
+      if (is_pruned) pruned_to = number;
+      if (on_progress_) on_progress_(static_cast<double>(i + 1) / static_cast<double>(numbers_.size()));
+    }
+    std::erase_if(numbers_, [&](std::uint32_t number) { return number <= pruned_to; });
+    return {};
+  }
+
+  Status copy_segment(std::uint32_t number) {
+    bool is_newest = number == numbers_.back() && !finds_more();
+    if (is_newest) {
+      auto copied = copy_newest(number);
+      if (!copied) return copied.error();
+      if (*copied) return ++result.copied, Status();
+      finds_more();
+    }
+    return copy_sealed(number);
+  }
+
+  /// Lists the segments that were begun since. A backup that is slower than the mail does not follow it for
+  /// ever.
+  bool finds_more() {
+    auto numbers = list_segments(journal_);
+    if (!numbers || rounds_ == most_rounds) return false;
+    auto more = std::upper_bound(numbers->begin(), numbers->end(), numbers_.back());
+    if (more == numbers->end()) return false;
+    ++rounds_;
+    numbers_.insert(numbers_.end(), more, numbers->end());
+    return true;
+  }
+
+  /// The segment that is still written. False when it is so no more.
+  Result<bool> copy_newest(std::uint32_t number) {
+    std::string path = segment_path(journal_, number);
+    ino_t file = file_number(path);
+    auto is_sealed = [&] { return exists(segment_path(journal_, number + 1)) || file_number(path) != file; };
+    if (is_sealed()) return false;
+    if (Status copied = copy_live(path, segment_path(folder_, number)); !copied) return copied.error();
+    return file_number(path) == file;
+  }
+
+  /// A segment that is written no more. When it was sealed or rewritten while it was copied, it is copied
+  /// again.
   Status copy_sealed(std::uint32_t number) {
+    std::string path = segment_path(folder_, number), draft = path + ".part";
     for (int tries = 0;; ++tries) {
-      std::string manifest = text_of(manifest_path(journal_, number));
-      std::string path = segment_path(folder_, number), draft = path + ".part";
-      if (!manifest.empty() && manifest == text_of(manifest_path(folder_, number)) && exists(path))
-        return ++result.unchanged, Status();
+      std::vector<std::string> manifests = manifests_of(number);
+      bool is_there =
+          manifests.size() == 1 && manifests[0] == text_of(manifest_path(folder_, number)) && exists(path);
+      if (is_there) return ++result.unchanged, Status();
       if (Status copied = copy_bytes(segment_path(journal_, number), draft); !copied)
         return discard(draft, copied);
-      std::error_code ignored;
-      std::uint64_t size = std::filesystem::file_size(draft, ignored);
-      if (!manifest.empty()) {
-        if (Status written = write_file(manifest_path(folder_, number) + ".next", manifest); !written)
-          return discard(draft, written);
-      }
-      if (std::rename(draft.c_str(), path.c_str()) != 0) return discard(draft, lmdb_error(errno, path));
-      if (Status synced = sync_folder_of(path); !synced) return synced;
-      if (!manifest.empty())
-        if (Status taken = take_next_manifest(folder_, number); !taken) return taken;
-      std::vector<std::string> problems =
-          manifest.empty() ? std::vector<std::string>() : check_manifest(folder_, number, nullptr, {});
-      if (problems.empty()) return ++result.copied, result.bytes += size, Status();
-      bool was_rewritten = text_of(manifest_path(journal_, number)) != manifest;
-      if (!was_rewritten || tries > 3)
-        return Error{ErrorCode::corrupt, problems.front() + "; run: holdfast journal verify"};
+      auto fits = fit(number, draft, manifests);
+      if (!fits) return discard(draft, fits.error());
+      bool was_touched = manifests_of(number) != manifests;
+      bool is_good = fits->empty() && !(manifests.empty() && was_touched);
+      if (is_good) return put(number, draft, !manifests.empty());
+      if (!was_touched)
+        return discard(draft, Error{ErrorCode::corrupt, *fits + "; run: holdfast journal verify"});
+      if (tries == most_tries)
+        return discard(
+            draft,
+            Error{ErrorCode::busy,
+                  fmt::format("{}: it was rewritten again and again while it was copied; run this again",
+                              segment_path(journal_, number))});
     }
+  }
+
+  /// None while the segment is not sealed, and two while another file is put in its place: one of them fits.
+  std::vector<std::string> manifests_of(std::uint32_t number) const {
+    std::vector<std::string> found;
+    for (const std::string& path : {manifest_path(journal_, number), next_manifest_path(journal_, number)})
+      if (std::string text = text_of(path); !text.empty()) found.push_back(std::move(text));
+    return found;
+  }
+
+  /// Writes the manifest that fits as the next one. Returns what is wrong when none does.
+  Result<std::string> fit(std::uint32_t number, const std::string& draft,
+                          const std::vector<std::string>& manifests) {
+    std::string next = next_manifest_path(folder_, number);
+    std::vector<std::string> problems;
+    for (const std::string& manifest : manifests) {
+      if (Status written = write_file(next, manifest); !written) return written.error();
+      problems = check_against(next, draft, number, nullptr, {});
+      if (problems.empty()) return std::string();
+    }
+    ::unlink(next.c_str());
+    return problems.empty() ? std::string() : problems.front();
+  }
+
+  /// Gives a draft its name.
+  Status put(std::uint32_t number, const std::string& draft, bool has_manifest) {
+    std::string path = segment_path(folder_, number);
+    std::error_code ignored;
+    std::uint64_t size = std::filesystem::file_size(draft, ignored);
+    if (std::rename(draft.c_str(), path.c_str()) != 0) return discard(draft, lmdb_error(errno, path));
+    if (Status synced = sync_folder_of(path); !synced) return synced;
+    if (has_manifest)
+      if (Status taken = take_next_manifest(folder_, number); !taken) return taken;
+    ++result.copied;
+    result.bytes += size;
+    return {};
   }
 
   /// A file that LMDB may be writing at this moment.
@@ -142,9 +256,9 @@ class Backup {
   }
 
   /// Of the segments before the newest: that one may have been sealed since it was copied.
-  Status copy_heads(std::uint32_t newest) {
-    for (std::uint32_t number : list_heads(journal_)) {
-      if (number >= newest) continue;
+  Status copy_heads(const std::vector<std::uint32_t>& heads) {
+    for (std::uint32_t number : heads) {
+      if (!numbers_.empty() && number >= numbers_.back()) continue;
       auto line = read_head(journal_, number);
       if (!line) return line.error();
       if (text_of(head_path(folder_, number)) == *line + "\n") continue;
@@ -153,12 +267,12 @@ class Backup {
     return {};
   }
 
-  Status remove_gone(const std::vector<std::uint32_t>& numbers) {
+  Status remove_gone() {
     auto there = list_segments(folder_);
     if (!there) return there.error();
     std::error_code ignored;
     for (std::uint32_t number : *there) {
-      if (std::find(numbers.begin(), numbers.end(), number) != numbers.end()) continue;
+      if (std::binary_search(numbers_.begin(), numbers_.end(), number)) continue;
       std::filesystem::remove(segment_path(folder_, number), ignored);
       std::filesystem::remove(manifest_path(folder_, number), ignored);
       ++result.removed;
@@ -166,15 +280,17 @@ class Backup {
     return {};
   }
 
-  BackedUp result;
-
- private:
   static Status discard(const std::string& draft, const Status& why) {
     ::unlink(draft.c_str());
     return why;
   }
 
-  std::string journal_, folder_;
+  static constexpr int most_rounds = 8, most_tries = 10;
+
+  const std::string journal_, folder_;
+  const std::function<void(double)>& on_progress_;
+  std::vector<std::uint32_t> numbers_;  ///< the segments that are to be in the backup
+  int rounds_ = 0;                      ///< so often there were more
 };
 
 }  // namespace
@@ -183,36 +299,8 @@ std::string backup_mark(const std::string& folder) { return folder + "/backup"; 
 
 Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
                          const std::function<void(double)>& on_progress) {
-  auto numbers = list_segments(journal);
-  if (!numbers) return numbers.error();
-  if (numbers->empty())
-    return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal)};
-  Backup backup(journal, folder);
-  if (Status prepared = backup.prepare(); !prepared) return prepared.error();
-  if (Status marked = write_file(backup_mark(folder), fmt::format("{}\n", now_us())); !marked) return marked.error();
-  std::uint32_t pruned_to = 0;
-  for (std::size_t i = 0; i < numbers->size(); ++i) {
-    std::uint32_t number = (*numbers)[i];
-    bool is_newest = i + 1 == numbers->size();
-    Status copied = is_newest ? backup.copy_live(segment_path(journal, number), segment_path(folder, number))
-                              : backup.copy_sealed(number);
-    bool is_pruned = !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal, number));
-    if (is_pruned) {
-      pruned_to = number;
-      continue;
-    }
-    if (!copied) return copied.error();
-    backup.result.copied += is_newest;
-    if (on_progress) on_progress(static_cast<double>(i + 1) / static_cast<double>(numbers->size()));
-  }
-  if (Status copied = backup.copy_heads(numbers->back()); !copied) return copied.error();
-  for (const char* store : {"/directory.lmdb", "/mailboxes.lmdb"})
-    if (exists(journal + store))
-      if (Status copied = backup.copy_live(journal + store, folder + store); !copied) return copied.error();
-  // After the segments: it has all keys that they need.
-  if (Status written = write_file(KeyRing::path_in(folder), text_of(KeyRing::path_in(journal))); !written) return written.error();
-  std::erase_if(*numbers, [&](std::uint32_t number) { return number <= pruned_to; });
-  if (Status removed = backup.remove_gone(*numbers); !removed) return removed.error();
+  Backup backup(journal, folder, on_progress);
+  if (Status done = backup.run(); !done) return done.error();
   return backup.result;
 }
 

@@ -55,10 +55,11 @@ std::string manifest_path(const std::string& journal, std::uint32_t segment) {
   return fmt::format("{}/{:010}.manifest", segment_folder(journal), segment);
 }
 
-namespace {
-std::string next_path(const std::string& journal, std::uint32_t segment) {
+std::string next_manifest_path(const std::string& journal, std::uint32_t segment) {
   return manifest_path(journal, segment) + ".next";
 }
+
+namespace {
 
 Status write_manifest_of(const std::string& file, std::uint32_t segment, const SigningKey& key,
                          const std::string& path) {
@@ -79,25 +80,23 @@ Status write_manifest(const std::string& journal, std::uint32_t segment, const S
 
 Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file,
                            const SigningKey& key) {
-  return write_manifest_of(file, segment, key, next_path(journal, segment));
+  return write_manifest_of(file, segment, key, next_manifest_path(journal, segment));
 }
 
 Status take_next_manifest(const std::string& journal, std::uint32_t segment) {
-  if (std::rename(next_path(journal, segment).c_str(), manifest_path(journal, segment).c_str()) != 0)
-    return Error{ErrorCode::io,
-                 fmt::format("{}: cannot be renamed: {}", next_path(journal, segment), std::strerror(errno))};
+  if (std::rename(next_manifest_path(journal, segment).c_str(), manifest_path(journal, segment).c_str()) != 0)
+    return Error{ErrorCode::io, fmt::format("{}: cannot be renamed: {}", next_manifest_path(journal, segment),
+                                            std::strerror(errno))};
   return sync_folder_of(manifest_path(journal, segment));
 }
 
-namespace {
-
-std::vector<std::string> check_file(const std::string& path, const std::string& journal,
-                                    std::uint32_t segment, const PublicKey* key,
-                                    const std::function<void(std::uint64_t)>& on_bytes) {
-  std::ifstream file(path);
-  if (!file) return {fmt::format("{}: the manifest is missing", path)};
+std::vector<std::string> check_against(const std::string& path, const std::string& segment_file,
+                                       std::uint32_t segment, const PublicKey* key,
+                                       const std::function<void(std::uint64_t)>& on_bytes) {
+  std::ifstream manifest(path);
+  if (!manifest) return {fmt::format("{}: the manifest is missing", path)};
   std::ostringstream whole;
-  whole << file.rdbuf();
+  whole << manifest.rdbuf();
   std::string text = whole.str();
   std::size_t end = text.rfind(mark);
   std::istringstream lines(text);
@@ -119,7 +118,6 @@ std::vector<std::string> check_file(const std::string& path, const std::string& 
   if (!signer->verifies(std::string_view(text).substr(0, end), *signature))
     return {fmt::format("{}: the manifest's signature is not valid", path)};
 
-  std::string segment_file = segment_path(journal, segment);
   auto blocks = read_blocks(segment_file, on_bytes);
   if (!blocks) return {blocks.error().message};
   std::vector<std::string> problems;
@@ -135,16 +133,15 @@ std::vector<std::string> check_file(const std::string& path, const std::string& 
   return problems;
 }
 
-}  // namespace
-
 std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment,
                                         const PublicKey* key,
                                         const std::function<void(std::uint64_t)>& on_bytes) {
+  std::string file = segment_path(journal, segment), next = next_manifest_path(journal, segment);
   std::vector<std::string> problems =
-      check_file(manifest_path(journal, segment), journal, segment, key, on_bytes);
-  bool has_next = ::access(next_path(journal, segment).c_str(), R_OK) == 0;
+      check_against(manifest_path(journal, segment), file, segment, key, on_bytes);
+  bool has_next = ::access(next.c_str(), R_OK) == 0;
   if (problems.empty() || !has_next) return problems;
-  std::vector<std::string> others = check_file(next_path(journal, segment), journal, segment, key, {});
+  std::vector<std::string> others = check_against(next, file, segment, key, {});
   return others.empty() ? others : problems;
 }
 

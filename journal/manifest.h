@@ -14,6 +14,7 @@ namespace holdfast::journal {
 inline constexpr std::size_t manifest_block = 1 << 20;
 
 std::string manifest_path(const std::string& journal, std::uint32_t segment);
+std::string next_manifest_path(const std::string& journal, std::uint32_t segment);
 
 /// Reads the segment's file and writes its manifest, whole or not at all. Errors: io, no_space.
 Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key);
@@ -32,5 +33,9 @@ Status take_next_manifest(const std::string& journal, std::uint32_t segment);
 std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment,
                                         const PublicKey* key,
                                         const std::function<void(std::uint64_t)>& on_bytes);
+/// The same, of a manifest and a file that have other names.
+std::vector<std::string> check_against(const std::string& manifest, const std::string& file,
+                                       std::uint32_t segment, const PublicKey* key,
+                                       const std::function<void(std::uint64_t)>& on_bytes);
 
 }  // namespace holdfast::journal

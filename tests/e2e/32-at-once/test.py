@@ -99,7 +99,7 @@ def _(scene):
         crowd.add(lambda _: crowd.command("journal", "seal"), 0.7)
         crowd.add(lambda _: crowd.command("queue", "retry", "--all"), 0.5)
         crowd.add(lambda n: crowd.command("journal", "erase", "--recipient", f"gone{n % 3}@example.org", "--including-held", "--reason", "test"), 0.6)
-        crowd.add(lambda _: crowd.command("journal", "backup", scene.path("backup"), codes=(0, 65, 66)), 1)
+        crowd.add(lambda _: crowd.command("journal", "backup", scene.path("backup")), 1)
         crowd.add(lambda _: crowd.command("journal", "list", "--recipient", "ada@example.org", "--limit", "20"), 0.3)
         crowd.add(lambda _: crowd.command("journal", "rekey", "--reason", "test"), 0.9)
         crowd.add(lambda _: crowd.command("journal", "prune", "--reason", "test"), 0.6)

@@ -1,0 +1,237 @@
+// Readers, verify and backup beside what changes the journal meanwhile: mail, sealing, erasure, retention.
+#include <future>
+
+#include "journal/backup.h"
+#include "journal/head.h"
+#include "journal/manifest.h"
+#include "tests/unit/journal_fixture.h"
+
+using namespace holdfast;
+using namespace holdfast::journal;
+
+TEST_CASE_METHOD(
+    JournalFixture,
+    "who reads a segment at the moment in which it is rewritten gets the one before or the one after") {
+  std::vector<RecordId> ids;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 4; ++i) ids.push_back(add(**journal, some_content(100)));
+    end_segment(**journal);
+  }
+  SECTION("a reader") {
+    OtherProcesses readers(8, [&]() -> Status {
+      auto keys = KeyRing::open(options.path, options.key);
+      if (!keys) return keys.error();
+      auto segment = Segment::open(options.path, 1, *keys, Environment::Mode::read);
+      return segment ? Status() : segment.error();
+    });
+    auto journal = open();
+    REQUIRE(journal);
+    for (RecordId id : ids) CHECK((*journal)->erase({id}, "test", "test", {}));
+    CHECK(readers.stop() == "");
+  }
+  SECTION("a backup") {
+    int number = 0;
+    OtherProcesses backups(4, [&]() -> Status {
+      std::string copy = fmt::format("{}/backup.{}.{}", folder.path, ::getpid(), ++number);
+      auto backed_up = back_up(options.path, copy, {});
+      if (!backed_up) return backed_up.error();
+      std::filesystem::remove_all(copy);
+      return {};
+    });
+    auto journal = open();
+    REQUIRE(journal);
+    for (RecordId id : ids) CHECK((*journal)->erase({id}, "test", "test", {}));
+    CHECK(backups.stop() == "");
+  }
+}
+
+TEST_CASE_METHOD(
+    JournalFixture,
+    "a segment gets its head before retention takes it away, and who reads meanwhile passes over it") {
+  std::promise<void> goes_on;
+  auto released = goes_on.get_future().share();
+  options.publish_head = [released](const std::string&) -> Status {
+    released.wait();
+    return {};
+  };
+  auto journal = open();
+  REQUIRE(journal);
+  std::vector<RecordId> ids;
+  for (int i = 0; i < 3; ++i) {
+    ids.push_back(add(**journal, some_content(1000)));
+    end_segment(**journal);
+  }
+  while (!std::filesystem::exists(head_path(options.path, 1)))
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ids.push_back(add(**journal, some_content(1000)));
+  REQUIRE((*journal)->prune(0, "test", "nothing is so old: the catalog catches up"));
+  auto reader = Reader::open(options.path, options.key);
+  REQUIRE(reader);
+  auto pruned = (*journal)->prune(now_us(), "test", "test");
+  bool has_heads = true;
+  for (std::uint32_t number : {1, 2, 3})
+    has_heads &= std::filesystem::exists(head_path(options.path, number));
+  goes_on.set_value();
+  CHECK(has_heads);
+  REQUIRE(pruned);
+  CHECK(*pruned == std::vector<std::uint32_t>{1, 2, 3});
+  std::vector<RecordId> read;
+  CHECK((*reader)->each({}, false, [&](const Entry& entry) { return read.push_back(entry.id), true; }));
+  CHECK(read == std::vector<RecordId>{ids.back()});
+  auto gone = (*reader)->entry(ids[0]);
+  REQUIRE_FALSE(gone);
+  CHECK(gone.error().code == ErrorCode::not_found);
+  CHECK((*reader)->damaged() == 0);
+}
+
+TEST_CASE_METHOD(JournalFixture,
+                 "retention that comes while a journal is verified or backed up spoils neither") {
+  auto journal = open();
+  REQUIRE(journal);
+  for (int i = 0; i < 4; ++i) {
+    add(**journal, some_content(1000));
+    end_segment(**journal);
+  }
+  add(**journal, some_content(1000));
+  bool is_pruned = false;
+  auto prune = [&] {
+    if (std::exchange(is_pruned, true)) return;
+    CHECK((*journal)->prune(now_us(), "test", "test"));
+  };
+  bool has_grown = false;
+  auto grow = [&] {
+    if (std::exchange(has_grown, true)) return;
+    end_segment(**journal);
+    add(**journal, some_content(1000));
+  };
+  auto findings_of = [&](const std::function<void(const VerifyProgress&)>& meanwhile) {
+    VerifyOptions verifying;
+    verifying.key = options.key;
+    auto verified = verify(options.path, verifying, meanwhile);
+    REQUIRE(verified);
+    std::vector<std::string> found;
+    for (const Finding& finding : verified->findings) found.push_back(finding.what);
+    return found;
+  };
+  const std::vector<std::string> none,
+      missing{"the segment and all before it are missing, and there is no record that they were pruned"};
+  SECTION("verify") {
+    CHECK(findings_of([&](const VerifyProgress&) { prune(); }) == none);
+  }
+  SECTION("verify, and the record of it stands in a segment that was begun since") {
+    CHECK(findings_of([&](const VerifyProgress&) { grow(), prune(); }) == none);
+  }
+  SECTION("verify, and every segment that it knew goes") {
+    CHECK(findings_of([&](const VerifyProgress& progress) {
+            if (progress.bytes_done == progress.bytes_total) grow(), prune();
+          }) == none);
+  }
+  SECTION("a segment that went without a record is missing, also when it goes meanwhile") {
+    bool others_are_begun = GENERATE(false, true);
+    auto remove_some = [&](const VerifyProgress&) {
+      for (std::uint32_t number : {1, 2}) std::filesystem::remove(segment_path(options.path, number));
+      if (others_are_begun) grow();
+    };
+    CHECK(findings_of(remove_some) == missing);
+  }
+  SECTION("backup") {
+    std::string copy = folder.path + "/backup";
+    auto backed_up = back_up(options.path, copy, [&](double) { prune(); });
+    REQUIRE(backed_up);
+    CHECK(backed_up->copied == 2);
+    auto there = list_segments(copy);
+    REQUIRE(there);
+    CHECK(*there == std::vector<std::uint32_t>{5});
+  }
+}
+
+/// The backup, put back with the key, must verify.
+struct BackupFixture : JournalFixture {
+  std::string copy = folder.path + "/backup";
+
+  std::vector<std::string> findings_when_put_back() {
+    MasterKeySource key;
+    key.file = copy + "/master.key";
+    std::filesystem::copy_file(options.key.file, key.file);
+    REQUIRE(rebuild_catalog(copy, key, {}, {}));
+    VerifyOptions verifying;
+    verifying.key = key;
+    auto verified = verify(copy, verifying, {});
+    REQUIRE(verified);
+    std::vector<std::string> found;
+    for (const Finding& finding : verified->findings) found.push_back(finding.what);
+    return found;
+  }
+};
+
+TEST_CASE_METHOD(BackupFixture,
+                 "segments that are sealed after they were copied have no head in the backup") {
+  std::promise<void> goes_on;
+  options.publish_head = [released = goes_on.get_future().share()](const std::string&) -> Status {
+    released.wait();
+    return {};
+  };
+  auto journal = open();
+  REQUIRE(journal);
+  for (int i = 0; i < 4; ++i) {
+    add(**journal, some_content(1000));
+    end_segment(**journal);
+    while (i == 0 && !std::filesystem::exists(head_path(options.path, 1)))
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  // The sealer is at the publishing of the first head.
+  int copied = 0;
+  auto backed_up = back_up(options.path, copy, [&](double) {
+    if (++copied != 3) return;
+    goes_on.set_value();
+    while (!std::filesystem::exists(head_path(options.path, 4)))
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+  if (copied < 3) goes_on.set_value();
+  REQUIRE(backed_up);
+  CHECK(findings_when_put_back() == std::vector<std::string>());
+  CHECK(list_heads(copy) == std::vector<std::uint32_t>{1});
+  CHECK(back_up(options.path, copy, {}));
+  CHECK(list_heads(copy) == std::vector<std::uint32_t>{1, 2, 3, 4});
+}
+
+TEST_CASE_METHOD(BackupFixture,
+                 "what is erased while a backup is made has its erasure record in the backup") {
+  auto journal = open();
+  REQUIRE(journal);
+  for (int i = 0; i < 3; ++i) {
+    add(**journal, some_content(1000));
+    end_segment(**journal);
+  }
+  RecordId last = add(**journal, some_content(1000));
+  bool is_erased = false;
+  auto backed_up = back_up(options.path, copy, [&](double) {
+    if (!std::exchange(is_erased, true)) CHECK((*journal)->erase({last}, "test", "test", {}));
+  });
+  REQUIRE(backed_up);
+  CHECK(backed_up->copied == 5);
+  CHECK(findings_when_put_back() == std::vector<std::string>());
+}
+
+TEST_CASE_METHOD(
+    BackupFixture,
+    "a segment whose file was replaced, and whose manifest was not yet, is copied with the one that fits") {
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    add(**journal, some_content(1000));
+    end_segment(**journal);
+    add(**journal, some_content(1000));
+    while (!std::filesystem::exists(head_path(options.path, 1)))
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  // As a crash between the two steps leaves it.
+  std::filesystem::rename(manifest_path(options.path, 1), next_manifest_path(options.path, 1));
+  std::filesystem::copy_file(manifest_path(options.path, 1) + ".next", manifest_path(options.path, 1));
+  flip(manifest_path(options.path, 1), 60);
+  auto backed_up = back_up(options.path, copy, {});
+  REQUIRE(backed_up);
+  CHECK(findings_when_put_back() == std::vector<std::string>());
+}
