@@ -164,10 +164,13 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
     return Error{ErrorCode::unavailable, fmt::format("segment {} is still written; erasing goes on with the next try", by_segment.rbegin()->first)};
   // Of one that cannot be sealed since it is damaged, the rewriting tells.
   if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed;
+  RewriteOptions options;
+  options.goes_on = [this] { return !is_interrupted_; };
   for (const auto& [number, ids] : by_segment) {
     auto segment = segments_->get(number);
     if (!segment) return segment.error();
-    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, {ids}); !rewritten)
+    options.erased = ids;
+    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, options); !rewritten)
       return rewritten;
     segments_->forget(number);
     ++erased.segments;
@@ -191,7 +194,7 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
   if (Status settled = settle_down(false); !settled) return settled.error();
   auto holds = legal_holds();
   if (!holds) return holds.error();
-  for (std::size_t i = 0; i + 1 < numbers->size(); ++i) {
+  for (std::size_t i = 0; i + 1 < numbers->size() && !is_interrupted_; ++i) {
     std::uint32_t number = (*numbers)[i];
     auto segment = segments_->get(number);
     auto next = segments_->get((*numbers)[i + 1]);

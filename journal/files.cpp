@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 namespace holdfast::journal {
 namespace {
@@ -19,6 +21,23 @@ Error failed(const std::string& path, const char* what) {
                                                                             : ErrorCode::io;
   std::string remedy = code == ErrorCode::permission ? "; give the user that runs Holdfast write access to it" : "";
   return Error{code, fmt::format("{}: cannot {}: {}{}", path, what, std::strerror(reason), remedy)};
+}
+
+constexpr std::string_view command_mark = " command";
+
+struct Holder {
+  std::string process;
+  bool is_command;
+};
+
+/// What whoever has the lock has written into the file.
+Holder holder_of(int file) {
+  char text[64];
+  ssize_t size = ::pread(file, text, sizeof text, 0);
+  std::string_view held(text, size > 0 ? static_cast<std::size_t>(size) : 0);
+  std::string process(held.substr(0, held.find_first_of(" \n")));
+  bool is_command = held.substr(process.size()).starts_with(command_mark);
+  return {process.empty() ? "unknown" : process, is_command};
 }
 
 }  // namespace
@@ -63,22 +82,36 @@ Status write_file(const std::string& path, std::string_view content, unsigned mo
   return sync_folder_of(path);
 }
 
-Result<FileDescriptor> lock_file(const std::string& path) {
+Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self) {
   FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!file) return failed(path, "open the lock file");
-  char text[32];
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+  bool has_waited = false, has_told = false;
+  while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return failed(path, "lock");
-    ssize_t size = ::read(file.get(), text, sizeof text - 1);
-    std::string holder(text, size > 0 ? static_cast<std::size_t>(size) : 0);
-    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
-    return Error{ErrorCode::busy,
-                 fmt::format("{}: another Holdfast (process {}) already writes this journal; stop it first, or give this "
-                             "one a journal.path of its own",
-                             path, holder.empty() ? "unknown" : holder)};
+    // Who has just got the lock may not have written who it is.
+    if (!std::exchange(has_waited, true)) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    auto [process, is_command] = holder_of(file.get());
+    if (!is_command)
+      return Error{ErrorCode::busy,
+                   self.is_command
+                       ? fmt::format("{}: Holdfast (process {}) writes this journal, and could not be asked at admin.socket; "
+                                     "is it set, and may you use it? Else stop it first",
+                                     path, process)
+                       : fmt::format("{}: another Holdfast (process {}) already writes this journal; stop it first, or give "
+                                     "this one a journal.path of its own",
+                                     path, process)};
+    if (self.is_command)
+      return Error{ErrorCode::busy, fmt::format("{}: another holdfast command (process {}) has this journal open; try again when "
+                                                "it has ended",
+                                                path, process)};
+    if (self.on_wait && !std::exchange(has_told, true))
+      self.on_wait(fmt::format("{}: a holdfast command (process {}) has this journal open; Holdfast starts when it has ended",
+                               path, process));
+    // More often than commands try: the mail waits for us.
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
-  std::string mine = fmt::format("{}\n", ::getpid());
-  // The process id is a courtesy to whoever meets the lock; failing to write it (a full disk) changes nothing.
+  std::string mine = fmt::format("{}{}\n", ::getpid(), self.is_command ? command_mark : "");
+  // A courtesy to whoever meets the lock; failing to write it (a full disk) changes nothing.
   if (::ftruncate(file.get(), 0) == 0) [[maybe_unused]] ssize_t written = ::pwrite(file.get(), mine.data(), mine.size(), 0);
   return file;
 }

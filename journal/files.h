@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -47,9 +48,16 @@ Status make_folder(const std::string& path);
 /// Puts a file there, or in the place of the one there: whole or not at all, and synced.
 Status write_file(const std::string& path, std::string_view content, unsigned mode = 0600);
 
-/// Takes an exclusive lock on the file at path, which is made when missing, and writes our process id into it. The lock
-/// lasts as long as the descriptor. Error: busy, with the holder's process id.
-Result<FileDescriptor> lock_file(const std::string& path);
+/// Who wants a lock.
+struct LockHolder {
+  bool is_command = false;  ///< it ends by itself, when its work is done
+  /// A daemon waits as long as a command has the lock, and says so here, once. May be empty.
+  std::function<void(const std::string&)> on_wait;
+};
+
+/// Takes an exclusive lock on the file at path, which is made when missing, and writes into it who we are. The lock lasts as long
+/// as the descriptor. Error: busy, with the holder's process id.
+Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self);
 
 }  // namespace journal
 }  // namespace holdfast

@@ -158,7 +158,9 @@ Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const K
 
 Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Writer::OnEvent on_event) {
   if (Status folder = make_folder(segment_folder(options.path)); !folder) return folder.error();
-  auto lock = lock_file(options.path + "/daemon.lock");
+  LockHolder self{options.is_command, {}};
+  if (!options.is_command) self.on_wait = [&](const std::string& what) { on_event(false, what); };
+  auto lock = lock_file(options.path + "/daemon.lock", self);
   if (!lock) return lock.error();
   auto numbers = list_segments(options.path);
   if (!numbers) return numbers.error();
@@ -290,7 +292,7 @@ Status Journal::compact(std::uint32_t number, const std::function<bool()>& goes_
   auto segment = segments_->get(number);
   if (!segment) return segment.error();
   if ((*segment)->header().is_compacted) return {};
-  if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, {{}, true, goes_on}); !rewritten) return rewritten;
+  if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, {{}, true, [&] { return goes_on() && !is_interrupted_; }}); !rewritten) return rewritten;
   segments_->forget(number);
   return {};
 }
@@ -350,7 +352,7 @@ Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySo
   auto keys = KeyRing::open(path, key);
   if (!keys) return keys.error();
   // Without a daemon the file may go, whatever state it is in. With one, its content is replaced in one transaction.
-  auto lock = lock_file(path + "/daemon.lock");
+  auto lock = lock_file(path + "/daemon.lock", {true, {}});
   if (!lock && lock.error().code != ErrorCode::busy) return lock.error();
   if (lock) {
     std::error_code ignored;

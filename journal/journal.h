@@ -1,6 +1,7 @@
 // The journal as its daemon holds it: the lock, the key, the writer and the catalog, opened together.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -23,6 +24,8 @@ struct JournalOptions {
   std::int64_t segment_age_us = 0;
   std::chrono::milliseconds lazy_delay{10};  ///< how long a record for which nobody waits may stay uncommitted
   bool compacts = false;  ///< sealed segments are compressed in the background
+  /// Of a command, which ends by itself. A daemon waits until no command has the journal open.
+  bool is_command = false;
   /// Shows the head of each sealed segment to the world; an error is tried again. Called on a thread of its own; may be empty.
   std::function<Status(const std::string& line)> publish_head;
 };
@@ -32,7 +35,8 @@ class Journal {
   /// Opens or makes the journal, catches the catalog up with the log, and settles as `abandoned` what a crash left
   /// without an outcome. A damaged newest segment is left as it is and followed by a new one, loudly: mail goes on.
   ///
-  /// Errors: busy (another daemon), wrong_key, permission, no_space, not_found (segments without their key).
+  /// Errors: busy (a daemon has it open; or, when we are a command, another command), wrong_key, permission, no_space,
+  /// not_found (segments without their key).
   static Result<std::unique_ptr<Journal>> open(const JournalOptions& options, Writer::OnEvent on_event);
 
   Writer& writer() { return *writer_; }
@@ -46,6 +50,9 @@ class Journal {
   /// Who keeps something of entries beside the journal: called before an erasure counts as done, or a segment is taken away, with all
   /// its ids; an error leaves it to be finished later. To be set before erase() or prune() is called.
   void on_erase(std::function<Status(const std::vector<RecordId>&)> forget) { forget_elsewhere_ = std::move(forget); }
+
+  /// Rewriting ends soon, also what is at work, and prune(); what is left of an erasure is for the next start. Thread-safe.
+  void interrupt() { is_interrupted_ = true; }
 
   struct Erased {
     std::uint64_t entries = 0, segments = 0;
@@ -119,6 +126,7 @@ class Journal {
   std::function<Status(const std::vector<RecordId>&)> forget_elsewhere_;
   std::optional<KeyRing> keys_;
   std::optional<SigningKey> signing_key_;
+  std::atomic<bool> is_interrupted_{false};
   std::mutex maintenance_;  ///< held by who rewrites segments, and while one is sealed
   FileDescriptor lock_;
   std::int64_t oldest_us_ = 0;

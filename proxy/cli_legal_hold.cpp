@@ -37,16 +37,12 @@ Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Read
 
 /// By the daemon, or without one by opening the journal.
 Result<journal::RecordId> write_hold(const Config& config, journal::LegalHoldRecord hold) {
-  if (!config.admin_socket.empty()) {
-    auto told = ask_admin(config.admin_socket, "/journal/legal-hold",
-                          {{"legal_hold", journal::to_hex(journal::encode(hold))}});
-    if (told) return (*told)["record"].get<journal::RecordId>();
-    if (told.error().code != ErrorCode::unavailable) return told.error();
-  }
-  auto journal = open_journal(config);
-  if (!journal) return journal.error();
+  auto reached =
+      ask_or_open(config, "/journal/legal-hold", {{"legal_hold", journal::to_hex(journal::encode(hold))}});
+  if (!reached) return reached.error();
+  if (!reached->journal) return reached->answer["record"].get<journal::RecordId>();
   hold.by = own_name();
-  return journal::write_record((*journal)->writer(), journal::RecordKind::legal_hold, journal::encode(hold));
+  return journal::write_record(reached->journal->writer(), journal::RecordKind::legal_hold, journal::encode(hold));
 }
 
 struct HoldCommand {

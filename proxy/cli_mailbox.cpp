@@ -37,14 +37,10 @@ class Accounts {
     Result<Config> config = load_config(config_path);
     if (!config) return Error{ErrorCode::invalid, config.error().message};
     Accounts accounts(*config);
-    if (!config->admin_socket.empty()) {
-      auto answer = ask_admin(config->admin_socket, "/mailbox/list");
-      if (answer) return accounts;
-      if (answer.error().code != ErrorCode::unavailable) return answer.error();
-    }
-    auto journal = open_journal(*config);
-    if (!journal) return journal.error();
-    accounts.journal_ = std::move(*journal);
+    auto reached = ask_or_open(*config, "/mailbox/list");
+    if (!reached) return reached.error();
+    if (!reached->journal) return accounts;
+    accounts.journal_ = std::move(reached->journal);
     auto store = failover::MailboxStore::open(accounts.journal_->path(), accounts.journal_->base_key(),
                                               journal::Environment::Mode::write);
     if (!store) return store.error();

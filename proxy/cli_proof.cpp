@@ -202,19 +202,11 @@ int wait_for_head(const std::string& journal, std::uint32_t segment, const std::
 int seal(const std::string& config_path) {
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
-  std::uint32_t segment = 0;
-  std::unique_ptr<journal::Journal> own;
-  auto asked = config->admin_socket.empty() ? Result<Json>(Error{ErrorCode::unavailable, ""})
-                                            : ask_admin(config->admin_socket, "/journal/seal");
-  if (asked) {
-    segment = (*asked)["segment"].get<std::uint32_t>();
-  } else {
-    auto opened = open_journal(*config);
-    if (!opened) return fail(opened.error());
-    own = std::move(*opened);
-    segment = own->seal();
-  }
-  const std::string socket = own ? "" : config->admin_socket;
+  auto reached = ask_or_open(*config, "/journal/seal");
+  if (!reached) return fail(reached.error());
+  std::uint32_t segment =
+      reached->journal ? reached->journal->seal() : reached->answer["segment"].get<std::uint32_t>();
+  const std::string socket = reached->journal ? "" : config->admin_socket;
   if (segment != 0) return wait_for_head(config->journal.path, segment, socket);
   // What was ended before may still wait for its head.
   auto numbers = journal::list_segments(config->journal.path);

@@ -47,12 +47,6 @@ Status record_access(const Config& config, const std::string& command, const std
   if (!config.journal.access_log || ids.empty()) return {};
   std::vector<journal::RecordId> examples(
       ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
-  if (!config.admin_socket.empty()) {
-    auto told =
-        ask_admin(config.admin_socket, "/journal/access",
-                  {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}});
-    if (told) return {};
-  }
   auto unrecorded = [](const Error& error) -> Status {
     if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key ||
         error.code == ErrorCode::not_found)
@@ -60,38 +54,65 @@ Status record_access(const Config& config, const std::string& command, const std
     fmt::print(stderr, "holdfast: this reading is not on record: {}\n", error.message);
     return {};
   };
-  auto journal = open_journal(config);
   // Another reader may be putting itself on record at this moment.
-  for (int tries = 0; !journal && journal.error().code == ErrorCode::busy && tries < 50; ++tries) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    journal = open_journal(config);
-  }
-  if (!journal) return unrecorded(journal.error());
+  auto reached = ask_or_open(
+      config, "/journal/access", {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}},
+      std::chrono::seconds(1));
+  if (!reached) return unrecorded(reached.error());
+  if (!reached->journal) return {};
   journal::AccessRecord access{journal::now_us(), own_name(), command, reason, ids.size(), examples};
   auto written =
-      journal::write_record((*journal)->writer(), journal::RecordKind::access, journal::encode(access));
+      journal::write_record(reached->journal->writer(), journal::RecordKind::access, journal::encode(access));
   return written ? Status() : unrecorded(written.error());
 }
 
-Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config,
-                                                       journal::Writer::OnEvent on_event, bool compacts) {
+namespace {
+
+Result<std::unique_ptr<journal::Journal>> open(const Config& config, bool is_command, journal::Writer::OnEvent on_event) {
   journal::JournalOptions options;
   options.path = config.journal.path;
   options.key = config.journal.key;
   options.segment_size = config.journal.segment_size;
   options.segment_age_us =
       std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
-  options.compacts = compacts;
+  options.compacts = config.journal.compress && !is_command;
+  options.is_command = is_command;
   options.publish_head = head_publisher(config.journal.publish_heads);
   auto journal = journal::Journal::open(options, std::move(on_event));
   if (!journal) return journal;
-  // The daemon has another way: its mailboxes are open.
+  // A daemon whose mailboxes are open has another way.
   (*journal)->on_erase([path = options.path, base = (*journal)->base_key()](const std::vector<journal::RecordId>& entries) -> Status {
     if (::access(failover::MailboxStore::path_in(path).c_str(), F_OK) != 0) return {};
     auto store = failover::MailboxStore::open(path, base, journal::Environment::Mode::write);
     return store ? (*store)->forget(entries) : store.error();
   });
   return journal;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event) {
+  return open(config, false, std::move(on_event));
+}
+
+Result<Reached> ask_or_open(const Config& config, const std::string& resource, const Json& body,
+                            std::chrono::milliseconds patience) {
+  auto until = std::chrono::steady_clock::now() + patience;
+  for (;;) {
+    Error why{ErrorCode::unavailable, ""};
+    if (!config.admin_socket.empty()) {
+      auto answer = ask_admin(config.admin_socket, resource, body);
+      if (answer) return Reached{std::move(*answer), nullptr};
+      why = answer.error();
+    }
+    if (why.code == ErrorCode::unavailable) {
+      auto journal = open(config, true, [](bool, const std::string&) {});
+      if (journal) return Reached{Json(), std::move(*journal)};
+      why = journal.error();
+    }
+    if (why.code != ErrorCode::busy || std::chrono::steady_clock::now() >= until) return why;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
 }
 
 }  // namespace holdfast::proxy

@@ -2,6 +2,7 @@
 // of the mail's way.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "journal/journal.h"
 #include "journal/reader.h"
 #include "proxy/config.h"
+#include "proxy/json.h"
 
 namespace holdfast::proxy {
 
@@ -25,9 +27,17 @@ std::string own_name();
 /// From now on this process takes what processor and disk time others leave: mail goes first.
 void stand_back();
 
-/// As the daemon opens it, for when none runs. Error: busy when one does.
-/// compacts: sealed segments are compressed as long as it is open.
-Result<std::unique_ptr<journal::Journal>> open_journal(
-    const Config& config, journal::Writer::OnEvent on_event = [](bool, const std::string&) {}, bool compacts = false);
+/// For the daemon: waits while a command has it open. Error: busy when another daemon has.
+Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, journal::Writer::OnEvent on_event);
+
+/// A daemon's answer; or, without a daemon, the journal.
+struct Reached {
+  Json answer;
+  std::unique_ptr<journal::Journal> journal;
+};
+/// For commands: asks the daemon; without one, opens the journal as it would. While a daemon starts or ends, or is at other work, and
+/// while another command has the journal open, tries again for so long. Errors: as the daemon's answer, or busy.
+Result<Reached> ask_or_open(const Config& config, const std::string& resource, const Json& body = Json::object(),
+                            std::chrono::milliseconds patience = std::chrono::seconds(10));
 
 }  // namespace holdfast::proxy

@@ -10,7 +10,7 @@ constexpr std::size_t kept_outcomes = 16;
 
 }  // namespace
 
-Maintenance::~Maintenance() {
+void Maintenance::wait() {
   if (thread_.joinable()) thread_.join();
 }
 

@@ -20,8 +20,10 @@ class Maintenance {
   using Work = std::function<Outcome(const OnProgress&)>;
 
   Maintenance() = default;
-  /// Waits for the job that is running.
-  ~Maintenance();
+  ~Maintenance() { wait(); }
+
+  /// Until the job that is running has ended.
+  void wait();
 
   /// {"job": number}. Error: busy while another one runs.
   Outcome start(Work work);

@@ -172,6 +172,9 @@ int Server::run() {
 
   event_base_dispatch(base_.get());
 
+  // While the mailboxes still answer it.
+  shared_.journal.interrupt();
+  maintenance_.wait();
   feed_.reset();
   flag_file_.reset();
   control_.stop();
@@ -360,7 +363,7 @@ int serve(const std::string& config_path) {
   configure_log(config.log_format, config.log_level);
   auto journal = open_journal(config, [](bool is_error, const std::string& what) {
     log(is_error ? LogLevel::error : LogLevel::info, "journal", {{is_error ? "problem" : "note", what}});
-  }, config.journal.compress);
+  });
   if (!journal) return give_up(journal.error());
   int code = Server(config_path, *settings, **journal).run();
   journal->reset();

@@ -1,4 +1,5 @@
 """What operators do: check, reload, stop, and the limits they set."""
+import fcntl
 import os
 import select
 import sys
@@ -21,6 +22,44 @@ def _(scene):
                 "probe_interval", "trip_after", "takeover_after", "release_after", "max_hold", "delay_notice", "max_held", "keep_free", "retry_min", "retry_max", "drain_concurrency", "flag_file",
                 "directory", "file", "catch_all", "sub_address_separator", "domain_aliases", "positive_ttl", "negative_ttl", "max_learned", "ldap", "url", "start_tls", "bind_dn", "password_file", "base", "filter", "alias_attributes", "page_size", "interval", "timeout", "egress", "spf_gateway", "quota"):
         assert f"{key}:" in text, f"deploy/holdfast.yaml does not explain {key}"
+
+
+@test("a start waits for a command that has the journal open, and a command for a daemon that starts or for another command")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    scene.client(holdfast.port).send_mail()
+    holdfast.stop()
+    lock_path = os.path.join(holdfast.journal_path, "daemon.lock")
+
+    def locked(text):
+        lock = open(lock_path, "r+")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate()
+        lock.write(text)
+        lock.flush()
+        return lock
+
+    with locked("4711 command\n"):
+        holdfast.start(ready=False)
+        wait_for(lambda: holdfast.logged("a holdfast command (process 4711) has this journal open"), what="the note")
+        assert not holdfast.answers()
+    wait_for(holdfast.answers, what="the start")
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.stop()
+    for holder in ("4711 command\n", "4711\n"):
+        with locked(holder):
+            command = subprocess.Popen([BINARY, "-c", holdfast.config, "journal", "seal"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            time.sleep(0.3)  # in which it finds the journal locked
+            equal(command.poll(), None)
+        if holder == "4711\n":
+            holdfast.start()
+        command.wait()
+        equal(command.returncode, 0, command.stderr.read())
+    holdfast.stop()
+    with locked("4711\n"):
+        refused = holdfast.run("journal", "seal", check=False)
+        equal(refused.returncode, 75)
+        assert "Holdfast (process 4711) writes this journal, and could not be asked at admin.socket" in refused.stderr, refused.stderr
 
 
 @test("exit codes are those of sysexits.h, and errors say what to do")

@@ -216,6 +216,23 @@ def _(scene):
     whole(holdfast, ("bob", "eve"), range(16))
 
 
+@test("Holdfast stops soon in the middle of erasing; erasing again ends it")
+def _(scene):
+    holdfast = world(scene, segments=8)
+    seconds = 0.0
+    for entry in holdfast.entries("--recipient", "eve@example.org", "--limit", "10"):
+        erasing = subprocess.Popen([BINARY, "-c", holdfast.config, "journal", "erase", "--id", str(entry["id"]), "--reason", "test"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)  # the moment of the stop
+        seconds += 0.01
+        holdfast.signal(signal.SIGTERM)
+        holdfast.process.wait(20)
+        said = erasing.communicate()[1]
+        assert erasing.returncode == 0 or "the same command erases what is left" in said, said
+        holdfast.start()
+    holdfast.run("journal", "erase", "--recipient", "eve@example.org", "--reason", "test")
+    whole(holdfast, ("ada", "bob"), range(32))
+
+
 @test("all of a person's messages are exported with an index; who read what is on record, with or without the daemon")
 def _(scene):
     holdfast = world(scene, segments=2)
