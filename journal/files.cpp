@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 namespace holdfast::journal {
@@ -85,12 +86,17 @@ Status write_file(const std::string& path, std::string_view content, unsigned mo
 Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self) {
   FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!file) return failed(path, "open the lock file");
-  bool has_waited = false, has_told = false;
+  std::optional<std::string> seen;
+  bool has_told = false;
   while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return failed(path, "lock");
-    // Who has just got the lock may not have written who it is.
-    if (!std::exchange(has_waited, true)) std::this_thread::sleep_for(std::chrono::milliseconds(50));
     auto [process, is_command] = holder_of(file.get());
+    // Who has just got the lock may not have written who it is.
+    if (!is_command && seen != process) {
+      seen = process;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      continue;
+    }
     if (!is_command)
       return Error{ErrorCode::busy,
                    self.is_command
@@ -100,19 +106,21 @@ Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self
                        : fmt::format("{}: another Holdfast (process {}) already writes this journal; stop it first, or give "
                                      "this one a journal.path of its own",
                                      path, process)};
-    if (self.is_command)
+    if (!self.on_wait)
       return Error{ErrorCode::busy, fmt::format("{}: another holdfast command (process {}) has this journal open; try again when "
                                                 "it has ended",
                                                 path, process)};
-    if (self.on_wait && !std::exchange(has_told, true))
-      self.on_wait(fmt::format("{}: a holdfast command (process {}) has this journal open; Holdfast starts when it has ended",
-                               path, process));
+    if (!std::exchange(has_told, true))
+      self.on_wait(
+          fmt::format("{}: a holdfast command (process {}) has this journal open; waiting until it has ended",
+                      path, process));
     // More often than commands try: the mail waits for us.
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   std::string mine = fmt::format("{}{}\n", ::getpid(), self.is_command ? command_mark : "");
-  // A courtesy to whoever meets the lock; failing to write it (a full disk) changes nothing.
-  if (::ftruncate(file.get(), 0) == 0) [[maybe_unused]] ssize_t written = ::pwrite(file.get(), mine.data(), mine.size(), 0);
+  // A courtesy to whoever meets the lock, who must not see a part of it; failing to write it (a full disk) changes nothing.
+  bool is_written = ::pwrite(file.get(), mine.data(), mine.size(), 0) == static_cast<ssize_t>(mine.size());
+  if (is_written) [[maybe_unused]] int cut = ::ftruncate(file.get(), static_cast<off_t>(mine.size()));
   return file;
 }
 

@@ -51,7 +51,7 @@ Status write_file(const std::string& path, std::string_view content, unsigned mo
 /// Who wants a lock.
 struct LockHolder {
   bool is_command = false;  ///< it ends by itself, when its work is done
-  /// A daemon waits as long as a command has the lock, and says so here, once. May be empty.
+  /// Not empty: waits as long as a command has the lock, and says so here, once.
   std::function<void(const std::string&)> on_wait;
 };
 

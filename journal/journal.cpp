@@ -347,12 +347,11 @@ std::uint64_t Journal::bytes() const {
 
 Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key,
                                       const std::function<void(double)>& on_progress, const std::function<void(const Error&)>& on_damage) {
-  auto numbers = list_segments(path);
-  if (!numbers) return numbers.error();
+  if (auto there = list_segments(path); !there) return there.error();
   auto keys = KeyRing::open(path, key);
   if (!keys) return keys.error();
   // Without a daemon the file may go, whatever state it is in. With one, its content is replaced in one transaction.
-  auto lock = lock_file(path + "/daemon.lock", {true, {}});
+  auto lock = lock_file(path + "/daemon.lock", {true, [](const std::string&) {}});
   if (!lock && lock.error().code != ErrorCode::busy) return lock.error();
   if (lock) {
     std::error_code ignored;
@@ -363,11 +362,15 @@ Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySo
   if (!catalog) return catalog.error();
   std::size_t done = 0;
   Status rebuilt = (*catalog)->rebuild([&](const Catalog::Sink& sink) -> Status {
+    // Only now, when nobody else writes the catalog: a daemon adds what comes after this to the new one.
+    auto numbers = list_segments(path);
+    if (!numbers) return numbers.error();
     for (std::uint32_t number : *numbers) {
       auto segment = Segment::open(path, number, *keys, Environment::Mode::read);
       Status fed = segment ? feed(**segment, 0, sink) : segment.error();
-      if (!fed && fed.error().code != ErrorCode::corrupt) return fed;
-      if (!fed) on_damage(fed.error());  // all else is indexed
+      bool is_pruned = !fed && fed.error().code == ErrorCode::not_found;
+      if (!fed && !is_pruned && fed.error().code != ErrorCode::corrupt) return fed;
+      if (!fed && !is_pruned) on_damage(fed.error());  // all else is indexed
       if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(numbers->size()));
     }
     return {};

@@ -36,7 +36,10 @@ TEST_CASE("what was learned and is too old is forgotten, and no more is learned 
   Directory directory{options};
   auto name = [](const char* kind, int number) { return kind + std::to_string(number) + "@example.org"; };
   for (int i = 0; i < 60; ++i) directory.learn(name("real", i), true, "250 ok", i);
-  directory.import({{.address = "boss@example.org", .source = Source::imported}});
+  Directory::Person boss;
+  boss.address = "boss@example.org";
+  boss.source = Source::imported;
+  directory.import({boss});
   CHECK_FALSE(directory.take_overflow());
   // A dictionary attack costs nobody who exists his place.
   for (int i = 0; i < 10'000; ++i) directory.learn(name("guess", i), false, "550 5.1.1 no", 1000 + i);

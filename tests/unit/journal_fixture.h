@@ -75,6 +75,9 @@ class OtherProcesses {
   }
   ~OtherProcesses() { stop(); }
 
+  void signal(int number) {
+    for (pid_t child : children_) ::kill(child, number);
+  }
   /// What has failed, a line each.
   std::string stop() {
     std::string failed;

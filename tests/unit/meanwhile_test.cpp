@@ -147,6 +147,51 @@ TEST_CASE_METHOD(JournalFixture,
   }
 }
 
+TEST_CASE_METHOD(JournalFixture,
+                 "a catalog that is built anew while segments are begun has all that is in them") {
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    add(**journal, some_content(1000));
+  }
+  int start[2], done[2];
+  REQUIRE(::pipe(start) == 0);
+  REQUIRE(::pipe(done) == 0);
+  OtherProcesses rebuilding(1, [&]() -> Status {
+    char byte;
+    if (::read(start[0], &byte, 1) != 1) return Error{ErrorCode::io, "the pipe"};
+    auto rebuilt = rebuild_catalog(options.path, options.key, {}, {});
+    if (!rebuilt) return rebuilt.error();
+    if (::write(done[1], &byte, 1) != 1) return Error{ErrorCode::io, "the pipe"};
+    return {};
+  });
+  auto journal = open();
+  REQUIRE(journal);
+  auto is_indexed = [&](RecordId id) {
+    (*journal)->hurry_index();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    return (*journal)->indexed() >= id;
+  };
+  for (int i = 0; i < 40; ++i) {
+    char byte = 'x';
+    REQUIRE(::write(start[1], &byte, 1) == 1);
+    std::this_thread::sleep_for(std::chrono::microseconds(100 * i));
+    rebuilding.signal(SIGSTOP);
+    add(**journal, some_content(1000));
+    end_segment(**journal);
+    RecordId last = add(**journal, some_content(1000));
+    // It cannot learn of them while the other is in the middle of it.
+    for (int tries = 0; tries < 20 && !is_indexed(last); ++tries) continue;
+    rebuilding.signal(SIGCONT);
+    REQUIRE(::read(done[0], &byte, 1) == 1);
+    for (int tries = 0; tries < 1000 && !is_indexed(last); ++tries) continue;
+    auto known = (*journal)->find_after(Term::recipient, "someone@example.org", 0, 1000);
+    REQUIRE(known);
+    CHECK(known->size() == (*journal)->entries());
+  }
+  CHECK(rebuilding.stop() == "");
+}
+
 /// The backup, put back with the key, must verify.
 struct BackupFixture : JournalFixture {
   std::string copy = folder.path + "/backup";
