@@ -112,7 +112,8 @@ Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self
                                                 path, process)};
     if (!std::exchange(has_told, true))
       self.on_wait(
-          fmt::format("{}: a holdfast command (process {}) has this journal open; waiting until it has ended",
+          fmt::format("{}: a holdfast command (process {}) has this journal open; waiting until it has ended. It may be "
+                      "killed: nothing is lost, and it can be run again",
                       path, process));
     // More often than commands try: the mail waits for us.
     std::this_thread::sleep_for(std::chrono::milliseconds(2));

@@ -159,7 +159,7 @@ Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const K
 Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Writer::OnEvent on_event) {
   if (Status folder = make_folder(segment_folder(options.path)); !folder) return folder.error();
   LockHolder self{options.is_command, {}};
-  if (!options.is_command) self.on_wait = [&](const std::string& what) { on_event(false, what); };
+  if (!options.is_command) self.on_wait = [&](const std::string& what) { on_event(true, what); };
   auto lock = lock_file(options.path + "/daemon.lock", self);
   if (!lock) return lock.error();
   auto numbers = list_segments(options.path);
