@@ -22,6 +22,7 @@ enum class ErrorCode {
   wrong_key,    ///< the key does not open what is stored
   busy,         ///< someone else holds it
   unavailable,  ///< not now; may pass
+  no_daemon,    ///< nobody is there to be asked
 };
 
 struct Error {

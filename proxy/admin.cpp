@@ -133,8 +133,11 @@ Result<Json> ask_admin(const std::string& path, const std::string& resource, con
     return size * count;
   });
   CURLcode code = curl_easy_perform(curl.get());
+  if (code == CURLE_COULDNT_CONNECT)
+    return Error{ErrorCode::no_daemon, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?",
+                                                     path, curl_easy_strerror(code))};
   if (code != CURLE_OK)
-    return Error{ErrorCode::unavailable, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?",
+    return Error{ErrorCode::unavailable, fmt::format("{}: the daemon has not answered ({}); whether it did what it was asked is not known, its log tells",
                                                      path, curl_easy_strerror(code))};
   Json answer = Json::parse(got, nullptr, false);
   if (answer.is_discarded()) return Error{ErrorCode::io, path + ": the daemon's answer is no JSON; is it the same version?"};

@@ -44,8 +44,8 @@ class Admin {
   evhttp* http_ = nullptr;
 };
 
-/// Asks a running daemon for a resource on the socket at path, with what it needs to know. Errors: the daemon's own, or unavailable,
-/// saying what to do.
+/// Asks a running daemon for a resource on the socket at path, with what it needs to know. Errors: the daemon's own, no_daemon, or
+/// unavailable when it does not answer within five seconds.
 Result<Json> ask_admin(const std::string& path, const std::string& resource,
                        const Json& body = Json::object());
 

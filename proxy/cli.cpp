@@ -109,6 +109,7 @@ int fail(const Error& error) {
     case ErrorCode::busy:
     case ErrorCode::no_space:
     case ErrorCode::unavailable:
+    case ErrorCode::no_daemon:
       return EX_TEMPFAIL;
   }
   return EX_SOFTWARE;

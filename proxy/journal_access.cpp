@@ -99,13 +99,13 @@ Result<Reached> ask_or_open(const Config& config, const std::string& resource, c
                             std::chrono::milliseconds patience) {
   auto until = std::chrono::steady_clock::now() + patience;
   for (;;) {
-    Error why{ErrorCode::unavailable, ""};
+    Error why{ErrorCode::no_daemon, ""};
     if (!config.admin_socket.empty()) {
       auto answer = ask_admin(config.admin_socket, resource, body);
       if (answer) return Reached{std::move(*answer), nullptr};
       why = answer.error();
     }
-    if (why.code == ErrorCode::unavailable) {
+    if (why.code == ErrorCode::no_daemon) {
       auto journal = open(config, true, [](bool, const std::string&) {});
       if (journal) return Reached{Json(), std::move(*journal)};
       why = journal.error();

@@ -60,6 +60,12 @@ def _(scene):
         refused = holdfast.run("journal", "seal", check=False)
         equal(refused.returncode, 75)
         assert "Holdfast (process 4711) writes this journal, and could not be asked at admin.socket" in refused.stderr, refused.stderr
+    holdfast.start()
+    holdfast.signal(signal.SIGSTOP)
+    refused = holdfast.run("journal", "seal", check=False)
+    holdfast.signal(signal.SIGCONT)
+    equal(refused.returncode, 75)
+    assert "the daemon has not answered" in refused.stderr, refused.stderr
 
 
 @test("exit codes are those of sysexits.h, and errors say what to do")
