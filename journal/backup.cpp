@@ -31,11 +31,6 @@ std::string text_of(const std::string& path) {
   return text.str();
 }
 
-ino_t file_number(const std::string& path) {
-  struct stat status;
-  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
-}
-
 bool exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }

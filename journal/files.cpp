@@ -83,6 +83,11 @@ Status write_file(const std::string& path, std::string_view content, unsigned mo
   return sync_folder_of(path);
 }
 
+ino_t file_number(const std::string& path) {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
+}
+
 Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self) {
   FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!file) return failed(path, "open the lock file");

@@ -1,6 +1,7 @@
 // Small things about files that several parts of the journal need: an owned descriptor, a lock, a synced folder.
 #pragma once
 
+#include <sys/types.h>
 #include <unistd.h>
 
 #include <functional>
@@ -47,6 +48,9 @@ Status make_folder(const std::string& path);
 
 /// Puts a file there, or in the place of the one there: whole or not at all, and synced.
 Status write_file(const std::string& path, std::string_view content, unsigned mode = 0600);
+
+/// Which file has that name at the moment; 0 when none has.
+ino_t file_number(const std::string& path);
 
 /// Who wants a lock.
 struct LockHolder {

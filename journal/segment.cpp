@@ -22,12 +22,6 @@ constexpr std::string_view header_key{"\0\0\0\0\0\0\0\0", 8};
 /// A read transaction pins LMDB's pages; take a new one after so many records.
 constexpr int records_a_transaction = 512;
 
-/// Which file has that name at the moment; 0 when none has.
-ino_t file_number(const std::string& path) {
-  struct stat status;
-  return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
-}
-
 std::string key_associated(std::uint32_t number) {
   ByteWriter out;
   out.raw("segment key");
