@@ -45,6 +45,7 @@ void let_mail_pass(int file, std::chrono::steady_clock::time_point since) {
 Status copy_bytes(const std::string& from, const std::string& to) {
   FileDescriptor in(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
   if (!in) return lmdb_error(errno, from);
+  AsOwner owner(to);
   FileDescriptor out(::open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!out) return lmdb_error(errno, to);
   for (;;) {
@@ -240,10 +241,12 @@ class Backup {
     ::unlink(draft.c_str());
     auto environment = Environment::open(from, Environment::Mode::read, 0);
     if (!environment) return environment.error();
-    if (int code = mdb_env_copy2(environment->get(), draft.c_str(), 0))
+    AsOwner owner(to);
+    FileDescriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (!file) return lmdb_error(errno, draft);
+    if (int code = mdb_env_copyfd2(environment->get(), file.get(), 0))
       return discard(draft, lmdb_error(code, draft));
-    FileDescriptor file(::open(draft.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file || ::fsync(file.get()) != 0 || std::rename(draft.c_str(), to.c_str()) != 0)
+    if (::fsync(file.get()) != 0 || std::rename(draft.c_str(), to.c_str()) != 0)
       return discard(draft, lmdb_error(errno, to));
     std::error_code ignored;
     result.bytes += std::filesystem::file_size(to, ignored);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -41,11 +42,34 @@ Holder holder_of(int file) {
   return {process.empty() ? "unknown" : process, is_command};
 }
 
-}  // namespace
-
-Status sync_folder_of(const std::string& path) {
+std::string folder_of(const std::string& path) {
   std::string folder = std::filesystem::path(path).parent_path().string();
   if (folder.empty()) folder.assign(1, '.');  // g++ 12 sees an overlap in an assignment of "."
+  return folder;
+}
+
+}  // namespace
+
+AsOwner::AsOwner(const std::string& path) {
+  struct stat status;
+  if (::geteuid() != 0 ||
+      (::lstat(path.c_str(), &status) != 0 && ::stat(folder_of(path).c_str(), &status) != 0) ||
+      status.st_uid == 0)
+    return;
+  // The kernel knows these by thread. Where root may not become others (a container), it stays root.
+  is_other_ = true;
+  ::setfsgid(status.st_gid);
+  ::setfsuid(status.st_uid);
+}
+
+AsOwner::~AsOwner() {
+  if (!is_other_) return;
+  ::setfsuid(::geteuid());
+  ::setfsgid(::getegid());
+}
+
+Status sync_folder_of(const std::string& path) {
+  std::string folder = folder_of(path);
   FileDescriptor file(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!file || ::fsync(file.get()) != 0) return failed(folder, "sync the folder");
   return {};
@@ -55,6 +79,7 @@ Status make_folder(const std::string& path) {
   std::filesystem::path folder(path);
   if (std::error_code ignored; folder.has_parent_path() && !std::filesystem::exists(folder.parent_path(), ignored))
     if (Status parent = make_folder(folder.parent_path().string()); !parent) return parent;
+  AsOwner owner(path);
   if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return failed(path, "make the folder");
   struct stat status;
   if (::stat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
@@ -66,6 +91,7 @@ Status make_folder(const std::string& path) {
 
 Status write_file(const std::string& path, std::string_view content, unsigned mode) {
   std::string draft = path + ".new";
+  AsOwner owner(draft);
   FileDescriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   if (!file) return failed(path, "write");
   std::string_view left = content;
@@ -83,14 +109,25 @@ Status write_file(const std::string& path, std::string_view content, unsigned mo
   return sync_folder_of(path);
 }
 
+void give_like(const std::string& path, const std::string& before) {
+  struct stat status;
+  if (::stat(before.c_str(), &status) != 0) return;
+  [[maybe_unused]] int given = ::lchown(path.c_str(), status.st_uid, status.st_gid);
+  ::chmod(path.c_str(), status.st_mode & 07777);
+}
+
 ino_t file_number(const std::string& path) {
   struct stat status;
   return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
 }
 
 Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self) {
-  FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!file) return failed(path, "open the lock file");
+  FileDescriptor file;
+  {
+    AsOwner owner(path);
+    file = FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!file) return failed(path, "open the lock file");
+  }
   std::optional<std::string> seen;
   bool has_told = false;
   while (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {

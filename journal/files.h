@@ -40,6 +40,20 @@ class FileDescriptor {
 
 namespace journal {
 
+/// While it lives, root's thread opens and makes files as the owner of the one at path; where there is none,
+/// of its folder. So what root's commands leave in a journal is the daemon's user's, and a link that this
+/// user puts there leads root nowhere else. Others stay who they are.
+class AsOwner {
+ public:
+  explicit AsOwner(const std::string& path);
+  AsOwner(const AsOwner&) = delete;
+  AsOwner& operator=(const AsOwner&) = delete;
+  ~AsOwner();
+
+ private:
+  bool is_other_ = false;
+};
+
 /// Makes names that were created, renamed or removed in the folder of path survive a power loss.
 Status sync_folder_of(const std::string& path);
 
@@ -48,6 +62,9 @@ Status make_folder(const std::string& path);
 
 /// Puts a file there, or in the place of the one there: whole or not at all, and synced.
 Status write_file(const std::string& path, std::string_view content, unsigned mode = 0600);
+
+/// Gives a file the owner, the group and the mode of the one that it is to replace, as far as we may.
+void give_like(const std::string& path, const std::string& before);
 
 /// Which file has that name at the moment; 0 when none has.
 ino_t file_number(const std::string& path);

@@ -205,6 +205,7 @@ Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key)
   if (!is_in_file) return {};
   if (!new_key.empty())
     if (Status copied = write_file(next, to_hex(view(*then)) + "\n"); !copied) return copied;
+  give_like(next, source.file);
   if (std::rename(next.c_str(), source.file.c_str()) != 0) return lmdb_error(errno, source.file);
   if (Status synced = sync_folder_of(source.file); !synced) return synced;
   return write_copies(state_->path, {seal_hex(*then, plain)});

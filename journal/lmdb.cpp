@@ -66,6 +66,7 @@ Result<Environment> Environment::open(const std::string& path, Mode mode, std::u
   unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD;
   if (mode != Mode::write) flags |= MDB_RDONLY;
   if (mode == Mode::sealed) flags |= MDB_NOLOCK;
+  AsOwner owner(path);
   int code = mdb_env_open(raw, path.c_str(), flags, 0600);
   // A copy on read-only media has no lock file and no writer: read it without one.
   if (mode == Mode::read && (code == EROFS || code == EACCES)) {

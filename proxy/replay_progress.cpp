@@ -15,6 +15,7 @@ namespace holdfast::proxy {
 Result<ReplayProgress> ReplayProgress::open(const std::string& path) {
   ReplayProgress progress;
   progress.path_ = path;
+  journal::AsOwner owner(path);
   progress.file_ = FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!progress.file_)
     return Error{ErrorCode::permission,

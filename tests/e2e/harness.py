@@ -135,7 +135,7 @@ class Scene:
 
 
 class Holdfast:
-    def __init__(self, scene, primary, yaml="", listener="", listeners="", route="", journal="", routes="", upstreams=None, journal_path=None, descriptors=None):
+    def __init__(self, scene, primary, yaml="", listener="", listeners="", route="", journal="", routes="", upstreams=None, journal_path=None, before=()):
         self.scene = scene
         self.upstreams = upstreams or [f"127.0.0.1:{getattr(primary, 'port', primary)}"]
         self.port = free_port()
@@ -147,7 +147,7 @@ class Holdfast:
         self.config = scene.path(f"{name}.yaml")
         self.log = scene.path(f"{name}.log")
         self.process, self.admin = None, ""
-        self.limited = ["prlimit", f"--nofile={descriptors}"] if descriptors else []
+        self.before = before  # what starts it: a command and its arguments
         scene.stack.callback(self.stop)
 
     def write_config(self):
@@ -172,7 +172,7 @@ listeners:
     def start(self, ready=True):
         self.write_config()
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([*self.limited, BINARY, "-c", self.config, "serve"], stderr=log)
+            self.process = subprocess.Popen([*self.before, BINARY, "-c", self.config, "serve"], stderr=log)
         if ready:
             wait_for(lambda: self.process.poll() is not None or self.answers(), what="Holdfast to start")
             if self.process.poll() is not None:

@@ -229,7 +229,7 @@ def _(scene):
 @test("where the system has fewer file descriptors than limits.connections needs, fewer connections are taken, and the primary is not blamed")
 def _(scene):
     primary = scene.primary()
-    holdfast = scene.holdfast(primary, descriptors=400, yaml="failover:\n  probe_interval: 100ms\n  trip_after: 2\n  takeover_after: 200ms\nthreads: 1\nlimits:\n  per_client: 1000")
+    holdfast = scene.holdfast(primary, before=["prlimit", "--nofile=400"], yaml="failover:\n  probe_interval: 100ms\n  trip_after: 2\n  takeover_after: 200ms\nthreads: 1\nlimits:\n  per_client: 1000")
     clients = [scene.client(holdfast.port) for _ in range(300)]
     greetings = [client.greeting[:3] for client in clients]
     assert greetings.count("220") == 100 and greetings.count("421") == 200, greetings
