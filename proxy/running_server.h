@@ -4,6 +4,7 @@
 
 #include <event2/event.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -17,6 +18,7 @@
 #include "proxy/flag_file.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/maintenance.h"
+#include "proxy/service_manager.h"
 
 namespace holdfast::proxy {
 
@@ -32,6 +34,7 @@ struct Running {
   std::vector<std::unique_ptr<Acceptor>> acceptors;  ///< the worker's thread's
   std::vector<ListenerConfig> listeners;             ///< what they listen on, for the main thread
   std::thread thread;
+  std::atomic<bool> is_asked = false;  ///< whether its loop still turns
 };
 
 struct UpstreamHealth {
@@ -82,13 +85,14 @@ class Server {
   void reload();
   void drain();
   void on_tick();
+  void report_to_service_manager();
   void watch_flag(const Config& config);
   Admin::Answer status();
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
   std::map<std::string, std::vector<UpstreamHealth>> health();
 
   static void on_signal(evutil_socket_t signal, short, void* self);
-  static void on_reload(evutil_socket_t, short, void* self) { static_cast<Server*>(self)->reload(); }
+  static void on_reload(evutil_socket_t, short, void* self);
   static void on_timer(evutil_socket_t, short, void* self) { static_cast<Server*>(self)->on_tick(); }
 
   std::string config_path_;
@@ -110,6 +114,7 @@ class Server {
   bool is_draining_ = false;
   Clock::time_point next_prune_ = Clock::now();
   Maintenance maintenance_;
+  ServiceManager service_manager_;
 };
 
 }  // namespace holdfast::proxy

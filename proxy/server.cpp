@@ -149,13 +149,15 @@ int Server::run() {
   }
   reload_event_.reset(event_new(base_.get(), -1, EV_PERSIST, &Server::on_reload, this));
   events.emplace_back(event_new(base_.get(), -1, EV_PERSIST, &Server::on_timer, this), &event_free);
-  timeval second{0, 250000};
-  event_add(events.back().get(), &second);
+  timeval quarter_of_a_second{0, 250000};
+  event_add(events.back().get(), &quarter_of_a_second);
 
   for (const auto& running : workers_) running->thread = std::thread([worker = &running->worker] { worker->loop.run(worker->mailboxes ? "mailboxes" : "loop"); });
   std::string addresses;
   for (const ListenerConfig& listener : config.listeners) addresses += (addresses.empty() ? "" : " ") + to_string(listener.address);
   log(LogLevel::info, "ready", {{"listening", addresses}, {"journal", config.journal.path}, {"entries", shared_.journal.entries()}, {"threads", threads}});
+
+  service_manager_.ready();
 
   // What an interruption left of an erasure is done now.
   (void)maintenance_.start([this](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
@@ -191,6 +193,13 @@ void Server::on_signal(evutil_socket_t signal, short, void* self) {
   if (signal == SIGUSR1) return server->set_all(failover::Mode::hold, "SIGUSR1");
   if (signal == SIGUSR2) return server->set_all(failover::Mode::automatic, "SIGUSR2");
   server->drain();
+}
+
+void Server::on_reload(evutil_socket_t, short, void* self) {
+  auto* server = static_cast<Server*>(self);
+  server->service_manager_.reloading();
+  server->reload();
+  server->service_manager_.ready();
 }
 
 void Server::set_all(failover::Mode mode, const char* signal) {
@@ -312,6 +321,7 @@ void Server::drain() {
   }
   is_draining_ = true;
   stop_by_ = Clock::now() + settings_->config.shutdown_grace;
+  service_manager_.stopping();
   log(LogLevel::info, "stopping", {{"sessions", shared_.connections.all()}, {"grace", to_text(settings_->config.shutdown_grace)}});
   for (const auto& running : workers_) {
     Running* one = running.get();
@@ -325,6 +335,27 @@ void Server::drain() {
   }
 }
 
+/// Alive is a server whose loops all turn.
+void Server::report_to_service_manager() {
+  if (std::none_of(workers_.begin(), workers_.end(),
+                   [](const auto& running) { return running->is_asked.load(); })) {
+    service_manager_.alive();
+    for (const auto& running : workers_) {
+      running->is_asked = true;
+      running->worker.loop.post([asked = &running->is_asked] { *asked = false; });
+    }
+  }
+  std::string state;
+  for (const RouteConfig& route : settings_->config.routes) {
+    const RouteBoard& board = control_.board(route.name);
+    std::uint64_t held = board.held;
+    if (board.state == failover::State::pass && held == 0) continue;
+    state += fmt::format("{}{}: {}, {} held", state.empty() ? "" : "; ", route.name,
+                         failover::to_string(board.state), held);
+  }
+  service_manager_.show(is_draining_ ? "finishes what is under way" : state.empty() ? "mail passes" : state);
+}
+
 /// Whole segments, with a line in the log each.
 Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
   auto pruned = shared_.journal.prune(before_us, by, reason);
@@ -334,6 +365,7 @@ Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by
 }
 
 void Server::on_tick() {
+  report_to_service_manager();
   Duration retention = settings_->config.journal.retention;
   if (retention > Duration(0) && Clock::now() >= next_prune_) {
     next_prune_ = Clock::now() + std::min<Duration>(retention, std::chrono::minutes(10));

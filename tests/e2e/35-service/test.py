@@ -1,0 +1,160 @@
+"""Holdfast as a service of the machine: a user of its own, and a service manager that starts, watches and stops it."""
+import ctypes
+import os
+import pwd
+import signal
+import socket
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+IS_ROOT = os.geteuid() == 0
+AS_ROOT = [] if IS_ROOT else ["sudo"]
+DAEMON_USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
+AS_DAEMON = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if IS_ROOT else []
+
+
+@contextlib.contextmanager
+def stopped(thread):
+    """One thread of a process, by its number, stands still meanwhile."""
+    PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    equal(ptrace(PTRACE_ATTACH, thread, None, None), 0, "ptrace")
+    os.waitpid(thread, WALL)
+    try:
+        yield
+    finally:
+        ptrace(PTRACE_DETACH, thread, None, None)
+
+
+class ServiceManager:
+    """What a daemon says to systemd."""
+
+    def __init__(self, scene, path):
+        self.socket = scene.stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        self.socket.bind(path)
+        self.socket.settimeout(10)
+
+    def next(self, but="WATCHDOG=1"):
+        while True:
+            said = self.socket.recv(4096).decode()
+            if said != but:
+                return said
+
+
+@test("what root's commands leave in the journal of a daemon that does not run as root, the daemon can use")
+def _(scene):
+    home = scene.path("home")
+    os.mkdir(home)
+    if IS_ROOT:
+        shutil.chown(home, "nobody", "nogroup")
+    holdfast = Holdfast(scene, scene.primary(), journal_path=os.path.join(home, "journal"), before=AS_DAEMON)
+    holdfast.socket = os.path.join(home, "admin.sock")
+    holdfast.start()
+    for _ in range(3):
+        assert scene.client(holdfast.port).send_mail().startswith("250")
+    wait_for(lambda: len([one for one in holdfast.entries() if one["recipients"][0]["outcome"] == "forwarded"]) == 3, what="three entries")
+    ids = [one["id"] for one in holdfast.entries()]
+    commands = (("list",), ("verify",), ("seal",), ("erase", "--id", "ID", "--reason", "a request"), ("rekey", "--reason", "yearly"), ("seal",),
+                ("export", str(ids[2]), "--reason", "a question"), ("replay", "--to", "maildir:" + scene.path("maildir")), ("rebuild",), ("stats",))
+    backup = scene.path("backup")
+    for is_up in (True, False):
+        if not is_up:
+            holdfast.stop()
+            # As after a restore, or where they were never made.
+            run(*AS_ROOT, "find", holdfast.journal_path, "-name", "*-lock", "-delete")
+        for command in commands:
+            done = run(*AS_ROOT, BINARY, "-c", holdfast.config, "journal", *(str(ids[is_up]) if word == "ID" else word for word in command))
+            equal(done.returncode, 0, (command, done))
+        for command in (["journal", "backup", backup], ["mailbox", "add", f"ada{is_up}@example.org", "--generate"]):
+            done = run(*AS_ROOT, BINARY, "-c", holdfast.config, *command)
+            equal(done.returncode, 0, done)
+        others = run(*AS_ROOT, "find", home, "!", "-user", DAEMON_USER).stdout
+        equal(others, "", "files of others in the journal")
+        # What is not the daemon's stays root's.
+        equal(run(*AS_ROOT, "find", backup, "!", "-user", "root").stdout, "")
+        equal(run(*AS_ROOT, "find", backup, "-type", "f", "-perm", "/077", "!", "-name", "signing.pub").stdout, "", "of a backup that others may read")
+    holdfast.start()
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+
+
+@test("a key file in a folder of root's stays the daemon's when root puts another master key in its place")
+def _(scene):
+    if not IS_ROOT:
+        return
+    home, keys = scene.path("home"), scene.path("keys")
+    for folder in (home, keys):
+        os.mkdir(folder)
+    shutil.chown(home, "nobody", "nogroup")
+    key = os.path.join(keys, "master.key")
+    with open(key, "w") as file:
+        file.write(os.urandom(32).hex())
+    os.chmod(key, 0o600)
+    shutil.chown(key, "nobody", "nogroup")
+    holdfast = Holdfast(scene, scene.primary(), journal_path=os.path.join(home, "journal"), journal=f"key_file: {key}", before=AS_DAEMON)
+    holdfast.socket = os.path.join(home, "admin.sock")
+    holdfast.start()
+    holdfast.stop()
+    before = open(key).read()
+    holdfast.run("journal", "rekey", "--reason", "yearly")
+    assert open(key).read() != before
+    holdfast.start()
+
+
+@test("the service manager is told: ready, how things are, reloading, stopping, and that it is alive")
+def _(scene):
+    primary = scene.primary()
+    for path, name in ((scene.path("notify"), scene.path("notify")), (f"\0holdfast-{os.getpid()}", f"@holdfast-{os.getpid()}")):
+        manager = ServiceManager(scene, path)
+        holdfast = Holdfast(scene, primary, before=["env", f"NOTIFY_SOCKET={name}"]).start()
+        equal(manager.next(), "READY=1")
+        equal(manager.next(), "STATUS=mail passes")
+        equal(manager.next(but=None), "WATCHDOG=1")
+        holdfast.run("failover", "hold", "--reason", "a drill")
+        equal(manager.next(), "STATUS=primary: hold, 0 held")
+        assert scene.client(holdfast.port).send_mail(recipient="b@example.org").startswith("4")  # a stranger, as nothing was learned
+        holdfast.run("failover", "auto", "--reason", "done")
+        while (said := manager.next()) != "STATUS=mail passes":
+            assert said.startswith("STATUS=primary: "), said
+        holdfast.signal(signal.SIGHUP)
+        said = dict(line.split("=") for line in manager.next().splitlines())
+        equal(said["RELOADING"], "1")
+        assert 0 < time.monotonic() - int(said["MONOTONIC_USEC"]) / 1e6 < 60
+        equal(manager.next(), "READY=1")
+        holdfast.process.terminate()
+        equal(manager.next(), "STOPPING=1")
+        holdfast.process.wait()
+
+
+@test("a loop that stands still is no longer called alive")
+def _(scene):
+    manager = ServiceManager(scene, scene.path("notify"))
+    holdfast = Holdfast(scene, scene.primary(), before=["env", f"NOTIFY_SOCKET={scene.path('notify')}"], yaml="threads: 1").start()
+    threads = {open(f"/proc/{holdfast.process.pid}/task/{one}/comm").read().strip(): int(one) for one in os.listdir(f"/proc/{holdfast.process.pid}/task")}
+    assert "loop" in threads, threads
+    with stopped(threads["loop"]):
+        # What was on its way before.
+        manager.socket.settimeout(2)
+        try:
+            while True:
+                manager.next(but=None)
+        except TimeoutError:
+            pass
+        holdfast.run("status")
+    manager.socket.settimeout(10)
+    equal(manager.next(but="STATUS=mail passes"), "WATCHDOG=1")
+
+
+@test("the service that is installed is one that systemd takes")
+def _(scene):
+    root = scene.path("root")
+    installed = subprocess.run(["cmake", "--install", os.path.join(ROOT, "build", "release")], env={**os.environ, "DESTDIR": root}, capture_output=True, text=True)
+    equal(installed.returncode, 0, installed.stderr)
+    unit = os.path.join(root, "usr/local/lib/systemd/system/holdfast.service")
+    checked = run("systemd-analyze", "verify", "--recursive-errors=no", f"--root={root}", unit)
+    equal((checked.returncode, checked.stdout + checked.stderr), (0, ""))
+    assert os.access(os.path.join(root, "usr/local/bin/holdfast"), os.X_OK)
+
+
+main()
