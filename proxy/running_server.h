@@ -34,7 +34,7 @@ struct Running {
   std::vector<std::unique_ptr<Acceptor>> acceptors;  ///< the worker's thread's
   std::vector<ListenerConfig> listeners;             ///< what they listen on, for the main thread
   std::thread thread;
-  std::atomic<bool> is_asked = false;  ///< whether its loop still turns
+  std::atomic<bool> is_asked = false;  ///< whether its loop still turns; of one for mail
 };
 
 struct UpstreamHealth {

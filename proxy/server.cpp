@@ -335,12 +335,13 @@ void Server::drain() {
   }
 }
 
-/// Alive is a server whose loops all turn.
+/// Alive is a server whose loops of mail all turn; a long search in a mailbox is no reason to end it.
 void Server::report_to_service_manager() {
   if (std::none_of(workers_.begin(), workers_.end(),
                    [](const auto& running) { return running->is_asked.load(); })) {
     service_manager_.alive();
     for (const auto& running : workers_) {
+      if (running->worker.mailboxes) continue;
       running->is_asked = true;
       running->worker.loop.post([asked = &running->is_asked] { *asked = false; });
     }
