@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <ctime>
 #include <mutex>
 #include <utility>
@@ -33,6 +34,7 @@ thread_local Gathered gathered;
 constexpr std::size_t most_unwritten = 64 * 1024;
 
 constexpr std::string_view level_names[] = {"debug", "info", "warning", "error"};
+constexpr std::string_view priorities[] = {"<7>", "<6>", "<4>", "<3>"};
 
 std::string timestamp() {
   auto now = std::chrono::system_clock::now();
@@ -63,6 +65,17 @@ mode_t kind_of_output() {
     return ::fstat(STDERR_FILENO, &what) == 0 ? what.st_mode & S_IFMT : mode_t{0};
   }();
   return kind;
+}
+
+/// Whether standard error leads to systemd's journal.
+bool is_for_systemd() {
+  static const bool is_it = [] {
+    struct stat what {};
+    const char* named = std::getenv("JOURNAL_STREAM");
+    return named && ::fstat(STDERR_FILENO, &what) == 0 &&
+           named == fmt::format("{}:{}", what.st_dev, what.st_ino);
+  }();
+  return is_it;
 }
 
 /// As write(2), but EAGAIN when there is no room. Of a pipe's, one page at a time is known to be free.
@@ -139,6 +152,7 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
     ++gathered.lost;
     return;
   }
+  if (is_for_systemd()) out += priorities[static_cast<int>(level)];
   if (format_now.load(std::memory_order_relaxed) == LogFormat::json) {
     Json line = {{"time", timestamp()}, {"level", level_names[static_cast<int>(level)]}, {"event", event}};
     for (const Field& field : fields) {
@@ -149,8 +163,10 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
     }
     out += to_line(line);
   } else {
-    out += timestamp();
-    out += ' ';
+    if (!is_for_systemd()) {
+      out += timestamp();
+      out += ' ';
+    }
     out += level_names[static_cast<int>(level)];
     out += ' ';
     out += event;

@@ -1,8 +1,12 @@
 // The log: one line an event, key=value or JSON, on standard error.
 //
-// Each thread gathers its lines; an event loop writes them once a turn, other threads at once. Control characters in
-// values are escaped, so that nothing a client sends can forge a line or move a terminal's cursor. Who reads the log through a pipe or
-// a socket and is slow loses lines, which are counted; no thread waits for him.
+// What systemd's journal reads has the priority in front, in sd-daemon(3)'s way, and no time in text, since
+// it knows that itself.
+//
+// Each thread gathers its lines; an event loop writes them once a turn, other threads at once. Control
+// characters in values are escaped, so that nothing a client sends can forge a line or move a terminal's
+// cursor. Who reads the log through a pipe or a socket and is slow loses lines, which are counted; no thread
+// waits for him.
 #pragma once
 
 #include <fmt/format.h>

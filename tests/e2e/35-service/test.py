@@ -146,6 +146,21 @@ def _(scene):
     equal(manager.next(but="STATUS=mail passes"), "WATCHDOG=1")
 
 
+@test("what systemd's journal reads has a priority, and no time of its own")
+def _(scene):
+    for log_format, expected in (("text", r"<6>info ready listening="), ("json", r'<6>\{.*"event":"ready"')):
+        ours, theirs = socket.socketpair()
+        stream = os.fstat(theirs.fileno())
+        holdfast = Holdfast(scene, scene.primary(), yaml=f"log:\n  format: {log_format}")
+        holdfast.write_config()
+        holdfast.process = subprocess.Popen([BINARY, "-c", holdfast.config, "serve"], stderr=theirs, env={**os.environ, "JOURNAL_STREAM": f"{stream.st_dev}:{stream.st_ino}"})
+        theirs.close()
+        ours.settimeout(10)
+        with ours, ours.makefile() as lines:
+            assert any(re.match(expected, line) for line in lines), expected
+        holdfast.stop()
+
+
 @test("the service that is installed is one that systemd takes")
 def _(scene):
     root = scene.path("root")
