@@ -236,8 +236,8 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
       auto behind = begin + static_cast<std::ptrdiff_t>(std::min(part, ids.size() - at));
       if (Status forgotten = forget_elsewhere_({begin, behind}); !forgotten) return forgotten.error();
     }
-    segments_->forget(number);
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
+    segments_->remove(number);
     if (Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); });
         !forgotten)
       return forgotten.error();

@@ -184,7 +184,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   journal->oldest_us_ = oldest_us;
   journal->entries_before_ = *entries;
   journal->last_before_ = newest->tail.next_cell - 1;
-  journal->segments_ = std::make_unique<Segments>(options.path, *keys);
+  journal->segments_ = std::make_unique<Segments>(options.path, *keys, *numbers);
   journal->segments_->adopt(newest->segment);
   const Catalog& index = **catalog;
   journal->catalog_ = &index;
@@ -224,18 +224,10 @@ Result<bool> Journal::rekey(const MasterKeySource& source, const std::string& ne
 }
 
 Result<std::vector<RecordId>> Journal::find_after(Term term, const std::string& text, RecordId id, std::size_t most) const {
-  // Of the segments that may hold later records, the first is the one that holds the id: mostly the newest, and the only one.
+  // Of the segments that may hold later records, the first is the one that holds the id.
   auto holding = segments_->holding(id + 1);
-  std::uint32_t first = holding ? (*holding)->header().number : 0;
-  std::vector<std::uint32_t> numbers{first};
-  if (first == 0 || first < segments_->newest()) {
-    auto all = list_segments(path_);
-    if (!all) return all.error();
-    numbers = std::move(*all);
-  }
   std::vector<RecordId> found;
-  for (std::uint32_t number : numbers) {
-    if (number < first) continue;
+  for (std::uint32_t number : segments_->numbers(holding ? (*holding)->header().number : 0)) {
     if (found.size() >= most) break;
     auto ids = catalog_->find(number, term, text, id + 1, false, most - found.size());
     if (!ids) return ids.error();
@@ -246,12 +238,8 @@ Result<std::vector<RecordId>> Journal::find_after(Term term, const std::string& 
 
 Result<std::vector<RecordId>> Journal::messages_after(RecordId id, std::size_t most) const {
   auto holding = segments_->holding(id + 1);
-  std::uint32_t first = holding ? (*holding)->header().number : 0;
-  auto numbers = list_segments(path_);
-  if (!numbers) return numbers.error();
   std::vector<RecordId> found;
-  for (std::uint32_t number : *numbers) {
-    if (number < first) continue;
+  for (std::uint32_t number : segments_->numbers(holding ? (*holding)->header().number : 0)) {
     if (found.size() >= most) break;
     auto segment = segments_->get(number);
     if (!segment) continue;
@@ -265,10 +253,8 @@ Result<std::vector<RecordId>> Journal::messages_after(RecordId id, std::size_t m
 }
 
 RecordId Journal::first_id() const {
-  auto numbers = list_segments(path_);
-  if (!numbers || numbers->empty()) return 0;
-  auto first = segments_->get(numbers->front());
-  return first ? (*first)->header().first_cell : 0;
+  auto first = segments_->place(segments_->numbers().front());
+  return first ? first->first_cell : 0;
 }
 
 Result<Entry> Journal::settled_entry(RecordId id) {

@@ -29,8 +29,7 @@ Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const M
   if (!numbers) return numbers.error();
   auto keys = KeyRing::open(journal, key);
   if (!keys) return keys.error();
-  std::unique_ptr<Reader> reader(new Reader(journal, *keys));
-  reader->numbers_ = std::move(*numbers);
+  std::unique_ptr<Reader> reader(new Reader(journal, *keys, std::move(*numbers)));
   if (auto catalog = Catalog::open(journal, keys->base_key(), Environment::Mode::read)) {
     reader->catalog_ = std::move(*catalog);
     if (auto position = reader->catalog_->position()) reader->indexed_ = *position;
@@ -39,21 +38,10 @@ Result<std::unique_ptr<Reader>> Reader::open(const std::string& journal, const M
   return reader;
 }
 
-Result<Segment*> Reader::segment(std::uint32_t number) {
-  std::lock_guard lock(opening_);
-  auto& slot = open_[number];
-  if (!slot) {
-    auto opened = Segment::open(journal_, number, keys_, Environment::Mode::read);
-    if (!opened) return opened.error();
-    slot = std::move(*opened);
-  }
-  return slot.get();
-}
-
 /// Outcomes of records that the catalog does not know yet. They may be of entries that it does know.
 Status Reader::load_recent_outcomes() {
   for (auto number = numbers_.rbegin(); number != numbers_.rend(); ++number) {
-    Result<Segment*> segment = this->segment(*number);
+    auto segment = this->segment(*number);
     if (!segment) {
       if (segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
       ++damaged_;
@@ -81,7 +69,7 @@ Status Reader::settle(Entry& entry) {
     auto places = catalog_->outcomes_of(entry.id);
     if (!places) return places.error();
     for (const Catalog::Place& place : *places) {
-      Result<Segment*> segment = this->segment(place.segment);
+      auto segment = this->segment(place.segment);
       if (!segment) continue;
       auto record = (*segment)->record(place.id);
       if (!record || !*record || !(*record)->damage.empty()) continue;
@@ -131,10 +119,29 @@ Status Reader::each_indexed(Segment& segment, const Wanted& wanted, bool newest_
   return newest_first ? Status() : unindexed();
 }
 
+/// The segments that may hold entries of the filter's time: what one holds was written after it was begun,
+/// and before the next was.
+std::vector<std::uint32_t> Reader::within_time_of(const Filter& filter) {
+  if (!filter.since_us && !filter.until_us) return numbers_;
+  constexpr std::int64_t slack_us = 3'600'000'000;  // clocks are set
+  std::vector<std::uint32_t> within;
+  for (std::size_t i = 0; i < numbers_.size(); ++i) {
+    bool is_last = i + 1 == numbers_.size();
+    auto begun = segments_.place(numbers_[i]);
+    auto ended = is_last ? begun : segments_.place(numbers_[i + 1]);
+    // A clock that went backwards tells nothing.
+    bool tells = !is_last && begun && ended && begun->created_us <= ended->created_us;
+    bool is_before = tells && filter.since_us && ended->created_us + slack_us <= *filter.since_us;
+    bool is_after = tells && filter.until_us && begun->created_us - slack_us >= *filter.until_us;
+    if (!is_before && !is_after) within.push_back(numbers_[i]);
+  }
+  return within;
+}
+
 Result<std::vector<RecordId>> Reader::ids(const Filter& filter) {
   std::vector<RecordId> found;
   bool goes_on = true;
-  for (std::uint32_t number : numbers_) {
+  for (std::uint32_t number : within_time_of(filter)) {
     Status read = each_in(number, filter, false, filter.outcome.has_value(), [&](const Entry& entry) { return found.push_back(entry.id), true; }, goes_on);
     if (!read) return read.error();
   }
@@ -142,7 +149,7 @@ Result<std::vector<RecordId>> Reader::ids(const Filter& filter) {
 }
 
 Status Reader::each(const Filter& filter, bool newest_first, const std::function<bool(const Entry&)>& visit) {
-  std::vector<std::uint32_t> order = numbers_;
+  std::vector<std::uint32_t> order = within_time_of(filter);
   if (newest_first) std::reverse(order.begin(), order.end());
   bool goes_on = true;
   for (std::uint32_t number : order) {
@@ -154,7 +161,7 @@ Status Reader::each(const Filter& filter, bool newest_first, const std::function
 
 Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
                        const std::function<bool(const Entry&)>& visit, bool& goes_on) {
-  Result<Segment*> segment = this->segment(number);
+  auto segment = this->segment(number);
   if (!segment) {
     if (segment.error().code == ErrorCode::not_found) return {};  // pruned meanwhile
     if (segment.error().code != ErrorCode::corrupt) return segment.error();
@@ -181,19 +188,6 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
   return problem ? walked : problem;
 }
 
-Result<std::optional<std::uint32_t>> Reader::segment_of(RecordId id) {
-  for (auto number = numbers_.rbegin(); number != numbers_.rend(); ++number) {
-    Result<Segment*> segment = this->segment(*number);
-    if (!segment) {
-      bool is_passed_over = segment.error().code == ErrorCode::corrupt || segment.error().code == ErrorCode::not_found;
-      if (is_passed_over) continue;
-      return segment.error();
-    }
-    if ((*segment)->header().first_cell <= id) return std::optional(*number);
-  }
-  return std::optional<std::uint32_t>();
-}
-
 Result<Entry> Reader::entry(RecordId id) {
   Result<Entry> entry = entry_as_written(id);
   if (!entry) return entry;
@@ -202,11 +196,10 @@ Result<Entry> Reader::entry(RecordId id) {
 }
 
 Result<Entry> Reader::entry_as_written(RecordId id) {
-  auto number = segment_of(id);
-  if (!number) return number.error();
   Error unknown{ErrorCode::not_found, fmt::format("there is no entry {} in this journal; see: holdfast journal list", id)};
-  if (!*number) return unknown;
-  auto record = (*segment(**number))->record(id);
+  auto segment = segments_.holding(id);
+  if (!segment) return segment.error().code == ErrorCode::not_found ? unknown : segment.error();
+  auto record = (*segment)->record(id);
   if (!record) return record.error();
   if (!*record) return unknown;
   if (!(*record)->damage.empty())
@@ -216,17 +209,17 @@ Result<Entry> Reader::entry_as_written(RecordId id) {
     return Error{ErrorCode::not_found, fmt::format("entry {} was erased; by whom and why, says: holdfast journal erasures", id)};
   std::optional<MessageRecord> message = decode_message((*record)->encoded);
   if (!message) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: its record cannot be decoded", id)};
-  return Entry{id, **number, std::move(*message), std::move((*record)->content)};
+  return Entry{id, (*segment)->header().number, std::move(*message), std::move((*record)->content)};
 }
 
 Result<std::optional<std::string>> Reader::frame(const Entry& entry, std::uint32_t index) {
-  Result<Segment*> segment = this->segment(entry.segment);
+  auto segment = this->segment(entry.segment);
   if (!segment) return segment.error();
   return (*segment)->frame(entry.message, entry.content, index);
 }
 
 Status Reader::content(const Entry& entry, const std::function<bool(std::string_view)>& sink) {
-  Result<Segment*> segment = this->segment(entry.segment);
+  auto segment = this->segment(entry.segment);
   if (!segment) return segment.error();
   return (*segment)->content(entry.message, entry.content, sink);
 }

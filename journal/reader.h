@@ -1,18 +1,17 @@
 // The reader: entries of a whole journal, for any process, while the daemon writes.
 //
-// Not thread-safe. Segments are opened when they are first needed and stay open.
+// Not thread-safe, but for what says otherwise.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "journal/catalog.h"
-#include "journal/segment.h"
+#include "journal/segments.h"
 
 namespace holdfast::journal {
 
@@ -60,11 +59,13 @@ class Reader {
   std::uint64_t damaged() const { return damaged_; }
   const std::vector<std::uint32_t>& segments() const { return numbers_; }
   /// Thread-safe, as are frame() and content().
-  Result<Segment*> segment(std::uint32_t number);
+  Result<std::shared_ptr<Segment>> segment(std::uint32_t number) { return segments_.get(number); }
   const std::string& journal() const { return journal_; }
 
  private:
-  Reader(std::string journal, const KeyRing& keys) : journal_(std::move(journal)), keys_(keys) {}
+  Reader(std::string journal, const KeyRing& keys, std::vector<std::uint32_t> numbers)
+      : journal_(std::move(journal)), numbers_(std::move(numbers)), segments_(journal_, keys, numbers_) {}
+  std::vector<std::uint32_t> within_time_of(const Filter& filter);
   Status each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
                  const std::function<bool(const Entry&)>& visit, bool& goes_on);
   /// An indexed part of a filter.
@@ -73,16 +74,14 @@ class Reader {
     std::string text;
   };
   std::optional<Wanted> indexed_part(const Filter& filter) const;
-  Status each_indexed(Segment& segment, const Wanted& wanted, bool newest_first, const std::function<bool(Segment::StoredRecord&)>& consider);
-  Result<std::optional<std::uint32_t>> segment_of(RecordId id);
+  Status each_indexed(Segment& segment, const Wanted& wanted, bool newest_first,
+                      const std::function<bool(Segment::StoredRecord&)>& consider);
   Status load_recent_outcomes();
   Status settle(Entry& entry);
 
-  std::string journal_;
-  KeyRing keys_;
-  std::vector<std::uint32_t> numbers_;
-  std::mutex opening_;
-  std::map<std::uint32_t, std::unique_ptr<Segment>> open_;
+  const std::string journal_;
+  const std::vector<std::uint32_t> numbers_;
+  Segments segments_;
   std::unique_ptr<Catalog> catalog_;  ///< null when there is none
   RecordId indexed_ = 0;              ///< the catalog's position
   std::map<RecordId, std::vector<OutcomeRecord>> recent_outcomes_;  ///< from records after indexed_, by entry

@@ -6,56 +6,133 @@
 
 namespace holdfast::journal {
 
+Segments::Segments(std::string journal, const KeyRing& keys, const std::vector<std::uint32_t>& numbers)
+    : journal_(std::move(journal)), keys_(keys) {
+  for (std::uint32_t number : numbers) slots_.push_back({number, {}, {}});
+}
+
+/// Made when it is not there.
+Segments::Slot& Segments::slot(std::uint32_t number) {
+  auto at = std::lower_bound(slots_.begin(), slots_.end(), number,
+                             [](const Slot& one, std::uint32_t wanted) { return one.number < wanted; });
+  if (at == slots_.end() || at->number != number) at = slots_.insert(at, {number, {}, {}});
+  return *at;
+}
+
 void Segments::adopt(std::shared_ptr<Segment> segment) {
+  const SegmentHeader& header = segment->header();
+  std::shared_ptr<Segment> before;
   std::lock_guard lock(mutex_);
-  newest_ = segment->header().number;
-  open_[newest_] = std::move(segment);
+  slot(header.number) = {header.number, segment,
+                         SegmentPlace{header.number, header.first_cell, header.created_us}};
+  before = std::exchange(adopted_, std::move(segment));
 }
 
 Result<std::shared_ptr<Segment>> Segments::get(std::uint32_t number) {
+  Closed closed;
   std::lock_guard lock(mutex_);
-  if (auto found = open_.find(number); found != open_.end()) return found->second;
-  if (number > newest_) return Error{ErrorCode::not_found, fmt::format("{}: is being begun", segment_path(journal_, number))};
+  return open(number, closed);
+}
+
+Result<std::shared_ptr<Segment>> Segments::open(std::uint32_t number, Closed& closed) {
+  if (std::shared_ptr<Segment> segment = slot(number).segment.lock()) {
+    use(segment, closed);
+    return segment;
+  }
+  if (adopted_ && number > adopted_->header().number)
+    return Error{ErrorCode::not_found, fmt::format("{}: is being begun", segment_path(journal_, number))};
   auto opened = Segment::open(journal_, number, keys_, Environment::Mode::read);
   if (!opened) return opened.error();
   std::shared_ptr<Segment> segment(std::move(*opened));
-  open_[number] = segment;
+  const SegmentHeader& header = segment->header();
+  slot(number) = {number, segment, SegmentPlace{number, header.first_cell, header.created_us}};
+  use(segment, closed);
   return segment;
 }
 
+/// Puts it before the others, of which the last may have to go.
+void Segments::use(const std::shared_ptr<Segment>& segment, Closed& closed) {
+  if (segment == adopted_) return;
+  auto found = std::find(recent_.begin(), recent_.end(), segment);
+  if (found != recent_.end()) return recent_.splice(recent_.begin(), recent_, found);
+  recent_.push_front(segment);
+  if (recent_.size() <= most_idle) return;
+  closed.push_back(std::move(recent_.back()));
+  recent_.pop_back();
+}
+
+void Segments::drop(std::uint32_t number, Closed& closed) {
+  std::shared_ptr<Segment> segment = slot(number).segment.lock();
+  slot(number).segment.reset();
+  recent_.remove(segment);
+  closed.push_back(std::move(segment));
+}
+
 void Segments::forget(std::uint32_t number) {
+  Closed closed;
   std::lock_guard lock(mutex_);
-  open_.erase(number);
+  drop(number, closed);
+}
+
+void Segments::remove(std::uint32_t number) {
+  Closed closed;
+  std::lock_guard lock(mutex_);
+  drop(number, closed);
+  std::erase_if(slots_, [number](const Slot& one) { return one.number == number; });
 }
 
 std::uint32_t Segments::newest() {
   std::lock_guard lock(mutex_);
-  return newest_;
+  return adopted_ ? adopted_->header().number : 0;
+}
+
+std::vector<std::uint32_t> Segments::numbers(std::uint32_t from) {
+  std::lock_guard lock(mutex_);
+  std::vector<std::uint32_t> found;
+  for (const Slot& one : slots_)
+    if (one.number >= from) found.push_back(one.number);
+  return found;
+}
+
+Result<SegmentPlace> Segments::place(std::uint32_t number) {
+  Closed closed;
+  std::lock_guard lock(mutex_);
+  return place(number, closed);
+}
+
+Result<SegmentPlace> Segments::place(std::uint32_t number, Closed& closed) {
+  if (const auto& known = slot(number).place) return *known;
+  auto segment = open(number, closed);
+  if (!segment) return segment.error();
+  return *slot(number).place;
 }
 
 Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
-  {
-    // Mostly it is in a segment that is open, as is the one after it.
-    std::lock_guard lock(mutex_);
-    for (auto newer = open_.rend(), one = open_.rbegin(); one != open_.rend(); newer = one++) {
-      if (one->second->header().first_cell > id) continue;
-      bool is_newest = newer == open_.rend();
-      if (is_newest || newer->first == one->first + 1) return one->second;
-      break;
+  Closed closed;
+  std::lock_guard lock(mutex_);
+  if (adopted_ && adopted_->header().first_cell <= id) return adopted_;
+  // The last that begins at the record or before it.
+  std::uint32_t holder = 0;
+  for (std::size_t from = 0, to = slots_.size(); from < to;) {
+    const std::size_t middle = from + (to - from) / 2;
+    std::size_t at = middle;
+    auto place = this->place(slots_[at].number, closed);
+    auto is_passed_over = [&] {
+      return !place &&
+             (place.error().code == ErrorCode::corrupt || place.error().code == ErrorCode::not_found);
+    };
+    while (is_passed_over() && at > from) place = this->place(slots_[--at].number, closed);
+    if (!place && !is_passed_over()) return place.error();
+    if (place && place->first_cell > id) {
+      to = at;
+      continue;
     }
+    if (place) holder = place->number;
+    from = middle + 1;
   }
-  auto numbers = list_segments(journal_);
-  if (!numbers) return numbers.error();
-  for (auto number = numbers->rbegin(); number != numbers->rend(); ++number) {
-    auto segment = get(*number);
-    if (!segment) {
-      bool is_passed_over = segment.error().code == ErrorCode::corrupt || segment.error().code == ErrorCode::not_found;
-      if (is_passed_over) continue;
-      return segment.error();
-    }
-    if ((*segment)->header().first_cell <= id) return segment;
-  }
-  return Error{ErrorCode::not_found, fmt::format("there is no record {} in this journal", id)};
+  if (holder == 0)
+    return Error{ErrorCode::not_found, fmt::format("there is no record {} in this journal", id)};
+  return open(holder, closed);
 }
 
 }  // namespace holdfast::journal

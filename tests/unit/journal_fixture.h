@@ -123,7 +123,8 @@ struct JournalFixture {
   }
 
   /// Feeds content in pieces and waits for the commit. Returns the entry's id, or 0.
-  RecordId add(Journal& journal, std::string_view content, std::size_t piece = 60000) {
+  RecordId add(Journal& journal, std::string_view content, std::size_t piece = 60000,
+               std::int64_t time_us = now_us()) {
     auto ticket = std::make_shared<Ticket>(queue);
     Draft draft(journal.writer(), ticket);
     for (; !content.empty(); content.remove_prefix(std::min(piece, content.size()))) {
@@ -131,7 +132,7 @@ struct JournalFixture {
       queue.wait_while_flooded(draft);
     }
     MessageRecord record;
-    record.time_us = now_us();
+    record.time_us = time_us;
     record.route = "primary";
     record.mail_from = "sender@example.net";
     record.message_id = "id-" + std::to_string(draft.size()) + "@x";

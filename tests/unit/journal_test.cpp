@@ -287,7 +287,7 @@ TEST_CASE_METHOD(JournalFixture, "a segment that is being begun has one object i
   REQUIRE(open());
   auto keys = KeyRing::open(options.path, options.key);
   REQUIRE(keys);
-  Segments segments(options.path, *keys);
+  Segments segments(options.path, *keys, {1});
   auto first = Segment::open(options.path, 1, *keys, Environment::Mode::write, Writer::map_size(options.segment_size));
   REQUIRE(first);
   segments.adopt(std::move(*first));
