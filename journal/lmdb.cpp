@@ -179,8 +179,9 @@ Status Transaction::commit() {
   return {};
 }
 
-Result<Cursor> Cursor::open(const Transaction& transaction) {
+Result<Cursor> Cursor::open(const Transaction& transaction, WantsValue wants_value) {
   Cursor cursor;
+  cursor.wants_value_ = wants_value;
   MDB_cursor* raw = nullptr;
   if (int code = mdb_cursor_open(transaction.get(), transaction.database(), &raw))
     return lmdb_error(code, transaction.path());
@@ -194,6 +195,7 @@ Result<std::optional<Cursor::Item>> Cursor::move(std::string_view key, MDB_curso
   int code = guarded([&] {
     int moved = mdb_cursor_get(cursor_.get(), &k, &v, operation);
     if (moved == 0) moved = touch(k);
+    if (moved == 0 && wants_value_ && !wants_value_(view_of(k))) v = {};
     return moved ? moved : touch(v);
   });
   if (code == MDB_NOTFOUND) return std::optional<Item>();

@@ -83,7 +83,10 @@ class Cursor {
   struct Item {
     std::string_view key, value;
   };
-  static Result<Cursor> open(const Transaction& transaction);
+  /// Whether the value under a key is wanted. Others are not looked at, which would bring their pages in from
+  /// the disk, and are empty.
+  using WantsValue = bool (*)(std::string_view key);
+  static Result<Cursor> open(const Transaction& transaction, WantsValue wants_value = nullptr);
 
   /// The first item whose key is not less than key.
   Result<std::optional<Item>> at_or_after(std::string_view key);
@@ -97,6 +100,7 @@ class Cursor {
     void operator()(MDB_cursor* cursor) const { mdb_cursor_close(cursor); }
   };
   std::unique_ptr<MDB_cursor, Close> cursor_;
+  WantsValue wants_value_ = nullptr;
   std::string path_;
 };
 

@@ -59,6 +59,11 @@ std::optional<SegmentHeader> decode_header(std::string_view bytes) {
   return header;
 }
 
+bool is_record_key(std::string_view key) {
+  std::optional<CellKey> cell = parse_cell_key(key);
+  return cell && cell->is_record;
+}
+
 }  // namespace
 
 std::string segment_folder(const std::string& journal) { return journal + "/segments"; }
@@ -206,7 +211,7 @@ Result<Segment::Tail> Segment::tail() const {
   std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
-  Result<Cursor> cursor = Cursor::open(*transaction);
+  Result<Cursor> cursor = Cursor::open(*transaction, &is_record_key);
   if (!cursor) return cursor.error();
   Tail tail{header_.first_cell, header_.previous_link};
   bool is_newest = true;
@@ -276,7 +281,7 @@ Status Segment::walk(RecordId from, bool backwards, const std::function<bool(Sto
       std::shared_lock lock(reopening_);
       Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
       if (!transaction) return transaction.error();
-      Result<Cursor> cursor = Cursor::open(*transaction);
+      Result<Cursor> cursor = Cursor::open(*transaction, &is_record_key);
       if (!cursor) return cursor.error();
       auto item = cursor->at_or_after(cell_key(from, backwards));
       if (backwards && item && !*item) item = cursor->last();

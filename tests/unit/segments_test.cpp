@@ -1,10 +1,13 @@
 // Journals of many segments: few are open at a time, and what is in none of those that matter is not read.
+#include "journal/segments.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
 #include <catch2/catch.hpp>
 
-#include "journal_fixture.h"
-
 #include "journal/bytes.h"
-#include "journal/segments.h"
+#include "journal_fixture.h"
 
 using namespace holdfast;
 using namespace holdfast::journal;
@@ -41,6 +44,21 @@ void begin_at(const std::string& journal, std::uint32_t number, std::int64_t cre
   time.integer(created_us);
   constexpr std::size_t place = 8 + 4 + 4 + 8;  // as FORMAT.md has it
   change(journal, number, 0, false, [&](std::string& header) { header.replace(place, 8, time.take()); });
+}
+
+/// The share of a file that is in memory, or, where the file system allows it, what is left when it is let
+/// go.
+double share_in_memory(const std::string& path, bool lets_go) {
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  REQUIRE(::fdatasync(file.get()) == 0);
+  if (lets_go) ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
+  std::size_t size = std::filesystem::file_size(path);
+  void* map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+  std::vector<unsigned char> pages((size + 4095) / 4096);
+  REQUIRE(::mincore(map, size, pages.data()) == 0);
+  ::munmap(map, size);
+  auto there = std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
+  return static_cast<double>(there) / static_cast<double>(pages.size());
 }
 
 std::int64_t hours(int count) {
@@ -187,4 +205,17 @@ TEST_CASE_METHOD(JournalFixture, "a filter on time reads the segments that may h
     begin_at(options.path, 1, start + hours(60));
     check_all();
   }
+}
+
+TEST_CASE_METHOD(JournalFixture, "who looks for entries brings no content in from the disk") {
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 4; ++i) add(**journal, some_content(4'000'000));
+  }
+  std::filesystem::remove(options.path + "/catalog.lmdb");
+  if (share_in_memory(segment_path(options.path, 1), true) > 0.05)
+    return;  // a file system that is memory itself
+  CHECK(reader()->ids({})->size() == 4);
+  CHECK(share_in_memory(segment_path(options.path, 1), false) < 0.2);
 }
