@@ -116,6 +116,12 @@ bool Sealer::is_stopping() {
   return is_stopping_;
 }
 
+/// A head must not wait until all that is old is compacted.
+bool Sealer::is_wanted() {
+  std::lock_guard lock(mutex_);
+  return has_work_ || is_stopping_;
+}
+
 Status Sealer::seal_all(std::uint32_t newest) {
   auto numbers = list_segments(options_.journal);
   if (!numbers) return numbers.error();
@@ -155,7 +161,7 @@ Status Sealer::compact_all(std::uint32_t newest) {
   if (!numbers) return numbers.error();
   Status first_problem;
   for (std::uint32_t number : *numbers) {
-    if (number >= newest || is_stopping()) break;
+    if (number >= newest || is_wanted()) break;
     std::error_code ignored;
     if (compacted_.count(number) > 0 || !std::filesystem::exists(head_path(options_.journal, number), ignored)) continue;
     auto segment = Segment::open_without_key(options_.journal, number);

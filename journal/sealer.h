@@ -46,6 +46,7 @@ class Sealer {
   Status compact_all(std::uint32_t newest);
   Status seal(std::uint32_t number);
   bool is_stopping();
+  bool is_wanted();
   Status publish_all();
 
   const SealerOptions options_;

@@ -280,3 +280,27 @@ TEST_CASE_METHOD(
   REQUIRE(backed_up);
   CHECK(findings_when_put_back() == std::vector<std::string>());
 }
+
+TEST_CASE_METHOD(JournalFixture, "a new segment gets its head at once, also while many old ones wait to be compacted") {
+  constexpr std::uint32_t many = 30;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (std::uint32_t i = 0; i < many; ++i) {
+      add(**journal, some_content(300'000));
+      end_segment(**journal);
+    }
+    while (list_heads(options.path).size() < many) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  options.compacts = true;
+  std::atomic<std::uint32_t> compacted{0};
+  auto journal = Journal::open(options, [&](bool, const std::string& what) { compacted += what.starts_with("compacted"); });
+  REQUIRE(journal);
+  while (compacted == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  add(**journal, "x");
+  std::uint32_t number = (*journal)->seal();
+  while (!std::filesystem::exists(head_path(options.path, number))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  CHECK(compacted < many);
+  // The others follow.
+  while (compacted < many + 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
