@@ -159,17 +159,27 @@ Status Catalog::index(Transaction& transaction, const std::vector<Committed>& re
     last = record.id;
     *entries += record.kind == RecordKind::message;
     if (record.encoded.empty()) continue;  // erased
-    Status indexed = record.kind == RecordKind::message   ? index_message(transaction, record)
-                     : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
-                     : record.kind == RecordKind::state   ? index_state(transaction, record)
-                     : record.kind == RecordKind::erasure    ? transaction.put(erasure_letter + big_endian(record.id), big_endian_32(record.segment))
-                     : record.kind == RecordKind::legal_hold ? transaction.put(legal_hold_letter + big_endian(record.id), big_endian_32(record.segment))
-                                                          : Status();
+    Status indexed =
+        record.kind == RecordKind::message   ? index_message(transaction, record)
+        : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
+        : record.kind == RecordKind::state   ? index_state(transaction, record)
+        : record.kind == RecordKind::erasure ? index_erasure(transaction, record)
+        : record.kind == RecordKind::legal_hold
+            ? transaction.put(legal_hold_letter + big_endian(record.id), big_endian_32(record.segment))
+            : Status();
     if (!indexed) return indexed;
   }
   if (last == *position) return {};
   if (Status put = transaction.put(position_key, big_endian(last)); !put) return put;
   return transaction.put(entries_key, big_endian(*entries));
+}
+
+Status Catalog::index_erasure(Transaction& transaction, const Committed& record) {
+  std::optional<ErasureRecord> erasure = decode_erasure(record.encoded);
+  bool has_work =
+      !erasure || !erasure->records.empty();  // of a whole segment, that was pruned, nothing is left to do
+  return has_work ? transaction.put(erasure_letter + big_endian(record.id), big_endian_32(record.segment))
+                  : Status();
 }
 
 Status Catalog::index_message(Transaction& transaction, const Committed& record) const {
@@ -262,27 +272,53 @@ Status Catalog::finish_erasure(RecordId id) {
   return transaction->commit();
 }
 
-Status Catalog::forget(const std::set<RecordId>& entries) {
+/// All that is indexed of entries of a segment.
+Result<std::vector<std::string>> Catalog::keys_of(std::uint32_t segment,
+                                                  const std::set<RecordId>& entries) const {
+  std::vector<std::string> keys;
+  // Terms end in the entry's id, all others begin with it.
+  for (Term term : {Term::recipient, Term::sender, Term::message_id}) {
+    auto terms = keys_with(static_cast<char>(term) + big_endian_32(segment));
+    if (!terms) return terms.error();
+    for (std::string& key : *terms)
+      if (entries.contains(from_big_endian(key.data() + key.size() - 8))) keys.push_back(std::move(key));
+  }
+  for (RecordId id : entries)
+    for (char letter : {outcome_letter, unsettled_letter, held_letter}) {
+      auto others = keys_with(letter + big_endian(id));
+      if (!others) return others.error();
+      std::move(others->begin(), others->end(), std::back_inserter(keys));
+    }
+  return keys;
+}
+
+Status Catalog::forget(std::uint32_t segment, const std::set<RecordId>& entries) {
+  auto keys = keys_of(segment, entries);
+  if (!keys) return keys.error();
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
-  std::vector<std::string> keys;
-  {
-    Result<Cursor> cursor = Cursor::open(*transaction);
-    if (!cursor) return cursor.error();
-    // Terms end in the entry's id, all others begin with it.
-    for (auto item = cursor->at_or_after(std::string_view("\0", 1));; item = cursor->next()) {
-      if (!item) return item.error();
-      if (!*item) break;
-      std::string_view key = (*item)->key;
-      bool is_term = key.size() == 1 + 4 + hash_size + 8 && (key[0] == 'r' || key[0] == 's' || key[0] == 'm');
-      bool is_of_entry = (key.size() == 9 || key.size() == 17) && (key[0] == outcome_letter || key[0] == unsettled_letter || key[0] == held_letter);
-      if (!is_term && !is_of_entry) continue;
-      RecordId id = from_big_endian(is_term ? key.data() + key.size() - 8 : key.data() + 1);
-      if (entries.count(id)) keys.emplace_back(key);
-    }
-  }
-  for (const std::string& key : keys)
+  for (const std::string& key : *keys)
     if (Status erased = transaction->erase(key); !erased) return erased;
+  return transaction->commit();
+}
+
+Status Catalog::forget_segment(std::uint32_t segment, const std::set<RecordId>& entries) {
+  auto keys = keys_of(segment, entries);
+  if (!keys) return keys.error();
+  auto holds = legal_holds();
+  if (!holds) return holds.error();
+  for (const Place& place : *holds)
+    if (place.segment == segment) keys->push_back(legal_hold_letter + big_endian(place.id));
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  for (const std::string& key : *keys)
+    if (Status erased = transaction->erase(key); !erased) return erased;
+  Result<std::uint64_t> counted = number(*transaction, entries_key);
+  if (!counted) return counted.error();
+  if (Status put = transaction->put(entries_key,
+                                    big_endian(*counted - std::min<std::uint64_t>(*counted, entries.size())));
+      !put)
+    return put;
   return transaction->commit();
 }
 
@@ -354,6 +390,18 @@ Result<std::optional<Catalog::Place>> Catalog::state_of(std::string_view route) 
   if (!value) return value.error();
   if (!*value || (*value)->size() != 12) return std::optional<Place>();
   return std::optional(Place{from_big_endian_32(**value), from_big_endian((*value)->data() + 4)});
+}
+
+Result<std::vector<Catalog::Place>> Catalog::states() const {
+  auto keys = keys_with(std::string(1, state_letter));
+  if (!keys) return keys.error();
+  std::vector<Place> places;
+  for (const std::string& key : *keys) {
+    auto place = state_of(std::string_view(key).substr(1));
+    if (!place) return place.error();
+    if (*place) places.push_back(**place);
+  }
+  return places;
 }
 
 Cataloger::Cataloger(std::unique_ptr<Catalog> catalog, OnError on_error)

@@ -66,8 +66,11 @@ class Catalog {
   Result<std::vector<Place>> legal_holds() const;
   /// The work of an erasure record is done.
   Status finish_erasure(RecordId id);
-  /// Takes out all that is indexed of erased entries, in one synced commit. They stay counted.
-  Status forget(const std::set<RecordId>& entries);
+  /// Takes out all that is indexed of erased entries of a segment, in one synced commit. They stay counted.
+  Status forget(std::uint32_t segment, const std::set<RecordId>& entries);
+  /// The same with all entries of a segment that was removed, which are counted no more, and with its legal
+  /// holds.
+  Status forget_segment(std::uint32_t segment, const std::set<RecordId>& entries);
 
   /// Ids of entries in one segment that have the term, at most so many: ascending from an id on, or descending from it backwards. An
   /// address also stands for its sub-addresses (user+tag). Thread-safe.
@@ -86,6 +89,8 @@ class Catalog {
   Result<std::vector<Held>> held_after(RecordId id, std::size_t most) const;
   /// Where a route's last state record is; nothing when it has none. Thread-safe.
   Result<std::optional<Place>> state_of(std::string_view route) const;
+  /// The same of all routes. Thread-safe.
+  Result<std::vector<Place>> states() const;
 
  private:
   Catalog(Environment environment, const Key& key) : environment_(std::move(environment)), hash_(key) {}
@@ -95,9 +100,11 @@ class Catalog {
   std::string term_prefix(std::uint32_t segment, Term term, std::string_view text) const;
   Status index_message(Transaction& transaction, const Committed& record) const;
   Status index_outcome(Transaction& transaction, const Committed& record) const;
+  static Status index_erasure(Transaction& transaction, const Committed& record);
   Result<std::vector<Place>> places_with(char letter) const;
   Status index_state(Transaction& transaction, const Committed& record) const;
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
+  Result<std::vector<std::string>> keys_of(std::uint32_t segment, const std::set<RecordId>& entries) const;
 
   Environment environment_;
   mutable std::mutex hashing_;

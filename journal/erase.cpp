@@ -52,6 +52,8 @@ Result<std::map<std::string, LegalHoldRecord>> Journal::legal_holds() const {
   if (!places) return places.error();
   for (const Catalog::Place& place : *places) {
     auto segment = segments_->get(place.segment);
+    // Only one that counted no more can have been pruned.
+    if (!segment && segment.error().code == ErrorCode::not_found) continue;
     if (!segment) return segment.error();
     auto stored = (*segment)->record(place.id);
     if (!stored) return stored.error();
@@ -137,6 +139,9 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
 Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
                           const std::function<void(double)>& on_progress) {
   auto home = segments_->get(place.segment);
+  // It was pruned, and all before it, where the erased entries were.
+  if (!home && home.error().code == ErrorCode::not_found)
+    return cataloger_->run([&](Catalog& catalog) { return catalog.finish_erasure(place.id); });
   if (!home) return home.error();
   auto stored = (*home)->record(place.id);
   if (!stored) return stored.error();
@@ -145,13 +150,14 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
   if (!record)
     return Error{ErrorCode::corrupt,
                  fmt::format("erasure record {} is damaged; run: holdfast journal verify", place.id)};
-  std::map<std::uint32_t, std::set<RecordId>> by_segment;
+  std::map<std::uint32_t, std::set<RecordId>> all, by_segment;
   for (RecordId id : record->records) {
     auto segment = segments_->holding(id);
     if (!segment && segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
     if (!segment) return segment.error();
     auto one = (*segment)->record(id);
     if (!one) return one.error();
+    all[(*segment)->header().number].insert(id);
     if (*one && !(*one)->is_erased) by_segment[(*segment)->header().number].insert(id);
   }
   std::size_t done = 0;
@@ -178,11 +184,27 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
   }
   if (forget_elsewhere_)
     if (Status forgotten = forget_elsewhere_(record->records); !forgotten) return forgotten;
-  std::set<RecordId> gone(record->records.begin(), record->records.end());
   return cataloger_->run([&](Catalog& catalog) {
-    Status forgotten = catalog.forget(gone);
-    return forgotten ? catalog.finish_erasure(place.id) : forgotten;
+    for (const auto& [number, ids] : all)
+      if (Status forgotten = catalog.forget(number, ids); !forgotten) return forgotten;
+    return catalog.finish_erasure(place.id);
   });
+}
+
+/// What was decided about a route holds until something else is decided, however long ago it was: its record
+/// is written again.
+Status Journal::restate_routes_of(std::uint32_t number, const Segment& segment) {
+  auto places = catalog_->states();
+  if (!places) return places.error();
+  for (const Catalog::Place& place : *places) {
+    if (place.segment != number) continue;
+    auto record = segment.record(place.id);
+    if (!record) return record.error();
+    if (!*record || !(*record)->damage.empty()) continue;
+    auto written = write_record(*writer_, RecordKind::state, std::move((*record)->encoded));
+    if (!written) return written.error();
+  }
+  return {};
 }
 
 Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by,
@@ -226,6 +248,7 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     if (is_on_hold) break;
     // Its head is what will be left of it.
     if (Status sealed = sealer_->seal_below(number + 1); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed.error();
+    if (Status restated = restate_routes_of(number, **segment); !restated) return restated.error();
     auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(number, by, reason)));
     if (!written) return written.error();
     // In parts, so that nobody who reads waits for long.
@@ -238,9 +261,11 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     }
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
     segments_->remove(number);
-    if (Status forgotten = cataloger_->run([&](Catalog& catalog) { return catalog.forget(gone); });
+    if (Status forgotten =
+            cataloger_->run([&](Catalog& catalog) { return catalog.forget_segment(number, gone); });
         !forgotten)
       return forgotten.error();
+    entries_pruned_ += gone.size();
     pruned.push_back(number);
   }
   return pruned;

@@ -86,26 +86,27 @@ Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, c
   return Newest{std::shared_ptr<Segment>(std::move(*created)), Segment::Tail{header.first_cell, header.previous_link}};
 }
 
-/// The catalog, up to date. oldest_us becomes the time of the oldest segment.
-Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers, const Segment& newest,
-                                                      std::int64_t& oldest_us, const Writer::OnEvent& on_event) {
+/// The catalog, up to date.
+Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, const KeyRing& keys,
+                                                      const std::vector<std::uint32_t>& numbers,
+                                                      const Segment& newest,
+                                                      const Writer::OnEvent& on_event) {
   auto catalog = Catalog::open(path, keys.base_key(), Environment::Mode::write);
   if (!catalog) return catalog;
   if (Status checked = (*catalog)->check(); !checked) return checked.error();
   Result<RecordId> position = (*catalog)->position();
   if (!position) return position.error();
-  // Older segments are opened only as far back as the catalog lags, and the first one for its date.
+  // Older segments are opened only as far back as the catalog lags.
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     std::uint32_t number = numbers[i];
     if (number == newest.header().number) continue;
-    bool is_needed = i == 0 || i + 1 == numbers.size() || *position == 0;
+    bool is_needed = i + 1 == numbers.size() || *position == 0;
     if (!is_needed && *position >= newest.header().first_cell - 1) continue;
     auto segment = Segment::open(path, number, keys, Environment::Mode::read);
     if (!segment) {
       on_event(true, segment.error().message);
       continue;
     }
-    if (i == 0) oldest_us = (*segment)->header().created_us;
     if (Status caught = catch_up(**catalog, **segment, on_event); !caught) return caught.error();
   }
   if (Status caught = catch_up(**catalog, newest, on_event); !caught) return caught.error();
@@ -114,14 +115,15 @@ Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, c
 
 /// A damaged catalog does not stop the mail either: it is derived from the segments, so it is made anew. With a large journal that takes
 /// its time.
-Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers, const Segment& newest,
-                                              std::int64_t& oldest_us, const Writer::OnEvent& on_event) {
-  auto catalog = open_current_catalog(path, keys, numbers, newest, oldest_us, on_event);
+Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const KeyRing& keys,
+                                              const std::vector<std::uint32_t>& numbers,
+                                              const Segment& newest, const Writer::OnEvent& on_event) {
+  auto catalog = open_current_catalog(path, keys, numbers, newest, on_event);
   if (catalog || catalog.error().code != ErrorCode::corrupt) return catalog;
   std::string file = Catalog::path_in(path);
   on_event(true, fmt::format("{}; it is put aside as {}.damaged, and made anew from the segments", catalog.error().message, file));
   put_aside(file);
-  return open_current_catalog(path, keys, numbers, newest, oldest_us, on_event);
+  return open_current_catalog(path, keys, numbers, newest, on_event);
 }
 
 /// Entries that have no outcome although no session of theirs can be left.
@@ -169,8 +171,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();
 
-  std::int64_t oldest_us = newest->segment->header().created_us;
-  auto catalog = open_catalog(options.path, *keys, *numbers, *newest->segment, oldest_us, on_event);
+  auto catalog = open_catalog(options.path, *keys, *numbers, *newest->segment, on_event);
   if (!catalog) return catalog.error();
   Result<std::uint64_t> entries = (*catalog)->entries();
   if (!entries) return entries.error();
@@ -181,7 +182,6 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   journal->store_ = std::move(*store);
   journal->path_ = options.path;
   journal->lock_ = std::move(*lock);
-  journal->oldest_us_ = oldest_us;
   journal->entries_before_ = *entries;
   journal->last_before_ = newest->tail.next_cell - 1;
   journal->segments_ = std::make_unique<Segments>(options.path, *keys, *numbers);
@@ -250,6 +250,12 @@ Result<std::vector<RecordId>> Journal::messages_after(RecordId id, std::size_t m
     if (!walked) return walked.error();
   }
   return found;
+}
+
+std::int64_t Journal::oldest_us() const {
+  for (std::uint32_t number : segments_->numbers())
+    if (auto place = segments_->place(number)) return place->created_us;
+  return 0;
 }
 
 RecordId Journal::first_id() const {

@@ -109,17 +109,19 @@ class Journal {
   /// The store beside the log, for what is not derived from it. To be taken once.
   std::unique_ptr<SealedStore> take_store() { return std::move(store_); }
   /// When the oldest entry's segment was begun; microseconds since 1970.
-  std::int64_t oldest_us() const { return oldest_us_; }
+  std::int64_t oldest_us() const;
   /// Bytes of all segment files. Looks at the disk.
   std::uint64_t bytes() const;
-  /// Messages in the journal, those of before the start included.
-  std::uint64_t entries() const { return entries_before_ + writer_->state().entries; }
+  /// Messages in the journal, those of before the start included, and those that were erased from segments
+  /// which are still there.
+  std::uint64_t entries() const { return entries_before_ + writer_->state().entries - entries_pruned_; }
 
  private:
   Journal() = default;
   Status settle_down(bool ends_segment);
   Status compact(std::uint32_t number, const std::function<bool()>& goes_on);
   Result<std::string> hold_on(RecordId entry, const std::map<std::string, LegalHoldRecord>& holds);
+  Status restate_routes_of(std::uint32_t number, const Segment& segment);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;
@@ -129,8 +131,8 @@ class Journal {
   std::atomic<bool> is_interrupted_{false};
   std::mutex maintenance_;  ///< held by who rewrites segments, and while one is sealed
   FileDescriptor lock_;
-  std::int64_t oldest_us_ = 0;
   std::uint64_t entries_before_ = 0;
+  std::atomic<std::uint64_t> entries_pruned_{0};  ///< since the start
   RecordId last_before_ = 0;
   std::unique_ptr<SealedStore> store_;
   std::unique_ptr<Segments> segments_;

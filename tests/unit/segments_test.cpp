@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "journal/bytes.h"
+#include "journal/write_record.h"
 #include "journal_fixture.h"
 
 using namespace holdfast;
@@ -218,4 +219,52 @@ TEST_CASE_METHOD(JournalFixture, "who looks for entries brings no content in fro
     return;  // a file system that is memory itself
   CHECK(reader()->ids({})->size() == 4);
   CHECK(share_in_memory(segment_path(options.path, 1), false) < 0.2);
+}
+
+TEST_CASE_METHOD(JournalFixture,
+                 "what retention takes away is counted no more; what was decided about a route stays, and a "
+                 "lifted legal hold is in nobody's way") {
+  auto write = [&](Journal& journal, RecordKind kind, std::string encoded) {
+    REQUIRE(write_record(journal.writer(), kind, std::move(encoded)));
+  };
+  auto prune_all = [&](Journal& journal) { return journal.prune(now_us() + hours(1), "a test", "old"); };
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 5; ++i) add(**journal, some_content(50));
+    write(**journal, RecordKind::state,
+          encode(StateRecord{now_us(), "primary", 1, 1, "user ada", "ransomware"}));
+    for (bool is_set : {true, false})
+      write(**journal, RecordKind::legal_hold,
+            encode(LegalHoldRecord{now_us(), is_set, "case 1", "user ada", "a suit", "", "", "", 0, 0, {}}));
+    end_segment(**journal);
+    add(**journal, "x");
+    const std::int64_t before = (*journal)->oldest_us();
+    CHECK((*journal)->entries() == 6);
+    auto pruned = prune_all(**journal);
+    REQUIRE(pruned);
+    CHECK(*pruned == std::vector<std::uint32_t>{1});
+    CHECK((*journal)->entries() == 1);
+    CHECK((*journal)->oldest_us() > before);
+    // Again, and by erasure.
+    end_segment(**journal);
+    RecordId last = add(**journal, "y");
+    pruned = prune_all(**journal);
+    REQUIRE(pruned);
+    CHECK(*pruned == std::vector<std::uint32_t>{2});
+    auto erased = (*journal)->erase({last}, "a test", "asked", {});
+    UNSCOPED_INFO((erased ? "" : erased.error().message));
+    REQUIRE(erased);
+    CHECK((*journal)->entries() == 1);
+  }
+  CHECK(verification().findings.empty());
+  auto journal = open();
+  REQUIRE(journal);
+  CHECK((*journal)->entries() == 1);
+  auto state = (*journal)->state_of("primary");
+  REQUIRE(state);
+  REQUIRE(*state);
+  CHECK((**state).mode == 1);
+  CHECK((**state).reason == "ransomware");
+  CHECK(problems == std::vector<std::string>());
 }
