@@ -110,6 +110,12 @@ Status Environment::fill_up() const {
   return {};
 }
 
+void Environment::look_after_readers() const {
+  constexpr std::uint32_t interval = 64;
+  int dead;
+  if (++writes_ % interval == 0) mdb_reader_check(env_.get(), &dead);
+}
+
 void Environment::forget_pages() const {
   // LMDB does not tell where its map is; the system does.
   std::ifstream maps("/proc/self/maps");
@@ -133,6 +139,7 @@ Result<Transaction> Transaction::begin(const Environment& env, Environment::Mode
   if (code) return lmdb_error(code, env.path());
   transaction.txn_.reset(raw);
   transaction.path_ = env.path();
+  if (mode == Environment::Mode::write) env.look_after_readers();
   if (int opened = mdb_dbi_open(raw, nullptr, 0, &transaction.database_)) return lmdb_error(opened, env.path());
   return transaction;
 }

@@ -39,6 +39,9 @@ class Environment {
   Result<std::uint64_t> file_size() const;
   /// Bytes in use, from the start of the file to the last page.
   std::uint64_t used_bytes() const;
+  /// Called in each write transaction: now and then it looks whether readers have died, whose pages could
+  /// never be used again.
+  void look_after_readers() const;
 
  private:
   struct Close {
@@ -46,6 +49,7 @@ class Environment {
   };
   std::unique_ptr<MDB_env, Close> env_;
   std::string path_;
+  mutable std::uint32_t writes_ = 0;  ///< under LMDB's own lock of writers
 };
 
 /// A transaction on the one database of an environment. Aborted unless committed.
