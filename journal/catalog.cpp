@@ -1,9 +1,6 @@
 #include "journal/catalog.h"
 
-#include <pthread.h>
-
 #include <algorithm>
-#include <chrono>
 #include <set>
 
 #include "journal/bytes.h"
@@ -22,9 +19,8 @@ constexpr char erasure_letter = 'e';
 constexpr char legal_hold_letter = 'l';
 constexpr char state_letter = 't';
 constexpr std::size_t hash_size = 16;
-constexpr std::uint64_t map_size = 1ULL << 38;  // sparse; a larger one does not always fit beside ThreadSanitizer
-constexpr auto delay = std::chrono::seconds(1);
-constexpr std::size_t early_batch = 20000;
+constexpr std::uint64_t map_size = 1ULL
+                                   << 38;  // sparse; a larger one does not always fit beside ThreadSanitizer
 
 std::string big_endian_32(std::uint32_t value) { return big_endian(value).substr(4); }
 std::uint32_t from_big_endian_32(std::string_view bytes) {
@@ -272,9 +268,7 @@ Status Catalog::finish_erasure(RecordId id) {
   return transaction->commit();
 }
 
-/// All that is indexed of entries of a segment.
-Result<std::vector<std::string>> Catalog::keys_of(std::uint32_t segment,
-                                                  const std::set<RecordId>& entries) const {
+Status Catalog::forget(std::uint32_t segment, const std::set<RecordId>& entries) {
   std::vector<std::string> keys;
   // Terms end in the entry's id, all others begin with it.
   for (Term term : {Term::recipient, Term::sender, Term::message_id}) {
@@ -289,35 +283,54 @@ Result<std::vector<std::string>> Catalog::keys_of(std::uint32_t segment,
       if (!others) return others.error();
       std::move(others->begin(), others->end(), std::back_inserter(keys));
     }
-  return keys;
-}
-
-Status Catalog::forget(std::uint32_t segment, const std::set<RecordId>& entries) {
-  auto keys = keys_of(segment, entries);
-  if (!keys) return keys.error();
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
-  for (const std::string& key : *keys)
+  for (const std::string& key : keys)
     if (Status erased = transaction->erase(key); !erased) return erased;
   return transaction->commit();
 }
 
-Status Catalog::forget_segment(std::uint32_t segment, const std::set<RecordId>& entries) {
-  auto keys = keys_of(segment, entries);
-  if (!keys) return keys.error();
-  auto holds = legal_holds();
-  if (!holds) return holds.error();
-  for (const Place& place : *holds)
-    if (place.segment == segment) keys->push_back(legal_hold_letter + big_endian(place.id));
+Result<bool> Catalog::forget_part(std::uint32_t segment, RecordId first, RecordId end) {
+  constexpr std::size_t part = 20'000;
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
-  for (const std::string& key : *keys)
-    if (Status erased = transaction->erase(key); !erased) return erased;
+  std::vector<std::string> keys;
+  {
+    Result<Cursor> cursor = Cursor::open(*transaction);
+    if (!cursor) return cursor.error();
+    auto collect = [&](const std::string& from, const std::string& to) -> Status {
+      auto item = cursor->at_or_after(from);
+      for (; item && *item && (*item)->key < to && keys.size() < part; item = cursor->next())
+        keys.emplace_back((*item)->key);
+      return item ? Status() : item.error();
+    };
+    for (Term term : {Term::recipient, Term::sender, Term::message_id}) {
+      char letter = static_cast<char>(term);
+      if (Status read = collect(letter + big_endian_32(segment), letter + big_endian_32(segment + 1)); !read)
+        return read.error();
+    }
+    for (char letter : {outcome_letter, unsettled_letter, held_letter})
+      if (Status read = collect(letter + big_endian(first), letter + big_endian(end)); !read)
+        return read.error();
+  }
+  for (const std::string& key : keys)
+    if (Status erased = transaction->erase(key); !erased) return erased.error();
+  if (Status committed = transaction->commit(); !committed) return committed.error();
+  return keys.size() == part;
+}
+
+Status Catalog::forget_segment(std::uint32_t segment, std::uint64_t count) {
+  auto holds = legal_holds();
+  if (!holds) return holds.error();
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  for (const Place& place : *holds) {
+    if (place.segment != segment) continue;
+    if (Status erased = transaction->erase(legal_hold_letter + big_endian(place.id)); !erased) return erased;
+  }
   Result<std::uint64_t> counted = number(*transaction, entries_key);
   if (!counted) return counted.error();
-  if (Status put = transaction->put(entries_key,
-                                    big_endian(*counted - std::min<std::uint64_t>(*counted, entries.size())));
-      !put)
+  if (Status put = transaction->put(entries_key, big_endian(*counted - std::min(*counted, count))); !put)
     return put;
   return transaction->commit();
 }
@@ -402,77 +415,6 @@ Result<std::vector<Catalog::Place>> Catalog::states() const {
     if (*place) places.push_back(**place);
   }
   return places;
-}
-
-Cataloger::Cataloger(std::unique_ptr<Catalog> catalog, OnError on_error)
-    : catalog_(std::move(catalog)), on_error_(std::move(on_error)), thread_([this] { run(); }) {}
-
-Cataloger::~Cataloger() {
-  {
-    std::lock_guard lock(mutex_);
-    is_stopping_ = true;
-  }
-  wake_.notify_one();
-  thread_.join();
-}
-
-void Cataloger::add(std::vector<Committed>& records) {
-  bool is_early;
-  {
-    std::lock_guard lock(mutex_);
-    queue_.insert(queue_.end(), std::make_move_iterator(records.begin()), std::make_move_iterator(records.end()));
-    is_early = queue_.size() >= early_batch;
-  }
-  if (is_early) wake_.notify_one();
-}
-
-void Cataloger::hurry() {
-  {
-    std::lock_guard lock(mutex_);
-    is_hurried_ = true;
-  }
-  wake_.notify_one();
-}
-
-Status Cataloger::run(std::function<Status(Catalog&)> task) {
-  std::packaged_task<Status(Catalog&)> packaged(std::move(task));
-  std::future<Status> done = packaged.get_future();
-  {
-    std::lock_guard lock(mutex_);
-    tasks_.push_back(std::move(packaged));
-  }
-  wake_.notify_one();
-  return done.get();
-}
-
-void Cataloger::run() {
-  pthread_setname_np(pthread_self(), "cataloger");
-  std::vector<Committed> batch;
-  std::vector<std::packaged_task<Status(Catalog&)>> tasks;
-  bool has_gap = false;
-  for (bool is_stopping = false; !is_stopping;) {
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, delay, [this] { return is_stopping_ || is_hurried_ || !tasks_.empty() || queue_.size() >= early_batch; });
-      is_hurried_ = false;
-      is_stopping = is_stopping_;
-      tasks.swap(tasks_);
-      batch.insert(batch.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
-      queue_.clear();
-    }
-    for (auto& task : tasks) task(*catalog_);
-    tasks.clear();
-    if (batch.empty()) continue;
-    if (has_gap) {
-      batch.clear();
-      continue;
-    }
-    Status applied = catalog_->apply(batch);
-    if (!applied) on_error_("the catalog falls behind: " + applied.error().message);
-    // A full disk passes; but memory is bounded. What is dropped here is in the log: the next start finds it there.
-    has_gap = !applied && batch.size() > 10 * early_batch;
-    if (applied || has_gap) batch.clear();
-  }
 }
 
 }  // namespace holdfast::journal

@@ -4,14 +4,11 @@
 // lags behind the log by a second or so: readers look at the log itself for what comes after position().
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <future>
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "journal/lmdb.h"
@@ -68,9 +65,11 @@ class Catalog {
   Status finish_erasure(RecordId id);
   /// Takes out all that is indexed of erased entries of a segment, in one synced commit. They stay counted.
   Status forget(std::uint32_t segment, const std::set<RecordId>& entries);
-  /// The same with all entries of a segment that was removed, which are counted no more, and with its legal
-  /// holds.
-  Status forget_segment(std::uint32_t segment, const std::set<RecordId>& entries);
+  /// Takes out a part of what is indexed of the entries, from the first to before the end, of a segment that
+  /// was removed. Returns whether there may be more.
+  Result<bool> forget_part(std::uint32_t segment, RecordId first, RecordId end);
+  /// The last step: its legal holds, and so many entries, which are counted no more.
+  Status forget_segment(std::uint32_t segment, std::uint64_t count);
 
   /// Ids of entries in one segment that have the term, at most so many: ascending from an id on, or descending from it backwards. An
   /// address also stands for its sub-addresses (user+tag). Thread-safe.
@@ -104,39 +103,10 @@ class Catalog {
   Result<std::vector<Place>> places_with(char letter) const;
   Status index_state(Transaction& transaction, const Committed& record) const;
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
-  Result<std::vector<std::string>> keys_of(std::uint32_t segment, const std::set<RecordId>& entries) const;
 
   Environment environment_;
   mutable std::mutex hashing_;
   mutable KeyedHash hash_;
-};
-
-/// Keeps a catalog up to date on a thread of its own, in batches.
-class Cataloger {
- public:
-  using OnError = std::function<void(const std::string&)>;
-  Cataloger(std::unique_ptr<Catalog> catalog, OnError on_error);
-  /// Applies what is left.
-  ~Cataloger();
-
-  /// Takes over records that were committed. Thread-safe, does not wait.
-  void add(std::vector<Committed>& records);
-  /// Applies what is there soon, not only after the usual delay. Thread-safe, does not wait.
-  void hurry();
-  /// Does something else with the catalog, between two batches, and waits for it. Thread-safe.
-  Status run(std::function<Status(Catalog&)> task);
-
- private:
-  void run();
-
-  std::unique_ptr<Catalog> catalog_;
-  OnError on_error_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::vector<Committed> queue_;
-  std::vector<std::packaged_task<Status(Catalog&)>> tasks_;
-  bool is_stopping_ = false, is_hurried_ = false;
-  std::thread thread_;
 };
 
 }  // namespace holdfast::journal

@@ -207,6 +207,20 @@ Status Journal::restate_routes_of(std::uint32_t number, const Segment& segment) 
   return {};
 }
 
+/// Part by part, so that what comes is indexed meanwhile.
+Status Journal::forget_segment(std::uint32_t number, RecordId first, RecordId end, std::uint64_t count) {
+  for (bool goes_on = true; goes_on;) {
+    Status forgotten = cataloger_->run([&](Catalog& catalog) -> Status {
+      auto more = catalog.forget_part(number, first, end);
+      if (!more) return more.error();
+      goes_on = *more;
+      return {};
+    });
+    if (!forgotten) return forgotten;
+  }
+  return cataloger_->run([&](Catalog& catalog) { return catalog.forget_segment(number, count); });
+}
+
 Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by,
                                                   const std::string& reason) {
   std::lock_guard one_at_a_time(maintenance_);
@@ -261,9 +275,7 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     }
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
     segments_->remove(number);
-    if (Status forgotten =
-            cataloger_->run([&](Catalog& catalog) { return catalog.forget_segment(number, gone); });
-        !forgotten)
+    if (Status forgotten = forget_segment(number, first, end, gone.size()); !forgotten)
       return forgotten.error();
     entries_pruned_ += gone.size();
     pruned.push_back(number);

@@ -257,6 +257,14 @@ TEST_CASE_METHOD(JournalFixture,
     REQUIRE(erased);
     CHECK((*journal)->entries() == 1);
   }
+  {
+    auto keys = KeyRing::open(options.path, options.key);
+    REQUIRE(keys);
+    auto catalog = Catalog::open(options.path, keys->base_key(), Environment::Mode::read);
+    REQUIRE(catalog);
+    for (std::uint32_t number : {1U, 2U}) CHECK((*catalog)->find(number, Term::sender, "sender@example.net", 0, false, 10)->empty());
+    CHECK((*catalog)->legal_holds()->empty());
+  }
   CHECK(verification().findings.empty());
   auto journal = open();
   REQUIRE(journal);
