@@ -244,8 +244,11 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     bool has_held = !held->empty() && held->front().entry < end;
     if (!is_old || has_held) break;
     std::set<RecordId> gone;
+    std::uint64_t counted = 0;  // the catalog knows nothing of those that are damaged
     Status walked = (*segment)->each_record(0, [&](Segment::StoredRecord& one) {
-      if (one.kind == RecordKind::message) gone.insert(one.id);
+      if (one.kind != RecordKind::message) return true;
+      gone.insert(one.id);
+      counted += one.damage.empty();
       return true;
     });
     if (!walked) return walked.error();
@@ -275,9 +278,9 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     }
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
     segments_->remove(number);
-    if (Status forgotten = forget_segment(number, first, end, gone.size()); !forgotten)
+    if (Status forgotten = forget_segment(number, first, end, counted); !forgotten)
       return forgotten.error();
-    entries_pruned_ += gone.size();
+    entries_pruned_ += counted;
     pruned.push_back(number);
   }
   return pruned;
