@@ -28,6 +28,18 @@ def stopped(thread):
         ptrace(PTRACE_DETACH, thread, None, None)
 
 
+def daemon_of_a_user(scene, **options):
+    """A Holdfast that is not root, where the tests are; its folder is "home"."""
+    home = scene.path("home")
+    os.mkdir(home)
+    if IS_ROOT:
+        shutil.chown(home, DAEMON_USER, "nogroup")
+    holdfast = Holdfast(scene, scene.primary(), journal_path=os.path.join(home, "journal"), before=AS_DAEMON, **options)
+    holdfast.socket = os.path.join(home, "admin.sock")
+    holdfast.binary = shutil.copy(BINARY, scene.path("holdfast"))  # the build may be in a folder that only root may enter
+    return holdfast.start()
+
+
 class ServiceManager:
     """What a daemon says to systemd."""
 
@@ -45,13 +57,7 @@ class ServiceManager:
 
 @test("what root's commands leave in the journal of a daemon that does not run as root, the daemon can use")
 def _(scene):
-    home = scene.path("home")
-    os.mkdir(home)
-    if IS_ROOT:
-        shutil.chown(home, "nobody", "nogroup")
-    holdfast = Holdfast(scene, scene.primary(), journal_path=os.path.join(home, "journal"), before=AS_DAEMON)
-    holdfast.socket = os.path.join(home, "admin.sock")
-    holdfast.start()
+    holdfast = daemon_of_a_user(scene)
     for _ in range(3):
         assert scene.client(holdfast.port).send_mail().startswith("250")
     wait_for(lambda: len([one for one in holdfast.entries() if one["recipients"][0]["outcome"] == "forwarded"]) == 3, what="three entries")
@@ -70,7 +76,7 @@ def _(scene):
         for command in (["journal", "backup", backup], ["mailbox", "add", f"ada{is_up}@example.org", "--generate"]):
             done = run(*AS_ROOT, BINARY, "-c", holdfast.config, *command)
             equal(done.returncode, 0, done)
-        others = run(*AS_ROOT, "find", home, "!", "-user", DAEMON_USER).stdout
+        others = run(*AS_ROOT, "find", scene.path("home"), "!", "-user", DAEMON_USER).stdout
         equal(others, "", "files of others in the journal")
         # What is not the daemon's stays root's.
         equal(run(*AS_ROOT, "find", backup, "!", "-user", "root").stdout, "")
@@ -83,18 +89,13 @@ def _(scene):
 def _(scene):
     if not IS_ROOT:
         return
-    home, keys = scene.path("home"), scene.path("keys")
-    for folder in (home, keys):
-        os.mkdir(folder)
-    shutil.chown(home, "nobody", "nogroup")
-    key = os.path.join(keys, "master.key")
+    os.mkdir(scene.path("keys"))
+    key = scene.path("keys/master.key")
     with open(key, "w") as file:
         file.write(os.urandom(32).hex())
     os.chmod(key, 0o600)
-    shutil.chown(key, "nobody", "nogroup")
-    holdfast = Holdfast(scene, scene.primary(), journal_path=os.path.join(home, "journal"), journal=f"key_file: {key}", before=AS_DAEMON)
-    holdfast.socket = os.path.join(home, "admin.sock")
-    holdfast.start()
+    shutil.chown(key, DAEMON_USER, "nogroup")
+    holdfast = daemon_of_a_user(scene, journal=f"key_file: {key}")
     holdfast.stop()
     before = open(key).read()
     holdfast.run("journal", "rekey", "--reason", "yearly")
