@@ -2,11 +2,12 @@
 // are. The protocol of sd_notify(3), which is a datagram: a library for it would bring five others into a program that faces the network.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 namespace holdfast::proxy {
 
-/// For one thread. Where nobody listens nothing happens.
+/// For one thread. Where nobody listens nothing happens. Nothing waits for a service manager that is slow: it is told again later.
 class ServiceManager {
  public:
   /// Who listens is named by NOTIFY_SOCKET: a path, or "@" and an abstract name.
@@ -21,9 +22,13 @@ class ServiceManager {
   void show(const std::string& state);
 
  private:
-  void tell(const std::string& assignments) const;
+  void tell(const std::string& assignments);
+  bool send(const std::string& assignments) const;
 
-  std::string socket_, shown_;
+  std::string socket_;
+  std::string state_, shown_;
+  bool is_behind_ = false;  ///< it has missed something
+  std::chrono::steady_clock::time_point next_sign_{};
 };
 
 }  // namespace holdfast::proxy

@@ -48,11 +48,13 @@ class ServiceManager:
         self.socket.bind(path)
         self.socket.settimeout(10)
 
-    def next(self, but="WATCHDOG=1"):
-        while True:
+    def next(self, but="WATCHDOG=1", patience=20):
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
             said = self.socket.recv(4096).decode()
             if said != but:
                 return said
+        raise AssertionError("it says nothing else")
 
 
 @test("what root's commands leave in the journal of a daemon that does not run as root, the daemon can use")
@@ -128,6 +130,24 @@ def _(scene):
         holdfast.process.wait()
 
 
+@test("a service manager that is slow is told again, and nothing waits for it")
+def _(scene):
+    manager = ServiceManager(scene, scene.path("notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:
+        others.setblocking(False)
+        others.connect(scene.path("notify"))
+        try:
+            while True:
+                others.send(b"X=1")
+        except BlockingIOError:
+            pass
+        holdfast = Holdfast(scene, scene.primary(), before=["env", f"NOTIFY_SOCKET={scene.path('notify')}"]).start()
+        assert scene.client(holdfast.port).send_mail().startswith("250")
+        wait_for(lambda: float(json.loads(holdfast.run("status", "--json").stdout)["uptime_s"]) >= 1, what="some ticks")
+    equal(manager.next(but="X=1"), "READY=1\nSTATUS=mail passes")
+    equal(manager.next(but=None), "WATCHDOG=1")
+
+
 @test("a loop that stands still is no longer called alive")
 def _(scene):
     manager = ServiceManager(scene, scene.path("notify"))
@@ -136,7 +156,7 @@ def _(scene):
     assert "loop" in threads, threads
     with stopped(threads["loop"]):
         # What was on its way before.
-        manager.socket.settimeout(2)
+        manager.socket.settimeout(3)
         try:
             while True:
                 manager.next(but=None)
