@@ -11,20 +11,31 @@ Segments::Segments(std::string journal, const KeyRing& keys, const std::vector<s
   for (std::uint32_t number : numbers) slots_.push_back({number, {}, {}});
 }
 
-/// Made when it is not there.
-Segments::Slot& Segments::slot(std::uint32_t number) {
-  auto at = std::lower_bound(slots_.begin(), slots_.end(), number,
-                             [](const Slot& one, std::uint32_t wanted) { return one.number < wanted; });
-  if (at == slots_.end() || at->number != number) at = slots_.insert(at, {number, {}, {}});
-  return *at;
+/// Where the segment's slot is, or belongs.
+std::vector<Segments::Slot>::iterator Segments::at(std::uint32_t number) {
+  return std::lower_bound(slots_.begin(), slots_.end(), number,
+                          [](const Slot& one, std::uint32_t wanted) { return one.number < wanted; });
+}
+
+/// Null when the segment is not one of the journal's, as far as is known.
+Segments::Slot* Segments::find(std::uint32_t number) {
+  auto found = at(number);
+  return found != slots_.end() && found->number == number ? &*found : nullptr;
+}
+
+void Segments::note(const std::shared_ptr<Segment>& segment) {
+  const SegmentHeader& header = segment->header();
+  Slot noted{header.number, segment, SegmentPlace{header.number, header.first_cell, header.created_us}};
+  if (Slot* slot = find(header.number))
+    *slot = noted;
+  else
+    slots_.insert(at(header.number), noted);
 }
 
 void Segments::adopt(std::shared_ptr<Segment> segment) {
-  const SegmentHeader& header = segment->header();
   std::shared_ptr<Segment> before;
   std::lock_guard lock(mutex_);
-  slot(header.number) = {header.number, segment,
-                         SegmentPlace{header.number, header.first_cell, header.created_us}};
+  note(segment);
   before = std::exchange(adopted_, std::move(segment));
 }
 
@@ -35,7 +46,8 @@ Result<std::shared_ptr<Segment>> Segments::get(std::uint32_t number) {
 }
 
 Result<std::shared_ptr<Segment>> Segments::open(std::uint32_t number, Closed& closed) {
-  if (std::shared_ptr<Segment> segment = slot(number).segment.lock()) {
+  Slot* slot = find(number);
+  if (std::shared_ptr<Segment> segment = slot ? slot->segment.lock() : nullptr) {
     use(segment, closed);
     return segment;
   }
@@ -44,8 +56,7 @@ Result<std::shared_ptr<Segment>> Segments::open(std::uint32_t number, Closed& cl
   auto opened = Segment::open(journal_, number, keys_, Environment::Mode::read);
   if (!opened) return opened.error();
   std::shared_ptr<Segment> segment(std::move(*opened));
-  const SegmentHeader& header = segment->header();
-  slot(number) = {number, segment, SegmentPlace{number, header.first_cell, header.created_us}};
+  note(segment);
   use(segment, closed);
   return segment;
 }
@@ -62,8 +73,10 @@ void Segments::use(const std::shared_ptr<Segment>& segment, Closed& closed) {
 }
 
 void Segments::drop(std::uint32_t number, Closed& closed) {
-  std::shared_ptr<Segment> segment = slot(number).segment.lock();
-  slot(number).segment.reset();
+  Slot* slot = find(number);
+  if (!slot) return;
+  std::shared_ptr<Segment> segment = slot->segment.lock();
+  slot->segment.reset();
   recent_.remove(segment);
   closed.push_back(std::move(segment));
 }
@@ -101,10 +114,10 @@ Result<SegmentPlace> Segments::place(std::uint32_t number) {
 }
 
 Result<SegmentPlace> Segments::place(std::uint32_t number, Closed& closed) {
-  if (const auto& known = slot(number).place) return *known;
+  if (const Slot* slot = find(number); slot && slot->place) return *slot->place;
   auto segment = open(number, closed);
   if (!segment) return segment.error();
-  return *slot(number).place;
+  return *find(number)->place;
 }
 
 Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {

@@ -59,7 +59,9 @@ class Segments {
   };
   /// What is closed is closed when nobody waits for the mutex any more.
   using Closed = std::vector<std::shared_ptr<Segment>>;
-  Slot& slot(std::uint32_t number);
+  std::vector<Slot>::iterator at(std::uint32_t number);
+  Slot* find(std::uint32_t number);
+  void note(const std::shared_ptr<Segment>& segment);
   Result<std::shared_ptr<Segment>> open(std::uint32_t number, Closed& closed);
   Result<SegmentPlace> place(std::uint32_t number, Closed& closed);
   void use(const std::shared_ptr<Segment>& segment, Closed& closed);

@@ -116,6 +116,11 @@ TEST_CASE_METHOD(JournalFixture, "a segment that was closed for others is the sa
   // Replaced: who asks now gets another.
   segments.forget(1);
   CHECK(segments.get(1)->get() != in_use->get());
+  // Asking for one that is not there does not make it one of the journal's.
+  REQUIRE_FALSE(segments.get(1000));
+  REQUIRE_FALSE(segments.place(2000));
+  segments.forget(3000);
+  CHECK(segments.numbers(1000).empty());
   segments.remove(1);
   CHECK(segments.numbers().front() == 2);
 }
