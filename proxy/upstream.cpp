@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
+#include <algorithm>
 
-#include "proxy/base64.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
@@ -217,31 +216,6 @@ Deadline UpstreamPool::share_of_time(const Opening& opening, std::size_t address
   return now + std::max(Duration(0), std::chrono::duration_cast<Duration>(opening.by - now)) / addresses_left;
 }
 
-/// One address. Where TLS is only an opportunity, and fails, it is tried again without; also where it is not offered, and to learn that
-/// Holdfast had to greet on a connection on which it must not.
-Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
-                                        std::unique_ptr<Upstream>& upstream) {
-  UpstreamTls mode = opening.config().tls;
-  bool with_tls = mode != UpstreamTls::off;
-  for (;;) {
-    FileDescriptor socket = start_connect(address);
-    if (!socket) co_return "cannot connect";
-    upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
-    upstream->room = occupancy_.of(opening.config().upstreams[index]);
-    upstream->is_counted.emplace(upstream->room, &Occupancy::Address::attempts);
-    std::string failure = co_await prepare(*upstream, opening, wakeup, with_tls);
-    bool is_spent = failure.empty() && upstream->greeter != Greeter::nobody &&
-                    (opening.is_ungreeted || !takes_another_greeting(*upstream));
-    bool goes_plain = with_tls && mode == UpstreamTls::opportunistic && (upstream->has_tls_failed || is_spent);
-    if (!goes_plain) co_return failure;
-    if (is_spent)
-      upstream->stream.flush("QUIT\r\n");
-    else
-      log(LogLevel::warning, "upstream", {{"route", opening.config().name}, {"problem", failure + "; going on in plain"}});
-    with_tls = false;
-  }
-}
-
 /// When to wait no longer for the primary to turn to us: as it shows no life to anybody for takeover_after. One that has its hands full
 /// lets newcomers wait in its queue, and is not dead.
 Deadline UpstreamPool::due_for_greeting(const Opening& opening, std::size_t address, Deadline latest) {
@@ -273,125 +247,6 @@ Task<std::optional<Reply>> UpstreamPool::read_greeting(Upstream& upstream, const
   }
   if (upstream.is_superseded) upstream.failure = "another connection became free";
   co_return greeting;
-}
-
-Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls) {
-  const RouteConfig& config = opening.config();
-  Deadline connect_latest = loop_.now() + std::min(opening.connect_patience, opening.timeouts().connect);
-  Deadline connect_by = std::min(opening.by, connect_latest);
-  while (upstream.stream.is_connecting()) {
-    bool in_time = co_await wakeup.wait(connect_by);
-    connect_by = due_for_greeting(opening, upstream.address, connect_latest);
-    if (!in_time && Clock::now() >= connect_by) co_return "it does not answer to connecting";
-  }
-  if (!upstream.stream.is_alive()) co_return "it refuses the connection";
-  if (config.identity == Identity::proxy_v2)
-    upstream.stream.flush(make_proxy_header(opening.client.client, opening.client.server));
-  if (config.is_tls_from_start) {
-    std::string failure = co_await secure(upstream, opening, connect_by);
-    if (!failure.empty()) co_return failure;
-    with_tls = false;
-  }
-  std::optional<Reply> greeting = co_await read_greeting(upstream, opening, wakeup);
-  if (!greeting) co_return upstream.failure;
-  upstream.greeting = std::move(*greeting);
-  // It does not know the client yet: what it has had enough of is Holdfast's connections. It may refuse one before it greets another.
-  bool has_enough = upstream.greeting.code == 421 && config.identity != Identity::proxy_v2;
-  upstream.is_full = has_enough && (upstream.room->is_serving() || upstream.room->attempts.load(std::memory_order_relaxed) > 1);
-  if (!upstream.greeting.is_positive()) co_return "";
-  upstream.is_counted.emplace(upstream.room, &Occupancy::Address::connections);
-  std::string failure;
-  if (with_tls) failure = co_await start_tls(upstream, opening, wakeup);
-  if (failure.empty() && config.identity == Identity::xclient) failure = co_await send_xclient(upstream, opening, wakeup);
-  if (failure.empty() && !config.auth_user.empty()) failure = co_await authenticate(upstream, opening, wakeup);
-  co_return failure;
-}
-
-Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
-  if (upstream.greeter == Greeter::holdfast) co_return "";
-  const char* verb = opening.config().protocol == Protocol::lmtp ? "LHLO" : "EHLO";
-  upstream.stream.flush(fmt::format("{} {}\r\n", verb, opening.settings->config.hostname));
-  Duration patience = upstream.was_reused ? habits_.patience_with_greeting(upstream.room->name) : opening.timeouts().command;
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, patience));
-  if (!reply) co_return upstream.failure;
-  if (!reply->is_positive()) co_return fmt::format("it refuses {}: {}", verb, reply->summary());
-  upstream.greeter = Greeter::holdfast;
-  ++upstream.greetings;
-  upstream.own_capabilities = Capabilities::of(*reply);
-  upstream.ehlo = std::move(*reply);
-  co_return "";
-}
-
-Task<std::string> UpstreamPool::secure(Upstream& upstream, const Opening& opening, Deadline deadline) {
-  const RouteConfig& route = opening.config();
-  std::string name = route.tls_name.empty() ? route.upstreams[upstream.address].host : route.tls_name;
-  std::string failure = co_await upstream.stream.handshake(opening.settings->tls->new_client(route.tls, name), false, deadline);
-  upstream.has_tls_failed = !failure.empty();
-  upstream.greeter = Greeter::nobody;  // RFC 3207 4.2: all that was said before is forgotten
-  co_return failure.empty() ? failure : "TLS failed: " + failure;
-}
-
-Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
-  const RouteConfig& route = opening.config();
-  bool is_optional = route.tls == UpstreamTls::opportunistic;
-  std::string failure = co_await greet_as_self(upstream, opening, wakeup);
-  if (!failure.empty()) co_return failure;
-  if (!upstream.own_capabilities->has("STARTTLS")) co_return is_optional ? "" : "it does not offer STARTTLS, which the route requires";
-  Deadline deadline = due(opening, opening.timeouts().command);
-  upstream.stream.flush("STARTTLS\r\n");
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, deadline);
-  if (!reply) co_return upstream.failure;
-  if (!reply->is_positive()) co_return is_optional ? "" : "it refuses STARTTLS: " + reply->summary();
-  // Plain text behind the go-ahead was put there by someone in between (CVE-2011-0411).
-  if (!upstream.stream.input().empty())
-    co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
-  failure = co_await secure(upstream, opening, deadline);
-  co_return failure;
-}
-
-/// RFC 4954, RFC 4616: the smart host wants to know who we are.
-Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
-  const RouteConfig& route = opening.config();
-  std::string failure = co_await greet_as_self(upstream, opening, wakeup);
-  if (!failure.empty()) co_return failure;
-  std::optional<std::string> offered = upstream.own_capabilities->words_of("AUTH");
-  bool is_offered = offered && (" " + upper(*offered) + " ").find(" PLAIN ") != std::string::npos;
-  if (!is_offered) co_return "it does not offer AUTH PLAIN, but egress.auth is set";
-  std::ifstream file(route.auth_password_file);
-  std::string password;
-  if (!std::getline(file, password)) co_return route.auth_password_file + ": the password cannot be read";
-  std::string plain = '\0' + route.auth_user + '\0' + password;
-  upstream.stream.flush("AUTH PLAIN " + encode_base64(plain) + "\r\n");
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
-  if (!reply) co_return upstream.failure;
-  co_return reply->is_positive() ? "" : "it refuses egress.auth: " + reply->summary();
-}
-
-Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
-  const ClientFacts& client = opening.client;
-  std::string failure = co_await greet_as_self(upstream, opening, wakeup);
-  if (!failure.empty()) co_return failure;
-  std::optional<std::string> offered = upstream.own_capabilities->words_of("XCLIENT");
-  if (!offered) co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
-  auto is_offered = [&](const std::string& attribute) { return (" " + upper(*offered) + " ").find(" " + attribute + " ") != std::string::npos; };
-  auto address = [](const std::string& text) { return text.find(':') == std::string::npos ? text : "IPV6:" + text; };
-  std::string command = "XCLIENT";
-  auto add = [&](const std::string& attribute, const std::string& value) {
-    if (is_offered(attribute)) command += " " + attribute + "=" + value;
-  };
-  add("NAME", "[UNAVAILABLE]");
-  add("ADDR", address(client.client.address));
-  add("PORT", fmt::format("{}", client.client.port));
-  add("DESTADDR", address(client.server.address));
-  add("DESTPORT", fmt::format("{}", client.server.port));
-  if (command == "XCLIENT") co_return "it offers XCLIENT without any attribute that could be sent";
-  upstream.stream.flush(command + "\r\n");
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
-  if (!reply) co_return upstream.failure;
-  upstream.greeter = Greeter::nobody;
-  // The answer is a new greeting, for this client. A refusal is the primary's word about this client, not a failure.
-  upstream.greeting = std::move(*reply);
-  co_return "";
 }
 
 void UpstreamPool::lives(const Settings& settings, std::size_t route, const Upstream& upstream) {
