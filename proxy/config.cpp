@@ -198,7 +198,8 @@ RouteConfig read_route(const Value& value, const FailoverConfig& failover) {
   for (const Value& upstream : upstreams.list()) route.upstreams.push_back(upstream.host_port());
   if (route.upstreams.empty()) upstreams.refuse("name at least one address of the primary");
   section.read("identity", [&](const Value& v) {
-    route.identity = v.one_of<Identity>({{"none", Identity::none}, {"xclient", Identity::xclient}, {"proxy-v2", Identity::proxy_v2}});
+    route.identity = v.one_of<Identity>(
+        {{"none", Identity::none}, {"xclient", Identity::xclient}, {"proxy-v2", Identity::proxy_v2}, {"transparent", Identity::transparent}});
   });
   section.read("tls", [&](const Value& v) { route.tls = read_upstream_tls(v); });
   section.read("tls_name", [&](const Value& v) { route.tls_name = v.non_empty(); });

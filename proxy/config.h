@@ -22,7 +22,7 @@ enum class Role { mx, submission, imap };
 enum class ListenerTls { none, starttls, implicit };
 enum class UpstreamTls { off, opportunistic, required, verify };
 enum class Protocol { smtp, lmtp };
-enum class Identity { none, xclient, proxy_v2 };
+enum class Identity { none, xclient, proxy_v2, transparent };
 enum class JournalOrder { before, parallel };
 enum class WhenFull { refuse, bypass };
 enum class UnknownRecipients { defer, accept, reject };
@@ -84,6 +84,8 @@ struct RouteConfig {
   std::optional<MailboxOpen> mailbox_open;  ///< for its people; mailbox.open when not set
   std::string auth_user, auth_password_file;  ///< for a smart host that wants to know who we are
   bool is_egress = false;  ///< for mail to the world: the last route, when there is one
+  /// The primary knows for whom a connection is before it greets; such a connection is nobody else's.
+  bool is_client_known_first() const { return identity == Identity::proxy_v2 || identity == Identity::transparent; }
   bool operator==(const RouteConfig&) const = default;
 };
 

@@ -20,6 +20,7 @@
 #include "proxy/people.h"
 #include "proxy/running_server.h"
 #include "proxy/session.h"
+#include "proxy/transparency.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -47,6 +48,9 @@ int give_up(const Error& error) {
 Result<std::shared_ptr<const Settings>> load_settings(const std::string& path) {
   Result<Config> config = load_config(path);
   if (!config) return config.error();
+  const auto& routes = config->routes;
+  if (std::any_of(routes.begin(), routes.end(), [](const RouteConfig& route) { return route.identity == Identity::transparent; }))
+    if (Status may = may_connect_from_anywhere(); !may) return Error{may.error().code, path + ": " + may.error().message};
   auto tls = Tls::load(config->tls);
   if (!tls) return tls.error();
   return std::shared_ptr<const Settings>(new Settings{std::move(*config), std::move(*tls)});

@@ -9,6 +9,8 @@
 
 #include <fmt/format.h>
 
+#include "proxy/transparency.h"
+
 namespace holdfast::proxy {
 namespace {
 
@@ -33,13 +35,14 @@ std::string tls_failure(const SSL* ssl, int result) {
 
 }  // namespace
 
-FileDescriptor start_connect(const SocketAddress& address) {
+FileDescriptor start_connect(const SocketAddress& address, const SocketAddress* source) {
   FileDescriptor socket(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!socket) return socket;
   int one = 1;
   ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   ::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-  if (::connect(socket.get(), address.get(), address.size) != 0 && errno != EINPROGRESS) socket.reset();
+  bool is_placed = !source || connect_from(socket.get(), *source);
+  if (!is_placed || (::connect(socket.get(), address.get(), address.size) != 0 && errno != EINPROGRESS)) socket.reset();
   return socket;
 }
 

@@ -90,6 +90,8 @@ class Stream {
 };
 
 /// Starts to connect. Returns nothing when the system refuses at once.
-FileDescriptor start_connect(const SocketAddress& address);
+///
+/// @param source  from where, which may be an address of any machine (transparency.h); null for the system's choice
+FileDescriptor start_connect(const SocketAddress& address, const SocketAddress* source = nullptr);
 
 }  // namespace holdfast::proxy

@@ -159,16 +159,29 @@ Task<void> UpstreamPool::wait_for_room(const Opening& opening, Wakeup& wakeup, D
   }
 }
 
+/// In the order in which they are to be tried. Where the primary is to see the client's address, those that it can reach, if there are any.
+std::vector<UpstreamPool::Candidate> UpstreamPool::candidates(const Opening& opening) {
+  const RouteConfig& config = opening.config();
+  std::vector<Candidate> candidates;
+  for (std::size_t index : order(config).order(loop_.now())) candidates.push_back({index, resolver_.addresses(config.upstreams[index])});
+  if (config.identity != Identity::transparent) return candidates;
+  auto is_in_reach = [&](const SocketAddress& address) { return source_for(opening.client.client, address) != Source::nowhere; };
+  std::vector<Candidate> in_reach;
+  for (const Candidate& candidate : candidates) {
+    Candidate kept{candidate.index, {}};
+    std::copy_if(candidate.addresses.begin(), candidate.addresses.end(), std::back_inserter(kept.addresses), is_in_reach);
+    if (!kept.addresses.empty()) in_reach.push_back(std::move(kept));
+  }
+  return in_reach.empty() ? candidates : in_reach;
+}
+
 Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, Wakeup& wakeup) {
   const RouteConfig& config = opening.config();
   Opened opened;
   opened.failure = "no address of the primary answers";
-  std::vector<std::pair<std::size_t, std::vector<SocketAddress>>> candidates;
+  std::vector<Candidate> candidates = this->candidates(opening);
   std::size_t left = 0;
-  for (std::size_t index : order(config).order(loop_.now())) {
-    candidates.emplace_back(index, resolver_.addresses(config.upstreams[index]));
-    left += candidates.back().second.size();
-  }
+  for (const Candidate& candidate : candidates) left += candidate.addresses.size();
   for (const auto& [index, addresses] : candidates) {
     const HostPort& host = config.upstreams[index];
     std::string failure = "its name has no address in DNS";
@@ -181,7 +194,7 @@ Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, W
       attempt.by = share_of_time(opening, left--);
       do {
         upstream.reset();
-        failure = co_await connect(address, index, attempt, wakeup, upstream);
+        failure = co_await connect_for_client(address, index, attempt, wakeup, upstream, refusal);
         if (upstream && upstream->is_superseded) opened.upstream = co_await reuse(opening, wakeup);
         if (opened.upstream) co_return opened;
       } while (upstream && upstream->is_superseded);
@@ -266,7 +279,7 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
   const RouteConfig& config = settings->config.routes[route];
   const ReuseConfig& reuse = settings->config.reuse;
   std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
-  bool is_kept = upstream->may_be_reused && config.identity != Identity::proxy_v2 && upstream->stream.is_alive() &&
+  bool is_kept = upstream->may_be_reused && !config.is_client_known_first() && upstream->stream.is_alive() &&
                  upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
                  upstream->transactions < reuse.transactions && idle.size() < reuse.connections && !has_others_waiting(config.name, *upstream) &&
                  takes_another_greeting(*upstream);

@@ -18,6 +18,7 @@
 #include "proxy/resolver.h"
 #include "proxy/settings.h"
 #include "proxy/stream.h"
+#include "proxy/transparency.h"
 
 namespace holdfast::proxy {
 
@@ -69,6 +70,7 @@ struct Opening {
   Duration connect_patience = Duration::max();  ///< with the network, for each address; beside limits.timeouts.connect
   bool is_fresh = false;  ///< a connection that served another client will not do
   bool is_ungreeted = false;  ///< nor one on which Holdfast itself has greeted
+  bool may_hide_client = false;  ///< where the primary is to see the client's address and cannot be reached from it
   bool waits_for_room = true; ///< when the primary has as many connections of Holdfast's as it takes
   std::function<bool()> is_gone = {};  ///< whether nobody wants it any more; asked when the wakeup is fired
 
@@ -135,6 +137,12 @@ class UpstreamPool {
   };
   class Place;
   failover::UpstreamOrder& order(const RouteConfig& route);
+  /// An upstream of the route, by index.
+  struct Candidate {
+    std::size_t index;
+    std::vector<SocketAddress> addresses;
+  };
+  std::vector<Candidate> candidates(const Opening& opening);
   Task<Opened> try_addresses(const Opening& opening, Wakeup& wakeup);
   Task<void> wait_for_room(const Opening& opening, Wakeup& wakeup, Duration pause, Deadline latest);
   bool has_others_waiting(const std::string& route, const Upstream& upstream) const;
@@ -145,8 +153,11 @@ class UpstreamPool {
   Deadline due_for_greeting(const Opening& opening, std::size_t address, Deadline latest);
   Task<std::optional<Reply>> read_greeting(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
   Task<std::unique_ptr<Upstream>> reuse(const Opening& opening, Wakeup& wakeup);
+  Task<bool> answers(const SocketAddress& address, Wakeup& wakeup);
   // Each returns an empty text, or why it failed.
-  Task<std::string> connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
+  Task<std::string> connect_for_client(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
+                                       std::unique_ptr<Upstream>& upstream, std::optional<Reply>& refusal);
+  Task<std::string> connect(const SocketAddress& address, Source source, std::size_t index, const Opening& opening, Wakeup& wakeup,
                             std::unique_ptr<Upstream>& upstream);
   Task<std::string> prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls);
   Task<std::string> secure(Upstream& upstream, const Opening& opening, Deadline deadline);

@@ -9,15 +9,72 @@
 #include "proxy/upstream.h"
 
 namespace holdfast::proxy {
+namespace {
+
+/// So soon a primary that is there takes a connection.
+constexpr Duration sign_of_life{250};
+
+bool is_silent(const std::unique_ptr<Upstream>& upstream) { return upstream && upstream->stream.is_connecting(); }
+
+Reply out_of_reach(const Opening& opening) {
+  return {421, own_reply(421, fmt::format("4.7.0 {} The mail server cannot be reached from {}, try again later or from another address",
+                                          opening.settings->config.hostname, opening.client.client.address))};
+}
+
+}  // namespace
+
+/// One address, from where the primary is to see the connection come. When it is silent to the client's address and answers Holdfast's own,
+/// the primary is not out: then there is a refusal of this client.
+Task<std::string> UpstreamPool::connect_for_client(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
+                                                   std::unique_ptr<Upstream>& upstream, std::optional<Reply>& refusal) {
+  bool is_shown = opening.config().identity == Identity::transparent;
+  Source source = is_shown ? source_for(opening.client.client, address) : Source::self;
+  std::string failure = "it does not answer to connecting";
+  if (source != Source::nowhere) {
+    failure = co_await connect(address, source, index, opening, wakeup, upstream);
+    if (source == Source::self || !is_silent(upstream) || opening.is_moot()) co_return failure;
+  }
+  bool is_there = co_await answers(address, wakeup);
+  if (!is_there) co_return failure;
+  Opening again = opening;
+  again.by = std::max(opening.by, Clock::now() + sign_of_life);
+  if (opening.may_hide_client) {
+    failure = co_await connect(address, Source::self, index, again, wakeup, upstream);
+    co_return failure;
+  }
+  if (source == Source::client) {  // it may have come back in between
+    again.connect_patience = sign_of_life;
+    failure = co_await connect(address, source, index, again, wakeup, upstream);
+    if (!is_silent(upstream)) co_return failure;
+  }
+  log(LogLevel::warning, "upstream",
+      {{"route", opening.config().name}, {"address", to_string(to_endpoint(address))},
+       {"problem", fmt::format("it answers Holdfast, but not {}, which it is to see (identity: transparent)", opening.client.client.address)},
+       {"remedy", "its answers must come back by way of this machine; clients by IPv4 and by IPv6 need an upstream of each"}});
+  refusal = out_of_reach(opening);
+  co_return "it cannot be reached from the client's address";
+}
+
+/// Whether the primary takes a connection from an address of this machine.
+Task<bool> UpstreamPool::answers(const SocketAddress& address, Wakeup& wakeup) {
+  FileDescriptor socket = start_connect(address);
+  if (!socket) co_return false;
+  Stream stream(std::move(socket), wakeup, true);
+  Deadline by = Clock::now() + sign_of_life;
+  while (stream.is_connecting() && Clock::now() < by) co_await wakeup.wait(by);
+  co_return !stream.is_connecting() && stream.is_alive();
+}
 
 /// One address. Where TLS is only an opportunity, and fails, it is tried again without; also where it is not offered, and to learn that
 /// Holdfast had to greet on a connection on which it must not.
-Task<std::string> UpstreamPool::connect(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
-                                        std::unique_ptr<Upstream>& upstream) {
+Task<std::string> UpstreamPool::connect(const SocketAddress& address, Source source, std::size_t index, const Opening& opening,
+                                        Wakeup& wakeup, std::unique_ptr<Upstream>& upstream) {
+  std::optional<SocketAddress> from;
+  if (source == Source::client) from = to_socket_address({opening.client.client.address, 0});
   UpstreamTls mode = opening.config().tls;
   bool with_tls = mode != UpstreamTls::off;
   for (;;) {
-    FileDescriptor socket = start_connect(address);
+    FileDescriptor socket = start_connect(address, from ? &*from : nullptr);
     if (!socket) co_return "cannot connect";
     upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
     upstream->room = occupancy_.of(opening.config().upstreams[index]);
@@ -56,7 +113,7 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
   // It does not know the client yet: what it has had enough of is Holdfast's connections. It may refuse one before it greets another.
-  bool has_enough = upstream.greeting.code == 421 && config.identity != Identity::proxy_v2;
+  bool has_enough = upstream.greeting.code == 421 && !config.is_client_known_first();
   upstream.is_full = has_enough && (upstream.room->is_serving() || upstream.room->attempts.load(std::memory_order_relaxed) > 1);
   if (!upstream.greeting.is_positive()) co_return "";
   upstream.is_counted.emplace(upstream.room, &Occupancy::Address::connections);

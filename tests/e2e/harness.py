@@ -36,6 +36,12 @@ def test(sentence):
     return add
 
 
+def needs_root():
+    """For scenarios that mount, or make networks: begins anew as root where it is not."""
+    if os.geteuid() != 0:
+        os.execvp("sudo", ["sudo", "-E", sys.executable, *sys.argv])
+
+
 def main():
     wanted = sys.argv[1:]
     failures = 0
@@ -288,7 +294,7 @@ class ScriptedPrimary:
         self.replies.update(replies or {})
         self.messages, self.sessions, self.is_stopped = [], [], False
         self.tls, self.on_accept = tls, on_accept
-        self.listener = socket.create_server((host, port or free_port()), backlog=200)
+        self.listener = socket.create_server((host, port or free_port()), backlog=200, family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -312,6 +318,7 @@ class ScriptedPrimary:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             session = PrimarySession(self, connection)
+            session.peer = peer[0]
             self.sessions.append(session)
             if self.is_stopped:  # it came in the last moment
                 session.close()
@@ -419,8 +426,8 @@ class PrimarySession:
 class Client:
     """Sends what it is told, byte for byte."""
 
-    def __init__(self, port, greeting=True, source=None):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=source)
+    def __init__(self, port, greeting=True, source=None, host="127.0.0.1"):
+        self.socket = socket.create_connection((host, port), timeout=30, source_address=source)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.greeting = self.reply() if greeting else None

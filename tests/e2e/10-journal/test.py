@@ -295,4 +295,5 @@ def _(scene):
     assert "verifying" not in plain.stdout + plain.stderr
 
 
+needs_root()
 main()

@@ -134,4 +134,5 @@ def _(scene):
     equal(len(primary.messages), held + 1, "nothing twice")
 
 
+needs_root()
 main()

@@ -160,4 +160,5 @@ def _(scene):
 if sys.argv[1:2] == ["primary"]:
     serve(sys.argv[2])
 else:
+    needs_root()
     main()

@@ -299,4 +299,5 @@ def _(scene):
     sound(full)
 
 
+needs_root()
 main()

@@ -275,4 +275,5 @@ def _(scene):
     equal(holdfast.run("journal", "export", check=False).returncode, 64)
 
 
+needs_root()
 main()

@@ -129,4 +129,5 @@ def _(scene):
     equal(other.entries(), holdfast.entries())
 
 
+needs_root()
 main()

@@ -229,4 +229,5 @@ def _(scene):
     holdfast.start()
 
 
+needs_root()
 main()

@@ -193,4 +193,5 @@ def _(scene):
     whole(holdfast, range(180))
 
 
+needs_root()
 main()
