@@ -18,6 +18,7 @@ constexpr char held_letter = 'h';
 constexpr char erasure_letter = 'e';
 constexpr char legal_hold_letter = 'l';
 constexpr char state_letter = 't';
+constexpr char removal_letter = 'g';
 constexpr std::size_t hash_size = 16;
 constexpr std::uint64_t map_size = 1ULL
                                    << 38;  // sparse; a larger one does not always fit beside ThreadSanitizer
@@ -290,7 +291,29 @@ Status Catalog::forget(std::uint32_t segment, const std::set<RecordId>& entries)
   return transaction->commit();
 }
 
-Result<bool> Catalog::forget_part(std::uint32_t segment, RecordId first, RecordId end) {
+Status Catalog::begin_removal(const Removal& removal) {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  std::string numbers = big_endian(removal.first) + big_endian(removal.end) + big_endian(removal.entries);
+  if (Status put = transaction->put(removal_letter + big_endian_32(removal.segment), numbers); !put) return put;
+  return transaction->commit();
+}
+
+Result<std::vector<Catalog::Removal>> Catalog::removals() const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  std::vector<Removal> removals;
+  for (auto item = cursor->at_or_after(removal_letter + big_endian_32(0));; item = cursor->next()) {
+    if (!item) return item.error();
+    if (!*item || (*item)->key.size() != 5 || (*item)->key.front() != removal_letter || (*item)->value.size() != 24) return removals;
+    const char* numbers = (*item)->value.data();
+    removals.push_back({from_big_endian_32((*item)->key.substr(1)), from_big_endian(numbers), from_big_endian(numbers + 8), from_big_endian(numbers + 16)});
+  }
+}
+
+Result<bool> Catalog::forget_part(const Removal& removal) {
   constexpr std::size_t part = 20'000;
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
@@ -306,11 +329,11 @@ Result<bool> Catalog::forget_part(std::uint32_t segment, RecordId first, RecordI
     };
     for (Term term : {Term::recipient, Term::sender, Term::message_id}) {
       char letter = static_cast<char>(term);
-      if (Status read = collect(letter + big_endian_32(segment), letter + big_endian_32(segment + 1)); !read)
+      if (Status read = collect(letter + big_endian_32(removal.segment), letter + big_endian_32(removal.segment + 1)); !read)
         return read.error();
     }
     for (char letter : {outcome_letter, unsettled_letter, held_letter})
-      if (Status read = collect(letter + big_endian(first), letter + big_endian(end)); !read)
+      if (Status read = collect(letter + big_endian(removal.first), letter + big_endian(removal.end)); !read)
         return read.error();
   }
   for (const std::string& key : keys)
@@ -319,18 +342,19 @@ Result<bool> Catalog::forget_part(std::uint32_t segment, RecordId first, RecordI
   return keys.size() == part;
 }
 
-Status Catalog::forget_segment(std::uint32_t segment, std::uint64_t count) {
+Status Catalog::end_removal(const Removal& removal) {
   auto holds = legal_holds();
   if (!holds) return holds.error();
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
   for (const Place& place : *holds) {
-    if (place.segment != segment) continue;
+    if (place.segment != removal.segment) continue;
     if (Status erased = transaction->erase(legal_hold_letter + big_endian(place.id)); !erased) return erased;
   }
+  if (Status erased = transaction->erase(removal_letter + big_endian_32(removal.segment)); !erased) return erased;
   Result<std::uint64_t> counted = number(*transaction, entries_key);
   if (!counted) return counted.error();
-  if (Status put = transaction->put(entries_key, big_endian(*counted - std::min(*counted, count))); !put)
+  if (Status put = transaction->put(entries_key, big_endian(*counted - std::min(*counted, removal.entries))); !put)
     return put;
   return transaction->commit();
 }

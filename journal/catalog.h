@@ -65,11 +65,21 @@ class Catalog {
   Status finish_erasure(RecordId id);
   /// Takes out all that is indexed of erased entries of a segment, in one synced commit. They stay counted.
   Status forget(std::uint32_t segment, const std::set<RecordId>& entries);
-  /// Takes out a part of what is indexed of the entries, from the first to before the end, of a segment that
-  /// was removed. Returns whether there may be more.
-  Result<bool> forget_part(std::uint32_t segment, RecordId first, RecordId end);
-  /// The last step: its legal holds, and so many entries, which are counted no more.
-  Status forget_segment(std::uint32_t segment, std::uint64_t count);
+
+  /// A segment that is taken away with all that it has.
+  struct Removal {
+    std::uint32_t segment;
+    RecordId first, end;    ///< its records, from the first to before the end
+    std::uint64_t entries;  ///< of them, as counted here
+  };
+  /// Notes, synced, that the segment is about to go: a crash behind that is found out.
+  Status begin_removal(const Removal& removal);
+  /// Those that were begun, whether the segments went or not, and not ended.
+  Result<std::vector<Removal>> removals() const;
+  /// Takes out a part of what is indexed of a segment that went. Returns whether there may be more.
+  Result<bool> forget_part(const Removal& removal);
+  /// The last step: its legal holds, the note, and its entries, which are counted no more.
+  Status end_removal(const Removal& removal);
 
   /// Ids of entries in one segment that have the term, at most so many: ascending from an id on, or descending from it backwards. An
   /// address also stands for its sub-addresses (user+tag). Thread-safe.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <map>
 #include <set>
 #include <thread>
@@ -98,6 +99,7 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
                                        const std::function<void(double)>& on_progress) {
   std::lock_guard one_at_a_time(maintenance_);
   Erased erased;
+  if (Status finished = finish_removals(); !finished) return finished.error();
   if (Status settled = settle_down(!entries.empty()); !settled) return settled.error();
   if (!entries.empty()) {
     auto holds = legal_holds();
@@ -207,18 +209,33 @@ Status Journal::restate_routes_of(std::uint32_t number, const Segment& segment) 
   return {};
 }
 
-/// Part by part, so that what comes is indexed meanwhile.
-Status Journal::forget_segment(std::uint32_t number, RecordId first, RecordId end, std::uint64_t count) {
+/// The catalog forgets a segment that went: part by part, so that what comes is indexed meanwhile.
+Status Journal::finish(const Catalog::Removal& removal) {
   for (bool goes_on = true; goes_on;) {
     Status forgotten = cataloger_->run([&](Catalog& catalog) -> Status {
-      auto more = catalog.forget_part(number, first, end);
+      auto more = catalog.forget_part(removal);
       if (!more) return more.error();
       goes_on = *more;
       return {};
     });
     if (!forgotten) return forgotten;
   }
-  return cataloger_->run([&](Catalog& catalog) { return catalog.forget_segment(number, count); });
+  Status ended = cataloger_->run([&](Catalog& catalog) { return catalog.end_removal(removal); });
+  if (ended) entries_pruned_ += removal.entries;
+  return ended;
+}
+
+/// Those that a crash cut short. One whose segment is still there will be begun anew.
+Status Journal::finish_removals() {
+  auto removals = catalog_->removals();
+  if (!removals) return removals.error();
+  for (const Catalog::Removal& removal : *removals) {
+    std::error_code failure;
+    bool has_gone = !std::filesystem::exists(segment_path(path_, removal.segment), failure) && !failure;
+    if (has_gone)
+      if (Status finished = finish(removal); !finished) return finished;
+  }
+  return {};
 }
 
 Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by,
@@ -227,6 +244,7 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
   std::vector<std::uint32_t> pruned;
   auto numbers = list_segments(path_);
   if (!numbers) return numbers.error();
+  if (Status finished = finish_removals(); !finished) return finished.error();
   if (Status settled = settle_down(false); !settled) return settled.error();
   auto holds = legal_holds();
   if (!holds) return holds.error();
@@ -276,11 +294,12 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
       auto behind = begin + static_cast<std::ptrdiff_t>(std::min(part, ids.size() - at));
       if (Status forgotten = forget_elsewhere_({begin, behind}); !forgotten) return forgotten.error();
     }
+    const Catalog::Removal removal{number, first, end, counted};
+    Status begun = cataloger_->run([&](Catalog& catalog) { return catalog.begin_removal(removal); });
+    if (!begun) return begun.error();
     if (Status removed = remove_segment(path_, number); !removed) return removed.error();
     segments_->remove(number);
-    if (Status forgotten = forget_segment(number, first, end, counted); !forgotten)
-      return forgotten.error();
-    entries_pruned_ += counted;
+    if (Status finished = finish(removal); !finished) return finished.error();
     pruned.push_back(number);
   }
   return pruned;

@@ -121,7 +121,8 @@ class Journal {
   Status settle_down(bool ends_segment);
   Status compact(std::uint32_t number, const std::function<bool()>& goes_on);
   Result<std::string> hold_on(RecordId entry, const std::map<std::string, LegalHoldRecord>& holds);
-  Status forget_segment(std::uint32_t number, RecordId first, RecordId end, std::uint64_t count);
+  Status finish(const Catalog::Removal& removal);
+  Status finish_removals();
   Status restate_routes_of(std::uint32_t number, const Segment& segment);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 

@@ -174,10 +174,10 @@ TEST_CASE_METHOD(JournalFixture, "a filter on time reads the segments that may h
     if (since) filter.since_us = start + hours(*since);
     if (until) filter.until_us = start + hours(*until);
     auto reader = this->reader();
-    auto ids = reader->ids(filter);
-    REQUIRE(ids);
+    auto passing = reader->ids(filter);
+    REQUIRE(passing);
     if (damaged) *damaged = reader->damaged();
-    return *ids;
+    return *passing;
   };
   auto expected = [&](std::optional<int> since, std::optional<int> until) {
     std::vector<RecordId> those;
@@ -224,6 +224,39 @@ TEST_CASE_METHOD(JournalFixture, "who looks for entries brings no content in fro
     return;  // a file system that is memory itself
   CHECK(reader()->ids({})->size() == 4);
   CHECK(share_in_memory(segment_path(options.path, 1), false) < 0.2);
+}
+
+TEST_CASE_METHOD(JournalFixture, "a crash right after a segment was removed leaves nothing of it in the catalog, and its entries are counted no more") {
+  Catalog::Removal removal{1, 0, 0, 5};
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 5; ++i) add(**journal, "x");
+    end_segment(**journal);
+    removal.first = 1;
+    removal.end = add(**journal, "y");
+  }
+  {
+    auto keys = KeyRing::open(options.path, options.key);
+    auto catalog = Catalog::open(options.path, keys->base_key(), Environment::Mode::write);
+    REQUIRE(catalog);
+    REQUIRE((*catalog)->begin_removal(removal));
+    REQUIRE((*catalog)->begin_removal({2, removal.end, removal.end + 100, 1}));  // one that was not carried out
+  }
+  std::filesystem::remove(segment_path(options.path, 1));
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    REQUIRE((*journal)->erase({}, "", "", {}));  // as the daemon does at its start
+    CHECK((*journal)->entries() == 1);
+  }
+  auto keys = KeyRing::open(options.path, options.key);
+  auto catalog = Catalog::open(options.path, keys->base_key(), Environment::Mode::read);
+  REQUIRE(catalog);
+  CHECK(*(*catalog)->entries() == 1);
+  CHECK((*catalog)->find(1, Term::sender, "sender@example.net", 0, false, 10)->empty());
+  CHECK((*catalog)->find(2, Term::sender, "sender@example.net", 0, false, 10)->size() == 1);
+  CHECK((*catalog)->removals()->size() == 1);
 }
 
 TEST_CASE_METHOD(JournalFixture,
