@@ -36,13 +36,14 @@ def test(sentence):
     return add
 
 
-def needs_root():
-    """For scenarios that mount, or make networks: begins anew as root where it is not."""
+def be_root():
+    """Servers with users of their own, mounts and networks need it: begins anew with sudo where it is not."""
     if os.geteuid() != 0:
         os.execvp("sudo", ["sudo", "-E", sys.executable, *sys.argv])
 
 
 def main():
+    be_root()
     wanted = sys.argv[1:]
     failures = 0
     for sentence, function in _tests:

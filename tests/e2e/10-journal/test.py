@@ -295,5 +295,4 @@ def _(scene):
     assert "verifying" not in plain.stdout + plain.stderr
 
 
-needs_root()
 main()

@@ -134,5 +134,4 @@ def _(scene):
     equal(len(primary.messages), held + 1, "nothing twice")
 
 
-needs_root()
 main()

@@ -160,5 +160,4 @@ def _(scene):
 if sys.argv[1:2] == ["primary"]:
     serve(sys.argv[2])
 else:
-    needs_root()
     main()

@@ -39,13 +39,11 @@ class Slapd:
             os.chmod(path, 0o644)
         with open(os.path.join(self.folder, "slapd.conf"), "w") as file:
             file.write(CONFIG.format(folder=self.folder, base=BASE, certificate=self.certificate, key=key))
-        if os.geteuid() == 0:
-            subprocess.run(["chown", "-R", "openldap:", self.folder], check=True)
+        subprocess.run(["chown", "-R", "openldap:", self.folder], check=True)
         scene.stack.callback(self.stop)
 
     def start(self):
-        as_user = ["-u", "openldap", "-g", "openldap"] if os.geteuid() == 0 else []
-        self.process = subprocess.Popen(["slapd", *as_user, "-f", os.path.join(self.folder, "slapd.conf"), "-h", f"ldap://127.0.0.1:{self.port}", "-d", "0"],
+        self.process = subprocess.Popen(["slapd", "-u", "openldap", "-g", "openldap", "-f", os.path.join(self.folder, "slapd.conf"), "-h", f"ldap://127.0.0.1:{self.port}", "-d", "0"],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self.answers, what="slapd to answer")
         return self

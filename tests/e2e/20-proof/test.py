@@ -299,5 +299,4 @@ def _(scene):
     sound(full)
 
 
-needs_root()
 main()

@@ -129,5 +129,4 @@ def _(scene):
     equal(other.entries(), holdfast.entries())
 
 
-needs_root()
 main()

@@ -229,5 +229,4 @@ def _(scene):
     holdfast.start()
 
 
-needs_root()
 main()

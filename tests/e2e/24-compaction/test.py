@@ -193,5 +193,4 @@ def _(scene):
     whole(holdfast, range(180))
 
 
-needs_root()
 main()

@@ -1,7 +1,6 @@
 """Holdfast as a service of the machine: a user of its own, and a service manager that starts, watches and stops it."""
 import ctypes
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -9,10 +8,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
-IS_ROOT = os.geteuid() == 0
-AS_ROOT = [] if IS_ROOT else ["sudo"]
-DAEMON_USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
-AS_DAEMON = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if IS_ROOT else []
+DAEMON_USER = "nobody"
+AS_DAEMON = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
 
 @contextlib.contextmanager
@@ -29,11 +26,10 @@ def stopped(thread):
 
 
 def daemon_of_a_user(scene, **options):
-    """A Holdfast that is not root, where the tests are; its folder is "home"."""
+    """A Holdfast that is not root; its folder is "home"."""
     home = scene.path("home")
     os.mkdir(home)
-    if IS_ROOT:
-        shutil.chown(home, DAEMON_USER, "nogroup")
+    shutil.chown(home, DAEMON_USER, "nogroup")
     holdfast = Holdfast(scene, scene.primary(), journal_path=os.path.join(home, "journal"), before=AS_DAEMON, **options)
     holdfast.socket = os.path.join(home, "admin.sock")
     holdfast.binary = shutil.copy(BINARY, scene.path("holdfast"))  # the build may be in a folder that only root may enter
@@ -71,26 +67,24 @@ def _(scene):
         if not is_up:
             holdfast.stop()
             # As after a restore, or where they were never made.
-            run(*AS_ROOT, "find", holdfast.journal_path, "-name", "*-lock", "-delete")
+            run("find", holdfast.journal_path, "-name", "*-lock", "-delete")
         for command in commands:
-            done = run(*AS_ROOT, BINARY, "-c", holdfast.config, "journal", *(str(ids[is_up]) if word == "ID" else word for word in command))
+            done = run(BINARY, "-c", holdfast.config, "journal", *(str(ids[is_up]) if word == "ID" else word for word in command))
             equal(done.returncode, 0, (command, done))
         for command in (["journal", "backup", backup], ["mailbox", "add", f"ada{is_up}@example.org", "--generate"]):
-            done = run(*AS_ROOT, BINARY, "-c", holdfast.config, *command)
+            done = run(BINARY, "-c", holdfast.config, *command)
             equal(done.returncode, 0, done)
-        others = run(*AS_ROOT, "find", scene.path("home"), "!", "-user", DAEMON_USER).stdout
+        others = run("find", scene.path("home"), "!", "-user", DAEMON_USER).stdout
         equal(others, "", "files of others in the journal")
         # What is not the daemon's stays root's.
-        equal(run(*AS_ROOT, "find", backup, "!", "-user", "root").stdout, "")
-        equal(run(*AS_ROOT, "find", backup, "-type", "f", "-perm", "/077", "!", "-name", "signing.pub").stdout, "", "of a backup that others may read")
+        equal(run("find", backup, "!", "-user", "root").stdout, "")
+        equal(run("find", backup, "-type", "f", "-perm", "/077", "!", "-name", "signing.pub").stdout, "", "of a backup that others may read")
     holdfast.start()
     assert scene.client(holdfast.port).send_mail().startswith("250")
 
 
 @test("a key file in a folder of root's stays the daemon's when root puts another master key in its place")
 def _(scene):
-    if not IS_ROOT:
-        return
     os.mkdir(scene.path("keys"))
     key = scene.path("keys/master.key")
     with open(key, "w") as file:

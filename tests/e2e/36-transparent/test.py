@@ -219,7 +219,7 @@ def _(scene):
     assert holdfast.logged("identity: transparent needs root or CAP_NET_RAW") and holdfast.logged("systemctl edit holdfast")
 
 
-needs_root()
+be_root()
 if not os.environ.get("HAS_OWN_NETWORK"):
     os.execvpe("unshare", ["unshare", "--net", sys.executable, __file__, *sys.argv[1:]], {**os.environ, "HAS_OWN_NETWORK": "1"})
 ip("link", "set", "lo", "up")
