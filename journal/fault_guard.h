@@ -24,8 +24,12 @@ int guarded(Operation operation) {
   sigjmp_buf here;
   sigjmp_buf* const outer = fault_return;
   fault_return = &here;
-  int code = MDB_CORRUPTED;
-  if (sigsetjmp(here, 0) == 0) code = operation();
+  // No variable that changes in between may count after a jump: the compiler may keep a step's result in its place.
+  if (sigsetjmp(here, 0) != 0) {
+    fault_return = outer;
+    return MDB_CORRUPTED;
+  }
+  int code = operation();
   fault_return = outer;
   return code;
 }
