@@ -6,6 +6,8 @@
 #include <filesystem>
 
 #include "journal/head.h"
+#include "journal/page_check.h"
+#include "journal/rehearsal.h"
 #include "journal/rewrite.h"
 #include "journal/segment.h"
 #include "journal/write_record.h"
@@ -62,7 +64,10 @@ Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, c
   header.first_cell = 1;
   header.created_us = now_us();
   if (!numbers.empty()) {
-    auto opened = Segment::open(options.path, numbers.back(), keys, Environment::Mode::write, map_size);
+    Status sound = check_pages_written_next(segment_path(options.path, numbers.back()));
+    auto opened = sound || sound.error().code != ErrorCode::corrupt
+                      ? Segment::open(options.path, numbers.back(), keys, Environment::Mode::write, map_size)
+                      : Result<std::unique_ptr<Segment>>(sound.error());
     bool was_sealed = opened && ((*opened)->header().is_compacted || std::filesystem::exists(head_path(options.path, numbers.back())));
     if (was_sealed)
       opened = Error{ErrorCode::corrupt, fmt::format("{}: was sealed, so there was a segment after it, which is missing",
@@ -113,14 +118,27 @@ Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, c
   return catalog;
 }
 
+/// Whether the catalog can be brought up to date without harm. To be called before the segments are opened.
+bool is_catalog_sound(const std::string& path, const KeyRing& keys,
+                      const std::vector<std::uint32_t>& numbers) {
+  std::error_code ignored;
+  if (numbers.empty() || !std::filesystem::exists(Catalog::path_in(path), ignored)) return true;
+  return comes_through([&] {
+    auto newest = Segment::open(path, numbers.back(), keys, Environment::Mode::read);
+    if (newest) (void)open_current_catalog(path, keys, numbers, **newest, [](bool, const std::string&) {});
+  });
+}
+
 /// A damaged catalog does not stop the mail either: it is derived from the segments, so it is made anew. With a large journal that takes
 /// its time.
 Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const KeyRing& keys,
                                               const std::vector<std::uint32_t>& numbers,
-                                              const Segment& newest, const Writer::OnEvent& on_event) {
-  auto catalog = open_current_catalog(path, keys, numbers, newest, on_event);
-  if (catalog || catalog.error().code != ErrorCode::corrupt) return catalog;
+                                              const Segment& newest, bool is_sound,
+                                              const Writer::OnEvent& on_event) {
   std::string file = Catalog::path_in(path);
+  Result<std::unique_ptr<Catalog>> catalog = Error{ErrorCode::corrupt, file + ": the file is damaged"};
+  if (is_sound) catalog = open_current_catalog(path, keys, numbers, newest, on_event);
+  if (catalog || catalog.error().code != ErrorCode::corrupt) return catalog;
   on_event(true, fmt::format("{}; it is put aside as {}.damaged, and made anew from the segments", catalog.error().message, file));
   put_aside(file);
   return open_current_catalog(path, keys, numbers, newest, on_event);
@@ -168,10 +186,11 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (!numbers) return numbers.error();
   auto keys = KeyRing::open_or_create(options.path, options.key, numbers->empty());
   if (!keys) return keys.error();
+  const bool is_sound = is_catalog_sound(options.path, *keys, *numbers);
   auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();
 
-  auto catalog = open_catalog(options.path, *keys, *numbers, *newest->segment, on_event);
+  auto catalog = open_catalog(options.path, *keys, *numbers, *newest->segment, is_sound, on_event);
   if (!catalog) return catalog.error();
   Result<std::uint64_t> entries = (*catalog)->entries();
   if (!entries) return entries.error();

@@ -44,6 +44,8 @@ Error lmdb_error(int code, const std::string& what) {
     case MDB_INVALID:
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
+    case MDB_CURSOR_FULL:  // no tree of ours is so deep
+    case MDB_PAGE_FULL:
     case MDB_VERSION_MISMATCH:
     case MDB_BAD_VALSIZE:
       return {ErrorCode::corrupt, what + ": the file is damaged (" + mdb_strerror(code) + ")"};
@@ -182,6 +184,8 @@ Status Transaction::commit() {
     return committed;
   });
   if (!is_over) mdb_txn_abort(transaction);
+  // It writes a page where the page's own number says: an absurd one is damage.
+  if (code == EINVAL || code == EFBIG) code = MDB_CORRUPTED;
   if (code) return lmdb_error(code, path_);
   return {};
 }

@@ -269,6 +269,40 @@ def _(scene):
     assert "all is well" in holdfast.run("journal", "verify").stdout
 
 
+@test("noise instead of pages, in the catalog, the directory, the mailboxes and the newest segment: Holdfast starts all the same, and mail passes")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    for number in range(150):
+        client = scene.client(holdfast.port)
+        assert client.send_mail(f"Subject: {number}\r\nMessage-ID: <{number}@example.net>\r\n\r\nx\r\n", recipient=f"person{number}@example.org").startswith("250")
+        client.close()
+    for number in range(20):
+        holdfast.run("mailbox", "add", f"person{number}@example.org", "--generate")
+    send(scene, holdfast, 50)
+    holdfast.kill()  # what the catalog does not know yet it must learn at the start
+    whole = holdfast.journal_path + ".whole"
+    shutil.copytree(holdfast.journal_path, whole)
+    noise = random.Random(7)
+    for name in ("catalog.lmdb", "directory.lmdb", "mailboxes.lmdb", "segments/0000000001.lmdb"):
+        pages = os.path.getsize(os.path.join(whole, name)) // 4096
+        for trial in range(30):
+            shutil.rmtree(holdfast.journal_path)
+            shutil.copytree(whole, holdfast.journal_path)
+            with open(os.path.join(holdfast.journal_path, name), "r+b") as file:
+                for page in noise.sample(range(2, pages), noise.choice([1, max(1, pages // 4), pages - 2])):
+                    begin, size = noise.choice([(0, 4096), (0, 8), (10, 6), (16, 200)])  # all of it, its number, its bounds, where its items are
+                    file.seek(page * 4096 + begin)
+                    file.write(noise.randbytes(size))
+            holdfast.start()
+            for number in range(3):
+                client = scene.client(holdfast.port)
+                equal(client.send_mail(recipient=f"another{number}@example.org"), "250 2.0.0 Ok: taken", (name, trial))
+                client.close()
+            wait_for(lambda: holdfast.status()["journal"]["last_id"] > 300, what="the index")
+            equal(holdfast.process.poll(), None, (name, trial))
+            holdfast.stop()
+
+
 @test("the catalog is rebuilt around a damaged segment, which is named")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())

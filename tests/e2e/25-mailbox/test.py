@@ -248,7 +248,7 @@ def _(scene):
     for _ in range(2):
         checked(ada.append("Drafts", None, None, draft))
     refused(lambda: ada.append("Drafts", None, None, draft), "OVERQUOTA")
-    assert world.holdfast.logged("mailbox.quota is reached")
+    wait_for(lambda: world.holdfast.logged("mailbox.quota is reached"), what="the log line")
     checked(ada.create("Copies"))
     copied = 0
     while True:  # copies count too, a little
