@@ -175,15 +175,23 @@ def _(scene):
         holdfast.stop()
 
 
-@test("the service that is installed is one that systemd takes")
+@test("the Debian package has the program and what it needs, a service that systemd takes, the pages, and scripts that a shell takes")
 def _(scene):
-    root = scene.path("root")
-    installed = subprocess.run(["cmake", "--install", os.path.join(ROOT, "build", "release")], env={**os.environ, "DESTDIR": root}, capture_output=True, text=True)
-    equal(installed.returncode, 0, installed.stderr)
-    unit = os.path.join(root, "usr/local/lib/systemd/system/holdfast.service")
+    root, control = scene.path("root"), scene.path("control")
+    packed = run("cpack", "-B", scene.path("packages"), "--config", os.path.join(ROOT, "build", "release", "CPackConfig.cmake"))
+    equal(packed.returncode, 0, packed.stderr)
+    [package] = [os.path.join(scene.path("packages"), name) for name in os.listdir(scene.path("packages")) if name.endswith(".deb")]
+    for option, folder in (("-x", root), ("-e", control)):
+        equal(run("dpkg-deb", option, package, folder).returncode, 0)
+    needs = run("dpkg-deb", "-f", package, "Depends").stdout
+    assert "adduser" in needs and "liblmdb0" in needs, needs
+    for script in ("postinst", "prerm", "postrm"):
+        equal(run("sh", "-n", os.path.join(control, script)).stderr, "")
+    equal(sorted(os.listdir(os.path.join(root, "usr/share/doc/holdfast"))), ["README.md", "for-auditors.md", "holdfast.nft", "holdfast.yaml", "three-in-the-morning.md"])
+    unit = os.path.join(root, "usr/lib/systemd/system/holdfast.service")
     checked = run("systemd-analyze", "verify", "--recursive-errors=no", f"--root={root}", unit)
     equal((checked.returncode, checked.stdout + checked.stderr), (0, ""))
-    assert os.access(os.path.join(root, "usr/local/bin/holdfast"), os.X_OK)
+    assert run(os.path.join(root, "usr/bin/holdfast"), "--version").stdout.startswith("holdfast")
 
 
 main()
