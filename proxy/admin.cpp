@@ -91,12 +91,19 @@ Admin::~Admin() {
   if (!path_.empty()) ::unlink(path_.c_str());
 }
 
-void Admin::on(const std::string& resource, Handler handler) {
-  handlers_.push_back(std::make_unique<Handler>(std::move(handler)));
-  evhttp_set_cb(http_, resource.c_str(), &Admin::serve, handlers_.back().get());
+void Admin::on(const std::string& resource, Handler handler) { add(resource, {std::move(handler)}); }
+
+void Admin::on_text(const std::string& resource, Handler handler, const char* type, std::string (*to_text)(const Json&)) {
+  add(resource, {std::move(handler), type, to_text});
 }
 
-void Admin::serve(evhttp_request* http, void* handler) {
+void Admin::add(const std::string& name, Resource resource) {
+  resources_.push_back(std::make_unique<Resource>(std::move(resource)));
+  evhttp_set_cb(http_, name.c_str(), &Admin::serve, resources_.back().get());
+}
+
+void Admin::serve(evhttp_request* http, void* asked) {
+  const Resource& resource = *static_cast<Resource*>(asked);
   Request request;
   request.user = user_of(http);
   evbuffer* sent = evhttp_request_get_input_buffer(http);
@@ -105,16 +112,17 @@ void Admin::serve(evhttp_request* http, void* handler) {
   request.body = text.empty() ? Json::object() : Json::parse(text, nullptr, false);
   Answer answer = Error{ErrorCode::invalid, "the request is no JSON object"};
   try {
-    if (request.body.is_object()) answer = (*static_cast<Handler*>(handler))(request);
+    if (request.body.is_object()) answer = resource.handler(request);
   } catch (const Json::exception& problem) {
     answer = Error{ErrorCode::invalid, problem.what()};
   }
   Json body = answer
                   ? *answer
                   : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
-  std::string out = to_line(body) + "\n";
+  bool is_text = answer && resource.to_text;
+  std::string out = is_text ? resource.to_text(body) : to_line(body) + "\n";
   evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
-  evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", "application/json");
+  evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", is_text ? resource.type : "application/json");
   evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
 }
 

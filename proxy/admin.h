@@ -35,12 +35,20 @@ class Admin {
 
   /// Answers requests for a resource such as "/status". The handler is called on the base's thread.
   void on(const std::string& resource, Handler handler);
+  /// The same, with a text made of the answer, of that media type.
+  void on_text(const std::string& resource, Handler handler, const char* type, std::string (*to_text)(const Json&));
 
  private:
   explicit Admin(std::string path) : path_(std::move(path)) {}
-  static void serve(evhttp_request* request, void* handler);
+  struct Resource {
+    Handler handler;
+    const char* type = "application/json";
+    std::string (*to_text)(const Json&) = nullptr;  ///< null for JSON on one line
+  };
+  void add(const std::string& name, Resource resource);
+  static void serve(evhttp_request* request, void* resource);
   std::string path_;
-  std::vector<std::unique_ptr<Handler>> handlers_;
+  std::vector<std::unique_ptr<Resource>> resources_;
   evhttp* http_ = nullptr;
 };
 

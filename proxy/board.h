@@ -22,6 +22,10 @@ class RouteBoard {
   std::atomic<std::uint64_t> held{0};                 ///< entries
   std::atomic<bool> is_disk_low{false};               ///< there is no room for more of them
   std::atomic<std::uint64_t> possible_duplicates{0};  ///< since the start
+  /// Messages of clients, by what became of them; since the start.
+  struct Messages {
+    std::atomic<std::uint64_t> forwarded{0}, held{0}, rejected{0}, deferred{0};
+  } messages;
   std::atomic<std::uint64_t> successes{0};            ///< the primary took a message; harvested by the control thread
 
   /// How long the primary lately took to get a new connection ready, in milliseconds: some let everybody wait for their greeting.

@@ -51,6 +51,8 @@ Json Control::describe(ControlledRoute& route) {
                {"held", route.board.held.load()},
                {"kept_for_operator", route.kept.size()},
                {"possible_duplicates", route.board.possible_duplicates.load()},
+               {"messages", {{"forwarded", route.board.messages.forwarded.load()}, {"held", route.board.messages.held.load()},
+                             {"rejected", route.board.messages.rejected.load()}, {"deferred", route.board.messages.deferred.load()}}},
                {"delivering", route.under_way},
                {"delivered", route.delivered}};
   // An estimate from the last seconds' progress.

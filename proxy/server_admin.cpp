@@ -10,6 +10,7 @@
 #include "proxy/accounts.h"
 #include "proxy/imap_session.h"
 #include "proxy/log.h"
+#include "proxy/metrics.h"
 #include "proxy/people.h"
 #include "proxy/running_server.h"
 
@@ -137,13 +138,14 @@ Admin::Answer Server::status() {
       {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - started_).count()}};
 }
 
-/// What programs of this machine may read: the state, and the address book.
+/// What programs of this machine may read: the state, also as metrics, and the address book.
 Status Server::open_http() {
   if (!settings_->config.admin_http) return {};
   auto http = Admin::open_http(base_.get(), *settings_->config.admin_http);
   if (!http) return http.error();
   http_ = std::move(*http);
   http_->on("/status", [this](const Request&) { return status(); });
+  http_->on_text("/metrics", [this](const Request&) { return status(); }, metrics_type, &metrics_of);
   http_->on("/address-book", [this](const Request&) { return address_book(control_.directory().list()); });
   return {};
 }

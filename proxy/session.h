@@ -131,7 +131,7 @@ class Session {
   Reply own_verdict() const;
   std::string protocol() const;
   journal::MessageRecord make_record() const;
-  void log_message(const Content& content, const Reply& reply);
+  void tell_of_message(const Content& content, const Reply& reply);
 
   const LimitsConfig& limits() const { return settings_->config.limits; }
   const RouteConfig& route() const { return settings_->config.routes[route_]; }

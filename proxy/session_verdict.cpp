@@ -61,7 +61,7 @@ Task<Session::Next> Session::finish_content(Content& content) {
   } else {
     upstream_.reset();
   }
-  log_message(content, verdict);
+  tell_of_message(content, verdict);
   if (is_committed && !content.is_held) settle(content, verdict);
   client_.write(verdict.wire);
   if (verdict.is_positive()) commands_ = 0;
@@ -301,7 +301,11 @@ void Session::settle(Content& content, const Reply& verdict) {
   if (content.is_possible_duplicate) board_->possible_duplicates.fetch_add(1, std::memory_order_relaxed);
 }
 
-void Session::log_message(const Content& content, const Reply& reply) {
+/// Counts it, and writes it to the log.
+void Session::tell_of_message(const Content& content, const Reply& reply) {
+  RouteBoard::Messages& counts = board_->messages;
+  auto& count = content.is_held ? counts.held : reply.is_positive() ? counts.forwarded : reply.is_permanent() ? counts.rejected : counts.deferred;
+  count.fetch_add(1, std::memory_order_relaxed);
   if (!is_logged(LogLevel::info)) return;
   std::string first = transaction_.recipients.empty() ? "" : transaction_.recipients.front().address;
   std::string_view outcome = content.is_held ? "held" : journal::to_string(outcome_of(reply));

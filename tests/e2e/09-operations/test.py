@@ -258,6 +258,41 @@ def _(scene):
     assert "1 entries" in text and "healthy" in text, text
 
 
+@test("metrics for collectors: each has its kind and an explanation, counts what happens, and names nobody; the alerts are about such metrics")
+def _(scene):
+    primary = scene.primary(replies={"content": lambda session, line: b"550 5.7.1 no\r\n" if len(primary.messages) == 3 else b"250 2.0.0 Ok: taken\r\n"})
+    odd = '- name: "a \\"quoted\\" one\\\\"\n  domains: [example.com]\n  upstreams: ["127.0.0.1:1"]'
+    holdfast = Holdfast(scene, primary, routes=odd, yaml="directory:\n  catch_all: [example.org]")
+    port = free_port()
+    holdfast.admin = f"http: 127.0.0.1:{port}"
+    holdfast.start()
+    for _ in range(3):
+        scene.client(holdfast.port).send_mail()
+    holdfast.run("failover", "hold", "--route", "primary", "--reason", "test")
+    scene.client(holdfast.port).send_mail()
+    head, page = run("curl", "-s", "-D", "-", f"http://127.0.0.1:{port}/metrics").stdout.split("\n\n", 1)
+    assert "Content-Type: text/plain; version=0.0.4" in head, head
+    values, kinds = {}, set()
+    for line in page.splitlines():
+        if line.startswith("# "):
+            words = re.fullmatch(r"# (?:HELP (holdfast_\w+) \S.+|TYPE (holdfast_\w+) (?:gauge|counter))", line)
+            kinds.add(words[1] or words[2])
+            continue
+        sample = re.fullmatch(r'(holdfast_\w+)(\{(?:\w+="(?:[^"\\]|\\[\\"n])*",?)+\})? (\d+(?:\.\d+)?(?:e\+\d+)?)', line)
+        assert sample and sample[1] in kinds, line
+        values[sample[1] + (sample[2] or "")] = float(sample[3])
+    expected = {'holdfast_route_state{route="primary",state="hold"}': 1, 'holdfast_route_state{route="primary",state="pass"}': 0,
+                'holdfast_route_automatic{route="primary"}': 0, 'holdfast_route_automatic{route="a \\"quoted\\" one\\\\"}': 1,
+                'holdfast_messages_total{route="primary",outcome="forwarded"}': 2, 'holdfast_messages_total{route="primary",outcome="rejected"}': 1,
+                'holdfast_messages_total{route="primary",outcome="held"}': 1, 'holdfast_held_messages{route="primary"}': 1,
+                "holdfast_journal_writable": 1, "holdfast_journal_entries": 4, "holdfast_accepted_connections_total": 4, 'holdfast_info{version="0.1.0"}': 1}
+    equal({name: values.get(name) for name in expected}, expected)
+    assert "example.org" not in page and "example.net" not in page, page
+    with open(os.path.join(ROOT, "deploy", "alerts.yaml")) as alerts:
+        named = set(re.findall(r"holdfast_\w+", alerts.read()))
+    assert named and named <= kinds, named - kinds
+
+
 @test("a log that nobody reads holds up no mail: lines are lost, and counted once it is read again")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())

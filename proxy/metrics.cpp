@@ -1,0 +1,101 @@
+#include "proxy/metrics.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+#include <utility>
+
+namespace holdfast::proxy {
+namespace {
+
+using Labels = std::initializer_list<std::pair<const char*, std::string>>;
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    if (c == '\\' || c == '"') out += '\\';
+    out += c == '\n' ? std::string("\\n") : std::string(1, c);
+  }
+  return out;
+}
+
+class Page {
+ public:
+  /// What follows is of this metric.
+  void begin(const char* name, const char* type, const char* help) {
+    name_ = name;
+    out_ += fmt::format("# HELP holdfast_{} {}\n# TYPE holdfast_{} {}\n", name, help, name, type);
+  }
+  void add(double value, Labels labels = {}) {
+    std::string all;
+    for (const auto& [label, text] : labels) all += fmt::format("{}{}=\"{}\"", all.empty() ? "" : ",", label, escaped(text));
+    out_ += fmt::format("holdfast_{}{} {}\n", name_, all.empty() ? all : "{" + all + "}", value);
+  }
+  void one(const char* name, const char* type, const char* help, double value) {
+    begin(name, type, help);
+    add(value);
+  }
+  std::string take() { return std::move(out_); }
+
+ private:
+  const char* name_ = "";
+  std::string out_;
+};
+
+constexpr const char* gauge = "gauge";
+constexpr const char* counter = "counter";
+
+void add_routes(Page& page, const Json& routes) {
+  auto name = [](const Json& route) { return route["name"].get<std::string>(); };
+  page.begin("route_state", gauge, "1 for the state that the route is in.");
+  for (const Json& route : routes)
+    for (const char* state : {"pass", "hold", "drain"}) page.add(route["state"] == state ? 1 : 0, {{"route", name(route)}, {"state", state}});
+  page.begin("route_automatic", gauge, "Whether the breaker decides, and not an operator.");
+  for (const Json& route : routes) page.add(route["mode"] == "auto" ? 1 : 0, {{"route", name(route)}});
+  for (auto [metric, key, help] : std::initializer_list<std::tuple<const char*, const char*, const char*>>{
+           {"held_messages", "held", "Messages that wait for the primary."},
+           {"kept_messages", "kept_for_operator", "Messages that the primary refused for good, and that wait for an operator."},
+           {"primary_connections", "connections", "Connections to the primary."},
+           {"waiting_clients", "waiting", "Who waits until the primary takes one more connection."}}) {
+    page.begin(metric, gauge, help);
+    for (const Json& route : routes) page.add(route[key].get<double>(), {{"route", name(route)}});
+  }
+  page.begin("messages_total", counter, "Messages of clients, by what became of them, since the start.");
+  for (const Json& route : routes)
+    for (const auto& [outcome, count] : route["messages"].items()) page.add(count.get<double>(), {{"route", name(route)}, {"outcome", outcome}});
+  page.begin("delivered_messages_total", counter, "Messages that were held and settled, since the start.");
+  for (const Json& route : routes) page.add(route["delivered"].get<double>(), {{"route", name(route)}});
+  page.begin("upstream_healthy", gauge, "Whether an address of the primary answers.");
+  for (const Json& route : routes)
+    for (const Json& upstream : route["upstreams"])
+      page.add(upstream["healthy"].get<bool>() ? 1 : 0, {{"route", name(route)}, {"address", upstream["address"].get<std::string>()}});
+}
+
+void add_journal(Page& page, const Json& journal) {
+  page.one("journal_writable", gauge, "Whether messages can be written down; while they cannot, clients are told 452.", journal["writable"].get<bool>() ? 1 : 0);
+  page.one("journal_entries", gauge, "Messages in the journal.", journal["entries"].get<double>());
+  page.one("journal_bytes", gauge, "Size of the journal's segments.", journal["bytes"].get<double>());
+  page.one("journal_bypassed_messages_total", counter, "Messages that passed without a copy, since the start.", journal["bypassed"].get<double>());
+}
+
+}  // namespace
+
+std::string metrics_of(const Json& status) {
+  Page page;
+  page.begin("info", gauge, "What runs here.");
+  page.add(1, {{"version", status["version"].get<std::string>()}});
+  page.one("uptime_seconds", gauge, "Since the start.", status["uptime_s"].get<double>());
+  page.one("connections", gauge, "Clients that are connected.", status["connections"].get<double>());
+  page.one("accepted_connections_total", counter, "Connections of clients, since the start.", status["accepted"].get<double>());
+  add_routes(page, status["routes"]);
+  add_journal(page, status["journal"]);
+  page.one("recipients_known", gauge, "Recipients that the directory knows to exist.", status["recipients_known"].get<double>());
+  const Json& mailboxes = status["mailboxes"];
+  if (mailboxes.is_object()) {
+    page.one("mailbox_accounts", gauge, "People who have an emergency mailbox.", mailboxes["accounts"].get<double>());
+    page.one("mailbox_people", gauge, "People who are logged in.", mailboxes["people"].get<double>());
+  }
+  return page.take();
+}
+
+}  // namespace holdfast::proxy
