@@ -93,36 +93,16 @@ Task<void> Session::converse() {
     is_over_ = is_over_ || (is_refused_ && awaited_.empty());
     if (is_over_ || is_stopped_) co_return;
 
-    Next next = Next::go_on;
-    if (awaited_.empty() && mode_ != Mode::commands && mode_ != Mode::auth) {
-      Mode mode = std::exchange(mode_, Mode::commands);
-      is_synchronising_ = false;
-      if (mode == Mode::data)
-        next = co_await relay_data();
-      else if (mode == Mode::bdat)
-        next = co_await relay_bdat(*bdat_, std::move(line_));
-      else if (mode == Mode::starttls)
-        next = co_await client_starttls();
-      else if (mode == Mode::switching)
-        next = co_await switch_route();
-      else
-        next = co_await quit();
+    bool is_interlude_due = awaited_.empty() && mode_ != Mode::commands && mode_ != Mode::auth;
+    if (is_interlude_due) {
+      Next next = co_await interlude();
       if (next == Next::close) co_return;
       client_due = after(limits().timeouts.command);
       continue;
     }
 
+    notice_loss();
     bool has_line = client_.input().find('\n') != std::string_view::npos;
-    if (upstream_ && !upstream_->stream.is_alive()) {
-      // Nobody was waiting for it, or it was in the pool and ended of age just as this client was given it.
-      if (has_quiet() || upstream_->was_reused)
-        upstream_.reset();
-      else if (content_ && awaited_.empty())
-        lose_upstream_in_chunks("it closed the connection");
-      else
-        lose_upstream("it closed the connection");
-    }
-    if (is_primary_out_ && upstream_ && !awaited_.empty()) lose_upstream("the breaker has tripped");
     // A series of chunks whose primary went away goes on without one; its end decides.
     bool is_missed = !upstream_ && !is_holding_ && !content_ && (has_line || !awaited_.empty());
     if (!lost_why_.empty() || is_missed) {
@@ -150,6 +130,40 @@ Task<void> Session::converse() {
     else
       say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
   }
+}
+
+/// What comes between commands: content, TLS, another route; or after them.
+Task<Session::Next> Session::interlude() {
+  Mode mode = std::exchange(mode_, Mode::commands);
+  is_synchronising_ = false;
+  Next next = Next::go_on;
+  if (mode == Mode::data)
+    next = co_await relay_data();
+  else if (mode == Mode::bdat)
+    next = co_await relay_bdat(*bdat_, std::move(line_));
+  else if (mode == Mode::starttls)
+    next = co_await client_starttls();
+  else if (mode == Mode::switching)
+    next = co_await switch_route();
+  else
+    next = co_await quit();
+  co_return next;
+}
+
+/// Looks whether the primary has gone.
+void Session::notice_loss() {
+  if (!upstream_) return;
+  const char* const closed = "it closed the connection";
+  if (!upstream_->stream.is_alive()) {
+    // Nobody was waiting for it, or it was in the pool and ended of age just as this client was given it.
+    if (has_quiet() || upstream_->was_reused)
+      upstream_.reset();
+    else if (content_ && awaited_.empty())
+      lose_upstream_in_chunks(closed);
+    else
+      lose_upstream(closed);
+  }
+  if (is_primary_out_ && upstream_ && !awaited_.empty()) lose_upstream("the breaker has tripped");
 }
 
 Duration Session::patience_with(const Awaited& awaited) const {

@@ -73,6 +73,8 @@ class Session {
 
   // Conversation (session.cpp).
   Task<void> converse();
+  Task<Next> interlude();
+  void notice_loss();
   bool take_replies();
   static std::string nonsense_in(const Reply& reply, const Awaited& awaited);
   void take_reply(Reply& reply);
@@ -95,6 +97,7 @@ class Session {
   enum class Reached { live, holding, refused, nowhere };
   bool has_client_left() const;
   Task<Reached> reach_primary(std::string why, bool is_switching = false);
+  Task<std::string> try_primary(const Opening& opening, Deadline by, bool& is_full);
   void turn_away(Reached reached);
   Task<std::string> replay(Deadline by);
   Task<std::string> replay_envelope(Deadline by, bool is_batch);

@@ -74,25 +74,13 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     auto is_moot = [this] { return has_client_left() || board_->is_held(); };
     opening.is_gone = is_moot;
     opening.is_ungreeted = needs_ungreeted_ || !helo_line_.empty();
-    UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
-    is_primary_out_ = false;
-    may_be_pooled = false;
-    is_full = opened.full != nullptr;
-    if (opened.upstream) {
-      upstream_ = std::move(opened.upstream);
-      std::string failure = co_await replay(by);
-      if (failure.empty()) {
-        write_outstanding();
-        co_return Reached::live;
-      }
-      why = failure;
-      if (upstream_ && !refusal_) worker_.pool.failed(*settings_, route_, upstream_->address, failure);
-      upstream_.reset();
-      if (is_holding_) co_return Reached::holding;
-    } else {
-      why = opened.failure;
-      refusal_ = std::move(opened.refusal);
+    why = co_await try_primary(opening, by, is_full);
+    if (upstream_) {
+      write_outstanding();
+      co_return Reached::live;
     }
+    if (is_holding_) co_return Reached::holding;
+    may_be_pooled = false;
     is_unwanted = refusal_ && refusal_->is_about_client();
     if (!is_unwanted && !is_full && !is_moot()) control.failed(*board_, why);
     bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
@@ -117,6 +105,25 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
   is_holding_ = true;
   write_outstanding();
   co_return Reached::holding;
+}
+
+/// Opens a connection and tells it what the client has said. Returns an empty text, or why that failed; the
+/// primary's refusal is in refusal_ then, when it was one, and is_full says whether it has as many
+/// connections of Holdfast's as it takes.
+Task<std::string> Session::try_primary(const Opening& opening, Deadline by, bool& is_full) {
+  UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
+  is_primary_out_ = false;
+  is_full = opened.full != nullptr;
+  if (!opened.upstream) {
+    refusal_ = std::move(opened.refusal);
+    co_return opened.failure;
+  }
+  upstream_ = std::move(opened.upstream);
+  std::string failure = co_await replay(by);
+  if (failure.empty()) co_return failure;
+  if (upstream_ && !refusal_) worker_.pool.failed(*settings_, route_, upstream_->address, failure);
+  upstream_.reset();
+  co_return failure;
 }
 
 /// Tells the client that there is nobody for it, and why.
