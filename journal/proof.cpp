@@ -78,7 +78,8 @@ Result<ProvenEntry> check_proof(const std::string& text, const PublicKey* key) {
     line = proof.at("head").get<std::string>();
     record = bytes_at(proof.at("record"));
     salt = bytes_at(proof.at("salt"));
-    proven.index = proof.at("index").get<std::uint64_t>();
+    if (!proof.at("index").is_number_unsigned()) return invalid("its index is no whole number");
+    proven.index = proof["index"].get<std::uint64_t>();
     for (const auto& one : proof.at("path")) {
       std::string bytes = bytes_at(one);
       Hash hash{};
