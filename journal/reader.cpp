@@ -105,10 +105,12 @@ Status Reader::each_indexed(Segment& segment, const Wanted& wanted, bool newest_
   };
   if (newest_first)
     if (Status read = unindexed(); !read || !goes_on) return read;
-  for (RecordId from = newest_first ? newest : 0; goes_on;) {
+  // The catalog may know more by now than when this reader was opened: that part is looked at as the rest that it did not know.
+  for (RecordId from = newest_first ? indexed_ : 0; goes_on;) {
     auto ids = catalog_->find(segment.header().number, wanted.term, wanted.text, from, newest_first, batch);
     if (!ids) return ids.error();
     for (RecordId id : *ids) {
+      if (id > indexed_) return unindexed();
       auto record = segment.record(id);
       if (!record) return record.error();
       if (*record && !consider(**record)) return {};

@@ -213,6 +213,24 @@ TEST_CASE_METHOD(JournalFixture, "a filter on time reads the segments that may h
   }
 }
 
+TEST_CASE_METHOD(JournalFixture, "who looks by the index while it grows finds each entry once") {
+  auto journal = open();
+  REQUIRE(journal);
+  for (int i = 0; i < 3; ++i) add(**journal, "x");
+  auto reader = this->reader();
+  RecordId last = 0;
+  for (int i = 0; i < 3; ++i) last = add(**journal, "x");
+  (*journal)->hurry_index();
+  while ((*journal)->indexed() < last) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  Filter filter;
+  filter.sender = "sender@example.net";
+  CHECK(reader->ids(filter)->size() == 6);
+  std::vector<RecordId> backwards;
+  REQUIRE(reader->each(filter, true, [&](const Entry& entry) { return backwards.push_back(entry.id), true; }));
+  CHECK(backwards.size() == 6);
+  CHECK(std::is_sorted(backwards.rbegin(), backwards.rend()));
+}
+
 TEST_CASE_METHOD(JournalFixture, "who looks for entries brings no content in from the disk") {
   {
     auto journal = open();
