@@ -250,15 +250,24 @@ Result<std::vector<Catalog::Place>> Catalog::legal_holds() const { return places
 
 /// Of keys that are the letter and a record's id.
 Result<std::vector<Catalog::Place>> Catalog::places_with(char letter) const {
+  std::vector<Place> places;
+  Status read = each_with(letter, sizeof(RecordId), [&](std::string_view id, std::string_view value) {
+    places.push_back({from_big_endian_32(value), from_big_endian(id.data())});
+  });
+  if (!read) return read.error();
+  return places;
+}
+
+/// Items with keys that are the letter and a number of so many bytes, in order.
+Status Catalog::each_with(char letter, std::size_t size, const std::function<void(std::string_view number, std::string_view value)>& visit) const {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<Cursor> cursor = Cursor::open(*transaction);
   if (!cursor) return cursor.error();
-  std::vector<Place> places;
-  for (auto item = cursor->at_or_after(letter + big_endian(0));; item = cursor->next()) {
+  for (auto item = cursor->at_or_after(letter + std::string(size, '\0'));; item = cursor->next()) {
     if (!item) return item.error();
-    if (!*item || (*item)->key.size() != 9 || (*item)->key.front() != letter) return places;
-    places.push_back({from_big_endian_32((*item)->value), from_big_endian((*item)->key.data() + 1)});
+    if (!*item || (*item)->key.size() != 1 + size || (*item)->key.front() != letter) return {};
+    visit((*item)->key.substr(1), (*item)->value);
   }
 }
 
@@ -300,17 +309,14 @@ Status Catalog::begin_removal(const Removal& removal) {
 }
 
 Result<std::vector<Catalog::Removal>> Catalog::removals() const {
-  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
-  if (!transaction) return transaction.error();
-  Result<Cursor> cursor = Cursor::open(*transaction);
-  if (!cursor) return cursor.error();
   std::vector<Removal> removals;
-  for (auto item = cursor->at_or_after(removal_letter + big_endian_32(0));; item = cursor->next()) {
-    if (!item) return item.error();
-    if (!*item || (*item)->key.size() != 5 || (*item)->key.front() != removal_letter || (*item)->value.size() != 24) return removals;
-    const char* numbers = (*item)->value.data();
-    removals.push_back({from_big_endian_32((*item)->key.substr(1)), from_big_endian(numbers), from_big_endian(numbers + 8), from_big_endian(numbers + 16)});
-  }
+  Status read = each_with(removal_letter, sizeof(std::uint32_t), [&](std::string_view segment, std::string_view value) {
+    if (value.size() != 3 * sizeof(std::uint64_t)) return;  // damage; `journal rebuild` makes all this anew
+    const char* numbers = value.data();
+    removals.push_back({from_big_endian_32(segment), from_big_endian(numbers), from_big_endian(numbers + 8), from_big_endian(numbers + 16)});
+  });
+  if (!read) return read.error();
+  return removals;
 }
 
 Result<bool> Catalog::forget_part(const Removal& removal) {

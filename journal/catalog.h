@@ -110,6 +110,7 @@ class Catalog {
   Status index_message(Transaction& transaction, const Committed& record) const;
   Status index_outcome(Transaction& transaction, const Committed& record) const;
   static Status index_erasure(Transaction& transaction, const Committed& record);
+  Status each_with(char letter, std::size_t size, const std::function<void(std::string_view number, std::string_view value)>& visit) const;
   Result<std::vector<Place>> places_with(char letter) const;
   Status index_state(Transaction& transaction, const Committed& record) const;
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;

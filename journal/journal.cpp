@@ -123,6 +123,7 @@ bool is_catalog_sound(const std::string& path, const KeyRing& keys,
                       const std::vector<std::uint32_t>& numbers) {
   std::error_code ignored;
   if (numbers.empty() || !std::filesystem::exists(Catalog::path_in(path), ignored)) return true;
+  // What goes wrong in an orderly way goes wrong again in this process, and is told there.
   return comes_through([&] {
     auto newest = Segment::open(path, numbers.back(), keys, Environment::Mode::read);
     if (newest) (void)open_current_catalog(path, keys, numbers, **newest, [](bool, const std::string&) {});

@@ -22,7 +22,7 @@ class RouteBoard {
   std::atomic<std::uint64_t> held{0};                 ///< entries
   std::atomic<bool> is_disk_low{false};               ///< there is no room for more of them
   std::atomic<std::uint64_t> possible_duplicates{0};  ///< since the start
-  /// Messages of clients, by what became of them; since the start.
+  /// Messages that came over the relay, by what became of them; since the start.
   struct Messages {
     std::atomic<std::uint64_t> forwarded{0}, held{0}, rejected{0}, deferred{0};
   } messages;

@@ -149,7 +149,7 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
   while (errand) {
     const journal::MessageRecord& message = errand->entry.message;
     Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
-    opening.may_hide_client = true;
+    opening.may_hide_client = true;  // better from Holdfast's address than never
     std::unique_ptr<Errand> following;
     Courier::Next next = [&] {
       if (may_deliver(route)) following = prepared ? std::move(prepared) : next_errand(route, errand.get());

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <initializer_list>
+#include <tuple>
 #include <utility>
 
 namespace holdfast::proxy {
@@ -60,7 +61,7 @@ void add_routes(Page& page, const Json& routes) {
     page.begin(metric, gauge, help);
     for (const Json& route : routes) page.add(route[key].get<double>(), {{"route", name(route)}});
   }
-  page.begin("messages_total", counter, "Messages of clients, by what became of them, since the start.");
+  page.begin("messages_total", counter, "Messages that came over the relay, by what became of them, since the start.");
   for (const Json& route : routes)
     for (const auto& [outcome, count] : route["messages"].items()) page.add(count.get<double>(), {{"route", name(route)}, {"outcome", outcome}});
   page.begin("delivered_messages_total", counter, "Messages that were held and settled, since the start.");

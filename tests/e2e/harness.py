@@ -318,8 +318,7 @@ class ScriptedPrimary:
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            session = PrimarySession(self, connection)
-            session.peer = peer[0]
+            session = PrimarySession(self, connection, peer[0])
             self.sessions.append(session)
             if self.is_stopped:  # it came in the last moment
                 session.close()
@@ -331,8 +330,8 @@ class ScriptedPrimary:
 
 
 class PrimarySession:
-    def __init__(self, primary, connection):
-        self.primary, self.connection = primary, connection
+    def __init__(self, primary, connection, peer):
+        self.primary, self.connection, self.peer = primary, connection, peer
         self.received, self.reads, self.lines = b"", [], []
         self.buffer = b""
         self.chunks, self.envelope = b"", []

@@ -188,7 +188,7 @@ def _(scene):
         if not cut:
             cut.append(ip("-n", world.there, "link", "set", "far", "down"))
         return b"250 2.0.0 Ok: taken\r\n"
-    primary = world.primary(replies={"content": answer, "greeting": b"220 primary.example.org ESMTP\r\n"})
+    primary = world.primary(replies={"content": answer})
     holdfast = world.holdfast(f"{PRIMARY}:{primary.port}", yaml=FAILOVER + "limits:\n  timeouts:\n    data_end: 1s\n")
     assert world.client(holdfast.public_port, ADA).send_mail().startswith("250 2.0.0 Ok"), "the client's answer"
     assert world.client(holdfast.public_port, BOB).send_mail().startswith("250 2.0.0 Ok: queued"), "a client of the hold"
