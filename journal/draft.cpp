@@ -15,7 +15,6 @@ Draft::Draft(Writer& writer, std::shared_ptr<Ticket> ticket) : writer_(writer), 
 }
 
 void Draft::append(std::string_view content) {
-  hash_.update(content);
   size_ += content.size();
   while (!content.empty()) {
     // A full frame is sealed only when more follows: the last frame is marked as such.
@@ -40,19 +39,24 @@ Writer::Job Draft::seal_pending(bool last) {
 
 void Draft::submit_full_frame() {
   if (frames_ == 0) beginning_ = pending_.substr(0, beginning_size);
+  hash_.update(pending_);
   Writer::Job job = seal_pending(false);
   ++frames_;
   pending_.clear();
   writer_.submit(std::move(job));
 }
 
-void Draft::finish(MessageRecord& record) {
+void Draft::finish(MessageRecord record) {
   record.size = size_;
-  record.content_hash = hash_.finish();
   record.content_id = content_id_;
   Writer::Job job = seal_pending(true);
-  job.encoded = encode(record);
-  job.record = seal_record(job.key->key, RecordKind::message, job.encoded);
+  if (frames_ > 0) {
+    hash_.update(pending_);
+    record.content_hash = hash_.finish();
+  } else {
+    job.unhashed = pending_;  // a copy: whole() is still asked for
+  }
+  job.message = std::move(record);
   job.is_urgent = true;
   writer_.submit(std::move(job));
 }

@@ -1,7 +1,7 @@
 // A draft: one message on its way into the journal, fed piece by piece by the thread that receives it.
 //
-// The content is hashed, cut into frames and sealed on the caller's thread; the writer thread only stores. Back-pressure:
-// while is_flooded(), feed no more and wait for the completion queue.
+// The content is cut into frames and sealed on the caller's thread, and hashed there when it is large; the writer stores it, and
+// hashes what is small, many at once. Back-pressure: while is_flooded(), feed no more and wait for the completion queue.
 #pragma once
 
 #include <memory>
@@ -34,9 +34,9 @@ class Draft {
   /// The whole content while it is small enough never to have left this object; else nothing.
   std::string_view whole() const { return frames_ == 0 ? std::string_view(pending_) : std::string_view(); }
 
-  /// Ends the content and asks for the record to be committed and synced. Sets the record's size, content_hash and
-  /// content_id. The ticket tells when it is done. Call once, last.
-  void finish(MessageRecord& record);
+  /// Ends the content and asks for the record to be committed and synced, with the content's size, hash and id in it. The
+  /// ticket tells when it is done. Call once, last.
+  void finish(MessageRecord record);
 
   const Ticket& ticket() const { return *ticket_; }
 
@@ -47,7 +47,7 @@ class Draft {
   Writer& writer_;
   std::shared_ptr<Ticket> ticket_;
   ContentId content_id_;
-  Sha256 hash_;
+  Sha256 hash_;            ///< of the frames that have gone
   std::string pending_;    ///< content of the next frame
   std::string beginning_;  ///< a copy of the first frame's header part, kept once it has gone
   std::uint32_t frames_ = 0;

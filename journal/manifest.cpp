@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -13,6 +14,7 @@
 #include "journal/files.h"
 #include "journal/lmdb.h"
 #include "journal/segment.h"
+#include "journal/sha256_lanes.h"
 
 namespace holdfast::journal {
 namespace {
@@ -26,27 +28,49 @@ struct Blocks {
   std::uint64_t size = 0;
 };
 
+/// So many blocks are hashed side by side, a stretch of each at a time: together they stay in the processor's cache.
+constexpr std::size_t blocks_at_once = 16, stretch = 32 * 1024;
+
+/// Fills the buffer from there on; fewer bytes at the file's end.
+Result<std::string_view> read_at(int file, const std::string& path, std::uint64_t offset, char* buffer, std::size_t size) {
+  std::size_t filled = 0;
+  while (filled < size) {
+    ssize_t got = ::pread(file, buffer + filled, size - filled, static_cast<off_t>(offset + filled));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0)
+      return Error{ErrorCode::io, fmt::format("{}: reading failed at byte {}: {}", path, offset + filled, std::strerror(errno))};
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+  }
+  return std::string_view(buffer, filled);
+}
+
 Result<Blocks> read_blocks(const std::string& path, const std::function<void(std::uint64_t)>& on_bytes) {
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return lmdb_error(errno, path);
   Blocks blocks;
-  std::string block(manifest_block, '\0');
-  for (;;) {
-    std::size_t filled = 0;
-    while (filled < block.size()) {
-      ssize_t got = ::read(file.get(), block.data() + filled, block.size() - filled);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0)
-        return Error{ErrorCode::io, fmt::format("{}: reading failed at byte {}: {}", path,
-                                                blocks.size + filled, std::strerror(errno))};
-      if (got == 0) break;
-      filled += static_cast<std::size_t>(got);
+  std::vector<char> buffer(blocks_at_once * stretch);
+  for (bool is_at_end = false; !is_at_end;) {
+    std::uint64_t begin = blocks.size;
+    ::posix_fadvise(file.get(), static_cast<off_t>(begin), blocks_at_once * manifest_block, POSIX_FADV_WILLNEED);
+    std::array<Sha256Stream, blocks_at_once> streams;
+    std::array<Hash, blocks_at_once> hashes;
+    for (std::size_t offset = 0; offset < manifest_block; offset += stretch) {
+      std::vector<Sha256Piece> pieces;
+      for (std::size_t i = 0; i < blocks_at_once; ++i) {
+        auto bytes = read_at(file.get(), path, begin + i * manifest_block + offset, buffer.data() + i * stretch, stretch);
+        if (!bytes) return bytes.error();
+        is_at_end |= bytes->size() < stretch;
+        blocks.size += bytes->size();
+        bool is_last = offset + stretch == manifest_block;
+        pieces.push_back({&streams[i], *bytes, is_last ? &hashes[i] : nullptr});
+      }
+      feed(pieces);
     }
-    if (filled == 0) return blocks;
-    blocks.hashes.push_back(to_hex(view(sha256(std::string_view(block).substr(0, filled)))));
-    blocks.size += filled;
+    for (std::size_t i = 0; i < blocks_at_once && begin + i * manifest_block < blocks.size; ++i) blocks.hashes.push_back(to_hex(view(hashes[i])));
     if (on_bytes) on_bytes(blocks.size);
   }
+  return blocks;
 }
 
 }  // namespace

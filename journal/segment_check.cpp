@@ -4,14 +4,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "journal/files.h"
 #include "journal/merkle.h"
 #include "journal/segment.h"
+#include "journal/sha256_lanes.h"
 
 namespace holdfast::journal {
 namespace {
@@ -38,6 +41,7 @@ class SegmentCheck {
       check(record);
       return true;
     });
+    check_hashes();
     if (!walked) note(0, walked.error().message);
     auto next = segment_.next_cell();
     if (next) chain_.next_cell = *next;
@@ -47,6 +51,7 @@ class SegmentCheck {
 
  private:
   void note(RecordId record, const std::string& what) {
+    check_hashes();  // findings come in the order of the log
     report_.findings.push_back({segment_.header().number, record, what});
   }
 
@@ -82,18 +87,46 @@ class SegmentCheck {
   void check_message(const Segment::StoredRecord& record) {
     std::optional<MessageRecord> message = decode_message(record.encoded);
     if (!message) return note(record.id, "the message record cannot be decoded");
-    Sha256 hash;
+    Unhashed content{record.id, message->content_hash, {}, {}};
     std::uint64_t size = 0;
     Status read = segment_.content(*message, record.content, [&](std::string_view piece) {
-      hash.update(piece);
       size += piece.size();
+      content.bytes += piece;
+      if (content.bytes.size() >= most_unhashed) {
+        feed(std::array{Sha256Piece{&content.stream, content.bytes}});
+        content.bytes.clear();
+      }
       return true;
     });
     report_.content_bytes += size;
     if (!read) return note(record.id, read.error().message);
     if (size != message->size) return note(record.id, "the content's size is not the recorded one");
-    if (hash.finish() != message->content_hash) note(record.id, "the content's SHA-256 is not the recorded one");
+    unhashed_bytes_ += content.bytes.size();
+    unhashed_.push_back(std::move(content));
+    if (unhashed_.size() >= most_at_once || unhashed_bytes_ >= most_unhashed) check_hashes();
   }
+
+  /// Hashes all contents that have waited for company.
+  void check_hashes() {
+    std::vector<Unhashed> contents = std::exchange(unhashed_, {});
+    unhashed_bytes_ = 0;
+    std::vector<Hash> hashes(contents.size());
+    std::vector<Sha256Piece> pieces;
+    for (std::size_t i = 0; i < contents.size(); ++i) pieces.push_back({&contents[i].stream, contents[i].bytes, &hashes[i]});
+    feed(pieces);
+    for (std::size_t i = 0; i < contents.size(); ++i)
+      if (hashes[i] != contents[i].expected)
+        report_.findings.push_back({segment_.header().number, contents[i].record, "the content's SHA-256 is not the recorded one"});
+  }
+
+  /// A content that waits for others: they are hashed side by side.
+  struct Unhashed {
+    RecordId record;
+    Hash expected;
+    Sha256Stream stream;  ///< of what is no more in bytes
+    std::string bytes;
+  };
+  static constexpr std::size_t most_at_once = 64, most_unhashed = 32 << 20;
 
   const Segment& segment_;
   const bool has_key_;
@@ -102,6 +135,8 @@ class SegmentCheck {
   Chain& chain_ = report_.chain;
   std::function<void(RecordId)> on_record_;
   std::vector<Hash> leaves_;
+  std::vector<Unhashed> unhashed_;
+  std::size_t unhashed_bytes_ = 0;
 };
 
 /// What the child tells the parent at its end, as one line of JSON.

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "journal/sha256_lanes.h"
+
 namespace holdfast::journal {
 namespace {
 
@@ -114,6 +116,7 @@ void Writer::run() {
   pthread_setname_np(pthread_self(), "journal writer");
   for (;;) {
     auto [jobs, is_last] = gather();
+    complete_messages(jobs);
     store_all(jobs);
     if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty() || must_roll_) commit();
     roll_if_due();
@@ -138,6 +141,22 @@ Writer::Work Writer::gather() {
   queue_.clear();
   bool is_last = jobs.empty() && is_stopping_;
   return {std::move(jobs), is_last};
+}
+
+/// Hashes the contents of all small messages, side by side, and makes the records that have waited for that.
+void Writer::complete_messages(std::vector<Job>& jobs) {
+  std::vector<Sha256Stream> streams(jobs.size());
+  std::vector<Sha256Piece> pieces;
+  for (std::size_t i = 0; i < jobs.size(); ++i)
+    if (jobs[i].unhashed) pieces.push_back({&streams[i], *jobs[i].unhashed, &jobs[i].message->content_hash});
+  feed(pieces);
+  for (Job& job : jobs) {
+    if (!job.message) continue;
+    job.encoded = encode(*job.message);
+    job.record = seal_record(job.key->key, RecordKind::message, job.encoded);
+    job.message.reset();
+    job.unhashed.reset();
+  }
 }
 
 void Writer::store_all(std::vector<Job>& jobs) {

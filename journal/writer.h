@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -64,6 +65,8 @@ class Writer {
     std::uint32_t frame_index = 0;
     bool frame_is_last = false;
     std::string frame;  ///< empty: none
+    std::optional<MessageRecord> message;  ///< the writer makes record and encoded of it
+    std::optional<std::string> unhashed;   ///< the content, whose hash the message lacks
     SealedRecord record;
     std::string encoded;  ///< of the record; empty: no record
     bool is_urgent = false;
@@ -110,6 +113,7 @@ class Writer {
 
   void run();
   Work gather();
+  static void complete_messages(std::vector<Job>& jobs);
   void store_all(std::vector<Job>& jobs);
   Status store(Job& job);
   Status store_frame(Ticket& ticket, std::string_view frame);

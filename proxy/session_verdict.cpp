@@ -41,7 +41,7 @@ Task<Session::Next> Session::finish_content(Content& content) {
   bool is_committed = false;
   if (!content.is_too_large && !content.ticket->has_failed()) {
     journal::MessageRecord record = make_record();
-    content.draft.finish(record);
+    content.draft.finish(std::move(record));
     if (is_parallel) send_end(content);
     while (!content.ticket->is_settled()) co_await wakeup_.wait(Deadline::max());
     is_committed = content.ticket->is_committed();
