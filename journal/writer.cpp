@@ -320,8 +320,8 @@ void Writer::finish_group() {
     state_.last_id = tail_.next_cell - 1;
     if (last_mail > 0) state_.last_mail = last_mail;
   }
-  tell(settled);
   if (has_recovered) on_event_(false, "the journal can be written again");
+  tell(settled);
   if (!committed.empty()) on_committed_(committed);
 }
 
@@ -358,9 +358,9 @@ void Writer::fail_group(const Error& error) {
     state_.is_working = false;
     state_.last_error = error.message;
   }
-  tell(settled);
   if (is_news) on_event_(true, fmt::format("the journal cannot be written: {}", error.message));
   if (lost_outcomes > 0) on_event_(true, fmt::format("{} outcomes could not be recorded", lost_outcomes));
+  tell(settled);
 }
 
 /// Its map is full, or it is damaged.

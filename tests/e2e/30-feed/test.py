@@ -81,7 +81,7 @@ def _(scene):
             file.write(damage)
         world.holdfast.start()
         world.send("still mail", "ada")
-        assert world.holdfast.logged("feed.json: damaged"), damage
+        wait_for(lambda: world.holdfast.logged("feed.json: damaged"), what=f"a word about {damage}")
         world.holdfast.stop()
     equal(store.messages, [])
 
