@@ -232,11 +232,13 @@ void Session::take_reply(Reply& reply) {
   bool is_farewell = reply.code == 421 && !is_holding_;
   bool is_meant = is_farewell && (farewells_++ > 0 || (reply.is_about_client() && !(upstream_ && upstream_->is_shared)));
   if (is_farewell && !is_meant) nonsense = "it says " + reply.summary();
-  if (!nonsense.empty()) return lose_upstream(nonsense);
+  // 221 to anything but QUIT, which does not come by here: it hangs up on this client, for what the client has said.
+  bool is_hanging_up = reply.code == 221;
+  if (!nonsense.empty() && !is_hanging_up) return lose_upstream(nonsense);
   Awaited awaited = std::move(awaited_.front());
   awaited_.pop_front();
-  if (is_meant) {
-    if (!reply.is_about_client()) worker_.shared.control.failed(*board_, "it says " + reply.summary());
+  if (is_meant || is_hanging_up) {
+    if (is_meant && !reply.is_about_client()) worker_.shared.control.failed(*board_, "it says " + reply.summary());
     client_.write(reply.wire);
     is_over_ = true;
     return drop_upstream();

@@ -43,6 +43,8 @@ SCRIPTS = {
     "ETRN": [HELLO, "ETRN example.org", "ETRN", "QUIT"],
     "an unknown command": [HELLO, "JUMP up", "QUIT"],
     "an empty line": [HELLO, "", "QUIT"],
+    "what Postfix hangs up on": [HELLO, "GET / HTTP/1.0"],
+    "what Postfix hangs up on, pipelined": [HELLO, (f"{FROM}\r\nSubject: x\r\n{TO}\r\nNOOP\r\n", 2)],
     "commands before EHLO": ["NOOP", "RSET", FROM, "QUIT"],
     "MAIL twice": [HELLO, FROM, FROM, "QUIT"],
     "RCPT first": [HELLO, TO, "QUIT"],
