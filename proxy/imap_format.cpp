@@ -131,6 +131,22 @@ std::string imap_envelope(std::string_view header) {
                      text("In-Reply-To"), text("Message-ID"));
 }
 
+namespace {
+/// Content-Language: one, or a list in parentheses.
+std::string languages(const std::string& value) {
+  std::string list;
+  std::size_t count = 0;
+  for (std::size_t at = 0; at <= value.size(); ++count) {
+    std::size_t end = std::min(value.find(',', at), value.size());
+    std::size_t first = std::min(value.find_first_not_of(" \t", at), end);
+    std::size_t last = value.find_last_not_of(" \t", end == 0 ? 0 : end - 1);
+    list += (count > 0 ? " " : "") + imap_string(first < end ? value.substr(first, last + 1 - first) : "");
+    at = end + 1;
+  }
+  return count > 1 ? "(" + list + ")" : imap_nstring(value);
+}
+}  // namespace
+
 std::string imap_structure(std::string_view message, const MimePart& part, bool is_extended) {
   std::string out = "(";
   if (part.is_multipart()) {
@@ -138,7 +154,7 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
     out += " " + imap_string(part.subtype);
     if (is_extended)
       out += fmt::format(" {} {} {} {}", parameters(part.parameters), disposition(part),
-                         imap_nstring(part.language), imap_nstring(part.location));
+                         languages(part.language), imap_nstring(part.location));
     return out + ")";
   }
   out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype),
@@ -152,7 +168,7 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
     out += fmt::format(" {}", lines_of(part.body.of(message)));
   }
   if (is_extended)
-    out += fmt::format(" {} {} {} {}", imap_nstring(part.md5), disposition(part), imap_nstring(part.language),
+    out += fmt::format(" {} {} {} {}", imap_nstring(part.md5), disposition(part), languages(part.language),
                        imap_nstring(part.location));
   return out + ")";
 }

@@ -39,6 +39,32 @@ std::string trimmed(const std::string& text) {
   return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
 }
 
+/// GMime decodes neighbouring encoded words of one charset as if they were one, and loses all that stands behind the first
+/// that is padded ("...=?= =?..."). An empty word of the other encoding between them keeps them apart.
+std::string with_words_apart(std::string_view value) {
+  constexpr std::string_view padded_end = "=?=", begin = "=?", blanks = " \t\r\n";
+  std::string out;
+  for (std::size_t end; (end = value.find(padded_end)) != std::string_view::npos;) {
+    out += value.substr(0, end + padded_end.size());
+    value.remove_prefix(end + padded_end.size());
+    std::size_t next = value.find_first_not_of(blanks);
+    bool is_followed = next != 0 && next != std::string_view::npos && value.substr(next).starts_with(begin);
+    if (is_followed) out += " =?utf-8?q?" "?=";
+  }
+  out += value;
+  return out;
+}
+
+std::string without_quotes(const std::string& local_part) {
+  if (local_part.size() < 2 || local_part.front() != '"' || local_part.back() != '"') return local_part;
+  std::string plain;
+  for (std::size_t i = 1; i + 1 < local_part.size(); ++i) {
+    if (local_part[i] == '\\' && i + 2 < local_part.size()) ++i;
+    plain += local_part[i];
+  }
+  return plain;
+}
+
 std::vector<std::pair<std::string, std::string>> parameters_of(GMimeParamList* list) {
   std::vector<std::pair<std::string, std::string>> all;
   for (int i = 0, count = list ? g_mime_param_list_length(list) : 0; i < count; ++i) {
@@ -52,7 +78,7 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
   std::string_view header = part.header.of(message);
   if (in_digest) part.type = "message", part.subtype = "rfc822";
   if (std::string value = field_of(header, "Content-Type"); !value.empty()) {
-    Owned<GMimeContentType> type(g_mime_content_type_parse(nullptr, value.c_str()));
+    Owned<GMimeContentType> type(g_mime_content_type_parse(nullptr, with_words_apart(value).c_str()));
     if (type) {
       part.type = lower(text_of(g_mime_content_type_get_media_type(type.get())));
       part.subtype = lower(text_of(g_mime_content_type_get_media_subtype(type.get())));
@@ -61,7 +87,7 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
     if (part.type.empty() || part.subtype.empty()) part.type = "text", part.subtype = "plain";
   }
   if (std::string value = field_of(header, "Content-Disposition"); !value.empty()) {
-    Owned<GMimeContentDisposition> disposition(g_mime_content_disposition_parse(nullptr, value.c_str()));
+    Owned<GMimeContentDisposition> disposition(g_mime_content_disposition_parse(nullptr, with_words_apart(value).c_str()));
     if (disposition) {
       part.disposition = lower(text_of(g_mime_content_disposition_get_disposition(disposition.get())));
       part.disposition_parameters =
@@ -234,7 +260,7 @@ MimePart parse_mime(std::string_view message) {
 
 std::string decode_header_text(const std::string& raw) {
   start_gmime();
-  char* decoded = g_mime_utils_header_decode_text(nullptr, raw.c_str());
+  char* decoded = g_mime_utils_header_decode_text(nullptr, with_words_apart(raw).c_str());
   char* valid = g_utf8_make_valid(decoded ? decoded : raw.c_str(), -1);
   std::string text = valid;
   for (char* one : {decoded, valid}) g_free(one);
@@ -266,7 +292,7 @@ std::string decode_body(std::string_view message, const MimePart& part) {
 std::vector<MailAddress> parse_addresses(const std::string& value) {
   start_gmime();
   std::vector<MailAddress> found;
-  Owned<InternetAddressList> list(internet_address_list_parse(nullptr, value.c_str()));
+  Owned<InternetAddressList> list(internet_address_list_parse(nullptr, with_words_apart(value).c_str()));
   auto add = [&](InternetAddressList* addresses, auto&& self, int depth) -> void {
     for (int i = 0, count = addresses ? internet_address_list_length(addresses) : 0; i < count; ++i) {
       InternetAddress* one = internet_address_list_get_address(addresses, i);
@@ -278,7 +304,7 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
         std::string address = text_of(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(one)));
         std::size_t at = address.rfind('@');
         std::string host = at == std::string::npos ? "" : address.substr(at + 1);
-        found.push_back({text_of(internet_address_get_name(one)), address.substr(0, at),
+        found.push_back({text_of(internet_address_get_name(one)), without_quotes(address.substr(0, at)),
                          host.empty() ? "MISSING_DOMAIN" : host});
       }
     }

@@ -69,7 +69,7 @@ std::string decode_body(std::string_view message, const MimePart& part);
 
 struct MailAddress {
   std::string name;           ///< UTF-8
-  std::string mailbox, host;  ///< host empty: the begin of a group with that name; both empty: its end
+  std::string mailbox, host;  ///< the local part without quotes; host empty: the begin of a group with that name; both empty: its end
 };
 /// An address list field's value (RFC 5322 3.4).
 std::vector<MailAddress> parse_addresses(const std::string& value);

@@ -81,6 +81,26 @@ TEST_CASE("the envelope takes what careless senders write") {
   CHECK(imap_envelope("Subject:\r\nMessage-ID: \r\n\r\n") == "(NIL \"\" NIL NIL NIL NIL NIL NIL NIL \"\")");
 }
 
+TEST_CASE("encoded words that are padded, one after the other, are all read: in a subject, a name and a file's name") {
+  std::string two = "=?utf-8?B?SsO8cmdlbg==?=\t=?utf-8?B?TcO8bGxlcg==?=", three = two + " =?utf-8?b?KGMp?= end";
+  CHECK(decode_header_text(three) == "J\xc3\xbcrgenM\xc3\xbcller(c) end");
+  CHECK(decode_header_text("=?utf-8?q?=C3?= =?utf-8?q?=BC?=") == "\xc3\xbc");
+  REQUIRE(parse_addresses(two + " <a@example.net>").size() == 1);
+  CHECK(parse_addresses(two + " <a@example.net>").front().name == "J\xc3\xbcrgenM\xc3\xbcller");
+  MimePart part = parse_mime("Content-Type: application/pdf; name=\"" + two + "\"\r\nContent-Disposition: attachment; filename=\"" + two + "\"\r\n\r\nx");
+  REQUIRE(part.parameters.size() == 1);
+  CHECK(part.parameters.front().second == "J\xc3\xbcrgenM\xc3\xbcller");
+  REQUIRE(part.disposition_parameters.size() == 1);
+  CHECK(part.disposition_parameters.front().second == "J\xc3\xbcrgenM\xc3\xbcller");
+}
+
+TEST_CASE("envelopes have local parts without their quotes, structures have languages as a list (RFC 3501 7.4.2)") {
+  CHECK(parse_addresses("\"x \\\"y\"@example.org").front().mailbox == "x \"y");
+  std::string message = "Content-Language: en, de\r\n\r\nx", one = "Content-Language: en\r\n\r\nx";
+  CHECK(imap_structure(message, parse_mime(message), true).find("(\"en\" \"de\")") != std::string::npos);
+  CHECK(imap_structure(one, parse_mime(one), true).find(" \"en\" ") != std::string::npos);
+}
+
 TEST_CASE("text is US-ASCII where nothing else is said, and a multipart without parts is text") {
   auto structure = [](const std::string& text) { return imap_structure(text, parse_mime(text), false); };
   CHECK(structure("\r\nx\r\n") == "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 3 1)");
