@@ -48,8 +48,8 @@ std::string with_words_apart(std::string_view value) {
     out += value.substr(0, end + padded_end.size());
     value.remove_prefix(end + padded_end.size());
     std::size_t next = value.find_first_not_of(blanks);
-    bool is_followed = next != 0 && next != std::string_view::npos && value.substr(next).starts_with(begin);
-    if (is_followed) out += " =?utf-8?q?" "?=";
+    bool is_followed = next != std::string_view::npos && value.substr(next).starts_with(begin);
+    if (is_followed) out += " =?utf-8?q?" "?= ";
   }
   out += value;
   return out;

@@ -84,6 +84,7 @@ TEST_CASE("the envelope takes what careless senders write") {
 TEST_CASE("encoded words that are padded, one after the other, are all read: in a subject, a name and a file's name") {
   std::string two = "=?utf-8?B?SsO8cmdlbg==?=\t=?utf-8?B?TcO8bGxlcg==?=", three = two + " =?utf-8?b?KGMp?= end";
   CHECK(decode_header_text(three) == "J\xc3\xbcrgenM\xc3\xbcller(c) end");
+  CHECK(decode_header_text("=?utf-8?b?w7w=?==?utf-8?b?w7w=?=") == "\xc3\xbc\xc3\xbc");  // as some write it, without a blank
   CHECK(decode_header_text("=?utf-8?q?=C3?= =?utf-8?q?=BC?=") == "\xc3\xbc");
   REQUIRE(parse_addresses(two + " <a@example.net>").size() == 1);
   CHECK(parse_addresses(two + " <a@example.net>").front().name == "J\xc3\xbcrgenM\xc3\xbcller");
