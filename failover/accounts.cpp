@@ -53,7 +53,8 @@ std::int64_t LoginThrottle::wait_us(const Records& records, const std::string& k
   auto found = records.find(key);
   if (found == records.end() || found->second.failures < free_tries) return 0;
   std::int64_t wait = second_us << std::min(found->second.failures - free_tries, 20U);
-  return std::max<std::int64_t>(0, found->second.last_us + std::min(wait, longest_us) - now_us);
+  wait = std::min(wait, longest_us);
+  return std::clamp<std::int64_t>(found->second.last_us + wait - now_us, 0, wait);  // never longer, should the clock have been set back
 }
 
 std::int64_t LoginThrottle::wait_us(std::string_view account, std::string_view client, std::int64_t now_us) const {

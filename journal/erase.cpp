@@ -263,13 +263,18 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     if (!is_old || has_held) break;
     std::set<RecordId> gone;
     std::uint64_t counted = 0;  // the catalog knows nothing of those that are damaged
+    bool has_young = false;     // the clock may have been set back, or be wrong, when the segment ended
+    const std::int64_t now = now_us();
     Status walked = (*segment)->each_record(0, [&](Segment::StoredRecord& one) {
       if (one.kind != RecordKind::message) return true;
       gone.insert(one.id);
       counted += one.damage.empty();
-      return true;
+      auto message = one.damage.empty() && !one.is_erased ? decode_message(one.encoded) : std::nullopt;
+      has_young = message && message->time_us >= before_us && message->time_us <= now;
+      return !has_young;
     });
     if (!walked) return walked.error();
+    if (has_young) break;
     bool is_on_hold = false;
     for (auto id = gone.begin(); id != gone.end() && !is_on_hold; ++id) {
       auto name = hold_on(*id, *holds);

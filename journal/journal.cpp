@@ -278,6 +278,18 @@ std::int64_t Journal::oldest_us() const {
   return 0;
 }
 
+std::int64_t Journal::written_us(RecordId id, std::int64_t time_us) const {
+  auto segment = segments_->holding(id);
+  if (!segment) return time_us;
+  const std::uint32_t number = (*segment)->header().number;
+  for (std::uint32_t one : {number, number - 1}) {
+    auto place = segments_->place(one);
+    // A clock that was ahead once is not believed either.
+    if (place && place->created_us <= now_us()) time_us = std::max(time_us, place->created_us);
+  }
+  return time_us;
+}
+
 RecordId Journal::first_id() const {
   auto first = segments_->place(segments_->numbers().front());
   return first ? first->first_cell : 0;

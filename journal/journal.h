@@ -108,6 +108,10 @@ class Journal {
   const std::string& path() const { return path_; }
   /// The store beside the log, for what is not derived from it. To be taken once.
   std::unique_ptr<SealedStore> take_store() { return std::move(store_); }
+  /// When a record was written, for whoever acts on its age. A machine may come back without its clock and get the time later: what it
+  /// wrote meanwhile must not be taken for decades old. The log knows better: no record is older than its segment, and the one before.
+  /// @param time_us  what the clock said then; microseconds since 1970, as is the result
+  std::int64_t written_us(RecordId id, std::int64_t time_us) const;
   /// When the oldest entry's segment was begun; microseconds since 1970.
   std::int64_t oldest_us() const;
   /// Bytes of all segment files. Looks at the disk.

@@ -327,7 +327,7 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
                           action == failover::Action::failed;
   for (std::size_t i = 0; i < settings_->config.routes.size(); ++i)
     if (settings_->config.routes[i].name == message.route)
-      notification.will_retry_until_us = message.time_us + settings_->config.routes[i].failover.max_hold.count() * 1000;
+      notification.will_retry_until_us = journal_.written_us(entry.id, message.time_us) + settings_->config.routes[i].failover.max_hold.count() * 1000;
   const char* fallback = action == failover::Action::failed ? "5.0.0" : action == failover::Action::delayed ? "4.4.1" : "2.0.0";
   for (const auto& [recipient, words] : recipients) {
     const journal::Recipient& one = message.recipients[recipient];
@@ -373,7 +373,8 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
 /// Only so many at one look: the loop has other things to do.
 void Control::expire(ControlledRoute& route) {
   const FailoverConfig& config = config_of(route);
-  auto age = [&](failover::EntryId id) { return Duration((journal::now_us() - route.queue.time_us(id)) / 1000); };
+  auto came_us = [&](failover::EntryId id) { return journal_.written_us(id, route.queue.time_us(id)); };
+  auto age = [&](failover::EntryId id) { return Duration((journal::now_us() - came_us(id)) / 1000); };
   std::size_t left = expire_step;
   for (std::optional<failover::EntryId> id = route.queue.oldest(); id && left-- > 0 && age(*id) > config.max_hold; id = route.queue.first_after(*id)) {
     std::optional<failover::HoldQueue::Delivery> all = route.queue.take(*id);
@@ -386,7 +387,7 @@ void Control::expire(ControlledRoute& route) {
        id = route.queue.first_after(*id)) {
     route.delay_told_to = *id;
     // Those that were due before this start were told then.
-    bool is_new = route.queue.time_us(*id) + config.delay_notice.count() * 1000 > started_us_;
+    bool is_new = came_us(*id) + config.delay_notice.count() * 1000 > started_us_;
     if (is_new) tell_delay(route, *id).spawn();
   }
 }

@@ -9,6 +9,21 @@
 using namespace holdfast;
 using namespace holdfast::journal;
 
+TEST_CASE_METHOD(JournalFixture, "retention takes no mail that is younger than it, whatever the clock said when its segment ended") {
+  auto journal = open();
+  REQUIRE(journal);
+  const std::int64_t later = now_us() + 300'000;
+  REQUIRE(add(**journal, "x", 60000, later) > 0);  // by a clock that was set back before the next segment was begun
+  end_segment(**journal);
+  while (now_us() <= later) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  auto pruned = (*journal)->prune(later, "test", "test");
+  REQUIRE(pruned);
+  CHECK(pruned->empty());
+  pruned = (*journal)->prune(now_us(), "test", "test");
+  REQUIRE(pruned);
+  CHECK(*pruned == std::vector<std::uint32_t>{1});
+}
+
 TEST_CASE_METHOD(
     JournalFixture,
     "who reads a segment at the moment in which it is rewritten gets the one before or the one after") {

@@ -1,5 +1,6 @@
 """How held mail ends: delivered, bounced, expired or dropped, each on record; and nobody is told who should not be."""
 import email
+import glob
 import os
 import sys
 
@@ -136,6 +137,35 @@ def _(scene):
     back = comes_back()
     wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", what="pass")
     equal(back.messages, [])
+
+
+@test("what a machine without its clock has held does not expire when it gets the time")
+def _(scene):
+    holdfast, primary, outside, comes_back = world(scene, extra="\n  max_hold: 1h\n  delay_notice: 30m")
+    assert scene.client(holdfast.port).send_mail().startswith("250")  # the journal knows a better time
+    holdfast.stop()
+    clock = scene.path("clock")
+    with open(clock, "w") as file:
+        file.write("@2001-01-01 00:00:00")
+    [library] = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    holdfast.before = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+    holdfast.start()
+    sent = len(primary.lines())
+    wait_for(lambda: len(primary.lines()) > sent, what="a probe")
+    *_, entry = held(scene, holdfast, primary, [("a@example.net", "b@example.org", CHECKED + "\r\nx\r\n", "")])
+    assert json.loads(holdfast.run("journal", "show", str(entry), "--json").stdout)["time"].startswith("2001-01-01")
+    with open(clock, "w") as file:
+        file.write("+0")
+    time.sleep(2)  # it looks for what has expired all the time
+    holdfast.stop()
+    holdfast.before = []
+    holdfast.start()
+    time.sleep(2)
+    equal(outcome(holdfast, entry)["outcome"], "held")
+    back = comes_back()
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", what="pass")
+    equal(len(back.messages), 1)
+    equal(outside.messages, [])
 
 
 @test("held mail has limits, on its count and on the disk that it leaves free: senders are told 452, the log and status name the limit")
