@@ -387,6 +387,24 @@ Result<std::vector<RecordId>> Catalog::find(std::uint32_t segment, Term term, st
   return ids;
 }
 
+Result<std::set<RecordId>> Catalog::entries_in(std::uint32_t segment) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  std::set<RecordId> ids;
+  for (Term term : {Term::recipient, Term::sender, Term::message_id}) {
+    std::string prefix = static_cast<char>(term) + big_endian_32(segment);
+    for (auto item = cursor->at_or_after(prefix);; item = cursor->next()) {
+      if (!item) return item.error();
+      if (!*item || !(*item)->key.starts_with(prefix)) break;
+      std::string_view key = (*item)->key;
+      if (key.size() > prefix.size() + 8) ids.insert(from_big_endian(key.data() + key.size() - 8));
+    }
+  }
+  return ids;
+}
+
 Result<std::vector<Catalog::Place>> Catalog::outcomes_of(RecordId entry) const {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();

@@ -84,6 +84,8 @@ class Catalog {
   /// Ids of entries in one segment that have the term, at most so many: ascending from an id on, or descending from it backwards. An
   /// address also stands for its sub-addresses (user+tag). Thread-safe.
   Result<std::vector<RecordId>> find(std::uint32_t segment, Term term, std::string_view text, RecordId from, bool backwards, std::size_t most) const;
+  /// All entries of a segment that are indexed and not erased. Thread-safe.
+  Result<std::set<RecordId>> entries_in(std::uint32_t segment) const;
   /// Where the outcome records of an entry are. Thread-safe.
   Result<std::vector<Place>> outcomes_of(RecordId entry) const;
   /// Entries with pending recipients, ascending.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <map>
 #include <set>
 #include <thread>
@@ -191,123 +190,6 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
       if (Status forgotten = catalog.forget(number, ids); !forgotten) return forgotten;
     return catalog.finish_erasure(place.id);
   });
-}
-
-/// What was decided about a route holds until something else is decided, however long ago it was: its record
-/// is written again.
-Status Journal::restate_routes_of(std::uint32_t number, const Segment& segment) {
-  auto places = catalog_->states();
-  if (!places) return places.error();
-  for (const Catalog::Place& place : *places) {
-    if (place.segment != number) continue;
-    auto record = segment.record(place.id);
-    if (!record) return record.error();
-    if (!*record || !(*record)->damage.empty()) continue;
-    auto written = write_record(*writer_, RecordKind::state, std::move((*record)->encoded));
-    if (!written) return written.error();
-  }
-  return {};
-}
-
-/// The catalog forgets a segment that went: part by part, so that what comes is indexed meanwhile.
-Status Journal::finish(const Catalog::Removal& removal) {
-  for (bool goes_on = true; goes_on;) {
-    Status forgotten = cataloger_->run([&](Catalog& catalog) -> Status {
-      auto more = catalog.forget_part(removal);
-      if (!more) return more.error();
-      goes_on = *more;
-      return {};
-    });
-    if (!forgotten) return forgotten;
-  }
-  Status ended = cataloger_->run([&](Catalog& catalog) { return catalog.end_removal(removal); });
-  if (ended) entries_pruned_ += removal.entries;
-  return ended;
-}
-
-/// Those that a crash cut short. One whose segment is still there will be begun anew.
-Status Journal::finish_removals() {
-  auto removals = catalog_->removals();
-  if (!removals) return removals.error();
-  for (const Catalog::Removal& removal : *removals) {
-    std::error_code failure;
-    bool has_gone = !std::filesystem::exists(segment_path(path_, removal.segment), failure) && !failure;
-    if (has_gone)
-      if (Status finished = finish(removal); !finished) return finished;
-  }
-  return {};
-}
-
-Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by,
-                                                  const std::string& reason) {
-  std::lock_guard one_at_a_time(maintenance_);
-  std::vector<std::uint32_t> pruned;
-  auto numbers = list_segments(path_);
-  if (!numbers) return numbers.error();
-  if (Status finished = finish_removals(); !finished) return finished.error();
-  if (Status settled = settle_down(false); !settled) return settled.error();
-  auto holds = legal_holds();
-  if (!holds) return holds.error();
-  for (std::size_t i = 0; i + 1 < numbers->size() && !is_interrupted_; ++i) {
-    std::uint32_t number = (*numbers)[i];
-    auto segment = segments_->get(number);
-    auto next = segments_->get((*numbers)[i + 1]);
-    if (!segment) return segment.error();
-    if (!next && next.error().code == ErrorCode::not_found) break;  // it is being begun
-    if (!next) return next.error();
-    RecordId first = (*segment)->header().first_cell, end = (*next)->header().first_cell;
-    auto held = catalog_->held_after(first == 0 ? 0 : first - 1, 1);
-    if (!held) return held.error();
-    bool is_old = (*next)->header().created_us < before_us;
-    bool has_held = !held->empty() && held->front().entry < end;
-    if (!is_old || has_held) break;
-    std::set<RecordId> gone;
-    std::uint64_t counted = 0;  // the catalog knows nothing of those that are damaged
-    bool has_young = false;     // the clock may have been set back, or be wrong, when the segment ended
-    const std::int64_t now = now_us();
-    Status walked = (*segment)->each_record(0, [&](Segment::StoredRecord& one) {
-      if (one.kind != RecordKind::message) return true;
-      gone.insert(one.id);
-      counted += one.damage.empty();
-      auto message = one.damage.empty() && !one.is_erased ? decode_message(one.encoded) : std::nullopt;
-      has_young = message && message->time_us >= before_us && message->time_us <= now;
-      return !has_young;
-    });
-    if (!walked) return walked.error();
-    if (has_young) break;
-    bool is_on_hold = false;
-    for (auto id = gone.begin(); id != gone.end() && !is_on_hold; ++id) {
-      auto name = hold_on(*id, *holds);
-      if (!name) return name.error();
-      is_on_hold = !name->empty();
-    }
-    // The records that set holds must stay as long as they hold.
-    auto places = catalog_->legal_holds();
-    if (!places) return places.error();
-    for (const Catalog::Place& place : *places) is_on_hold |= place.segment == number && !holds->empty();
-    if (is_on_hold) break;
-    // Its head is what will be left of it.
-    if (Status sealed = sealer_->seal_below(number + 1); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed.error();
-    if (Status restated = restate_routes_of(number, **segment); !restated) return restated.error();
-    auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(number, by, reason)));
-    if (!written) return written.error();
-    // In parts, so that nobody who reads waits for long.
-    constexpr std::size_t part = 10'000;
-    std::vector<RecordId> ids(gone.begin(), gone.end());
-    for (std::size_t at = 0; forget_elsewhere_ && at < ids.size(); at += part) {
-      auto begin = ids.begin() + static_cast<std::ptrdiff_t>(at);
-      auto behind = begin + static_cast<std::ptrdiff_t>(std::min(part, ids.size() - at));
-      if (Status forgotten = forget_elsewhere_({begin, behind}); !forgotten) return forgotten.error();
-    }
-    const Catalog::Removal removal{number, first, end, counted};
-    Status begun = cataloger_->run([&](Catalog& catalog) { return catalog.begin_removal(removal); });
-    if (!begun) return begun.error();
-    if (Status removed = remove_segment(path_, number); !removed) return removed.error();
-    segments_->remove(number);
-    if (Status finished = finish(removal); !finished) return finished.error();
-    pruned.push_back(number);
-  }
-  return pruned;
 }
 
 }  // namespace holdfast::journal

@@ -127,7 +127,12 @@ class Journal {
   Result<std::string> hold_on(RecordId entry, const std::map<std::string, LegalHoldRecord>& holds);
   Status finish(const Catalog::Removal& removal);
   Status finish_removals();
-  Status restate_routes_of(std::uint32_t number, const Segment& segment);
+  struct Oldest;
+  Result<std::optional<Oldest>> find_oldest(const std::vector<std::uint32_t>& numbers) const;
+  Status list_entries(Oldest& oldest, std::int64_t before_us) const;
+  Result<bool> is_on_hold(const Oldest& oldest);
+  Status restate_routes_of(const Oldest& oldest);
+  Status take_away(const Oldest& oldest, const std::string& by, const std::string& reason);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;

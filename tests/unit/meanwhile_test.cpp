@@ -9,6 +9,36 @@
 using namespace holdfast;
 using namespace holdfast::journal;
 
+TEST_CASE_METHOD(JournalFixture, "retention takes segments that are damaged too, and tells of all that the catalog knows of them") {
+  std::vector<RecordId> ids, forgotten;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 5; ++i) {
+      ids.push_back(add(**journal, some_content(1000)));
+      end_segment(**journal);
+    }
+  }
+  std::filesystem::resize_file(segment_path(options.path, 1), 5000);
+  std::filesystem::resize_file(segment_path(options.path, 3), 5000);
+  std::filesystem::resize_file(segment_path(options.path, 4), 5000);
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    CHECK((*journal)->entries() == 5);
+    (*journal)->on_erase([&](const std::vector<RecordId>& gone) {
+      forgotten.insert(forgotten.end(), gone.begin(), gone.end());
+      return Status();
+    });
+    auto pruned = (*journal)->prune(now_us(), "test", "test");
+    REQUIRE(pruned);
+    CHECK(*pruned == std::vector<std::uint32_t>{1, 2, 3, 4, 5});
+    CHECK(forgotten == ids);
+    CHECK((*journal)->entries() == 0);
+  }
+  CHECK(verification().findings.empty());
+}
+
 TEST_CASE_METHOD(JournalFixture, "retention takes no mail that is younger than it, whatever the clock said when its segment ended") {
   auto journal = open();
   REQUIRE(journal);
