@@ -39,16 +39,23 @@ std::string trimmed(const std::string& text) {
   return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
 }
 
+/// So far it is an encoded word in base64, and its text ("=?charset?b?text", RFC 2047).
+bool is_base64_word(std::string_view text) {
+  std::size_t mark = text.rfind('?');
+  return mark != std::string_view::npos && mark >= 2 && (text[mark - 1] == 'b' || text[mark - 1] == 'B') && text[mark - 2] == '?';
+}
+
 /// GMime decodes neighbouring encoded words of one charset as if they were one, and loses all that stands behind the first
 /// that is padded ("...=?= =?..."). An empty word of the other encoding between them keeps them apart.
 std::string with_words_apart(std::string_view value) {
   constexpr std::string_view padded_end = "=?=", begin = "=?", blanks = " \t\r\n";
   std::string out;
   for (std::size_t end; (end = value.find(padded_end)) != std::string_view::npos;) {
+    bool is_word = is_base64_word(value.substr(0, end));
     out += value.substr(0, end + padded_end.size());
     value.remove_prefix(end + padded_end.size());
     std::size_t next = value.find_first_not_of(blanks);
-    bool is_followed = next != std::string_view::npos && value.substr(next).starts_with(begin);
+    bool is_followed = is_word && next != std::string_view::npos && value.substr(next).starts_with(begin);
     if (is_followed) out += " =?utf-8?q?" "?= ";
   }
   out += value;

@@ -95,6 +95,11 @@ TEST_CASE("encoded words that are padded, one after the other, are all read: in 
   CHECK(part.disposition_parameters.front().second == "J\xc3\xbcrgenM\xc3\xbcller");
 }
 
+TEST_CASE("a boundary that looks like the end of an encoded word and the begin of another stays as it is") {
+  std::string message = "Content-Type: multipart/mixed; boundary=\"a=?==?b\"\r\n\r\n--a=?==?b\r\n\r\none\r\n--a=?==?b--\r\n";
+  CHECK(parse_mime(message).is_multipart());
+}
+
 TEST_CASE("envelopes have local parts without their quotes, structures have languages as a list (RFC 3501 7.4.2)") {
   CHECK(parse_addresses("\"x \\\"y\"@example.org").front().mailbox == "x \"y");
   std::string message = "Content-Language: en, de\r\n\r\nx", one = "Content-Language: en\r\n\r\nx";
