@@ -57,9 +57,9 @@ LANES_INLINE void exchange_all(Words (&rows)[16]) {
 
 template <int... at>
 LANES_INLINE void from_big_endian_words(Words& words, std::integer_sequence<int, at...>) {
-  Bytes bytes = reinterpret_cast<Bytes&>(words);
+  Bytes bytes = __builtin_bit_cast(Bytes, words);
   bytes = __builtin_shufflevector(bytes, bytes, (at ^ 3)...);
-  words = reinterpret_cast<Words&>(bytes);
+  words = __builtin_bit_cast(Words, bytes);
 }
 
 /// The next block of all lanes, as words: words[i] has the i-th word of each lane.

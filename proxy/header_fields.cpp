@@ -11,15 +11,23 @@ constexpr std::size_t longest_value = 998;
 
 /// The value when the line is of the field with that name.
 std::optional<std::string_view> value_of(std::string_view line, std::string_view name) {
-  if (line.size() <= name.size() || line[name.size()] != ':') return std::nullopt;
-  if (::strncasecmp(line.data(), name.data(), name.size()) != 0) return std::nullopt;
-  return line.substr(name.size() + 1);
+  if (line.size() <= name.size() || ::strncasecmp(line.data(), name.data(), name.size()) != 0) return std::nullopt;
+  std::size_t colon = line.find_first_not_of(" \t", name.size());
+  if (colon == std::string_view::npos || line[colon] != ':') return std::nullopt;
+  return line.substr(colon + 1);
 }
 
 std::string_view trim(std::string_view text) {
   std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+/// What stands in angle brackets; all of it where there are none.
+std::string_view bracketed(std::string_view text) {
+  std::size_t begin = text.find('<'), end = text.find('>', begin == std::string_view::npos ? 0 : begin);
+  bool is_there = begin != std::string_view::npos && end != std::string_view::npos;
+  return is_there ? trim(text.substr(begin + 1, end - begin - 1)) : text;
 }
 
 std::string tidy(std::string_view value) {
@@ -42,9 +50,7 @@ HeaderFields read_header_fields(std::string_view content) {
     std::string_view field = content.substr(0, end);
     content.remove_prefix(end);
     if (auto id = value_of(field, "Message-ID"); id && fields.message_id.empty()) {
-      std::string text = tidy(*id);
-      if (text.size() >= 2 && text.front() == '<' && text.back() == '>') text = text.substr(1, text.size() - 2);
-      fields.message_id = std::move(text);
+      fields.message_id = bracketed(tidy(*id));
     } else if (auto subject = value_of(field, "Subject"); subject && fields.subject.empty()) {
       fields.subject = tidy(*subject);
     }

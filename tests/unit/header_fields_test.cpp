@@ -10,6 +10,16 @@ TEST_CASE("Message-ID and Subject are found in the header, unfolded") {
   CHECK(fields.subject == "one two");
 }
 
+TEST_CASE("a Message-ID is what stands in its angle brackets, and blanks may come before a colon (RFC 5322 4.5)") {
+  CHECK(read_header_fields("Message-ID: <a@b> (added by postmaster@relay)\r\n").message_id == "a@b");
+  CHECK(read_header_fields("Message-ID: a@b\r\n").message_id == "a@b");
+  CHECK(read_header_fields("Message-ID: <a@b\r\n").message_id == "<a@b");
+  CHECK(read_header_fields("Message-ID: \r\nMessage-ID: <>\r\n").message_id.empty());
+  HeaderFields fields = read_header_fields("Message-ID : <a@b>\r\nSubject\t: x\r\nSubject\r\n\t: y\r\n");
+  CHECK(fields.message_id == "a@b");
+  CHECK(fields.subject == "x");
+}
+
 TEST_CASE("the body is not looked at, and bad headers do no harm") {
   CHECK(read_header_fields("\r\nSubject: body\r\n").subject.empty());
   CHECK(read_header_fields("").subject.empty());
