@@ -221,6 +221,21 @@ Status destroy_key(int file, const std::string& path, const std::string& sealed_
   return {};
 }
 
+/// Where the key stands in a damaged file nobody can say: all of it is overwritten.
+Status overwrite(int file, const std::string& path) {
+  struct stat there;
+  if (::fstat(file, &there) != 0) return lmdb_error(errno, path);
+  const std::string zeros(1 << 20, '\0');
+  for (off_t at = 0; at < there.st_size;) {
+    ssize_t written = ::pwrite(file, zeros.data(), std::min<std::size_t>(zeros.size(), static_cast<std::size_t>(there.st_size - at)), at);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return lmdb_error(written < 0 ? errno : EIO, path);
+    at += written;
+  }
+  if (::fsync(file) != 0) return lmdb_error(errno, path);
+  return {};
+}
+
 std::string old_path(const std::string& path) {
   return path + ".old";
 }
@@ -239,8 +254,8 @@ Status destroy_leftover(const std::string& path) {
         if (auto header = transaction->get(cell_key(0, false));
             header && *header && (*header)->size() > sealed_key_size)
           sealed_key = (*header)->substr((*header)->size() - sealed_key_size);
-    if (!sealed_key.empty())
-      if (Status destroyed = destroy_key(file.get(), old, sealed_key); !destroyed) return destroyed;
+    Status destroyed = sealed_key.empty() ? overwrite(file.get(), old) : destroy_key(file.get(), old, sealed_key);
+    if (!destroyed) return destroyed;
   }
   if (::unlink(old.c_str()) != 0) return lmdb_error(errno, old);
   return sync_folder_of(path);

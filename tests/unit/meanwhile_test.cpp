@@ -1,4 +1,5 @@
 // Readers, verify and backup beside what changes the journal meanwhile: mail, sealing, erasure, retention.
+#include <fstream>
 #include <future>
 
 #include "journal/backup.h"
@@ -20,6 +21,8 @@ TEST_CASE_METHOD(JournalFixture, "retention takes segments that are damaged too,
     }
   }
   std::filesystem::resize_file(segment_path(options.path, 1), 5000);
+  const std::string other_name = folder.path + "/other-name";
+  std::filesystem::create_hard_link(segment_path(options.path, 1), other_name);
   std::filesystem::resize_file(segment_path(options.path, 3), 5000);
   std::filesystem::resize_file(segment_path(options.path, 4), 5000);
   {
@@ -34,6 +37,9 @@ TEST_CASE_METHOD(JournalFixture, "retention takes segments that are damaged too,
     REQUIRE(pruned);
     CHECK(*pruned == std::vector<std::uint32_t>{1, 2, 3, 4, 5});
     CHECK(forgotten == ids);
+    // Where its key stood nobody could say: nothing of it is left on the disk.
+    std::ifstream left(other_name, std::ios::binary);
+    CHECK(std::string(std::istreambuf_iterator<char>(left), {}) == std::string(5000, '\0'));
     CHECK((*journal)->entries() == 0);
   }
   CHECK(verification().findings.empty());
