@@ -41,6 +41,20 @@ std::string parameters(const std::vector<std::pair<std::string, std::string>>& a
   return "(" + list + ")";
 }
 
+/// Content-Language: one, or a list in parentheses.
+std::string languages(const std::string& value) {
+  std::string list;
+  std::size_t count = 0;
+  for (std::size_t at = 0; at <= value.size(); ++count) {
+    std::size_t end = std::min(value.find(',', at), value.size());
+    std::size_t first = std::min(value.find_first_not_of(" \t", at), end);
+    std::size_t last = value.find_last_not_of(" \t", end == 0 ? 0 : end - 1);
+    list += (count > 0 ? " " : "") + imap_string(first < end ? value.substr(first, last + 1 - first) : "");
+    at = end + 1;
+  }
+  return count > 1 ? "(" + list + ")" : imap_nstring(value);
+}
+
 /// RFC 2045 5.2: text whose charset is not named is US-ASCII.
 std::string type_parameters(const MimePart& part) {
   auto all = part.parameters;
@@ -130,22 +144,6 @@ std::string imap_envelope(std::string_view header) {
                      addresses(header, "To"), addresses(header, "Cc"), addresses(header, "Bcc"),
                      text("In-Reply-To"), text("Message-ID"));
 }
-
-namespace {
-/// Content-Language: one, or a list in parentheses.
-std::string languages(const std::string& value) {
-  std::string list;
-  std::size_t count = 0;
-  for (std::size_t at = 0; at <= value.size(); ++count) {
-    std::size_t end = std::min(value.find(',', at), value.size());
-    std::size_t first = std::min(value.find_first_not_of(" \t", at), end);
-    std::size_t last = value.find_last_not_of(" \t", end == 0 ? 0 : end - 1);
-    list += (count > 0 ? " " : "") + imap_string(first < end ? value.substr(first, last + 1 - first) : "");
-    at = end + 1;
-  }
-  return count > 1 ? "(" + list + ")" : imap_nstring(value);
-}
-}  // namespace
 
 std::string imap_structure(std::string_view message, const MimePart& part, bool is_extended) {
   std::string out = "(";

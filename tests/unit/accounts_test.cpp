@@ -77,3 +77,12 @@ TEST_CASE("an office full of people who mistype now and then gets in, and what w
   throttle.failed("somebody", "203.0.113.1", now);
   CHECK(throttle.wait_us("somebody", "203.0.113.1", now) == 0);
 }
+
+TEST_CASE("a throttle waits no longer than it would, should the clock have been set back") {
+  LoginThrottle throttle;
+  constexpr std::int64_t hour = 3600LL * 1000000;
+  for (int i = 0; i < 10; ++i) throttle.failed("a@example.org", "192.0.2.1", 10 * hour);
+  std::int64_t wait = throttle.wait_us("a@example.org", "192.0.2.1", 10 * hour);
+  REQUIRE(wait > 0);
+  CHECK(throttle.wait_us("a@example.org", "192.0.2.1", 7 * hour) == wait);
+}

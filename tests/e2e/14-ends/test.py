@@ -156,11 +156,15 @@ def _(scene):
     assert json.loads(holdfast.run("journal", "show", str(entry), "--json").stdout)["time"].startswith("2001-01-01")
     with open(clock, "w") as file:
         file.write("+0")
-    time.sleep(2)  # it looks for what has expired all the time
+    def looked():  # for what has expired: between probes
+        with open(holdfast.log) as log:
+            before = log.read().count("it refuses the connection")
+        wait_for(lambda: open(holdfast.log).read().count("it refuses the connection") > before + 15, what="probes")
+    looked()
     holdfast.stop()
     holdfast.before = []
     holdfast.start()
-    time.sleep(2)
+    looked()
     equal(outcome(holdfast, entry)["outcome"], "held")
     back = comes_back()
     wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", what="pass")
