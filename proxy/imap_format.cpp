@@ -158,8 +158,9 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
   out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype),
                      type_parameters(part), imap_nstring(part.id), imap_nstring(part.description),
                      imap_string(part.encoding), part.body.size());
-  if (part.is_message()) {
-    const MimePart& inner = part.children.front();
+  if (part.type == "message" && part.subtype == "rfc822") {
+    static const MimePart unread;  // what is encoded, or nested too deeply
+    const MimePart& inner = part.is_message() ? part.children.front() : unread;
     out += fmt::format(" {} {} {}", imap_envelope(inner.header.of(message)),
                        imap_structure(message, inner, is_extended), lines_of(part.body.of(message)));
   } else if (part.type == "text") {

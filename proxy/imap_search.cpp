@@ -184,53 +184,67 @@ bool matches(const SearchKey& key, ReadMessage& message, std::uint32_t number, c
 
 namespace {
 
-/// RFC 5256 2.1, but for the rarer forms.
-std::string base_subject(std::string subject, bool& is_reply) {
+void strip_blanks(std::string_view& left) { left.remove_prefix(std::min(left.find_first_not_of(' '), left.size())); }
+
+/// "[list] "
+bool strip_blob(std::string_view& left) {
+  if (!left.starts_with('[')) return false;
+  std::size_t end = left.find_first_of("[]", 1);
+  if (end == std::string_view::npos || left[end] != ']') return false;
+  left.remove_prefix(end + 1);
+  strip_blanks(left);
+  return true;
+}
+
+/// "re: ", "fwd [list]: "; and "aw: " and "wg: ", as they are called in German.
+bool strip_reply(std::string_view& left) {
+  std::string_view rest = left;
+  for (std::string_view word : {"re", "fwd", "fw", "aw", "wg"}) {
+    if (!rest.starts_with(word)) continue;
+    rest.remove_prefix(word.size());
+    strip_blanks(rest);
+    strip_blob(rest);
+    if (!rest.starts_with(':')) return false;
+    rest.remove_prefix(1);
+    strip_blanks(rest);
+    left = rest;
+    return true;
+  }
+  return false;
+}
+
+/// "(fwd)"
+bool strip_trailer(std::string_view& left) {
+  while (left.ends_with(' ')) left.remove_suffix(1);
+  if (!left.ends_with("(fwd)")) return false;
+  left.remove_suffix(5);
+  return true;
+}
+
+/// The subject without what replying, forwarding and lists put around it (RFC 5256 2.1).
+std::string base_subject(const std::string& subject, bool& is_reply) {
   std::string text;
   for (char c : subject)
     if (!(c == ' ' || c == '\t') || (!text.empty() && text.back() != ' ')) text += c == '\t' ? ' ' : c;
-  auto strip_end = [&] {
-    for (;;) {
-      while (!text.empty() && text.back() == ' ') text.pop_back();
-      if (!text.ends_with("(fwd)")) return;
-      text.resize(text.size() - 5);
-      is_reply = true;
-    }
-  };
-  auto strip_blob = [](std::string_view& left) {
-    if (left.empty() || left.front() != '[') return false;
-    std::size_t end = left.find_first_of("[]", 1);
-    if (end == std::string_view::npos || left[end] != ']') return false;
-    left.remove_prefix(end + 1);
-    while (!left.empty() && left.front() == ' ') left.remove_prefix(1);
-    return true;
-  };
-  strip_end();
+  std::string_view left = text;
   for (;;) {
-    std::string_view left = text;
-    while (strip_blob(left)) {
+    while (strip_trailer(left)) is_reply = true;
+    strip_blanks(left);
+    std::string_view last_blob, behind = left;
+    for (bool is_leader = true; is_leader;) {
+      std::string_view before = behind;
+      is_leader = strip_blob(behind);
+      if (is_leader) {
+        last_blob = before;
+      } else if (strip_reply(behind)) {
+        is_leader = is_reply = true;
+        last_blob = {};
+      }
     }
-    std::size_t word = left.starts_with("re")                             ? 2
-                       : left.starts_with("fwd")                          ? 3
-                       : left.starts_with("fw")                           ? 2
-                       : left.starts_with("aw") || left.starts_with("wg") ? 2
-                                                                          : 0;
-    std::string_view rest = left.substr(word);
-    while (!rest.empty() && rest.front() == ' ') rest.remove_prefix(1);
-    strip_blob(rest);
-    if (word > 0 && !rest.empty() && rest.front() == ':') {
-      rest.remove_prefix(1);
-      while (!rest.empty() && rest.front() == ' ') rest.remove_prefix(1);
-      is_reply = true;
-      text = std::string(rest);
-      continue;
-    }
-    std::string_view without = text;
-    if (strip_blob(without) && !without.empty()) {
-      text = std::string(without);
-      continue;
-    }
-    return text;
+    left = behind.empty() ? last_blob : behind;
+    if (!left.starts_with("[fwd:") || !left.ends_with(']')) return std::string(left);
+    left = left.substr(5, left.size() - 6);
+    is_reply = true;
   }
 }
 

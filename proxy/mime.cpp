@@ -8,8 +8,12 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr int deepest = 50;
+constexpr std::size_t deepest = 50;
 constexpr std::size_t most_parts = 10'000;
+/// GMime goes into groups in groups by recursion.
+constexpr std::ptrdiff_t most_groups = 1000;
+/// Of what stands in place of an address.
+constexpr std::size_t longest_name = 998;
 
 /// GMime has one global state, set up once.
 void start_gmime() {
@@ -125,80 +129,102 @@ std::string boundary_of(const MimePart& part) {
   return "";
 }
 
-struct Parser {
-  std::string_view message;
-  std::size_t parts = 0;
+/// Goes through a message once, line by line, with the parts that are open at that line.
+class Parser {
+ public:
+  explicit Parser(std::string_view message) : message_(message) {}
 
-  MimePart parse(Range range, int depth, bool in_digest) {
-    MimePart part;
-    ++parts;
-    Range header = header_of(range.of(message));
-    part.header = {range.begin, range.begin + header.end};
-    part.body = {part.header.end, range.end};
-    read_header(message, part, in_digest);
-    if (depth >= deepest || parts >= most_parts) return part;
-    if (part.type == "multipart") split(part, depth);
-    // Without any part to be found it is shown as what it is then: text.
-    if (part.type == "multipart" && part.children.empty()) part.type = "text", part.subtype = "plain", part.parameters.clear();
-    if (part.type == "message" && part.subtype == "rfc822" &&
-        (part.encoding == "7bit" || part.encoding == "8bit" || part.encoding == "binary"))
-      part.children.push_back(parse(part.body, depth + 1, false));
-    return part;
-  }
-
-  /// Whether the header is that of a multipart with this very delimiter.
-  bool opens(const std::string& delimiter, Range header) {
-    MimePart part;
-    part.header = header;
-    if (header.of(message).find(delimiter.substr(2)) == std::string_view::npos) return false;
-    read_header(message, part, false);
-    return part.type == "multipart" && boundary_of(part) == delimiter.substr(2);
-  }
-
-  /// RFC 2046 5.1.1: the line end before a boundary belongs to the boundary. Some mailers give a multipart the
-  /// boundary of the one that holds it: up to its end it is the inner one's.
-  void split(MimePart& part, int depth) {
-    std::string delimiter = "--" + boundary_of(part);
-    if (delimiter.size() == 2) return;
-    constexpr std::size_t none = std::string_view::npos;
-    std::size_t at = part.body.begin, begin = none;
-    std::size_t inner_header = none;  // where the header that is being read begins
-    std::size_t inner = 0;            // multiparts with the same boundary that are open in the part
-    bool is_digest = part.subtype == "digest";
-    auto end_part = [&](std::size_t end) {
-      if (begin != none) part.children.push_back(parse({begin, std::max(begin, end)}, depth + 1, is_digest));
-    };
-    auto before_line_end = [&](std::size_t end) {
-      if (end > begin && message[end - 1] == '\n') --end;
-      if (end > begin && message[end - 1] == '\r') --end;
-      return end;
-    };
-    while (at < part.body.end && parts < most_parts) {
-      std::size_t end = message.find('\n', at);
-      end = end == none || end >= part.body.end ? part.body.end : end + 1;
-      std::string_view line = message.substr(at, end - at);
-      if (line.starts_with(delimiter)) {
-        std::string_view rest = line.substr(delimiter.size());
-        bool is_last = rest.starts_with("--");
-        if (is_last) rest.remove_prefix(2);
-        if (rest.find_first_not_of(" \t\r\n") == none) {
-          inner_header = is_last ? none : end;
-          if (inner == 0) {
-            end_part(before_line_end(at));
-            if (is_last) return;
-            begin = end;
-          } else if (is_last) {
-            --inner;
-          }
-        }
-      } else if (inner_header != none && line.find_first_not_of("\r\n") == none) {
-        inner += opens(delimiter, {inner_header, end}) ? 1 : 0;
-        inner_header = none;
-      }
-      at = end;
+  MimePart parse() {
+    open_.emplace_back();  // holds the message as if it were its part
+    open_.back().is_in_header = false;
+    open(0, false);
+    for (std::size_t begin = 0, end; begin < message_.size(); begin = end) {
+      std::size_t line_end = message_.find('\n', begin);
+      end = line_end == std::string_view::npos ? message_.size() : line_end + 1;
+      std::string_view line = message_.substr(begin, end - begin);
+      bool is_boundary = line.starts_with("--") && take_boundary(line, begin);
+      bool is_empty = line == "\n" || line == "\r\n";
+      if (!is_boundary && is_empty && open_.back().is_in_header) end_header(end);
     }
-    end_part(part.body.end);
+    close_inside(0, message_.size());
+    return std::move(open_.front().part.children.front());
   }
+
+ private:
+  struct OpenPart {
+    MimePart part;
+    bool is_in_digest = false, is_in_header = true;
+    std::string delimiter;  ///< of a multipart, while more parts may come
+  };
+
+  void open(std::size_t begin, bool is_in_digest) {
+    ++parts_;
+    open_.emplace_back();
+    open_.back().part.header.begin = begin;
+    open_.back().is_in_digest = is_in_digest;
+  }
+
+  /// The header of the innermost part ends there.
+  void end_header(std::size_t end) {
+    OpenPart& innermost = open_.back();
+    MimePart& part = innermost.part;
+    innermost.is_in_header = false;
+    part.header.end = std::max(part.header.begin, end);
+    read_header(message_, part, innermost.is_in_digest);
+    if (open_.size() > deepest + 1 || parts_ >= most_parts) return;
+    std::string boundary = part.type == "multipart" ? boundary_of(part) : "";
+    if (!boundary.empty()) innermost.delimiter = "--" + boundary;
+    bool is_as_it_is = part.encoding == "7bit" || part.encoding == "8bit" || part.encoding == "binary";
+    if (part.type == "message" && part.subtype == "rfc822" && is_as_it_is) open(part.header.end, false);
+  }
+
+  /// Whether the line is a boundary: then it ends all that is open inside the innermost part that has this boundary. Some
+  /// mailers give a multipart the boundary of the one that holds it: up to its end it is the inner one's.
+  bool take_boundary(std::string_view line, std::size_t begin) {
+    if (parts_ >= most_parts) return false;
+    for (std::size_t i = open_.size(); i-- > 0;) {
+      if (open_[i].delimiter.empty() || !line.starts_with(open_[i].delimiter)) continue;
+      std::string_view rest = line.substr(open_[i].delimiter.size());
+      bool is_last = rest.starts_with("--");
+      if (is_last) rest.remove_prefix(2);
+      if (rest.find_first_not_of(" \t\r\n") != std::string_view::npos) continue;
+      close_inside(i, before_line_end(begin));
+      if (is_last)
+        open_[i].delimiter.clear();
+      else
+        open(begin + line.size(), open_[i].part.subtype == "digest");
+      return true;
+    }
+    return false;
+  }
+
+  /// RFC 2046 5.1.1: the line end before a boundary belongs to the boundary.
+  std::size_t before_line_end(std::size_t end) const {
+    if (end > 0 && message_[end - 1] == '\n') --end;
+    if (end > 0 && message_[end - 1] == '\r') --end;
+    return end;
+  }
+
+  /// All that is open inside this part ends there.
+  void close_inside(std::size_t outer, std::size_t end) {
+    while (open_.size() > outer + 1) {
+      if (open_.back().is_in_header) {  // which may open the message in it
+        end_header(end);
+        continue;
+      }
+      MimePart part = std::move(open_.back().part);
+      open_.pop_back();
+      part.header = {std::min(part.header.begin, end), std::min(part.header.end, end)};
+      part.body = {part.header.end, end};
+      // Without any part to be found it is shown as what it is then: text.
+      if (part.type == "multipart" && part.children.empty()) part.type = "text", part.subtype = "plain", part.parameters.clear();
+      open_.back().part.children.push_back(std::move(part));
+    }
+  }
+
+  std::string_view message_;
+  std::vector<OpenPart> open_;  ///< each is a part of the one before
+  std::size_t parts_ = 0;
 };
 
 /// Text of an unknown or wrong charset is taken as Windows-1252, in which every byte is something.
@@ -245,6 +271,7 @@ std::string field_of(std::string_view header, std::string_view name) {
     is_found = true;
     value = unfolded(field);
   });
+  if (value.size() > longest_field_value) value.resize(longest_field_value);
   return value;
 }
 
@@ -256,13 +283,13 @@ std::string address_field_of(std::string_view header, std::string_view name) {
     if (!all.empty() && !value.empty()) all += ", ";
     all += value;
   });
+  if (all.size() > longest_field_value) all.resize(all.rfind(',', longest_field_value) + 1);
   return all;
 }
 
 MimePart parse_mime(std::string_view message) {
   start_gmime();
-  Parser parser{message};
-  return parser.parse({0, message.size()}, 0, false);
+  return Parser(message).parse();
 }
 
 std::string decode_header_text(const std::string& raw) {
@@ -299,7 +326,8 @@ std::string decode_body(std::string_view message, const MimePart& part) {
 std::vector<MailAddress> parse_addresses(const std::string& value) {
   start_gmime();
   std::vector<MailAddress> found;
-  Owned<InternetAddressList> list(internet_address_list_parse(nullptr, with_words_apart(value).c_str()));
+  bool is_readable = std::count(value.begin(), value.end(), ':') <= most_groups;
+  Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_words_apart(value).c_str()) : nullptr);
   auto add = [&](InternetAddressList* addresses, auto&& self, int depth) -> void {
     for (int i = 0, count = addresses ? internet_address_list_length(addresses) : 0; i < count; ++i) {
       InternetAddress* one = internet_address_list_get_address(addresses, i);
@@ -318,7 +346,7 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
   };
   add(list.get(), add, 0);
   // "MAILER DAEMON <>" and the like name nobody that could be written to, but say who wrote.
-  std::string name = decode_header_text(trimmed(value.substr(0, value.find('<'))));
+  std::string name = decode_header_text(trimmed(value.substr(0, std::min(value.find('<'), longest_name))));
   if (found.empty() && !name.empty()) found.push_back({name, "MISSING_MAILBOX", "MISSING_DOMAIN"});
   return found;
 }

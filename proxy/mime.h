@@ -2,8 +2,9 @@
 // 2045, 2046).
 //
 // Where parts begin and end is found here, since IMAP wants the octets as they are; what header fields mean
-// (types, parameters, addresses, encoded words, charsets) is GMime's. Bounded in depth and number of parts:
-// what is nested deeper is a leaf. Sans I/O; hostile input gives some structure, never an error.
+// (types, parameters, addresses, encoded words, charsets) is GMime's. Bounded in depth, in the number of parts and in what is
+// taken of a field: what is nested deeper is a leaf. Sans I/O; hostile input gives some structure, never an error, in a time that
+// grows with its size and no faster.
 #pragma once
 
 #include <string>
@@ -56,6 +57,8 @@ void each_field(std::string_view header, Visit visit) {
     header.remove_prefix(end);
   }
 }
+/// Of a field's value no more than this is taken, by the two that follow.
+constexpr std::size_t longest_field_value = 128 * 1024;
 /// The first field of that name, unfolded, without its name; empty when there is none.
 std::string field_of(std::string_view header, std::string_view name);
 /// The addresses of all fields of that name, as one list: RFC 5322 wants one field, but not all senders do.
@@ -71,7 +74,8 @@ struct MailAddress {
   std::string name;           ///< UTF-8
   std::string mailbox, host;  ///< the local part without quotes; host empty: the begin of a group with that name; both empty: its end
 };
-/// An address list field's value (RFC 5322 3.4).
+/// An address list field's value (RFC 5322 3.4). What nests groups, which RFC 5322 does not have, a thousand deep is not read: it is
+/// one name without an address.
 std::vector<MailAddress> parse_addresses(const std::string& value);
 
 }  // namespace holdfast::proxy

@@ -79,11 +79,14 @@ Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>
 /// Why a message with this header is not sent: nobody writes in another's name. Empty when it may go.
 std::string SubmissionSession::refusal_of(const std::string& header) const {
   std::size_t from_fields = 0;
+  bool is_too_long = false;
   std::vector<std::string> foreign;
   each_field(header, [&](std::string_view name, std::string_view field) {
     bool is_from = is_same_name(name, "From");
     from_fields += is_from;
     if (!is_from && !is_same_name(name, "Sender")) return;
+    is_too_long |= field.size() > longest_field_value;
+    if (is_too_long) return;
     for (const MailAddress& one : parse_addresses(std::string(field.substr(field.find(':') + 1)))) {
       std::string address = one.mailbox + "@" + one.host;
       bool is_group = one.host.empty();
@@ -92,6 +95,7 @@ std::string SubmissionSession::refusal_of(const std::string& header) const {
     }
   });
   if (from_fields != 1) return "554 5.6.0 The message must have one From field";
+  if (is_too_long) return "554 5.6.0 The From or Sender field is too long";
   if (!foreign.empty())
     return fmt::format("553 5.7.1 {}: not one of your addresses", printable(foreign.front()));
   bool has_address = !parse_addresses(field_of(header, "From")).empty();

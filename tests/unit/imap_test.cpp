@@ -71,6 +71,55 @@ TEST_CASE("threads are not made by what is no message id: people have answered <
   CHECK(facts.references == std::vector<std::string>{"<a@x>"});
 }
 
+TEST_CASE("the base of a subject (RFC 5256 2.1)") {
+  auto base = [](const std::string& subject) {
+    holdfast::failover::StoredMessage stored{};
+    ReadMessage message(stored, [&](bool) { return "Subject: " + subject + "\r\n\r\n"; });
+    SortFacts facts = sort_facts(message, 1);
+    return (facts.is_reply ? "re: " : "") + facts.subject;
+  };
+  CHECK(base("Offer") == "offer");
+  CHECK(base("Re:  Fwd: AW: Offer \tof  today (fwd) (fwd) ") == "re: offer of today");
+  CHECK(base("[list] [other] Offer") == "offer");
+  CHECK(base("[list] Re [2] : [list] Offer") == "re: offer");
+  CHECK(base("[only]") == "[only]");
+  CHECK(base("Re: [a] [b]") == "re: [b]");
+  CHECK(base("[Fwd: Offer]") == "re: offer");
+  CHECK(base("[Fwd: [list] [fwd: Re: Offer (fwd)] ]") == "re: offer");
+  CHECK(base("[Fwd: Offer] and more") == "and more");
+  CHECK(base("Regards: x") == "regards: x");
+  CHECK(base("Re:") == "re: ");
+  CHECK(base("") == "");
+}
+
+TEST_CASE("what a message says of itself is read in a time that grows with its size and no faster, and without deep recursion") {
+  auto repeated = [](std::string_view what, std::size_t times) {
+    std::string text;
+    for (std::size_t i = 0; i < times; ++i) text += what;
+    return text;
+  };
+  for (std::string_view what : {"re:", "[a]", "[fwd:", "(fwd)", "=?utf-8?b?eA==?= ", "=?a?q?"}) {
+    holdfast::failover::StoredMessage stored{};
+    ReadMessage message(stored, [&](bool) { return "Subject: " + repeated(what, 1'000'000) + "\r\n\r\n"; });
+    CHECK(sort_facts(message, 1).subject.size() <= longest_field_value);
+  }
+  for (std::string_view what : {"a:", "a:b,", "(", "<", "\"", "a@b,", "[", "\\"}) {
+    std::string header = "From: " + repeated(what, 1'000'000) + "\r\nTo: x@y\r\n\r\n";
+    CHECK(imap_envelope(header).find("((NIL NIL \"x\" \"y\"))") != std::string::npos);
+    CHECK(parse_addresses(repeated(what, 100'000)).size() < 500'000);
+  }
+  CHECK(parse_addresses("team: a@x, b@x;, other: c@x;").size() == 7);
+  std::string same = repeated("--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n", 100'000);
+  CHECK(parse_mime("Content-Type: multipart/mixed; boundary=b\r\n\r\n" + same).is_multipart());
+}
+
+TEST_CASE("a message in a part that is encoded is not looked into, but is told as what it is (RFC 3501 9, body-type-msg)") {
+  std::string text = "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nU3ViamVjdDogeA0KDQp4\r\n";
+  CHECK(imap_structure(text, parse_mime(text), false) ==
+        "(\"message\" \"rfc822\" NIL NIL NIL \"base64\" 22 (NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL) "
+        "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 0 0) 1)");
+}
+
 TEST_CASE("the envelope takes what careless senders write") {
   CHECK(imap_envelope("From: a@x\r\nTo: b@x\r\nCc: c@x\r\nto: d@x,\r\n e@x\r\nCC:\r\n\r\n") ==
         "(NIL NIL ((NIL NIL \"a\" \"x\")) ((NIL NIL \"a\" \"x\")) ((NIL NIL \"a\" \"x\")) "

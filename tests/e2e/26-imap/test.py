@@ -331,6 +331,21 @@ def _(scene):
     assert world.holdfast.process.poll() is None
 
 
+@test("hostile: what nests or repeats a million times stops nobody else, and is answered")
+def _(scene):
+    world, raw = filled(scene)
+    multipart = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    hostile = [b"Subject: " + one * 1000000 + b"\r\n\r\nx" for one in (b"re:", b"[a]", b"[fwd:")]
+    hostile += [b"From: " + one * 1000000 + b"\r\n\r\nx" for one in (b"a:", b"a@b,", b"(")]
+    hostile += [multipart + (b"--b\r\n" + multipart) * 80000]
+    for content in hostile:
+        assert b"APPENDUID" in raw.ask(f"APPEND Junk {{{len(content)}}}", content + b"\r\n"), content[:50]
+    raw.ask("SELECT Junk")
+    for command in ("FETCH 1:* (ENVELOPE BODYSTRUCTURE)", "SORT (SUBJECT FROM DATE) UTF-8 ALL", "THREAD REFERENCES UTF-8 ALL"):
+        assert b" OK " in raw.ask(command), command
+    assert world.holdfast.process.poll() is None
+
+
 def ends(raw):
     """The server closes."""
     try:
