@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::size_t deepest = 50;
 constexpr std::size_t most_parts = 10'000;
+/// Of the headers of all parts together: behind it no more parts are looked for.
+constexpr std::size_t most_header_bytes = 2 << 20;
 /// GMime goes into groups in groups by recursion.
 constexpr std::ptrdiff_t most_groups = 1000;
 /// Of what stands in place of an address.
@@ -157,6 +159,8 @@ class Parser {
     std::string delimiter;  ///< of a multipart, while more parts may come
   };
 
+  bool is_full() const { return parts_ >= most_parts || header_bytes_ > most_header_bytes; }
+
   void open(std::size_t begin, bool is_in_digest) {
     ++parts_;
     open_.emplace_back();
@@ -170,8 +174,9 @@ class Parser {
     MimePart& part = innermost.part;
     innermost.is_in_header = false;
     part.header.end = std::max(part.header.begin, end);
+    header_bytes_ += part.header.size();
     read_header(message_, part, innermost.is_in_digest);
-    if (open_.size() > deepest + 1 || parts_ >= most_parts) return;
+    if (open_.size() > deepest + 1 || is_full()) return;
     std::string boundary = part.type == "multipart" ? boundary_of(part) : "";
     if (!boundary.empty()) innermost.delimiter = "--" + boundary;
     bool is_as_it_is = part.encoding == "7bit" || part.encoding == "8bit" || part.encoding == "binary";
@@ -181,7 +186,7 @@ class Parser {
   /// Whether the line is a boundary: then it ends all that is open inside the innermost part that has this boundary. Some
   /// mailers give a multipart the boundary of the one that holds it: up to its end it is the inner one's.
   bool take_boundary(std::string_view line, std::size_t begin) {
-    if (parts_ >= most_parts) return false;
+    if (is_full()) return false;
     for (std::size_t i = open_.size(); i-- > 0;) {
       if (open_[i].delimiter.empty() || !line.starts_with(open_[i].delimiter)) continue;
       std::string_view rest = line.substr(open_[i].delimiter.size());
@@ -224,7 +229,7 @@ class Parser {
 
   std::string_view message_;
   std::vector<OpenPart> open_;  ///< each is a part of the one before
-  std::size_t parts_ = 0;
+  std::size_t parts_ = 0, header_bytes_ = 0;
 };
 
 /// Text of an unknown or wrong charset is taken as Windows-1252, in which every byte is something.

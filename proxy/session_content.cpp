@@ -14,6 +14,8 @@ namespace {
 
 /// A client that sends less than this in the time for a block is too slow, however steady.
 constexpr std::size_t least_progress = 1024;
+/// Pieces that are smaller are gathered: the lines of a message whose lines all begin with a dot come one by one.
+constexpr std::size_t least_sent_alone = 4096;
 
 }  // namespace
 
@@ -44,14 +46,14 @@ void Session::take_content(std::string_view piece) {
 
 void Session::forward_content(std::string_view piece) {
   if (!upstream_) return;
-  if (content_->encoder.is_plain(piece)) {
+  if (piece.size() >= least_sent_alone && content_->encoder.is_plain(piece)) {
     content_->encoder.skip(piece);
     upstream_->stream.flush(piece);
     return;
   }
   std::string stuffed;
   content_->encoder.feed(piece, stuffed);
-  upstream_->stream.flush(stuffed);
+  upstream_->stream.write(stuffed);
 }
 
 /// The primary may say something, or go, before it has everything.
@@ -99,6 +101,7 @@ Task<Session::Next> Session::relay_data() {
       ContentDecoder::Verdict verdict =
           content.decoder.feed(client_.input(), consumed, [this](std::string_view piece) { take_content(piece); });
       client_.consume(consumed);
+      if (upstream_) upstream_->stream.flush();
       if (verdict == ContentDecoder::Verdict::bare_newline) {
         refuse_bare_newline();
         co_return Next::close;

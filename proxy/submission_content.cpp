@@ -42,10 +42,11 @@ Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>
   auto take = [&](std::string_view piece) {
     if (!refusal.empty()) return;
     if (!has_header) {
+      std::size_t seen = header.size() - std::min<std::size_t>(header.size(), 3);
       header += piece;
-      Range range = header_of(header);
-      has_header = range.end < header.size() || header.ends_with("\r\n\r\n");
-      if (has_header) header.resize(range.end);
+      std::size_t end = header.starts_with("\r\n") ? 0 : header.find("\r\n\r\n", seen);
+      has_header = end != std::string::npos;
+      if (has_header) header.resize(end == 0 ? 2 : end + 4);
       if (header.size() > longest_header) refusal = "552 5.3.4 The header is too large";
     }
     for (const auto& one : all) one->draft.append(piece);

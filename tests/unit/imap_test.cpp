@@ -109,6 +109,14 @@ TEST_CASE("what a message says of itself is read in a time that grows with its s
     CHECK(parse_addresses(repeated(what, 100'000)).size() < 500'000);
   }
   CHECK(parse_addresses("team: a@x, b@x;, other: c@x;").size() == 7);
+  for (std::string_view what : {"\xc3\xbc\r\n", "\xcc\x81\xcc\x96\xcc\xa8", "\xe4\xb8\x96"}) {
+    SearchKey key;
+    key.kind = SearchKey::Kind::body;
+    key.text = "gr\xc3\xbc\xc3\x9f";
+    holdfast::failover::StoredMessage stored{};
+    ReadMessage message(stored, [&](bool) { return "Content-Type: text/plain; charset=utf-8\r\n\r\n" + repeated(what, 300'000) + "Gr\xc3\x9c\xc3\x9f"; });
+    CHECK(matches(folded(key), message, 1, {}));
+  }
   std::string same = repeated("--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n", 100'000);
   CHECK(parse_mime("Content-Type: multipart/mixed; boundary=b\r\n\r\n" + same).is_multipart());
 }

@@ -1,5 +1,6 @@
 """Large messages, slow clients and slow primaries: memory stays bounded, whatever the size."""
 import os
+import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -141,6 +142,19 @@ def _(scene):
     equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken")
     equal(len(primary.messages), 1)
     equal(len(holdfast.entries()), 1)
+
+
+@test("a message whose lines all begin with a dot goes out in as few pieces as another")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h")
+    client = open_content(scene, holdfast.port)
+    client.send(b"..\r\n" * 200000 + b".\r\n")
+    equal(client.reply(), "250 2.0.0 Ok: taken")
+    equal(primary.messages[-1][1], b".\r\n" * 200000)
+    session = next(one for one in primary.sessions if b"DATA" in one.lines)
+    segments_in = struct.unpack_from("I", session.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 140)[0]
+    assert segments_in < 1000, f"{segments_in} segments for 800 KB"
 
 
 @test("twenty large messages at once all arrive")
