@@ -66,12 +66,11 @@ std::string decoded_value(std::string_view field) {
 
 bool has_in_fields(std::string_view header, std::string_view name, const std::string& needle) {
   bool is_found = false;
-  each_field(header, [&](std::string_view field_name, std::string_view field) {
+  each_field(header.substr(0, longest_header_read), [&](std::string_view field_name, std::string_view field) {
     if (is_found || (!name.empty() && !is_same_name(field_name, name))) return;
-    bool is_long = field.size() > longest_field_value;
-    is_found = contains(decoded_value(field.substr(0, longest_field_value)), needle) || ((name.empty() || is_long) && contains(field, needle));
+    is_found = contains(decoded_value(field.substr(0, longest_field_value)), needle);
   });
-  return is_found;
+  return is_found || (name.empty() && contains(header, needle));
 }
 
 bool has_in_body(std::string_view message, const MimePart& part, const std::string& needle) {

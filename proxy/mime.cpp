@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t deepest = 50;
 constexpr std::size_t most_parts = 10'000;
 /// Of the headers of all parts together: behind it no more parts are looked for.
-constexpr std::size_t most_header_bytes = 2 << 20;
+constexpr std::size_t most_header_bytes = longest_header_read;
 /// GMime goes into groups in groups by recursion.
 constexpr std::ptrdiff_t most_groups = 1000;
 /// Of what stands in place of an address.
@@ -271,7 +271,7 @@ Range header_of(std::string_view text) {
 std::string field_of(std::string_view header, std::string_view name) {
   std::string value;
   bool is_found = false;
-  each_field(header, [&](std::string_view field_name, std::string_view field) {
+  each_field(header.substr(0, longest_header_read), [&](std::string_view field_name, std::string_view field) {
     if (is_found || !is_same_name(field_name, name)) return;
     is_found = true;
     value = unfolded(field);
@@ -282,7 +282,7 @@ std::string field_of(std::string_view header, std::string_view name) {
 
 std::string address_field_of(std::string_view header, std::string_view name) {
   std::string all;
-  each_field(header, [&](std::string_view field_name, std::string_view field) {
+  each_field(header.substr(0, longest_header_read), [&](std::string_view field_name, std::string_view field) {
     if (!is_same_name(field_name, name)) return;
     std::string value = unfolded(field);
     if (!all.empty() && !value.empty()) all += ", ";

@@ -57,8 +57,8 @@ void each_field(std::string_view header, Visit visit) {
     header.remove_prefix(end);
   }
 }
-/// Of a field's value no more than this is taken, by the two that follow.
-constexpr std::size_t longest_field_value = 128 * 1024;
+/// Of a header no more than its begin is looked into, and of a field no more is taken, by what reads a field's meaning.
+constexpr std::size_t longest_header_read = 1024 * 1024, longest_field_value = 128 * 1024;
 /// The first field of that name, unfolded, without its name; empty when there is none.
 std::string field_of(std::string_view header, std::string_view name);
 /// The addresses of all fields of that name, as one list: RFC 5322 wants one field, but not all senders do.
