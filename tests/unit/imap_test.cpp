@@ -104,7 +104,7 @@ TEST_CASE("what a message says of itself is read in a time that grows with its s
     CHECK(sort_facts(message, 1).subject.size() <= longest_field_value);
   }
   for (std::string_view what : {"a:", "a:b,", "(", "<", "\"", "a@b,", "[", "\\"}) {
-    std::string header = "From: " + repeated(what, 1'000'000) + "\r\nTo: x@y\r\n\r\n";
+    std::string header = "To: x@y\r\nFrom: " + repeated(what, 1'000'000) + "\r\n\r\n";
     CHECK(imap_envelope(header).find("((NIL NIL \"x\" \"y\"))") != std::string::npos);
     CHECK(parse_addresses(repeated(what, 100'000)).size() < 500'000);
   }
