@@ -1,5 +1,4 @@
-// Finding, sorting and threading messages (RFC 3501 6.4.4, RFC 5256). Sans I/O: content comes through a
-// loader.
+// Finding messages (RFC 3501 6.4.4). Sans I/O: content comes through a loader.
 #pragma once
 
 #include <functional>
@@ -43,23 +42,5 @@ struct SearchScope {
 bool matches(const SearchKey& key, ReadMessage& message, std::uint32_t number, const SearchScope& scope);
 /// Text as it is compared: case folded.
 SearchKey folded(SearchKey key);
-
-/// What SORT and THREAD look at.
-struct SortFacts {
-  std::uint32_t number = 0;  ///< what is answered: a sequence number or a UID
-  std::int64_t arrival_us = 0, sent_s = 0;
-  std::uint64_t size = 0;
-  std::string subject, from, to, cc;  ///< folded; base subject, first mailboxes
-  bool is_reply = false;
-  std::string message_id;
-  std::vector<std::string> references;
-};
-SortFacts sort_facts(ReadMessage& message, std::uint32_t number);
-void sort_messages(std::vector<SortFacts>& all,
-                   const std::vector<std::pair<SortCommand::By, bool>>& criteria);
-/// THREAD=REFERENCES: "(1)(2 3 (4)(5))".
-std::string thread_by_references(std::vector<SortFacts> all);
-/// THREAD=ORDEREDSUBJECT.
-std::string thread_by_subject(std::vector<SortFacts> all);
 
 }  // namespace holdfast::proxy

@@ -16,6 +16,7 @@
 #include "proxy/imap_command.h"
 #include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
+#include "proxy/imap_sort.h"
 #include "proxy/mailbox_gate.h"
 #include "proxy/password_checker.h"
 #include "proxy/worker.h"

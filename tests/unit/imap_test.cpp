@@ -3,6 +3,7 @@
 #include "proxy/imap_command.h"
 #include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
+#include "proxy/imap_sort.h"
 #include "proxy/mime.h"
 
 using namespace holdfast::proxy;

@@ -1,0 +1,14 @@
+// Text as it is compared: without the difference between capitals and small letters, and between the ways to write an accent.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace holdfast::proxy {
+
+bool is_ascii(std::string_view text);
+std::string fold_ascii(std::string_view text);
+/// Of UTF-8; bytes that are none are replaced. Takes a time that grows with the text's size and no faster.
+std::string fold(std::string_view text);
+
+}  // namespace holdfast::proxy
