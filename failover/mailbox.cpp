@@ -414,9 +414,12 @@ void Mailbox::forget(const std::set<RecordId>& entries) {
 Status Mailbox::content(const StoredMessage& message,
                         const std::function<bool(std::string_view)>& sink) const {
   if (message.entry == 0) {
-    auto blob = store_.blob(person_, message.blob, 0, message.size);
-    if (!blob) return blob.error();
-    sink(*blob);
+    constexpr std::uint64_t step = 1 << 18;
+    for (std::uint64_t offset = 0; offset < message.size; offset += step) {
+      auto piece = store_.blob(person_, message.blob, offset, step);
+      if (!piece) return piece.error();
+      if (piece->empty() || !sink(*piece)) return {};
+    }
     return {};
   }
   auto entry = journal_.entry(message.entry);

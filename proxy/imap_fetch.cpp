@@ -14,12 +14,21 @@ namespace {
 constexpr std::uint64_t large = 1 << 20;
 /// So many entries that were read go into one record.
 constexpr std::size_t most_unrecorded = 100;
+/// The structure of a large message is kept for what is asked of it next, unless it has more parts than this.
+constexpr std::size_t most_kept_parts = 200;
+
+std::size_t parts_in(const MimePart& part) {
+  std::size_t count = 1;
+  for (const MimePart& child : part.children) count += parts_in(child);
+  return count;
+}
 
 }  // namespace
 
 ReadMessage ImapSession::read(const failover::StoredMessage& message) const {
   return ReadMessage(message, [this, &message](bool is_whole) {
     std::string text;
+    if (is_whole) text.reserve(message.size);
     Status done = mailbox_->content(message, [&](std::string_view piece) {
       text += piece;
       return is_whole || header_of(text).end == text.size();
@@ -94,10 +103,20 @@ std::string ImapSession::facts_of(const failover::StoredMessage& message, ReadMe
   if (items.date) add("INTERNALDATE", imap_date(message.date_us));
   if (items.size) add("RFC822.SIZE", std::to_string(message.size));
   if (items.envelope) add("ENVELOPE", imap_envelope(content.header()));
-  if (items.body) add("BODY", imap_structure(content.content(), content.structure(), false));
-  if (items.body_structure)
-    add("BODYSTRUCTURE", imap_structure(content.content(), content.structure(), true));
+  if (items.body) add("BODY", imap_structure(content.content(), structure_of(content), false));
+  if (items.body_structure) add("BODYSTRUCTURE", imap_structure(content.content(), structure_of(content), true));
   return out;
+}
+
+/// Clients ask for the structure of a message and then for its parts, large ones in many pieces.
+const MimePart& ImapSession::structure_of(ReadMessage& content) {
+  const failover::StoredMessage& message = content.stored();
+  auto name = std::pair(message.entry, message.blob);
+  if (message.size >= large && kept_structure_ && kept_structure_->first == name) return kept_structure_->second;
+  const MimePart& structure = content.structure();
+  bool is_kept = message.size >= large && !has_read_failed_ && parts_in(structure) <= most_kept_parts;
+  if (is_kept) kept_structure_.emplace(name, structure);
+  return structure;
 }
 
 /// What a section means in the message, read as far as it must be; the text that its range is of goes to
@@ -119,9 +138,12 @@ std::optional<SectionOctets> ImapSession::octets_of(ReadMessage& content, const 
   if (settings_->config.journal.access_log && message.entry != 0) read_.insert(message.entry);
   if (is_whole && message.size >= large)
     return SectionOctets{partial_of({0, static_cast<std::size_t>(message.size)}, section), {}};
-  text = content.content();
+  const MimePart* structure = is_whole ? nullptr : &structure_of(content);
+  // Of a large message it is enough to know where the octets are.
+  bool needs_text = message.size < large || section.what == BodySection::What::fields || section.what == BodySection::What::fields_not;
+  if (needs_text) text = content.content();
   if (is_whole) return SectionOctets{partial_of({0, text.size()}, section), {}};
-  return imap_section(text, content.structure(), section);
+  return imap_section(text, *structure, section);
 }
 
 /// Nothing is sent when the message cannot be read: a part of it would look like the whole.
@@ -145,7 +167,7 @@ void ImapSession::fetch_one(const failover::StoredMessage& message, const FetchI
 }
 
 /// The same for a message that is not to wait in memory until the client has taken it: where the octets are
-/// is found first, then they go out piece by piece. The message is copied: the folder may change meanwhile.
+/// is found first, and whether all of them can be read, then they go out piece by piece. The message is copied: the folder may change meanwhile.
 Task<void> ImapSession::fetch_large(failover::StoredMessage message, const FetchItems& items) {
   has_read_failed_ = false;
   std::string facts;
@@ -156,16 +178,19 @@ Task<void> ImapSession::fetch_large(failover::StoredMessage message, const Fetch
     std::string_view text;
     for (const BodySection& section : items.sections) sections.push_back(octets_of(content, section, text));
   }
-  for (std::uint64_t at = 0; at < message.size && !has_read_failed_;) {
-    auto piece = mailbox_->piece(message, at);
-    has_read_failed_ = !piece || piece->empty();
-    if (has_read_failed_)
-      log(LogLevel::error, "mailbox",
-          {{"person", person_}, {"problem", piece ? "content is missing" : piece.error().message}});
-    else
-      at += piece->size();
-    bool goes_on = co_await breathe();
-    if (!goes_on) co_return;
+  for (const auto& section : sections) {
+    Range left = section && !section->fields ? section->range : Range{};
+    while (left.size() > 0 && !has_read_failed_) {
+      auto piece = mailbox_->piece(message, left.begin);
+      has_read_failed_ = !piece || piece->empty();
+      if (has_read_failed_)
+        log(LogLevel::error, "mailbox",
+            {{"person", person_}, {"problem", piece ? "content is missing" : piece.error().message}});
+      else
+        left.begin += std::min(piece->size(), left.size());
+      bool goes_on = co_await breathe();
+      if (!goes_on) co_return;
+    }
   }
   if (has_read_failed_) {
     ++unreadable_;

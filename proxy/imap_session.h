@@ -134,6 +134,7 @@ class ImapSession {
   Task<bool> send_octets(const failover::StoredMessage& message, Range range);
   std::string facts_of(const failover::StoredMessage& message, ReadMessage& content, const FetchItems& items);
   std::optional<SectionOctets> octets_of(ReadMessage& content, const BodySection& section, std::string_view& text);
+  const MimePart& structure_of(ReadMessage& content);
   ReadMessage read(const failover::StoredMessage& message) const;
 
   // Messages (imap_messages.cpp).
@@ -171,6 +172,7 @@ class ImapSession {
   std::shared_ptr<failover::Mailbox> mailbox_;
   bool knows_condstore_ = false;
   mutable bool has_read_failed_ = false;  ///< of the message that is being read
+  std::optional<std::pair<std::pair<std::uint64_t, std::uint64_t>, MimePart>> kept_structure_;  ///< of the entry or blob that was looked into last
   std::size_t unreadable_ = 0;            ///< of the messages that are being fetched
   std::set<journal::RecordId> read_;  ///< entries whose content was fetched, not on record yet
   Deadline turn_end_{};

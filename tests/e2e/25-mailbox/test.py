@@ -372,6 +372,25 @@ def _(scene):
     assert reads < len(sent), reads
 
 
+@test("parts of large messages, read in turn and in pieces, are each message's own; of one that is erased there is nothing more")
+def _(scene):
+    world = World(scene, people=("ada",))
+    noises = [noise(2_000_000, 3), noise(1_500_000, 4)]
+    multipart = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+    world.send("plain", "ada", more=multipart, raw=f"\r\n--b\r\n\r\nsmall\r\n--b\r\nX-Part: 2\r\n\r\n{noises[0]}\r\n--b--\r\n")
+    world.send("nested", "ada", more=multipart, raw=f"\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\n{noises[1]}\r\n--b\r\n\r\nlast\r\n--b--\r\n")
+    ada = world.inbox("ada", 2)
+    for at in range(0, 2_000_000, 250_000):
+        for number, item, expected in [("1", f"BODY.PEEK[2]<{at}.1000>", noises[0][at:at + 1000]), ("2", f"BODY.PEEK[1.TEXT]<{at}.1000>", noises[1][at:at + 1000]), ("1", "BODY.PEEK[1]", "small"),
+                                       ("2", "BODY.PEEK[2]", "last"), ("1", "BODY.PEEK[2.MIME]", "X-Part: 2\r\n\r\n"), ("2", "BODY.PEEK[1.HEADER.FIELDS (SUBJECT)]", "Subject: inner\r\n\r\n")]:
+            equal(checked(ada.uid("FETCH", number, f"({item})"))[0][1], expected.encode(), (number, item))
+    assert b'"rfc822"' not in checked(ada.uid("FETCH", "1", "(BODYSTRUCTURE)"))[0]
+    assert b'"rfc822"' in checked(ada.uid("FETCH", "2", "(BODYSTRUCTURE)"))[0]
+    world.holdfast.run("journal", "erase", "--id", str(world.holdfast.entries()[1]["id"]), "--reason", "x")
+    status, answer = ada.uid("FETCH", "2", "(BODY.PEEK[2])")
+    assert b"last" not in repr((status, answer)).encode()
+
+
 @test("while mail pours in, what is read is whole, and each person's own; each sees all that came")
 def _(scene):
     world = World(scene)
