@@ -72,14 +72,21 @@ std::size_t lines_of(std::string_view text) {
   return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
 }
 
+/// The message in a part of type message/rfc822. One that is encoded, or nested too deeply, is not looked into: an empty one then.
+const MimePart* message_in(const MimePart& part) {
+  static const MimePart unread;
+  if (part.type != "message" || part.subtype != "rfc822") return nullptr;
+  return part.is_message() ? &part.children.front() : &unread;
+}
+
 const MimePart* find_part(const MimePart& root, const std::vector<std::uint32_t>& path) {
   const MimePart* part = &root;
   bool is_named =
       false;  // by its own number: a message in it is entered by the next one, and a leaf has no more parts
   for (std::uint32_t number : path) {
     if (is_named) {
-      if (!part->is_message()) return nullptr;
-      part = &part->children.front();
+      part = message_in(*part);
+      if (!part) return nullptr;
       is_named = false;
     }
     if (part->is_multipart()) {
@@ -158,11 +165,9 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
   out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype),
                      type_parameters(part), imap_nstring(part.id), imap_nstring(part.description),
                      imap_string(part.encoding), part.body.size());
-  if (part.type == "message" && part.subtype == "rfc822") {
-    static const MimePart unread;  // what is encoded, or nested too deeply
-    const MimePart& inner = part.is_message() ? part.children.front() : unread;
-    out += fmt::format(" {} {} {}", imap_envelope(inner.header.of(message)),
-                       imap_structure(message, inner, is_extended), lines_of(part.body.of(message)));
+  if (const MimePart* inner = message_in(part)) {
+    out += fmt::format(" {} {} {}", imap_envelope(inner->header.of(message)),
+                       imap_structure(message, *inner, is_extended), lines_of(part.body.of(message)));
   } else if (part.type == "text") {
     out += fmt::format(" {}", lines_of(part.body.of(message)));
   }
@@ -187,7 +192,7 @@ std::optional<SectionOctets> imap_section(std::string_view message, const MimePa
   bool is_whole = section.part.empty();
   using What = BodySection::What;
   // HEADER and TEXT of a part are those of the message that it holds.
-  const MimePart* inner = is_whole ? part : part->is_message() ? &part->children.front() : nullptr;
+  const MimePart* inner = is_whole ? part : message_in(*part);
   if (section.what == What::all)
     return SectionOctets{partial_of(is_whole ? Range{0, message.size()} : part->body, section), {}};
   if (section.what == What::mime) return SectionOctets{partial_of(part->header, section), {}};

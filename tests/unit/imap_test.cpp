@@ -127,6 +127,9 @@ TEST_CASE("a message in a part that is encoded is not looked into, but is told a
   CHECK(imap_structure(text, parse_mime(text), false) ==
         "(\"message\" \"rfc822\" NIL NIL NIL \"base64\" 22 (NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL) "
         "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 0 0) 1)");
+  BodySection section;
+  section.part = {1, 1};
+  CHECK(imap_section(text, parse_mime(text), section)->of(text) == "");
 }
 
 TEST_CASE("the envelope takes what careless senders write") {
