@@ -125,6 +125,7 @@ Task<std::unique_ptr<Upstream>> UpstreamPool::reuse(const Opening& opening, Wake
 Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
   // A client in the middle of something cannot wait for as long as one that has not been greeted.
   Deadline latest = std::min(loop_.now() + opening.timeouts().greeting, opening.is_fresh ? opening.by : Deadline::max());
+  const Deadline by = opening.by;
   Duration pause = first_pause_for_room;
   std::optional<Place> place;
   for (;;) {
@@ -134,13 +135,15 @@ Task<UpstreamPool::Opened> UpstreamPool::open(Opening opening, Wakeup& wakeup) {
     opened = co_await try_addresses(opening, wakeup);
     if (!opened.full) co_return opened;
     bool is_serving = opened.full->is_serving();
-    bool must_wait = opening.waits_for_room && Clock::now() < (is_serving ? latest : std::min(latest, opening.by));
+    bool must_wait = opening.waits_for_room && Clock::now() < (is_serving ? latest : std::min(latest, by));
     if (!must_wait && !is_serving) opened.full.reset();  // it refuses everybody
     if (!must_wait) co_return opened;
     if (!place) place.emplace(*this, opening, opened.full, wakeup);
     co_await wait_for_room(opening, wakeup, pause, latest);
     if (opening.is_moot()) co_return opened;
     pause = std::min(2 * pause, longest_pause_for_room);
+    // It has answered: it may take as long for its next answer, however long we have waited.
+    opening.by = std::max(by, Clock::now() + opening.config().failover.takeover_after);
   }
 }
 

@@ -9,11 +9,13 @@ TOO_MANY = ["421 4.7.0 primary.example.org Error: too many connections from 127.
             "421 4.3.2 The maximum number of concurrent connections has exceeded a limit, closing transmission channel"]
 
 
-def limited_primary(scene, most, refusal):
+def limited_primary(scene, most, refusal, way=0):
+    """way: seconds that a refusal is on its way."""
     def greet(session, line):
         alive = sum(one.connection.fileno() >= 0 and one.lines[-1:] != [b"QUIT"] for one in session.primary.sessions)
         if alive <= most:
             return b"220 primary.example.org ESMTP\r\n"
+        time.sleep(way)
         session.connection.sendall(refusal.encode() + b"\r\n")
         return None
     return scene.primary(replies={"greeting": greet})
@@ -47,7 +49,7 @@ def _(scene):
 @test("while all its connections are busy for long, nobody takes it for dead: those who come wait, and probes find nothing wrong")
 def _(scene):
     for refusal in TOO_MANY:
-        primary = limited_primary(scene, 3, refusal)
+        primary = limited_primary(scene, 3, refusal, way=0.05)
         holdfast = scene.holdfast(primary, yaml="threads: 2\nfailover:\n  probe_interval: 100ms\n  takeover_after: 1s")
         wait_for(lambda: len(primary.sessions) > 0, what="a probe")
         busy = [scene.client(holdfast.port) for _ in range(3)]
