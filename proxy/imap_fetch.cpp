@@ -111,11 +111,10 @@ std::string ImapSession::facts_of(const failover::StoredMessage& message, ReadMe
 /// Clients ask for the structure of a message and then for its parts, large ones in many pieces.
 const MimePart& ImapSession::structure_of(ReadMessage& content) {
   const failover::StoredMessage& message = content.stored();
-  auto name = std::pair(message.entry, message.blob);
-  if (message.size >= large && kept_structure_ && kept_structure_->first == name) return kept_structure_->second;
+  if (message.size >= large && kept_ && kept_->entry == message.entry && kept_->blob == message.blob) return kept_->structure;
   const MimePart& structure = content.structure();
   bool is_kept = message.size >= large && !has_read_failed_ && parts_in(structure) <= most_kept_parts;
-  if (is_kept) kept_structure_.emplace(name, structure);
+  if (is_kept) kept_ = KeptStructure{message.entry, message.blob, structure};
   return structure;
 }
 

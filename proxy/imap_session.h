@@ -172,7 +172,12 @@ class ImapSession {
   std::shared_ptr<failover::Mailbox> mailbox_;
   bool knows_condstore_ = false;
   mutable bool has_read_failed_ = false;  ///< of the message that is being read
-  std::optional<std::pair<std::pair<std::uint64_t, std::uint64_t>, MimePart>> kept_structure_;  ///< of the entry or blob that was looked into last
+  struct KeptStructure {
+    journal::RecordId entry;
+    std::uint64_t blob;
+    MimePart structure;
+  };
+  std::optional<KeptStructure> kept_;  ///< of the large message that was looked into last
   std::size_t unreadable_ = 0;            ///< of the messages that are being fetched
   std::set<journal::RecordId> read_;  ///< entries whose content was fetched, not on record yet
   Deadline turn_end_{};

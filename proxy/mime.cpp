@@ -12,8 +12,8 @@ constexpr std::size_t deepest = 50;
 constexpr std::size_t most_parts = 10'000;
 /// Of the headers of all parts together: behind it no more parts are looked for.
 constexpr std::size_t most_header_bytes = longest_header_read;
-/// GMime goes into groups in groups by recursion.
-constexpr std::ptrdiff_t most_groups = 1000;
+/// Each colon may begin a group, and GMime goes into groups in groups by recursion.
+constexpr std::ptrdiff_t most_colons = 1000;
 /// Of what stands in place of an address.
 constexpr std::size_t longest_name = 998;
 
@@ -331,7 +331,7 @@ std::string decode_body(std::string_view message, const MimePart& part) {
 std::vector<MailAddress> parse_addresses(const std::string& value) {
   start_gmime();
   std::vector<MailAddress> found;
-  bool is_readable = std::count(value.begin(), value.end(), ':') <= most_groups;
+  bool is_readable = std::count(value.begin(), value.end(), ':') <= most_colons;
   Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_words_apart(value).c_str()) : nullptr);
   auto add = [&](InternetAddressList* addresses, auto&& self, int depth) -> void {
     for (int i = 0, count = addresses ? internet_address_list_length(addresses) : 0; i < count; ++i) {

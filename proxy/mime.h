@@ -74,8 +74,8 @@ struct MailAddress {
   std::string name;           ///< UTF-8
   std::string mailbox, host;  ///< the local part without quotes; host empty: the begin of a group with that name; both empty: its end
 };
-/// An address list field's value (RFC 5322 3.4). What nests groups, which RFC 5322 does not have, a thousand deep is not read: it is
-/// one name without an address.
+/// An address list field's value (RFC 5322 3.4). One with more than a thousand colons, as it takes to nest groups so deep (which RFC 5322
+/// does not have), is not read: it is one name without an address.
 std::vector<MailAddress> parse_addresses(const std::string& value);
 
 }  // namespace holdfast::proxy
