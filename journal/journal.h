@@ -44,6 +44,10 @@ class Journal {
   /// in it. Thread-safe, does not wait.
   std::uint32_t seal();
 
+  /// Commits all that was submitted: who waits for it is told now, and nobody is told anything later. For the end: nothing can be written
+  /// any more. Once no thread submits.
+  void finish_writing() { writer_->finish(); }
+
   /// The legal holds that are set, by name. Thread-safe.
   Result<std::map<std::string, LegalHoldRecord>> legal_holds() const;
 

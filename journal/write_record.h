@@ -16,15 +16,18 @@ inline Result<RecordId> write_record(Writer& writer, RecordKind kind, std::strin
   struct Waiting : CompletionQueue {
     std::mutex mutex;
     std::condition_variable wake;
+    bool is_told = false;
     void complete(std::vector<std::shared_ptr<Ticket>>&) override {
       std::lock_guard lock(mutex);
+      is_told = true;
       wake.notify_all();
     }
   } waiting;
   auto ticket = std::make_shared<Ticket>(waiting);
   writer.submit_urgent(kind, std::move(encoded), ticket);
   std::unique_lock lock(waiting.mutex);
-  waiting.wake.wait(lock, [&] { return ticket->is_settled(); });
+  // The ticket says it a little earlier, but the writer may be about to tell: this must be there for that.
+  waiting.wake.wait(lock, [&] { return waiting.is_told; });
   if (ticket->has_failed()) return ticket->error();
   return ticket->id();
 }

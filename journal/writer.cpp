@@ -53,13 +53,17 @@ Writer::Writer(WriterOptions options, const KeyRing& keys, Segments& segments, s
 }
 
 Writer::~Writer() {
+  finish();
+  room_.leave(segment_->environment().used_bytes());
+}
+
+void Writer::finish() {
   {
     std::lock_guard lock(mutex_);
     is_stopping_ = true;
   }
   wake_.notify_one();
-  thread_.join();
-  room_.leave(segment_->environment().used_bytes());
+  if (thread_.joinable()) thread_.join();
 }
 
 void Writer::submit(Job job) {
@@ -197,8 +201,8 @@ Status Writer::begin() {
 
 Status Writer::store(Job& job) {
   if (job.ticket && job.ticket->has_failed()) return {};
-  if (Status begun = begin(); !begun) return begun;
   if (job.ticket) remember(job.ticket);
+  if (Status begun = begin(); !begun) return begun;
   if (Status moved = bring_home(job); !moved) return moved;
   if (!job.frame.empty())
     if (Status stored = store_frame(*job.ticket, job.frame); !stored) return stored;
@@ -290,6 +294,7 @@ void Writer::finish_group() {
     unmapped_bytes_ = 0;
   }
   std::vector<std::shared_ptr<Ticket>> settled;
+  std::vector<RecordId> settled_as;
   std::vector<Committed> committed;
   std::size_t next_id = 0;
   std::uint64_t messages = 0;
@@ -302,8 +307,8 @@ void Writer::finish_group() {
     committed.push_back({id, segment_->header().number, job.record.kind, std::move(job.encoded)});
     if (!job.ticket) continue;
     job.ticket->home_.reset();
-    job.ticket->id_.store(id, std::memory_order_release);
     settled.push_back(job.ticket);
+    settled_as.push_back(id);
   }
   group_.clear();
   group_ids_.clear();
@@ -321,6 +326,8 @@ void Writer::finish_group() {
     if (last_mail > 0) state_.last_mail = last_mail;
   }
   if (has_recovered) on_event_(false, "the journal can be written again");
+  // Only now: whoever sees that his record is committed finds it in the state too.
+  for (std::size_t i = 0; i < settled.size(); ++i) settled[i]->id_.store(settled_as[i], std::memory_order_release);
   tell(settled);
   if (!committed.empty()) on_committed_(committed);
 }
@@ -384,11 +391,13 @@ void Writer::retry_in_new_segment(const Error& error) {
   group_bytes_ = 0;
   std::vector<Job> jobs = std::exchange(group_, {});
   Status rolled = roll();
-  for (Job& job : jobs) {
-    Status stored = rolled ? store(job) : rolled;
+  for (auto job = jobs.begin(); job != jobs.end(); ++job) {
+    Status stored = rolled ? store(*job) : rolled;
     if (stored) continue;
-    for (Job& failed : jobs)
-      if (failed.ticket) remember(failed.ticket);
+    for (; job != jobs.end(); ++job) {
+      if (job->ticket) remember(job->ticket);
+      group_.push_back(std::move(*job));
+    }
     return fail_group(stored.error());
   }
 }

@@ -79,8 +79,11 @@ class Writer {
   /// segment is the newest, opened for writing; on_committed is called on the writer's thread once a group.
   Writer(WriterOptions options, const KeyRing& keys, Segments& segments, std::shared_ptr<Segment> segment,
          Segment::Tail tail, OnCommitted on_committed, OnEvent on_event);
-  /// Commits all that was submitted, then ends the thread.
+  /// Like finish().
   ~Writer();
+
+  /// Commits all that was submitted, tells who waits for it, and ends the thread. What is submitted later stays undone. Not thread-safe.
+  void finish();
 
   /// Hands over a job. Thread-safe, does not wait.
   void submit(Job job);

@@ -51,6 +51,7 @@ class Server {
                  [this](const std::string& route) { tell_sessions(route); }),
         ldap_(control_.directory()),
         shared_{journal, resolver_, occupancy_, control_, {}, {1}, {0}, {0}} {}
+  ~Server();
 
   int run();
 

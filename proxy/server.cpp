@@ -125,6 +125,12 @@ void Server::use(const std::vector<NewListener>& opened, const Config& config) {
   }
 }
 
+/// The loops go: the journal's writer must have told them all by then.
+Server::~Server() {
+  control_.stop();
+  shared_.journal.finish_writing();
+}
+
 int Server::run() {
   const Config& config = settings_->config;
   shared_.connections.set_capacity(raise_descriptor_limit(config));

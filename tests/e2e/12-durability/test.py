@@ -69,6 +69,53 @@ def _(scene):
     wait_for(lambda: not [one for one in holdfast.entries() if one["recipients"][0]["outcome"] == "pending"], what="outcomes")
 
 
+SLOW_DISK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+int fdatasync(int file) {
+  if (access(getenv("SLOW_DISK"), F_OK) == 0) usleep(1500000);
+  return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(file);
+}
+"""
+
+
+@test("who stops it while the disk is slow gets a process that ends well, and a journal with all that was under way")
+def _(scene):
+    source, library, mark = scene.path("slow.c"), scene.path("slow.so"), scene.path("slow")
+    with open(source, "w") as file:
+        file.write(SLOW_DISK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    primary = scene.primary()
+    # A sanitizer of the program wants to be loaded first.
+    sanitizers = re.findall(r"=> (\S*lib[at]san\S*)", subprocess.run(["ldd", BINARY], capture_output=True, text=True).stdout)
+    slowly = ["env", f"SLOW_DISK={mark}", "LD_PRELOAD=" + ":".join([*sanitizers, library])]
+    holdfast = scene.holdfast(primary, yaml="shutdown_grace: 0ms", before=slowly)
+    clients = [scene.client(holdfast.port) for _ in range(40)]
+    for client in clients:
+        for command in ("EHLO client.example.net", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "DATA"):
+            client.ask(command)
+    open(mark, "w").close()
+    holdfast.signal(signal.SIGTERM)
+    for client in clients:  # until it has gone
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            client.send("Subject: x\r\n\r\nunder way\r\n.\r\n")
+    equal(holdfast.process.wait(30), 0)
+    taken = 0
+    for client in clients:
+        with contextlib.suppress(OSError, EOFError):
+            taken += client.reply().startswith("250")
+    assert 0 < taken < len(clients), taken
+    holdfast.run("journal", "verify")
+    os.remove(mark)
+    holdfast.before = []
+    holdfast.start()
+    forwarded = [entry for entry in holdfast.entries() if entry["recipients"][0]["outcome"] == "forwarded"]
+    assert len(forwarded) >= taken, (len(forwarded), taken)
+
+
 @test("after SIGKILL with a journal of many entries, Holdfast takes mail again at once")
 def _(scene):
     primary = scene.primary()

@@ -1,0 +1,99 @@
+// What the writer tells those who wait for it, and what it keeps of what it could not write.
+#include "tests/unit/journal_fixture.h"
+
+using namespace holdfast;
+using namespace holdfast::journal;
+
+namespace {
+
+std::string note(const std::string& reason) { return encode(AccessRecord{now_us(), "test", "test", reason, 0, {}}); }
+
+OutcomeRecord outcome_of(RecordId entry, const std::string& reply) {
+  OutcomeRecord outcome;
+  outcome.time_us = now_us();
+  outcome.entry = entry;
+  outcome.changes.push_back({0, Outcome::forwarded, reply});
+  return outcome;
+}
+
+}  // namespace
+
+TEST_CASE_METHOD(JournalFixture, "who sees that his record is committed finds it in the writer's state") {
+  auto journal = open();
+  REQUIRE(journal);
+  Writer& writer = (*journal)->writer();
+  for (int i = 0; i < 300; ++i) {
+    auto ticket = std::make_shared<Ticket>(queue);
+    writer.submit_urgent(RecordKind::access, note("x"), ticket);
+    while (!ticket->is_settled()) std::this_thread::yield();
+    REQUIRE(writer.state().last_id >= ticket->id());
+  }
+}
+
+TEST_CASE_METHOD(JournalFixture, "after the writer has finished nobody is told anything, and all that was submitted is there") {
+  RecordId id = 0, last = 0;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    id = add(**journal, "x");
+    std::vector<std::shared_ptr<Ticket>> tickets;
+    {
+      WaitingQueue short_lived;
+      for (int i = 0; i < 50; ++i) {
+        tickets.push_back(std::make_shared<Ticket>(short_lived));
+        (*journal)->writer().submit_urgent(RecordKind::access, note("x"), tickets.back());
+      }
+      (*journal)->writer().submit_record(RecordKind::outcome, encode(outcome_of(id, "250 at last")));
+      (*journal)->finish_writing();
+    }
+    for (const auto& ticket : tickets) {
+      REQUIRE(ticket->is_committed());
+      last = std::max(last, ticket->id());
+    }
+    (*journal)->finish_writing();
+  }
+  auto entry = reader()->entry(id);
+  REQUIRE(entry);
+  CHECK(entry->message.recipients[0].reply == "250 at last");
+  CHECK(last > id);
+}
+
+TEST_CASE_METHOD(JournalFixture, "an outcome is kept also while a damaged segment cannot be followed by another") {
+  auto journal = open();
+  REQUIRE(journal);
+  const RecordId id = add(**journal, some_content(50000));
+  REQUIRE(id > 0);
+  // The next segment's place is taken by what cannot be put away.
+  const std::string obstacle = segment_path(options.path, 2) + ".new";
+  std::filesystem::create_directories(obstacle + "/x");
+  {
+    std::fstream file(segment_path(options.path, 1), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(2 * 4096);
+    file << std::string(std::filesystem::file_size(segment_path(options.path, 1)) - 2 * 4096, '\xff');
+  }
+  CHECK(add(**journal, "x") == 0);
+  (*journal)->writer().submit_record(RecordKind::outcome, encode(outcome_of(id, "250 at last")));
+  CHECK(add(**journal, "x") == 0);
+  std::filesystem::remove_all(obstacle);
+  const RecordId later = add(**journal, "later\r\n");
+  REQUIRE(later > 0);
+  // It is in the new segment, before or beside what came later.
+  auto newest = (*journal)->entry(later);
+  REQUIRE(newest);
+  CHECK(newest->segment == 2);
+  std::vector<std::string> replies;
+  auto keys = KeyRing::open(options.path, options.key);
+  REQUIRE(keys);
+  (*journal)->finish_writing();
+  journal->reset();
+  auto segment = Segment::open(options.path, 2, *keys, Environment::Mode::read);
+  REQUIRE(segment);
+  Status read = (*segment)->each_record(0, [&](Segment::StoredRecord& one) {
+    if (one.kind != RecordKind::outcome) return true;
+    auto outcome = decode_outcome(one.encoded);
+    if (outcome && outcome->entry == id) replies.push_back(outcome->changes[0].reply);
+    return true;
+  });
+  CHECK(read);
+  CHECK(replies == std::vector<std::string>{"250 at last"});
+}
