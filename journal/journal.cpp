@@ -1,6 +1,7 @@
 #include "journal/journal.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -54,6 +55,27 @@ struct Newest {
   std::shared_ptr<Segment> segment;
   Segment::Tail tail;
 };
+
+/// The newest segment goes when nothing is in it and the one before was written on: it was to be begun, which failed, and it could not be
+/// taken away then. Of damage, others tell.
+Status take_away_unused(const std::string& path, const KeyRing& keys, std::vector<std::uint32_t>& numbers, const Writer::OnEvent& on_event) {
+  if (numbers.size() < 2) return {};
+  {
+    auto newest = Segment::open(path, numbers.back(), keys, Environment::Mode::read);
+    auto before = Segment::open(path, numbers[numbers.size() - 2], keys, Environment::Mode::read);
+    if (!newest || !before) return {};
+    auto end = (*newest)->next_cell(), end_before = (*before)->next_cell();
+    const RecordId first = (*newest)->header().first_cell;
+    bool is_unused = end && end_before && *end == first && *end_before > first;
+    if (!is_unused) return {};
+  }
+  const std::string file = segment_path(path, numbers.back());
+  if (::unlink(file.c_str()) != 0) return lmdb_error(errno, file);
+  if (Status synced = sync_folder_of(file); !synced) return synced;
+  numbers.pop_back();
+  on_event(false, fmt::format("took away {}: it could not be begun, and nothing is in it", file));
+  return {};
+}
 
 /// Opens the newest segment for writing, or begins one: the first, or one after a segment that is damaged.
 Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, const std::vector<std::uint32_t>& numbers,
@@ -187,6 +209,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (!numbers) return numbers.error();
   auto keys = KeyRing::open_or_create(options.path, options.key, numbers->empty());
   if (!keys) return keys.error();
+  if (Status taken = take_away_unused(options.path, *keys, *numbers, on_event); !taken) return taken.error();
   const bool is_sound = is_catalog_sound(options.path, *keys, *numbers);
   auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();

@@ -6,9 +6,12 @@
 #include <sys/statvfs.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
+#include <thread>
 
 #include "journal/fault_guard.h"
 #include "journal/files.h"
@@ -18,6 +21,9 @@ namespace {
 
 /// With less than this, a failed write failed for want of space.
 constexpr unsigned long least_free = 1024 * 1024;
+/// So long one waits for the transactions of others before a file is opened anew.
+constexpr auto patience = std::chrono::seconds(1);
+constexpr auto glance = std::chrono::milliseconds(1);
 
 MDB_val value_of(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
 std::string_view view_of(const MDB_val& value) { return {static_cast<const char*>(value.mv_data), value.mv_size}; }
@@ -57,11 +63,16 @@ Error lmdb_error(int code, const std::string& what) {
 }
 
 Result<Environment> Environment::open(const std::string& path, Mode mode, std::uint64_t map_size) {
+  Environment environment;
+  environment.opened_ = std::make_unique<Opened>(path, mode, map_size);
+  if (Status opened = environment.opened_->open(); !opened) return opened.error();
+  return environment;
+}
+
+Status Environment::Opened::open() {
   MDB_env* raw = nullptr;
   if (int code = mdb_env_create(&raw)) return lmdb_error(code, path);
-  Environment environment;
-  environment.env_.reset(raw);
-  environment.path_ = path;
+  std::unique_ptr<MDB_env, Close> opening(raw);
   return_faults_of(raw);
   if (map_size > 0) mdb_env_set_mapsize(raw, map_size);
   mdb_env_set_maxreaders(raw, 1000);
@@ -72,30 +83,53 @@ Result<Environment> Environment::open(const std::string& path, Mode mode, std::u
   int code = mdb_env_open(raw, path.c_str(), flags, 0600);
   // A copy on read-only media has no lock file and no writer: read it without one.
   if (mode == Mode::read && (code == EROFS || code == EACCES)) {
-    environment.env_.reset();
+    opening.reset();
     if (mdb_env_create(&raw)) return lmdb_error(code, path);
-    environment.env_.reset(raw);
+    opening.reset(raw);
     return_faults_of(raw);
     if (mdb_env_open(raw, path.c_str(), flags | MDB_NOLOCK, 0600) == 0) code = 0;
   }
   if (code) return lmdb_error(code, path);
   int dead_readers;
   mdb_reader_check(raw, &dead_readers);
-  return environment;
+  env = std::move(opening);
+  return {};
+}
+
+/// @param failed  the one that refused; when there is another by now, somebody was quicker
+Status Environment::Opened::open_anew(const MDB_env* failed) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  std::unique_lock alone(in_use, std::try_to_lock);
+  for (; !alone && std::chrono::steady_clock::now() < end; alone.try_lock()) std::this_thread::sleep_for(glance);
+  if (!alone) return Error{ErrorCode::io, path + ": a write failed, and others are still reading; it is opened anew with the next try"};
+  if (env.get() != failed) return {};
+  env.reset();
+  return open();
+}
+
+void Environment::Opened::look_after_readers() {
+  constexpr std::uint32_t interval = 64;
+  int dead;
+  if (++writes % interval == 0) mdb_reader_check(env.get(), &dead);
 }
 
 std::uint64_t Environment::used_bytes() const {
   MDB_envinfo info;
   MDB_stat stat;
-  mdb_env_info(env_.get(), &info);
-  mdb_env_stat(env_.get(), &stat);
+  std::shared_lock in_use(opened_->in_use);
+  if (!get()) return 0;
+  mdb_env_info(get(), &info);
+  mdb_env_stat(get(), &stat);
   return (info.me_last_pgno + 1) * stat.ms_psize;
 }
 
 Result<std::uint64_t> Environment::file_size() const {
   mdb_filehandle_t file = -1;
   struct stat info {};
-  if (mdb_env_get_fd(env_.get(), &file) != 0 || ::fstat(file, &info) != 0) return lmdb_error(errno, path_);
+  std::shared_lock in_use(opened_->in_use);
+  int code = get() ? mdb_env_get_fd(get(), &file) : EIO;
+  if (code == 0 && ::fstat(file, &info) != 0) code = errno;
+  if (code != 0) return lmdb_error(code, path());
   return static_cast<std::uint64_t>(info.st_size);
 }
 
@@ -105,23 +139,17 @@ Status Environment::fill_up() const {
   if (!size) return size.error();
   if (*size >= used) return {};
   // This only ever makes a file longer, whoever else writes it at this moment.
-  FileDescriptor file(::open(path_.c_str(), O_RDWR | O_CLOEXEC));
+  FileDescriptor file(::open(path().c_str(), O_RDWR | O_CLOEXEC));
   int code = file ? ::posix_fallocate(file.get(), static_cast<off_t>(used - 1), 1) : errno;
-  if (code == ENOSPC) return lmdb_error(code, path_);
-  if (code != 0) return Error{ErrorCode::corrupt, path_ + ": the file is damaged: it was cut short"};
+  if (code == ENOSPC) return lmdb_error(code, path());
+  if (code != 0) return Error{ErrorCode::corrupt, path() + ": the file is damaged: it was cut short"};
   return {};
-}
-
-void Environment::look_after_readers() const {
-  constexpr std::uint32_t interval = 64;
-  int dead;
-  if (++writes_ % interval == 0) mdb_reader_check(env_.get(), &dead);
 }
 
 void Environment::forget_pages() const {
   // LMDB does not tell where its map is; the system does.
   std::ifstream maps("/proc/self/maps");
-  std::string absolute = std::filesystem::absolute(path_).lexically_normal().string();
+  std::string absolute = std::filesystem::absolute(path()).lexically_normal().string();
   for (std::string line; std::getline(maps, line);) {
     if (!line.ends_with(' ' + absolute)) continue;
     unsigned long start = 0, end = 0;
@@ -130,19 +158,32 @@ void Environment::forget_pages() const {
   }
 }
 
-Result<Transaction> Transaction::begin(const Environment& env, Environment::Mode mode) {
-  Transaction transaction;
+/// Returns LMDB's code: MDB_PANIC when the file is to be opened anew, instead of failed.
+int Transaction::begin_on(Environment::Opened& file, Environment::Mode mode, const MDB_env*& failed) {
   MDB_txn* raw = nullptr;
   unsigned flags = mode == Environment::Mode::write ? 0 : MDB_RDONLY;
-  int code = mdb_txn_begin(env.get(), nullptr, flags, &raw);
+  std::shared_lock in_use(file.in_use);
+  MDB_env* env = file.env.get();
+  int code = env ? mdb_txn_begin(env, nullptr, flags, &raw) : MDB_PANIC;
   // Another process may have made the map larger: adopt its size.
-  if (code == MDB_MAP_RESIZED && mdb_env_set_mapsize(env.get(), 0) == 0)
-    code = mdb_txn_begin(env.get(), nullptr, flags, &raw);
+  if (code == MDB_MAP_RESIZED && mdb_env_set_mapsize(env, 0) == 0) code = mdb_txn_begin(env, nullptr, flags, &raw);
+  failed = env;
+  if (code) return code;
+  txn_ = {raw, Abort{std::move(in_use)}};
+  path_ = file.path;
+  if (mode == Environment::Mode::write) file.look_after_readers();
+  return mdb_dbi_open(raw, nullptr, 0, &database_);
+}
+
+Result<Transaction> Transaction::begin(const Environment& env, Environment::Mode mode) {
+  Transaction transaction;
+  const MDB_env* failed = nullptr;
+  int code = transaction.begin_on(*env.opened_, mode, failed);
+  if (code == MDB_PANIC) {
+    if (Status opened = env.opened_->open_anew(failed); !opened) return opened.error();
+    code = transaction.begin_on(*env.opened_, mode, failed);
+  }
   if (code) return lmdb_error(code, env.path());
-  transaction.txn_.reset(raw);
-  transaction.path_ = env.path();
-  if (mode == Environment::Mode::write) env.look_after_readers();
-  if (int opened = mdb_dbi_open(raw, nullptr, 0, &transaction.database_)) return lmdb_error(opened, env.path());
   return transaction;
 }
 
@@ -184,6 +225,7 @@ Status Transaction::commit() {
     return committed;
   });
   if (!is_over) mdb_txn_abort(transaction);
+  txn_.get_deleter().in_use = {};
   // It writes a page where the page's own number says: an absurd one is damage.
   if (code == EINVAL || code == EFBIG) code = MDB_CORRUPTED;
   if (code) return lmdb_error(code, path_);

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <shared_mutex>
 #include <string>
 #include <string_view>
 
@@ -16,9 +17,13 @@
 
 namespace holdfast::journal {
 
+class Transaction;
+
 /// Turns an LMDB or errno code into an Error; what names the thing that failed, for example a path.
 Error lmdb_error(int code, const std::string& what);
 
+/// After a write to its first pages has failed, LMDB refuses everything until the file is opened anew. Whoever begins a transaction then
+/// does that, and nobody else notices.
 class Environment {
  public:
   /// sealed: reading a file that nobody writes, without a lock; it may be replaced by another one at any time.
@@ -28,8 +33,8 @@ class Environment {
   /// An environment must not be opened twice in one process.
   static Result<Environment> open(const std::string& path, Mode mode, std::uint64_t map_size);
 
-  MDB_env* get() const { return env_.get(); }
-  const std::string& path() const { return path_; }
+  MDB_env* get() const { return opened_->env.get(); }
+  const std::string& path() const { return opened_->path; }
   /// Lets go of the map's pages that this process has touched. They stay in the system's cache.
   void forget_pages() const;
   /// Makes a file that was cut short long enough again: to look at a page behind its end would end the process. What was lost is
@@ -37,19 +42,30 @@ class Environment {
   Status fill_up() const;
   /// Of the file that is open, whatever stands at its path by now.
   Result<std::uint64_t> file_size() const;
-  /// Bytes in use, from the start of the file to the last page.
+  /// Bytes in use, from the start of the file to the last page. 0 while it is closed since it could not be opened anew.
   std::uint64_t used_bytes() const;
-  /// Called in each write transaction: now and then it looks whether readers have died, whose pages could
-  /// never be used again.
-  void look_after_readers() const;
 
  private:
+  friend class Transaction;
   struct Close {
     void operator()(MDB_env* env) const { mdb_env_close(env); }
   };
-  std::unique_ptr<MDB_env, Close> env_;
-  std::string path_;
-  mutable std::uint32_t writes_ = 0;  ///< under LMDB's own lock of writers
+  struct Opened {
+    Opened(std::string the_path, Mode the_mode, std::uint64_t size) : path(std::move(the_path)), mode(the_mode), map_size(size) {}
+    Status open();
+    Status open_anew(const MDB_env* failed);
+    /// Called in each write transaction: now and then it looks whether readers have died, whose pages could never be used again.
+    void look_after_readers();
+
+    const std::string path;
+    const Mode mode;
+    const std::uint64_t map_size;
+    std::unique_ptr<MDB_env, Close> env;  ///< null when it could not be opened anew
+    std::shared_mutex in_use;             ///< held by each transaction; alone by who opens it anew
+    std::uint32_t writes = 0;             ///< under LMDB's own lock of writers
+  };
+  Environment() = default;
+  std::unique_ptr<Opened> opened_;
 };
 
 /// A transaction on the one database of an environment. Aborted unless committed.
@@ -75,7 +91,9 @@ class Transaction {
  private:
   struct Abort {
     void operator()(MDB_txn* txn) const { mdb_txn_abort(txn); }
+    std::shared_lock<std::shared_mutex> in_use;  ///< of the environment
   };
+  int begin_on(Environment::Opened& file, Environment::Mode mode, const MDB_env*& failed);
   std::unique_ptr<MDB_txn, Abort> txn_;
   MDB_dbi database_ = 0;
   std::string path_;

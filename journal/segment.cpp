@@ -117,11 +117,12 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, Seg
   std::filesystem::remove(draft + "-lock", ignored);
   if (written && std::rename(draft.c_str(), path.c_str()) != 0) written = lmdb_error(errno, path);
   if (written) written = sync_folder_of(path);
-  if (!written) {
-    std::filesystem::remove(draft, ignored);
-    return written.error();
-  }
-  return open(journal, header.number, keys, Environment::Mode::write, map_size);
+  Result<std::unique_ptr<Segment>> created = Error{ErrorCode::io, path};
+  if (written) created = open(journal, header.number, keys, Environment::Mode::write, map_size);
+  if (written && created) return created;
+  // The segment before is written on: with another one behind it readers would take it for sealed.
+  for (const std::string& file : {draft, path}) std::filesystem::remove(file, ignored);
+  return written ? created.error() : written.error();
 }
 
 Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const KeyRing& keys,
@@ -184,18 +185,7 @@ Status Segment::read_header(const KeyRing* keys) {
   return {};
 }
 
-Status Segment::reopen(std::uint64_t map_size) {
-  std::unique_lock lock(reopening_);
-  std::string path = environment_.path();
-  environment_ = Environment();
-  Result<Environment> environment = Environment::open(path, Environment::Mode::write, map_size);
-  if (!environment) return environment.error();
-  environment_ = std::move(*environment);
-  return {};
-}
-
 Result<CellNumber> Segment::next_cell() const {
-  std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<Cursor> cursor = Cursor::open(*transaction);
@@ -208,7 +198,6 @@ Result<CellNumber> Segment::next_cell() const {
 }
 
 Result<Segment::Tail> Segment::tail() const {
-  std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<Cursor> cursor = Cursor::open(*transaction, &is_record_key);
@@ -257,7 +246,6 @@ Segment::StoredRecord Segment::open_cell(CellNumber cell, std::string_view value
 }
 
 Result<std::optional<Segment::StoredRecord>> Segment::record(RecordId id) const {
-  std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<std::optional<std::string_view>> value = transaction->get(cell_key(id, true));
@@ -278,7 +266,6 @@ Status Segment::walk(RecordId from, bool backwards, const std::function<bool(Sto
   for (;;) {
     std::vector<StoredRecord> batch;
     {
-      std::shared_lock lock(reopening_);
       Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
       if (!transaction) return transaction.error();
       Result<Cursor> cursor = Cursor::open(*transaction, &is_record_key);
@@ -326,7 +313,6 @@ Result<std::string> Segment::cells(const ContentPlace& place, std::uint32_t inde
   std::uint64_t skipped = static_cast<std::uint64_t>(index) * cells_of_frame(frame_plain_size);
   std::size_t wanted = cells_of_frame(plain_size);
   std::string sealed;
-  std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   for (const Extent& extent : place.extents) {
@@ -351,7 +337,6 @@ Result<std::string> Segment::pieces(const ContentPlace& place, std::uint32_t ind
   std::uint64_t start = std::accumulate(place.frames.begin(), place.frames.begin() + index, std::uint64_t{0});
   std::uint64_t end = start + place.frames[index];
   std::string sealed;
-  std::shared_lock lock(reopening_);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   for (std::uint64_t at = start; at < end;) {

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
-#include <shared_mutex>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,7 +35,8 @@ Result<std::vector<std::uint32_t>> list_segments(const std::string& journal);
 
 class Segment {
  public:
-  /// Makes the file whole or not at all: a crash leaves at most a file with the ending ".new", which the next call replaces.
+  /// Makes the file whole or not at all: a crash leaves at most a file with the ending ".new", which the next call replaces, or one
+  /// without records.
   static Result<std::unique_ptr<Segment>> create(const std::string& journal, SegmentHeader header, const KeyRing& keys,
                                                  std::uint64_t map_size);
   /// Errors: wrong_key, corrupt, permission, not_found. For Mode::read, map_size is 0; a segment that another one follows is read
@@ -53,9 +53,6 @@ class Segment {
   std::string header_for(const Key& key, const KeyRing& keys) const;
   const Environment& environment() const { return environment_; }
   const std::string& path() const { return environment_.path(); }
-
-  /// Closes the environment and opens it again: the way out after LMDB met a fatal error. No transaction may be open.
-  Status reopen(std::uint64_t map_size);
 
   /// Where the next cell goes and what the next record links to. Of a segment that is not compacted.
   struct Tail {
@@ -102,7 +99,6 @@ class Segment {
   Status walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const;
 
   Environment environment_;
-  mutable std::shared_mutex reopening_;  ///< held by whoever has a read transaction, and by reopen()
   SegmentHeader header_;
   Key key_{};
   bool has_key_ = false;  ///< without it only commitments can be read

@@ -188,12 +188,7 @@ void Writer::store_all(std::vector<Job>& jobs) {
 Status Writer::begin() {
   if (transaction_) return {};
   Result<Transaction> begun = Transaction::begin(segment_->environment(), Environment::Mode::write);
-  if (!begun) {
-    // After a failed write of its meta page LMDB refuses everything until it is opened anew.
-    if (Status reopened = segment_->reopen(map_size(options_.segment_size)); !reopened) return reopened.error();
-    begun = Transaction::begin(segment_->environment(), Environment::Mode::write);
-    if (!begun) return begun.error();
-  }
+  if (!begun) return begun.error();
   transaction_.emplace(std::move(*begun));
   group_tail_ = tail_;
   return {};

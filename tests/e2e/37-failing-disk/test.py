@@ -1,0 +1,131 @@
+"""A disk that is slow, full or broken for a while: what was acknowledged is there, the chain holds, and all goes on by itself."""
+import errno
+import hashlib
+import os
+import random
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+from load import Load
+
+ROUNDS = int(os.environ.get("HOLDFAST_DISK_ROUNDS", "10"))
+CALLS = ["fdatasync", "fsync", "pwrite", "pwritev", "rename", "ftruncate", "open"]
+
+
+class Disk:
+    """What the disk does for who is started by `before`: rules are (call, percent that fail, errno, microseconds longer)."""
+
+    def __init__(self, scene):
+        self.rules, library = scene.path("rules"), scene.path("failing_disk.so")
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "failing_disk.c")
+        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        # A sanitizer of the program wants to be loaded first.
+        libraries = subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout
+        preload = re.findall(r"=> (\S*lib[at]san\S*)", libraries) + [library]
+        self.before = ["env", f"FAILING_DISK={self.rules}", "LD_PRELOAD=" + ":".join(preload)]
+        self.does([])
+
+    def does(self, rules):
+        with open(self.rules + ".new", "w") as file:
+            file.writelines(" ".join(map(str, rule)) + "\n" for rule in rules)
+        os.replace(self.rules + ".new", self.rules)
+
+
+@test("who stops it while the disk is slow gets a process that ends well, and a journal with all that was under way")
+def _(scene):
+    disk = Disk(scene)
+    holdfast = scene.holdfast(scene.primary(), yaml="shutdown_grace: 0ms", before=disk.before)
+    clients = [scene.client(holdfast.port) for _ in range(40)]
+    for client in clients:
+        for command in ("EHLO client.example.net", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "DATA"):
+            client.ask(command)
+    disk.does([("fdatasync", 0, 0, 1500000)])
+    holdfast.signal(signal.SIGTERM)
+    for client in clients:  # until it has gone
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            client.send("Subject: x\r\n\r\nunder way\r\n.\r\n")
+    equal(holdfast.process.wait(60), 0)
+    taken = 0
+    for client in clients:
+        with contextlib.suppress(OSError, EOFError):
+            taken += client.reply().startswith("250")
+    assert 0 < taken < len(clients), taken
+    holdfast.run("journal", "verify")
+    disk.does([])
+    holdfast.start()
+    forwarded = [entry for entry in holdfast.entries() if entry["recipients"][0]["outcome"] == "forwarded"]
+    assert len(forwarded) >= taken, (len(forwarded), taken)
+
+
+@test("while each sync takes a second, mail waits for it, and nothing else does")
+def _(scene):
+    disk = Disk(scene)
+    holdfast = scene.holdfast(scene.primary(), before=disk.before)
+    client = scene.client(holdfast.port)
+    client.send_mail()
+    disk.does([("fdatasync", 0, 0, 1000000), ("fsync", 0, 0, 1000000)])
+    for _ in range(3):
+        equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken")
+    waiting = threading.Thread(target=client.send_mail, kwargs={"helo": None})
+    waiting.start()
+    holdfast.run("failover", "hold", "--reason", "test")
+    equal(holdfast.status()["routes"][0]["state"], "hold")
+    assert scene.client(holdfast.port).ask("EHLO x.example.net").startswith("250")
+    assert waiting.is_alive()  # all that, while one commit was waited for
+    waiting.join()
+    assert scene.client(holdfast.port).send_mail().startswith("250 2.0.0 Ok: queued as")
+
+
+@test("whatever the disk refuses, and whenever Holdfast is killed or stopped then, what was acknowledged is there, and all goes on by itself")
+def _(scene):
+    noise = random.Random(int(os.environ.get("HOLDFAST_SEED", "7")))
+    disk = Disk(scene)
+    holdfast = scene.holdfast(scene.primary(), journal="segment_size: 2MiB", before=disk.before)
+    acknowledged = {}
+
+    def load(count):
+        clients = [Load(holdfast.port, number, noise.getrandbits(32), acknowledged) for number in range(count)]
+        for client in clients:
+            client.start()
+        return clients
+
+    for number in range(ROUNDS):
+        clients, told = load(4), []
+        for _ in range(3):
+            rules = [(call, noise.choice([1, 5, 20, 50, 100]), noise.choice([errno.EIO, errno.ENOSPC]), noise.choice([0, 0, 2000]))
+                     for call in CALLS if noise.random() < 0.4]
+            told.append(rules)
+            disk.does(rules)
+            time.sleep(noise.uniform(0.2, 0.6))
+            equal(holdfast.process.poll(), None, f"round {number}: it died while {rules}")
+            clients = [one for one in clients if one.is_alive()] + load(sum(not one.is_alive() for one in clients))
+        end = noise.choice(["kill", "stop", "recover"])
+        if end == "stop":
+            holdfast.signal(signal.SIGTERM)
+            equal(holdfast.process.wait(60), 0, f"round {number}: {told}")
+        if end == "kill":
+            holdfast.kill()
+        disk.does([])
+        if end == "recover":
+            def takes_mail():
+                with contextlib.suppress(OSError, EOFError, AssertionError):
+                    return scene.client(holdfast.port).send_mail().startswith("250")
+            wait_for(takes_mail, what=f"mail after {told}")
+            known = set(acknowledged)
+            wait_for(lambda: known <= {one["message_id"] for one in holdfast.entries()}, what=f"the catalog to know all after {told}")
+            holdfast.kill()
+        for client in clients:
+            client.join(30)
+        holdfast.start()
+        journal = {one["message_id"]: one for one in holdfast.entries()}
+        for name, digest in acknowledged.items():
+            assert name in journal, f"round {number}: {name} was acknowledged and is not in the journal; {end} after {told}"
+            equal(journal[name]["sha256"], digest, f"round {number}: {name}")
+        verified = holdfast.run("journal", "verify", check=False)
+        equal(verified.returncode, 0, f"round {number}: {end} after {told}: {verified.stdout}{verified.stderr}")
+    print(f"{len(acknowledged)} messages were acknowledged in {ROUNDS} rounds")
+
+
+main()
