@@ -1,6 +1,9 @@
 #include "failover/mailbox.h"
 
 #include <algorithm>
+#include <deque>
+#include <string_view>
+#include <unordered_map>
 
 #include "journal/catalog.h"
 
@@ -100,22 +103,35 @@ bool Mailbox::is_own(std::string_view address) const {
          own_.count(directory_.canonical(journal::without_tag(address))) > 0;
 }
 
-/// Whether the person is to see the entry in this folder. is_open: its outcome is not known yet.
-bool Mailbox::is_shown(const journal::Entry& entry, Term term, bool& is_open) const {
-  if (entry.message.session == return_session) return false;
+/// What became of an entry for this person, in this folder. open: that is not known yet. perhaps_taken: Holdfast stopped before it was
+/// known; the sender may have been told that it was taken, or may come again.
+Mailbox::Standing Mailbox::standing(const journal::Entry& entry, Term term) const {
+  if (entry.message.session == return_session) return Standing::not_taken;
   bool is_outbound = entry.message.direction == journal::Direction::outbound;
-  bool is_shown = false;
+  Standing standing = Standing::not_taken;
   for (const journal::Recipient& recipient : entry.message.recipients) {
     bool counts =
         term == Term::sender ? is_outbound && is_own(entry.message.mail_from) : is_own(recipient.address);
     if (!counts) continue;
-    is_open |= recipient.outcome == Outcome::pending;
+    bool is_open = recipient.outcome == Outcome::pending;
+    bool was_lost = recipient.outcome == Outcome::abandoned && recipient.reply == journal::stopped_before_answer;
     bool was_taken = recipient.outcome == Outcome::forwarded || recipient.outcome == Outcome::held ||
                      recipient.outcome == Outcome::delivered || recipient.outcome == Outcome::bounced ||
                      recipient.outcome == Outcome::expired;
-    is_shown |= was_taken;
+    standing = std::max(standing, was_taken ? Standing::taken
+                                  : was_lost ? Standing::perhaps_taken
+                                  : is_open  ? Standing::open
+                                             : Standing::not_taken);
   }
-  return is_shown;
+  return standing;
+}
+
+/// Whether the entry is the same mail as another one that is shown, and one of them may not count: its sender came again with it.
+bool Mailbox::is_second_copy(const journal::Entry& entry, Standing standing, RecordId other) const {
+  auto first = journal_.settled_entry(other);
+  if (!first) return false;  // erased, or damaged
+  bool is_same = first->message.content_hash == entry.message.content_hash;
+  return is_same && (standing == Standing::perhaps_taken || this->standing(*first, Term::recipient) == Standing::perhaps_taken);
 }
 
 Status Mailbox::refresh() {
@@ -163,26 +179,27 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
     return {};
   }
   std::set<RecordId> there;
-  // In Sent a message is once, though it went by several routes, or the mail program has put it there itself.
-  std::set<std::string> sent;
+  std::unordered_map<std::string_view, RecordId> by_message_id;
+  by_message_id.reserve(view.messages.size());
   for (const StoredMessage& message : view.messages) {
     if (message.entry != 0) there.insert(message.entry);
-    if (term == Term::sender) sent.insert(message.message_id);
+    by_message_id.emplace(message.message_id, message.entry);
   }
   MailboxChange change;
-  std::vector<StoredMessage> added;
+  std::deque<StoredMessage> added;  // by_message_id looks at what is in it
   for (RecordId id : candidates) {
     if (there.count(id) > 0) continue;
     auto entry = journal_.settled_entry(id);
     if (!entry) continue;  // erased, or damaged
-    bool is_open = false;
-    if (!is_shown(*entry, term, is_open)) {
-      if (is_open) folder.waiting.insert(id);
-      continue;
+    Standing standing = this->standing(*entry, term);
+    if (standing == Standing::open) folder.waiting.insert(id);
+    if (standing == Standing::open || standing == Standing::not_taken) continue;
+    auto other = by_message_id.find(entry->message.message_id);
+    if (other != by_message_id.end() && !entry->message.message_id.empty()) {
+      // In Sent a message is once, though it went by several routes, or the mail program has put it there itself.
+      if (term == Term::sender) continue;
+      if (other->second != 0 && is_second_copy(*entry, standing, other->second)) continue;
     }
-    bool is_there_already = term == Term::sender && !entry->message.message_id.empty() &&
-                            !sent.insert(entry->message.message_id).second;
-    if (is_there_already) continue;
     StoredMessage message;
     message.uid = folder.uid_next++;
     message.entry = id;
@@ -193,6 +210,7 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
     message.modseq = ++folder.modseq;
     change.messages.emplace_back(folder.id, message);
     added.push_back(std::move(message));
+    by_message_id.emplace(added.back().message_id, id);
   }
   change.folders.push_back(folder);
   if (Status stored = apply(change); !stored) return stored;

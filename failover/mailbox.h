@@ -1,7 +1,7 @@
 // A person's mailbox: folders that are views on the journal, and what the person does there.
 //
-// INBOX shows what the journal holds for the person's addresses (forwarded, delivered and held; not what the
-// primary refused), Sent what went out from them; other folders hold what is put there. Nothing is copied for
+// INBOX shows what the journal holds for the person's addresses (forwarded, delivered and held; also what was under
+// way when Holdfast stopped; not what the primary refused), Sent what went out from them; other folders hold what is put there. Nothing is copied for
 // that: a message of the journal gets a number (UID) when it is first seen, for good, and its flags; its
 // content stays where it is.
 //
@@ -91,7 +91,9 @@ class Mailbox {
   Status load(View& view);
   Status look_through(View& view, journal::Term term, RecordId indexed);
   ViewPtr find(const std::string& name) const;
-  bool is_shown(const journal::Entry& entry, journal::Term term, bool& is_open) const;
+  enum class Standing { not_taken, open, perhaps_taken, taken };
+  Standing standing(const journal::Entry& entry, journal::Term term) const;
+  bool is_second_copy(const journal::Entry& entry, Standing standing, RecordId other) const;
   Status remove_unused_blobs(const std::set<std::uint64_t>& blobs);
   Status check_name(const std::string& name) const;
 

@@ -175,8 +175,7 @@ void abandon_unsettled(const Catalog& catalog, Writer& writer, const Writer::OnE
     OutcomeRecord outcome;
     outcome.time_us = now_us();
     outcome.entry = id;
-    outcome.changes.push_back({OutcomeRecord::every_pending, Outcome::abandoned,
-                               "Holdfast stopped before the primary's answer was on record"});
+    outcome.changes.push_back({OutcomeRecord::every_pending, Outcome::abandoned, std::string(stopped_before_answer)});
     writer.submit_record(RecordKind::outcome, encode(outcome));
   }
   if (!unsettled->empty())

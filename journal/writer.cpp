@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t group_size = 1024 * 1024;
 /// A group this large is not written twice to spare it a wait: under load that costs more than it spares.
 constexpr std::size_t large_group = 32 * 1024;
-/// Outcomes that could not be written are tried again so often, and kept up to so many.
+/// Outcomes that could not be written are tried again so often, and kept up to so many; so is a segment that could not be begun.
 constexpr auto retry_delay = std::chrono::seconds(1);
 constexpr std::size_t most_unwritten = 100000;
 /// Pages of the map that were looked at stay in our memory's account until we let them go: after so many bytes written.
@@ -415,8 +415,14 @@ void Writer::roll_if_due() {
   bool is_old = options_.segment_age_us > 0 && now_us() - segment_->header().created_us >= options_.segment_age_us;
   bool is_asked = must_roll_.exchange(false);
   if (is_empty || !(is_large || is_old || is_asked)) return;
-  if (Status rolled = roll(); !rolled)
-    on_event_(true, fmt::format("cannot begin a new segment, going on with the old one: {}", rolled.error().message));
+  const auto now = std::chrono::steady_clock::now();
+  if (!is_asked && now < next_roll_) return;
+  Status rolled = roll();
+  std::string problem = rolled ? "" : rolled.error().message;
+  if (!rolled) next_roll_ = now + retry_delay;
+  if (!rolled && problem != last_roll_problem_)
+    on_event_(true, fmt::format("cannot begin a new segment, going on with the old one: {}", problem));
+  last_roll_problem_ = std::move(problem);
 }
 
 Status Writer::roll() {

@@ -163,6 +163,8 @@ class Writer {
   bool is_stopping_ = false;
   enum class Rest { none, until_work, until_pressed } rest_ = Rest::none;  ///< what the thread is to be woken for
   std::atomic<bool> must_roll_{false};
+  std::chrono::steady_clock::time_point next_roll_{};  ///< after one that failed; the writer's own, as is why it failed
+  std::string last_roll_problem_;
   std::shared_ptr<const SegmentKey> key_;
   WriterState state_;
   std::thread thread_;

@@ -53,6 +53,33 @@ def _(scene):
     assert any(entry["subject"] == "number 2" for entry in holdfast.entries())
 
 
+@test("mail whose answer Holdfast did not live to record is shown, once: also when its sender comes again with it")
+def _(scene):
+    primary = scene.primary()
+    world = World(scene, primary=primary)
+    world.send("before", "ada")
+    primary.replies["content"] = b""  # it takes everything and says nothing
+    content = "From: <out@example.net>\r\nTo: ada@example.org\r\nSubject: under way\r\nMessage-ID: <under.way@example.net>\r\n\r\nHello.\r\n"
+    client = scene.client(world.holdfast.port)
+    for command in ("EHLO client.example.net", "MAIL FROM:<out@example.net>", "RCPT TO:<ada@example.org>", "DATA"):
+        client.ask(command)
+    client.send(content + ".\r\n")
+    wait_for(lambda: len(primary.messages) == 2, what="the message at the primary")
+    world.holdfast.kill()
+    primary.replies["content"] = b"250 2.0.0 Ok: taken\r\n"
+    world.holdfast.start()
+    ada = world.inbox("ada", 2)
+    equal(subjects(ada), ["before", "under way"])
+    equal(bodies(ada)[1], content.encode())
+    # Its sender heard nothing, and comes again.
+    assert scene.client(world.holdfast.port).send_mail(content, sender="out@example.net", recipient="ada@example.org").startswith("250")
+    # The same Message-ID is not the same message.
+    assert scene.client(world.holdfast.port).send_mail(content.replace("Hello.", "Another."), sender="out@example.net", recipient="ada@example.org").startswith("250")
+    world.send("after", "ada")
+    wait_for(lambda: ada.noop() and subjects(ada) == ["before", "under way", "under way", "after"], what="what came after")
+    equal([body.count(b"Another.") for body in bodies(ada)], [0, 0, 1, 0])
+
+
 @test("retention takes old mail from mailboxes too, open ones as well; the numbers of what stays are the same")
 def _(scene):
     world = World(scene)
