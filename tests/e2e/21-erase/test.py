@@ -186,6 +186,8 @@ def _(scene):
     if not disk:
         return
     holdfast = world(scene, segments=2, journal_path=os.path.join(disk, "journal"))
+    # Until then, there may be more room at any moment.
+    wait_for(lambda: "compacted journal segment 1" in open(holdfast.log).read(), what="segment 1 to be compacted")
     ballast = fill_disk(disk, 400 << 10)
     full = holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x", check=False)
     assert full.returncode == 75 and "space" in full.stderr, (full.returncode, full.stderr)
