@@ -1,9 +1,9 @@
 // A person's mailbox: folders that are views on the journal, and what the person does there.
 //
-// INBOX shows what the journal holds for the person's addresses (forwarded, delivered and held; also what was under
-// way when Holdfast stopped; not what the primary refused), Sent what went out from them; other folders hold what is put there. Nothing is copied for
-// that: a message of the journal gets a number (UID) when it is first seen, for good, and its flags; its
-// content stays where it is.
+// INBOX shows what the journal holds for the person's addresses (forwarded, delivered and held; also what was
+// under way when Holdfast stopped, once; not what the primary refused), Sent what went out from them; other
+// folders hold what is put there. Nothing is copied for that: a message of the journal gets a number (UID) when
+// it is first seen, for good, and its flags; its content stays where it is.
 //
 // Belongs to one thread; sessions of the same person share one object.
 #pragma once
@@ -91,7 +91,7 @@ class Mailbox {
   Status load(View& view);
   Status look_through(View& view, journal::Term term, RecordId indexed);
   ViewPtr find(const std::string& name) const;
-  enum class Standing { not_taken, open, perhaps_taken, taken };
+  enum class Standing { not_taken, open, perhaps_taken, taken };  // what counts more is behind what counts less
   Standing standing(const journal::Entry& entry, journal::Term term) const;
   bool is_second_copy(const journal::Entry& entry, Standing standing, RecordId other) const;
   Status remove_unused_blobs(const std::set<std::uint64_t>& blobs);

@@ -21,7 +21,8 @@ namespace {
 
 /// With less than this, a failed write failed for want of space.
 constexpr unsigned long least_free = 1024 * 1024;
-/// So long one waits for the transactions of others before a file is opened anew.
+/// So long one waits for the transactions of others before a file is opened anew, with a glance now and then: a mutex that can be waited
+/// for with a limit is one that ThreadSanitizer does not see.
 constexpr auto patience = std::chrono::seconds(1);
 constexpr auto glance = std::chrono::milliseconds(1);
 

@@ -71,11 +71,11 @@ struct MessageRecord {
   std::string subject;     ///< the raw header value, unfolded and cut short; may be empty
 };
 
-/// What became of an entry's recipients. Later records of one entry override earlier ones, recipient by recipient.
 /// The reply that goes with the outcome `abandoned` of what was pending when Holdfast stopped: the primary may have taken it, and the client
 /// may know that.
 constexpr std::string_view stopped_before_answer = "Holdfast stopped before the primary's answer was on record";
 
+/// What became of an entry's recipients. Later records of one entry override earlier ones, recipient by recipient.
 struct OutcomeRecord {
   std::int64_t time_us = 0;
   RecordId entry = 0;

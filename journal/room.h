@@ -28,7 +28,8 @@ class Room {
   void enter(const std::string& path, std::uint64_t used);
   /// So many bytes are used now: more room is made when little is left, on a thread of its own. Does not wait, and allocates nothing.
   void used(std::uint64_t bytes);
-  /// Cuts off what is left, unless 0 says that nobody knows what is used, and has done with the file. For the thread that writes the file, while it writes nothing.
+  /// Cuts off what is left, unless 0 says that nobody knows what is used, and has done with the file. For the thread that writes the file,
+  /// while it writes nothing.
   void leave(std::uint64_t used);
 
  private:

@@ -4,7 +4,7 @@ import hashlib
 import random
 import threading
 
-from harness import Client
+from harness import Client, equal
 
 
 class Load(threading.Thread):
@@ -34,3 +34,11 @@ class Load(threading.Thread):
                     replies = [client.reply() for _ in range(2)]
                 if client.reply().startswith("250"):
                     self.acknowledged[name] = hashlib.sha256(content).hexdigest()
+
+
+def check_acknowledged(holdfast, acknowledged, when):
+    """All that was acknowledged is in the journal, whole."""
+    journal = {one["message_id"]: one for one in holdfast.entries()}
+    for name, digest in acknowledged.items():
+        assert name in journal, f"{when}: {name} was acknowledged and is not in the journal"
+        equal(journal[name]["sha256"], digest, f"{when}: {name}")

@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
-from load import Load
+from load import Load, check_acknowledged
 
 KILLS = int(os.environ.get("HOLDFAST_KILLS", "50"))
 CLIENTS = 8
@@ -26,10 +26,7 @@ def _(scene):
         holdfast.kill()
         for client in clients:
             client.join(20)
-        journal = {one["message_id"]: one for one in holdfast.entries()}
-        for name, digest in acknowledged.items():
-            assert name in journal, f"kill {kill}: {name} was acknowledged and is not in the journal"
-            equal(journal[name]["sha256"], digest, f"kill {kill}: {name}")
+        check_acknowledged(holdfast, acknowledged, f"kill {kill}")
         verified = holdfast.run("journal", "verify", check=False)
         equal(verified.returncode, 0, f"kill {kill}: {verified.stdout}{verified.stderr}")
         holdfast.start()
