@@ -103,6 +103,10 @@ bool Mailbox::is_own(std::string_view address) const {
          own_.count(directory_.canonical(journal::without_tag(address))) > 0;
 }
 
+bool was_under_way(const journal::Recipient& recipient) {
+  return recipient.outcome == Outcome::abandoned && recipient.reply == journal::stopped_before_answer;
+}
+
 /// What became of an entry for this person, in this folder. open: that is not known yet. perhaps_taken: Holdfast stopped before it was
 /// known; the sender may have been told that it was taken, or may come again.
 Mailbox::Standing Mailbox::standing(const journal::Entry& entry, Term term) const {
@@ -114,12 +118,11 @@ Mailbox::Standing Mailbox::standing(const journal::Entry& entry, Term term) cons
         term == Term::sender ? is_outbound && is_own(entry.message.mail_from) : is_own(recipient.address);
     if (!counts) continue;
     bool is_open = recipient.outcome == Outcome::pending;
-    bool was_lost = recipient.outcome == Outcome::abandoned && recipient.reply == journal::stopped_before_answer;
     bool was_taken = recipient.outcome == Outcome::forwarded || recipient.outcome == Outcome::held ||
                      recipient.outcome == Outcome::delivered || recipient.outcome == Outcome::bounced ||
                      recipient.outcome == Outcome::expired;
     standing = std::max(standing, was_taken ? Standing::taken
-                                  : was_lost ? Standing::perhaps_taken
+                                  : was_under_way(recipient) ? Standing::perhaps_taken
                                   : is_open  ? Standing::open
                                              : Standing::not_taken);
   }

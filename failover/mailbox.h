@@ -26,6 +26,10 @@ inline constexpr const char* inbox = "INBOX";
 inline constexpr std::string_view return_session = "return";
 inline constexpr const char* sent_use = "\\Sent";
 
+/// Whether nobody knows what became of it for the recipient: Holdfast was killed before the primary's answer was on record. The primary
+/// may have it and its sender know that, or the sender comes again with it.
+bool was_under_way(const journal::Recipient& recipient);
+
 class Mailbox {
  public:
   Mailbox(MailboxStore& store, journal::Journal& journal, const Directory& directory, std::string person)

@@ -46,7 +46,7 @@ void Draft::submit_full_frame() {
   writer_.submit(std::move(job));
 }
 
-void Draft::finish(MessageRecord record) {
+void Draft::finish(MessageRecord record, const std::optional<OutcomeRecord>& together) {
   record.size = size_;
   record.content_id = content_id_;
   Writer::Job job = seal_pending(true);
@@ -57,6 +57,7 @@ void Draft::finish(MessageRecord record) {
     job.unhashed = pending_;  // a copy: whole() is still asked for
   }
   job.message = std::move(record);
+  if (together) job.companion = std::make_unique<Writer::Job>(writer_.record_job(RecordKind::outcome, encode(*together)));
   job.is_urgent = true;
   writer_.submit(std::move(job));
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -36,7 +37,8 @@ class Draft {
 
   /// Ends the content and asks for the record to be committed and synced, with the content's size, hash and id in it. The
   /// ticket tells when it is done. Call once, last.
-  void finish(MessageRecord record);
+  /// @param together  another entry's outcome that is committed with it, or not at all: what this message is sent for
+  void finish(MessageRecord record, const std::optional<OutcomeRecord>& together = std::nullopt);
 
   const Ticket& ticket() const { return *ticket_; }
 

@@ -203,6 +203,10 @@ Status Writer::store(Job& job) {
     if (Status stored = store_frame(*job.ticket, job.frame); !stored) return stored;
   if (!job.encoded.empty())
     if (Status stored = store_record(job); !stored) return stored;
+  if (job.companion) {
+    if (Status moved = bring_home(*job.companion); !moved) return moved;
+    if (Status stored = store_record(*job.companion); !stored) return stored;
+  }
   group_bytes_ += job.frame.size() + job.record.sealed.size();
   group_is_urgent_ |= job.is_urgent;
   group_.push_back(std::move(job));
@@ -294,12 +298,17 @@ void Writer::finish_group() {
   std::size_t next_id = 0;
   std::uint64_t messages = 0;
   RecordId last_mail = 0;
-  for (Job& job : group_) {
-    if (job.encoded.empty()) continue;
+  auto take_record = [&](Job& job) {
     RecordId id = group_ids_[next_id++];
     messages += job.record.kind == RecordKind::message;
     if (job.record.kind == RecordKind::message || job.record.kind == RecordKind::outcome) last_mail = id;
     committed.push_back({id, segment_->header().number, job.record.kind, std::move(job.encoded)});
+    return id;
+  };
+  for (Job& job : group_) {
+    if (job.encoded.empty()) continue;
+    RecordId id = take_record(job);
+    if (job.companion) take_record(*job.companion);
     if (!job.ticket) continue;
     job.ticket->home_.reset();
     settled.push_back(job.ticket);

@@ -69,6 +69,7 @@ class Writer {
     std::optional<std::string> unhashed;   ///< the content, whose hash the message lacks
     SealedRecord record;
     std::string encoded;  ///< of the record; empty: no record
+    std::unique_ptr<Job> companion;  ///< a record, no more, that is committed together with this one or not at all
     bool is_urgent = false;
   };
 
@@ -87,6 +88,8 @@ class Writer {
 
   /// Hands over a job. Thread-safe, does not wait.
   void submit(Job job);
+  /// A job that is this record and no more.
+  Job record_job(RecordKind kind, std::string encoded) const;
   /// Submits a record for which nobody waits.
   void submit_record(RecordKind kind, std::string encoded);
   /// Submits a record that is to be committed at once; the ticket, when there is one, tells when.
@@ -132,7 +135,6 @@ class Writer {
   void tell(std::vector<std::shared_ptr<Ticket>>& tickets);
   void roll_if_due();
   Status roll();
-  Job record_job(RecordKind kind, std::string encoded) const;
 
   const WriterOptions options_;
   const KeyRing keys_;

@@ -140,15 +140,20 @@ class Control {
   Task<void> expire_entry(ControlledRoute& route, failover::HoldQueue::Delivery delivery);
   Task<void> tell_delay(ControlledRoute& route, failover::EntryId entry);
   using Words = std::vector<std::pair<std::uint32_t, std::string>>;  ///< recipients, and what was said about each
+  static journal::OutcomeRecord outcome_record(journal::RecordId entry, journal::Outcome outcome, const Words& recipients);
   /// Records what became of recipients in flight, and takes them out of the queue.
   void settle(ControlledRoute& route, journal::RecordId entry, journal::Outcome outcome, const Words& recipients);
+  /// Only takes them out of the queue: it is on record.
+  void forget(ControlledRoute& route, journal::RecordId entry, const Words& recipients);
   void keep(ControlledRoute& route, journal::RecordId entry, const Words& recipients);
   void keep_unreadable(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients, const std::string& why);
   void entry_may_be_done(ControlledRoute& route, failover::EntryId entry);
   /// Tells the sender about refused or expired recipients, or keeps them for the operator when it may not be told.
   Task<void> refuse(ControlledRoute& route, const journal::Entry& entry, Words recipients, journal::Outcome outcome, Wakeup& wakeup);
-  /// Journals a notification and has it delivered. False when the journal cannot be written now.
-  Task<bool> notify(const journal::Entry& entry, Words recipients, failover::Action action, Wakeup& wakeup);
+  /// Journals a notification, together with the outcome that it tells, if any, and has it delivered. False when the journal cannot be
+  /// written now: neither is there then.
+  Task<bool> notify(const journal::Entry& entry, Words recipients, failover::Action action, std::optional<journal::OutcomeRecord> outcome,
+                    Wakeup& wakeup);
   bool may_be_told(const journal::Entry& entry);
 
   journal::Journal& journal_;

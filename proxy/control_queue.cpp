@@ -227,11 +227,7 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
   log(LogLevel::info, "delivery", {{"entry", entry.id}, {"route", route.board.name}, {"delivered", delivered.size()}, {"deferred", deferred.size()},
                                    {"refused", refused.size()}, {"reply", result.verdicts.empty() ? "" : result.verdicts.back().reply.summary()}});
   if (!deferred.empty()) {
-    journal::OutcomeRecord outcome;
-    outcome.time_us = journal::now_us();
-    outcome.entry = entry.id;
-    for (const auto& [recipient, words] : deferred) outcome.changes.push_back({recipient, journal::Outcome::held, words});
-    journal_.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
+    journal_.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome_record(entry.id, journal::Outcome::held, deferred)));
     for (const auto& [recipient, words] : deferred) route.queue.defer(entry.id, recipient, words, Clock::now());
   }
   if (!delivered.empty()) {
@@ -240,17 +236,26 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
     for (const auto& one : delivered)
       if (failover::notify_of(entry.message.recipients[one.first].params).success) wants_to_know.push_back(one);
     if (!wants_to_know.empty() && !result.tells_of_success && !entry.message.mail_from.empty() && may_be_told(entry))
-      co_await notify(entry, std::move(wants_to_know), failover::Action::relayed, wakeup);
+      co_await notify(entry, std::move(wants_to_know), failover::Action::relayed, std::nullopt, wakeup);
   }
   if (!refused.empty()) co_await refuse(route, entry, std::move(refused), journal::Outcome::bounced, wakeup);
 }
 
-void Control::settle(ControlledRoute& route, journal::RecordId entry, journal::Outcome outcome, const Words& recipients) {
+journal::OutcomeRecord Control::outcome_record(journal::RecordId entry, journal::Outcome outcome, const Words& recipients) {
   journal::OutcomeRecord record;
   record.time_us = journal::now_us();
   record.entry = entry;
   for (const auto& [recipient, words] : recipients) record.changes.push_back({recipient, outcome, words});
-  journal_.writer().submit_urgent(journal::RecordKind::outcome, journal::encode(record), nullptr);
+  return record;
+}
+
+void Control::settle(ControlledRoute& route, journal::RecordId entry, journal::Outcome outcome, const Words& recipients) {
+  journal_.writer().submit_urgent(journal::RecordKind::outcome, journal::encode(outcome_record(entry, outcome, recipients)), nullptr);
+  forget(route, entry, recipients);
+  if (outcome == journal::Outcome::delivered) ++route.delivered;
+}
+
+void Control::forget(ControlledRoute& route, journal::RecordId entry, const Words& recipients) {
   for (const auto& [recipient, words] : recipients) {
     route.queue.remove(entry, recipient);
     auto kept = route.kept.find(entry);
@@ -258,7 +263,6 @@ void Control::settle(ControlledRoute& route, journal::RecordId entry, journal::O
     kept->second.erase(recipient);
     if (kept->second.empty()) route.kept.erase(kept);
   }
-  if (outcome == journal::Outcome::delivered) ++route.delivered;
   entry_may_be_done(route, entry);
 }
 
@@ -269,12 +273,9 @@ void Control::entry_may_be_done(ControlledRoute& route, failover::EntryId entry)
 
 /// Out of the queue, so that it blocks nobody, but not settled: an operator decides.
 void Control::keep(ControlledRoute& route, journal::RecordId entry, const Words& recipients) {
-  journal::OutcomeRecord record;
-  record.time_us = journal::now_us();
-  record.entry = entry;
+  journal::OutcomeRecord record = outcome_record(entry, journal::Outcome::held, recipients);
+  for (journal::OutcomeRecord::Change& change : record.changes) change.reply = "kept for the operator, the sender is not verified: " + change.reply;
   for (const auto& [recipient, words] : recipients) {
-    std::string why = "kept for the operator, the sender is not verified: " + words;
-    record.changes.push_back({recipient, journal::Outcome::held, why});
     route.kept[entry][recipient] = words;
     route.queue.remove(entry, recipient);
   }
@@ -307,15 +308,16 @@ Task<void> Control::refuse(ControlledRoute& route, const journal::Entry& entry, 
     keep(route, entry.id, told);
     co_return;
   }
-  bool is_told = co_await notify(entry, told, failover::Action::failed, wakeup);
+  bool is_told = co_await notify(entry, told, failover::Action::failed, outcome_record(entry.id, outcome, told), wakeup);
   if (is_told) {
-    settle(route, entry.id, outcome, told);
+    forget(route, entry.id, told);
     co_return;
   }
   for (const auto& [recipient, words] : told) route.queue.defer(entry.id, recipient, words, Clock::now());
 }
 
-Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failover::Action action, Wakeup& wakeup) {
+Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failover::Action action, std::optional<journal::OutcomeRecord> outcome,
+                           Wakeup& wakeup) {
   const journal::MessageRecord& message = entry.message;
   failover::Notification notification;
   notification.action = action;
@@ -359,7 +361,7 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
   record.message_id = fmt::format("holdfast-{}@{}", notification.id, notification.reporting_mta);
   record.subject = "delivery status notification";
   record.recipients.push_back({message.mail_from, "NOTIFY=NEVER", "", journal::Outcome::held});
-  draft.finish(record);
+  draft.finish(record, outcome);
   while (!ticket->is_settled()) co_await wakeup.wait(Deadline::max());
   ticket->forget();
   if (!ticket->is_committed()) co_return false;
@@ -416,7 +418,7 @@ Task<void> Control::tell_delay(ControlledRoute& route, failover::EntryId id) {
     bool is_unsaid = upper(params).find("NOTIFY=") == std::string::npos;
     if (is_unsaid || failover::notify_of(params).delay) words.emplace_back(one.index, one.reply);
   }
-  if (!words.empty()) co_await notify(*entry, std::move(words), failover::Action::delayed, wakeup);
+  if (!words.empty()) co_await notify(*entry, std::move(words), failover::Action::delayed, std::nullopt, wakeup);
 }
 
 }  // namespace holdfast::proxy

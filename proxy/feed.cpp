@@ -53,12 +53,13 @@ Status Feed::load() {
   std::ifstream file(path_in(journal_.path()));
   if (!file) {
     // The first start: what was there before belongs to the other store's own past.
-    position_ = journal_.indexed();
+    position_ = since_ = journal_.indexed();
     return save();
   }
   try {
     Json state = Json::parse(file);
     position_ = state.at("position").get<journal::RecordId>();
+    since_ = state.value("since", journal::RecordId{0});
     for (const auto& one : state.at("later")) {
       Later& later = later_[one.at("entry").get<journal::RecordId>()];
       later.recipients = one.at("recipients").get<std::set<std::uint32_t>>();
@@ -71,7 +72,7 @@ Status Feed::load() {
 }
 
 Status Feed::save() {
-  Json state = {{"position", position_}, {"later", Json::array()}};
+  Json state = {{"since", since_}, {"position", position_}, {"later", Json::array()}};
   auto add = [&](journal::RecordId id, const std::set<std::uint32_t>& recipients) {
     state["later"].push_back({{"entry", id}, {"recipients", recipients}});
   };
@@ -113,6 +114,26 @@ void Feed::put_off(journal::RecordId id, std::set<std::uint32_t> recipients) {
   later.due_us = journal::now_us() + later.pause_us;
 }
 
+/// Leaves out whom the store has had the same mail for: nobody knows whether the sender of what was under way when Holdfast stopped
+/// was told that it was taken, and it may have come again.
+void Feed::leave_out_copies(const journal::Entry& entry, std::vector<std::uint32_t>& recipients) {
+  if (entry.message.message_id.empty()) return;
+  auto ids = journal_.find_after(journal::Term::message_id, entry.message.message_id, since_, batch);
+  if (!ids) return;  // rather twice than not at all
+  for (journal::RecordId id : *ids) {
+    if (id >= entry.id) return;
+    auto earlier = journal_.settled_entry(id);
+    if (!earlier || earlier->message.content_hash != entry.message.content_hash) continue;
+    std::erase_if(recipients, [&](std::uint32_t index) {
+      const journal::Recipient& mine = entry.message.recipients[index];
+      const auto& theirs = earlier->message.recipients;
+      return std::any_of(theirs.begin(), theirs.end(), [&](const journal::Recipient& one) {
+        return one.address == mine.address && (failover::was_under_way(one) || failover::was_under_way(mine));
+      });
+    });
+  }
+}
+
 /// The entry for those of its recipients who are to have it. Null when there is none, or not yet.
 std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std::uint32_t>* only) {
   auto entry = journal_.settled_entry(id);
@@ -133,7 +154,8 @@ std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std:
     using journal::Outcome;
     Outcome outcome = entry->message.recipients[i].outcome;
     if (outcome == Outcome::pending) open.insert(i);
-    if (outcome == Outcome::forwarded || outcome == Outcome::held || outcome == Outcome::delivered)
+    if (outcome == Outcome::forwarded || outcome == Outcome::held || outcome == Outcome::delivered ||
+        failover::was_under_way(entry->message.recipients[i]))
       item->recipients.push_back(i);
   }
   if (!open.empty()) {
@@ -141,6 +163,7 @@ std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std:
     put_off(id, std::move(open));
     return nullptr;
   }
+  leave_out_copies(*entry, item->recipients);
   if (item->recipients.empty()) return nullptr;
   item->entry = std::move(*entry);
   item->payload = payload_of(

@@ -42,10 +42,12 @@ class Feed : private ReplayJob {
   std::unique_ptr<ReplayItem> next() override;
   void done(const ReplayResult& result) override;
   std::unique_ptr<ReplayItem> item(journal::RecordId id, const std::set<std::uint32_t>* only);
+  void leave_out_copies(const journal::Entry& entry, std::vector<std::uint32_t>& recipients);
   void put_off(journal::RecordId id, std::set<std::uint32_t> recipients);
 
   journal::Journal& journal_;
   const Config config_;
+  journal::RecordId since_ = 0;     ///< entries up to it were never fed
   journal::RecordId position_ = 0;  ///< entries up to it are done, or in later_
   std::map<journal::RecordId, Later> later_;
   std::map<journal::RecordId, std::set<std::uint32_t>> under_way_;

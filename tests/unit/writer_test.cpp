@@ -97,3 +97,32 @@ TEST_CASE_METHOD(JournalFixture, "an outcome is kept also while a damaged segmen
   CHECK(read);
   CHECK(replies == std::vector<std::string>{"250 at last"});
 }
+
+TEST_CASE_METHOD(JournalFixture, "an outcome that is given with a message is in the same commit, in whichever segment that is") {
+  auto journal = open();
+  REQUIRE(journal);
+  Writer& writer = (*journal)->writer();
+  const RecordId told = add(**journal, "refused\r\n");
+  REQUIRE(told > 0);
+  bool has_rolled = GENERATE(false, true);
+  auto ticket = std::make_shared<Ticket>(queue);
+  Draft draft(writer, ticket);
+  draft.append(some_content(200000));
+  if (has_rolled) {
+    writer.roll_soon();
+    for (int i = 0; i < 300 && writer.state().segment == 1; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    REQUIRE(writer.state().segment == 2);
+  }
+  MessageRecord message;
+  message.time_us = now_us();
+  message.recipients.push_back({"a@example.net", "", "", Outcome::held});
+  draft.finish(message, outcome_of(told, "550 told"));
+  queue.wait_for(*ticket);
+  REQUIRE(ticket->is_committed());
+  CHECK(writer.state().last_id == ticket->id() + 1);
+  journal->reset();
+  CHECK(verification().findings.empty());
+  auto entry = reader()->entry(told);
+  REQUIRE(entry);
+  CHECK(entry->message.recipients[0].reply == "550 told");
+}

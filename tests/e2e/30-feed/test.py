@@ -53,6 +53,33 @@ def _(scene):
     equal([subject_of(content) for _, content in store.messages + again.messages], [f"n{number}" for number in range(9)])
 
 
+@test("mail whose answer Holdfast did not live to record is fed, once: also when its sender comes again with it")
+def _(scene):
+    store = scene.primary(replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(lambda one: TAKEN)})
+    primary = scene.primary(replies={"content": b""})  # it takes everything and says nothing
+    world = fed(scene, store.port, primary=primary)
+    content = "From: <out@example.net>\r\nTo: ada@example.org\r\nSubject: under way\r\nMessage-ID: <under.way@example.net>\r\n\r\nHello.\r\n"
+
+    def come(recipients):
+        client = scene.client(world.holdfast.port)
+        for command in ["EHLO client.example.net", "MAIL FROM:<out@example.net>"] + [f"RCPT TO:<{one}@example.org>" for one in recipients] + ["DATA"]:
+            client.ask(command)
+        client.send(content + ".\r\n")
+        return client
+    come(["ada"])
+    wait_for(lambda: primary.messages, what="the message at the primary")
+    world.holdfast.kill()
+    primary.replies["content"] = b"250 2.0.0 Ok: taken\r\n"
+    world.holdfast.start()
+    wait_for(lambda: store.messages, what="what was under way")
+    assert come(["ada", "bob"]).reply().startswith("250")  # its sender heard nothing; Bob is new
+    world.send("after", "ada")
+    wait_for(lambda: len(store.messages) == 3, what="what came after")
+    to = [[line.decode().split("<")[1].split("@")[0] for line in envelope if line.upper().startswith(b"RCPT")] for envelope, _ in store.messages]
+    equal(to, [["ada"], ["bob"], ["ada"]])
+    equal(subject_of(store.messages[2][1]), "after")
+
+
 @test("each recipient has its own verdict: what is refused for the moment comes again for that one alone, what is refused for good does not")
 def _(scene):
     tries = []

@@ -77,6 +77,31 @@ def _(scene):
     assert scene.client(holdfast.port).send_mail().startswith("250 2.0.0 Ok: queued as")
 
 
+@test("a sender hears of a refusal once, also when Holdfast is killed as soon as that is on disk")
+def _(scene):
+    disk = Disk(scene)
+    port = free_port()
+    primary, outside = scene.primary(port=port), scene.primary()
+    yaml = ("failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 300ms\n  retry_min: 100ms\n"
+            f"egress:\n  upstreams: [\"127.0.0.1:{outside.port}\"]\n  spf_gateway: gw.example.org")
+    holdfast = scene.holdfast(primary, yaml=yaml, route="unknown_recipients: accept", before=disk.before)
+    holdfast.run("failover", "hold", "--reason", "test")
+    checked = "Authentication-Results: gw.example.org; spf=pass smtp.mailfrom=a@example.net\r\n"
+    assert scene.client(holdfast.port).send_mail(content=checked + "\r\nx\r\n").startswith("250")
+    primary.stop()
+    scene.primary(port=port, replies={"RCPT": b"550 5.1.1 nobody here\r\n"})
+    disk.does([("fdatasync", 0, 0, 500000)])
+    holdfast.run("failover", "auto", "--reason", "test")
+    notifications = lambda: [one for one in holdfast.entries() if one["direction"] == "outbound"]
+    wait_for(notifications, what="the notification on disk")
+    holdfast.kill()
+    disk.does([])
+    holdfast.start()
+    wait_for(lambda: holdfast.entries()[0]["recipients"][0]["outcome"] == "bounced", what="the refusal on disk")
+    wait_for(lambda: all(one["recipients"][0]["outcome"] == "delivered" for one in notifications()), what="the notification's delivery")
+    equal(len(notifications()), 1)
+
+
 @test("whatever the disk refuses, and whenever Holdfast is killed or stopped then, what was acknowledged is there, and all goes on by itself")
 def _(scene):
     noise = random.Random(int(os.environ.get("HOLDFAST_SEED", "7")))
