@@ -118,6 +118,14 @@ SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encod
   return record;
 }
 
+std::optional<SealedRecord> move_record(const Key& from, const Key& to, const SealedRecord& record) {
+  std::optional<std::string> plain = open_sealed(from, record.sealed, record_associated(record.kind, false));
+  if (!plain || sha256(*plain) != record.commitment) return std::nullopt;
+  SealedRecord moved{record.kind, record.commitment, {}};
+  seal(to, *plain, record_associated(record.kind, false), moved.sealed);
+  return moved;
+}
+
 std::string seal_again(const Key& key, RecordKind kind, std::string_view salt, std::string_view encoded, const Compressor& compressor) {
   std::string plain(salt), sealed;
   plain += compressor.pack(encoded);

@@ -77,6 +77,8 @@ struct SealedRecord {
   std::string sealed;
 };
 SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encoded);
+/// The same record, with its commitment, under another key; nothing when key, tag or commitment do not fit.
+std::optional<SealedRecord> move_record(const Key& from, const Key& to, const SealedRecord& record);
 /// Seals a record anew for a compacted segment, with the salt that it was committed to with.
 std::string seal_again(const Key& key, RecordKind kind, std::string_view salt, std::string_view encoded, const Compressor& compressor);
 struct OpenedRecord {

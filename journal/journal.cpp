@@ -167,6 +167,22 @@ Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const Key
   return open_current_catalog(path, keys, numbers, newest, on_event);
 }
 
+/// What was on its way into the log when the process before was killed comes into it.
+std::unique_ptr<Notepad> take_up_notepad(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers, Newest& newest,
+                                         const Writer::OnEvent& on_event) {
+  auto notepad = Notepad::open(path, keys.base_key());
+  if (!notepad) {
+    on_event(false, fmt::format("{}; should Holdfast be killed, entries of the last milliseconds before will be marked abandoned",
+                                notepad.error().message));
+    return nullptr;
+  }
+  auto brought = bring_into_log(**notepad, path, keys, numbers, *newest.segment, newest.tail);
+  if (!brought) on_event(true, fmt::format("outcomes of just before the last stop are lost: {}", brought.error().message));
+  if (brought && *brought > 0) on_event(false, fmt::format("{} records of just before the last stop were brought into the journal", *brought));
+  (*notepad)->wipe_all();
+  return std::move(*notepad);
+}
+
 /// Entries that have no outcome although no session of theirs can be left.
 void abandon_unsettled(const Catalog& catalog, Writer& writer, const Writer::OnEvent& on_event) {
   auto unsettled = catalog.unsettled();
@@ -213,6 +229,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();
 
+  auto notepad = take_up_notepad(options.path, *keys, *numbers, *newest, on_event);
   auto catalog = open_catalog(options.path, *keys, *numbers, *newest->segment, is_sound, on_event);
   if (!catalog) return catalog.error();
   Result<std::uint64_t> entries = (*catalog)->entries();
@@ -223,6 +240,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   std::unique_ptr<Journal> journal(new Journal);
   journal->store_ = std::move(*store);
   journal->path_ = options.path;
+  journal->notepad_ = std::move(notepad);
   journal->lock_ = std::move(*lock);
   journal->entries_before_ = *entries;
   journal->last_before_ = newest->tail.next_cell - 1;
@@ -240,7 +258,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (options.compacts)
     sealing.compact = [own = journal.get()](std::uint32_t number, const std::function<bool()>& goes_on) { return own->compact(number, goes_on); };
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
-  WriterOptions writing{options.path, options.segment_size, options.segment_age_us, options.lazy_delay,
+  WriterOptions writing{options.path, options.segment_size, options.segment_age_us, options.lazy_delay, journal->notepad_.get(),
                         [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
   journal->writer_ = std::make_unique<Writer>(
       writing, *keys, *journal->segments_, newest->segment, newest->tail,

@@ -152,7 +152,8 @@ class Journal {
   std::unique_ptr<SealedStore> store_;
   std::unique_ptr<Segments> segments_;
   const Catalog* catalog_ = nullptr;  ///< the cataloger's
-  std::unique_ptr<Cataloger> cataloger_;  ///< outlives the writer
+  std::unique_ptr<Notepad> notepad_;      ///< outlives the writer
+  std::unique_ptr<Cataloger> cataloger_;  ///< too
   std::unique_ptr<Sealer> sealer_;        ///< too
   std::unique_ptr<Writer> writer_;
 };

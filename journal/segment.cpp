@@ -380,4 +380,16 @@ Status Segment::content(const MessageRecord& message, const ContentPlace& place,
   }
 }
 
+Status append_record(Transaction& transaction, Segment::Tail& tail, const SealedRecord& record, ContentPlace content) {
+  RecordCell cell;
+  cell.kind = record.kind;
+  cell.commitment = record.commitment;
+  cell.link = next_link(tail.link, record.commitment);
+  cell.content = std::move(content);
+  cell.sealed = record.sealed;
+  if (Status put = transaction.put(cell_key(tail.next_cell, true), encode_record_cell(cell), MDB_APPEND); !put) return put;
+  tail = {tail.next_cell + 1, cell.link};
+  return {};
+}
+
 }  // namespace holdfast::journal

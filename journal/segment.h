@@ -106,4 +106,7 @@ class Segment {
   mutable std::unique_ptr<Decompressor> decompressor_;
 };
 
+/// Appends a record to the log, in a write transaction on its newest segment; tail, the log's end, moves on.
+Status append_record(Transaction& transaction, Segment::Tail& tail, const SealedRecord& record, ContentPlace content = {});
+
 }  // namespace holdfast::journal

@@ -74,6 +74,7 @@ void Writer::submit(Job job) {
     bool is_pressing = job.is_urgent || !job.frame.empty();
     must_wake = rest_ == Rest::until_work || (rest_ == Rest::until_pressed && is_pressing);
     queue_is_pressing_ |= is_pressing;
+    if (!job.ticket && options_.notepad != nullptr) options_.notepad->add(job.key->segment, tail_, job.record);
     queue_.push_back(std::move(job));
     if (must_wake) rest_ = Rest::none;
   }
@@ -123,8 +124,13 @@ void Writer::run() {
     complete_messages(jobs);
     store_all(jobs);
     if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty() || must_roll_) commit();
+    bool is_all_written = group_.empty() && unwritten_.empty();
+    if (is_all_written && options_.notepad != nullptr) options_.notepad->wipe();
     roll_if_due();
-    if (is_last) return;
+    if (!is_last) continue;
+    std::lock_guard lock(mutex_);
+    if (is_all_written && queue_.empty() && options_.notepad != nullptr) options_.notepad->wipe_all();
+    return;
   }
 }
 
@@ -144,6 +150,7 @@ Writer::Work Writer::gather() {
   jobs.insert(jobs.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
   queue_.clear();
   bool is_last = jobs.empty() && is_stopping_;
+  if (options_.notepad != nullptr) options_.notepad->turn();
   return {std::move(jobs), is_last};
 }
 
@@ -222,12 +229,17 @@ void Writer::remember(const std::shared_ptr<Ticket>& ticket) {
 /// An entry is always whole in one segment and under its key: moves what a draft has in an older one into this.
 Status Writer::bring_home(Job& job) {
   if (job.key->segment != segment_->header().number) {
+    const Error damaged{ErrorCode::corrupt, "what waits in memory to be written is damaged; check the machine's memory"};
     if (!job.frame.empty()) {
       auto plain = open_frame(job.key->key, job.content_id, job.frame_index, job.frame_is_last, job.frame);
-      if (!plain) return Error{ErrorCode::corrupt, "a frame in memory is damaged; check the machine's memory"};
+      if (!plain) return damaged;
       job.frame = seal_frame(segment_->key(), job.content_id, job.frame_index, job.frame_is_last, *plain);
     }
-    if (!job.encoded.empty()) job.record = seal_record(segment_->key(), job.record.kind, job.encoded);
+    if (!job.encoded.empty()) {
+      auto moved = move_record(job.key->key, segment_->key(), job.record);
+      if (!moved) return damaged;
+      job.record = std::move(*moved);
+    }
     job.key = current_key();
   }
   if (!job.ticket) return {};
@@ -260,15 +272,10 @@ Status Writer::store_frame(Ticket& ticket, std::string_view frame) {
 }
 
 Status Writer::store_record(Job& job) {
-  RecordCell cell;
-  cell.kind = job.record.kind;
-  cell.commitment = job.record.commitment;
-  cell.link = next_link(group_tail_.link, job.record.commitment);
-  if (job.ticket) cell.content.extents = job.ticket->extents_;
-  cell.sealed = job.record.sealed;
+  ContentPlace content;
+  if (job.ticket) content.extents = job.ticket->extents_;
   RecordId id = group_tail_.next_cell;
-  if (Status put = transaction_->put(cell_key(id, true), encode_record_cell(cell), MDB_APPEND); !put) return put;
-  group_tail_ = {id + 1, cell.link};
+  if (Status appended = append_record(*transaction_, group_tail_, job.record, std::move(content)); !appended) return appended;
   group_ids_.push_back(id);
   return {};
 }
@@ -285,7 +292,6 @@ void Writer::commit() {
 }
 
 void Writer::finish_group() {
-  tail_ = group_tail_;
   if (group_bytes_ < large_group) room_.used(segment_->environment().used_bytes());
   unmapped_bytes_ += group_bytes_;
   if (unmapped_bytes_ > most_mapped) {
@@ -322,6 +328,7 @@ void Writer::finish_group() {
   bool has_recovered;
   {
     std::lock_guard lock(mutex_);
+    tail_ = group_tail_;
     has_recovered = !state_.is_working;
     state_.is_working = true;
     state_.entries += messages;

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "journal/notepad.h"
 #include "journal/room.h"
 #include "journal/segment.h"
 #include "journal/segments.h"
@@ -29,6 +30,7 @@ struct WriterOptions {
   std::uint64_t segment_size = 0;   ///< bytes after which a new segment is begun
   std::int64_t segment_age_us = 0;  ///< microseconds after which a segment with records is followed by a new one; 0: never
   std::chrono::milliseconds lazy_delay{10};  ///< how long a job for which nobody waits may stay uncommitted
+  Notepad* notepad = nullptr;  ///< where records for which nobody waits are noted until they are committed; must outlive the writer
   std::function<void()> on_rolled = [] {};  ///< a new segment has begun; called on the writer's thread
 };
 
@@ -144,7 +146,7 @@ class Writer {
 
   // The log's end as committed.
   std::shared_ptr<Segment> segment_;
-  Segment::Tail tail_;
+  Segment::Tail tail_;  ///< changed under the mutex, so that others may look at it
   Room room_;
 
   // The open group.

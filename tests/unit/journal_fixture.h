@@ -186,4 +186,12 @@ inline std::string some_content(std::size_t size) {
   return content;
 }
 
+inline OutcomeRecord outcome_of(RecordId entry, const std::string& reply) {
+  OutcomeRecord outcome;
+  outcome.time_us = now_us();
+  outcome.entry = entry;
+  outcome.changes.push_back({0, Outcome::forwarded, reply});
+  return outcome;
+}
+
 }  // namespace holdfast::journal

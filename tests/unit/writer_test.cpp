@@ -8,14 +8,6 @@ namespace {
 
 std::string note(const std::string& reason) { return encode(AccessRecord{now_us(), "test", "test", reason, 0, {}}); }
 
-OutcomeRecord outcome_of(RecordId entry, const std::string& reply) {
-  OutcomeRecord outcome;
-  outcome.time_us = now_us();
-  outcome.entry = entry;
-  outcome.changes.push_back({0, Outcome::forwarded, reply});
-  return outcome;
-}
-
 }  // namespace
 
 TEST_CASE_METHOD(JournalFixture, "who sees that his record is committed finds it in the writer's state") {

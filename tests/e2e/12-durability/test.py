@@ -11,7 +11,7 @@ KILLS = int(os.environ.get("HOLDFAST_KILLS", "50"))
 CLIENTS = 8
 
 
-@test(f"{KILLS} times killed with SIGKILL under load: every message that got 250 is in the journal, whole, and the journal verifies")
+@test(f"{KILLS} times killed with SIGKILL under load: every message that got 250 is in the journal, whole and as forwarded, and the journal verifies")
 def _(scene):
     noise = random.Random(int(os.environ.get("HOLDFAST_SEED", "7")))
     primary = scene.primary()
@@ -33,8 +33,9 @@ def _(scene):
         primary.messages.clear()
     assert len(acknowledged) >= KILLS
     print(f"{len(acknowledged)} messages were acknowledged over {KILLS} kills")
-    # What had no outcome when Holdfast died says so.
+    # What had no outcome when Holdfast died says so; what was acknowledged had one.
     wait_for(lambda: not [one for one in holdfast.entries() if one["recipients"][0]["outcome"] == "pending"], what="outcomes")
+    equal({one["recipients"][0]["outcome"] for one in holdfast.entries() if one["message_id"] in acknowledged}, {"forwarded"})
 
 
 @test("after SIGKILL with a journal of many entries, Holdfast takes mail again at once")

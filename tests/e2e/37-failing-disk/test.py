@@ -102,6 +102,29 @@ def _(scene):
     equal(len(notifications()), 1)
 
 
+@test("what was delivered is not delivered again when Holdfast is killed before a slow disk has the word about it")
+def _(scene):
+    disk = Disk(scene)
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 100ms\n  release_after: 300ms", route="unknown_recipients: accept", before=disk.before)
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for number in range(30):
+        assert client.send_mail(f"Subject: n{number}\r\n\r\nx\r\n", recipient=f"b{number}@example.org", helo=None).startswith("250")
+    disk.does([("fdatasync", 0, 0, 2000000)])
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 30, what="all of them")
+    time.sleep(0.3)  # its answers have come
+    holdfast.kill()
+    disk.does([])
+    holdfast.start()
+    equal({one["recipients"][0]["outcome"] for one in holdfast.entries()}, {"delivered"})
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    equal(len(primary.messages), 31)
+
+
 @test("whatever the disk refuses, and whenever Holdfast is killed or stopped then, what was acknowledged is there, and all goes on by itself")
 def _(scene):
     noise = random.Random(int(os.environ.get("HOLDFAST_SEED", "7")))

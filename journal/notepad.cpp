@@ -1,0 +1,237 @@
+#include "journal/notepad.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "journal/bytes.h"
+#include "journal/files.h"
+#include "journal/lmdb.h"
+
+namespace holdfast::journal {
+namespace {
+
+// A sheet: which turn it is of, and the notes. A note: the size of what is sealed, the segment, the log's end then (next cell, link), the
+// kind, the commitment, what is sealed; and zeros up to the next multiple of eight. A size of zero ends the sheet.
+constexpr std::size_t sheet_size = 128 * 1024;
+constexpr std::size_t heading_size = 8;
+constexpr std::size_t note_overhead = 4 + 4 + 8 + sizeof(Hash) + 4 + sizeof(Hash);
+
+std::size_t room_of(std::size_t sealed_size) { return (note_overhead + sealed_size + 7) / 8 * 8; }
+
+/// A note counts from the moment its size is there.
+void set_size(char* note, std::uint32_t size) {
+  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(note)).store(size, std::memory_order_release);
+}
+
+Hash hash_in(std::string_view bytes) {
+  Hash hash{};
+  std::copy(bytes.begin(), bytes.end(), hash.begin());
+  return hash;
+}
+
+}  // namespace
+
+std::string Notepad::path_of(const std::string& journal, const Key& base_key) {
+  // Not the folder's name: it may be moved; and a copy of the journal has a notepad of its own.
+  struct stat folder {};
+  (void)::stat(journal.c_str(), &folder);
+  Hash name = sha256(view(derive_key(base_key, "notepad")), fmt::format("{}:{}", folder.st_dev, folder.st_ino));
+  std::string path = "/dev/shm/holdfast-";
+  for (std::size_t i = 0; i < 16; ++i) path += fmt::format("{:02x}", name[i]);
+  return path;
+}
+
+Result<std::unique_ptr<Notepad>> Notepad::open(const std::string& journal, const Key& base_key) {
+  AsOwner as_owner(journal);
+  std::string path = path_of(journal, base_key);
+  // Everybody may make files there: what is not ours is not used.
+  constexpr int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC;
+  FileDescriptor file(::open(path.c_str(), flags));
+  if (!file && errno == ENOENT) file = FileDescriptor(::open(path.c_str(), flags | O_CREAT | O_EXCL, 0600));
+  if (!file) return lmdb_error(errno, path);
+  struct stat folder {}, info {};
+  if (::stat(journal.c_str(), &folder) != 0) return lmdb_error(errno, journal);
+  if (::fstat(file.get(), &info) != 0) return lmdb_error(errno, path);
+  bool is_owned = info.st_uid == folder.st_uid || info.st_uid == ::geteuid();
+  bool is_ours = S_ISREG(info.st_mode) && is_owned && (info.st_mode & 077) == 0;
+  if (!is_ours) return Error{ErrorCode::permission, path + " is somebody else's; remove it"};
+  // All of it at once: to find no room while writing would end the process.
+  if (int code = ::posix_fallocate(file.get(), 0, 2 * sheet_size); code != 0) {
+    ::unlink(path.c_str());
+    return lmdb_error(code, path);
+  }
+  void* memory = ::mmap(nullptr, 2 * sheet_size, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  if (memory == MAP_FAILED) return lmdb_error(errno, path);
+  return std::unique_ptr<Notepad>(new Notepad(std::move(path), static_cast<char*>(memory)));
+}
+
+Notepad::Notepad(std::string path, char* memory) : path_(std::move(path)), memory_(memory), end_(heading_size) {}
+
+Notepad::~Notepad() {
+  bool is_done = is_blank(0) && is_blank(1);
+  ::munmap(memory_, 2 * sheet_size);
+  if (is_done) ::unlink(path_.c_str());
+}
+
+char* Notepad::sheet(int index) const { return memory_ + static_cast<std::size_t>(index) * sheet_size; }
+
+bool Notepad::is_blank(int index) const {
+  std::uint32_t size;
+  std::memcpy(&size, sheet(index) + heading_size, sizeof size);
+  return size == 0;
+}
+
+std::vector<Notepad::Note> Notepad::left() const {
+  std::pair<std::uint64_t, std::vector<Note>> sheets[2];
+  for (int index : {0, 1}) {
+    ByteReader in(std::string_view(sheet(index), sheet_size));
+    auto& [turn, notes] = sheets[index];
+    turn = in.integer<std::uint64_t>();
+    for (auto size = in.integer<std::uint32_t>(); in.ok() && size > 0; size = in.integer<std::uint32_t>()) {
+      Note note;
+      note.segment = in.integer<std::uint32_t>();
+      note.after.next_cell = in.integer<CellNumber>();
+      note.after.link = hash_in(in.raw(sizeof(Hash)));
+      note.record.kind = static_cast<RecordKind>(in.integer<std::uint32_t>());
+      note.record.commitment = hash_in(in.raw(sizeof(Hash)));
+      note.record.sealed = in.raw(size);
+      in.raw(room_of(size) - note_overhead - size);
+      if (in.ok()) notes.push_back(std::move(note));
+    }
+  }
+  auto& [first, second] = sheets;
+  if (second.first < first.first) std::swap(first, second);
+  std::vector<Note> all = std::move(first.second);
+  std::move(second.second.begin(), second.second.end(), std::back_inserter(all));
+  return all;
+}
+
+void Notepad::add(std::uint32_t segment, const Segment::Tail& after, const SealedRecord& record) {
+  const std::size_t room = room_of(record.sealed.size());
+  if (end_ + room + sizeof(std::uint32_t) > sheet_size) return;
+  char* note = sheet(open_) + end_;
+  ByteWriter out;
+  out.integer(segment);
+  out.integer(after.next_cell);
+  out.raw(view(after.link));
+  out.integer(static_cast<std::uint32_t>(record.kind));
+  out.raw(view(record.commitment));
+  out.raw(record.sealed);
+  std::memcpy(note + sizeof(std::uint32_t), out.bytes().data(), out.bytes().size());
+  set_size(note + room, 0);
+  set_size(note, static_cast<std::uint32_t>(record.sealed.size()));
+  end_ += room;
+}
+
+void Notepad::turn() {
+  const int other = 1 - open_;
+  if (is_blank(open_) || !is_blank(other)) return;
+  open_ = other;
+  end_ = heading_size;
+  ++turns_;
+  std::memcpy(sheet(open_), &turns_, sizeof turns_);
+}
+
+void Notepad::wipe(int index) { set_size(sheet(index) + heading_size, 0); }
+
+void Notepad::wipe() { wipe(1 - open_); }
+
+void Notepad::wipe_all() {
+  wipe(0);
+  wipe(1);
+  std::memset(sheet(0), 0, heading_size);
+  std::memset(sheet(1), 0, heading_size);
+  open_ = 0;
+  end_ = heading_size;
+  turns_ = 0;
+}
+
+namespace {
+
+/// The end of the log, as far back as the notes go.
+struct Past {
+  std::map<CellNumber, Hash> links;  ///< of records, and, under the number before a segment's first cell, of what came before it
+  std::set<Hash> commitments;
+  std::map<std::uint32_t, Key> keys;  ///< of the segments
+};
+
+/// Adds what is in a segment from the cell on, and the record before that.
+Status look_back(const Segment& segment, CellNumber to, Past& past) {
+  Status read = segment.each_record_backwards(~CellNumber{0}, [&](const Segment::StoredRecord& one) {
+    past.links[one.id] = one.link;
+    past.commitments.insert(one.commitment);
+    return one.id >= to;
+  });
+  past.links[segment.header().first_cell - 1] = segment.header().previous_link;
+  past.keys[segment.header().number] = segment.key();
+  return read;
+}
+
+Result<Past> past_of(const std::vector<Notepad::Note>& notes, const std::string& journal, const KeyRing& keys,
+                     const std::vector<std::uint32_t>& numbers, const Segment& newest) {
+  CellNumber to = ~CellNumber{0};
+  std::uint32_t to_segment = newest.header().number;
+  for (const Notepad::Note& note : notes) {
+    to = std::min(to, note.after.next_cell);
+    to_segment = std::min(to_segment, note.segment);
+  }
+  Past past;
+  if (Status looked = look_back(newest, to, past); !looked) return looked.error();
+  // Notes are of the segments that were the newest in the last milliseconds; with nonsense this would look through the whole journal.
+  constexpr std::size_t most_segments = 3;
+  for (auto number = numbers.rbegin(); number != numbers.rend() && past.keys.size() < most_segments; ++number) {
+    if (*number == newest.header().number) continue;
+    bool is_far_enough = past.links.begin()->first < to && past.keys.begin()->first <= to_segment;
+    if (is_far_enough) break;
+    auto segment = Segment::open(journal, *number, keys, Environment::Mode::read);
+    if (!segment) break;  // others tell of that
+    if (Status looked = look_back(**segment, to, past); !looked) return looked.error();
+  }
+  return past;
+}
+
+/// Whether the record is one of this log that is not in it yet.
+bool is_missing(const Notepad::Note& note, const Past& past, const Segment::Tail& tail) {
+  auto before = past.links.lower_bound(note.after.next_cell);
+  bool is_this_log = note.after.next_cell <= tail.next_cell && before != past.links.begin() && std::prev(before)->second == note.after.link;
+  return is_this_log && past.commitments.count(note.record.commitment) == 0;
+}
+
+}  // namespace
+
+Result<std::size_t> bring_into_log(const Notepad& notepad, const std::string& journal, const KeyRing& keys,
+                                   const std::vector<std::uint32_t>& numbers, const Segment& newest, Segment::Tail& tail) {
+  const std::vector<Notepad::Note> notes = notepad.left();
+  std::size_t brought = 0;
+  if (notes.empty()) return brought;
+  auto past = past_of(notes, journal, keys, numbers, newest);
+  if (!past) return past.error();
+  Result<Transaction> transaction = Transaction::begin(newest.environment(), Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  Segment::Tail end = tail;
+  for (const Notepad::Note& note : notes) {
+    auto key = past->keys.find(note.segment);
+    if (key == past->keys.end() || !is_missing(note, *past, tail)) continue;
+    std::optional<SealedRecord> record = move_record(key->second, newest.key(), note.record);
+    if (!record) continue;
+    if (Status appended = append_record(*transaction, end, *record); !appended) return appended.error();
+    ++brought;
+  }
+  if (brought == 0) return brought;
+  if (Status committed = transaction->commit(); !committed) return committed.error();
+  tail = end;
+  return brought;
+}
+
+}  // namespace holdfast::journal

@@ -1,0 +1,65 @@
+// The notepad: what is on its way into the log and nobody waits for (outcomes, above all), in memory that outlives the process. When
+// Holdfast is killed, the next start finds there what became of the mail of the last milliseconds, and brings it into the log.
+//
+// It is a file of the machine's memory, in /dev/shm: a power cut takes it too, and all works without it. What is noted is sealed as it will
+// be in the log. Two sheets take turns: while one is written on, what stands on the other is being committed, and then wiped off.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "journal/segment.h"
+
+namespace holdfast::journal {
+
+/// add() and turn() under a lock of the caller's; wipe() by the thread that calls turn().
+class Notepad {
+ public:
+  struct Note {
+    std::uint32_t segment = 0;  ///< whose key it is sealed with
+    Segment::Tail after{};      ///< the log's end when it was noted
+    SealedRecord record;
+  };
+
+  static std::string path_of(const std::string& journal, const Key& base_key);
+  /// Opens the notepad of the journal in that folder, or makes it. For whoever holds the journal's lock. Error: permission, io or
+  /// no_space; go on without it then.
+  static Result<std::unique_ptr<Notepad>> open(const std::string& journal, const Key& base_key);
+  /// Takes it away, unless something is on it.
+  ~Notepad();
+  Notepad(const Notepad&) = delete;
+  Notepad& operator=(const Notepad&) = delete;
+
+  /// What a process that was killed has left, in the order in which it was noted. To be called before anything else.
+  std::vector<Note> left() const;
+
+  /// Notes a record, if there is room. Does not wait.
+  void add(std::uint32_t segment, const Segment::Tail& after, const SealedRecord& record);
+  /// What is noted from now on stands on a fresh sheet, if there is one.
+  void turn();
+  /// All that was noted before the last turn is in the log.
+  void wipe();
+  /// All that was noted is in the log.
+  void wipe_all();
+
+ private:
+  Notepad(std::string path, char* memory);
+  char* sheet(int index) const;
+  bool is_blank(int index) const;
+  void wipe(int index);
+
+  const std::string path_;
+  char* const memory_;
+  int open_ = 0;               ///< the sheet that is written on
+  std::size_t end_;            ///< of what stands there
+  std::uint64_t turns_ = 0;
+};
+
+/// Brings what was left on the notepad, and is not in the log, into its newest segment, whose tail moves on. Notes of another log, such as
+/// one that a backup has replaced, are left out. Returns how many there were. Errors: no_space, io, corrupt.
+/// @param numbers  of all segments, ascending
+Result<std::size_t> bring_into_log(const Notepad& notepad, const std::string& journal, const KeyRing& keys,
+                                   const std::vector<std::uint32_t>& numbers, const Segment& newest, Segment::Tail& tail);
+
+}  // namespace holdfast::journal
