@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <atomic>
@@ -20,6 +22,8 @@
 
 namespace holdfast::journal {
 namespace {
+
+constexpr const char* folder_in_memory = "/dev/shm";
 
 // A sheet: which turn it is of, and the notes. A note: the size of what is sealed, the segment, the log's end then (next cell, link), the
 // kind, the commitment, what is sealed; and zeros up to the next multiple of eight. A size of zero ends the sheet.
@@ -47,12 +51,16 @@ std::string Notepad::path_of(const std::string& journal, const Key& base_key) {
   struct stat folder {};
   (void)::stat(journal.c_str(), &folder);
   Hash name = sha256(view(derive_key(base_key, "notepad")), fmt::format("{}:{}", folder.st_dev, folder.st_ino));
-  std::string path = "/dev/shm/holdfast-";
+  std::string path = fmt::format("{}/holdfast-", folder_in_memory);
   for (std::size_t i = 0; i < 16; ++i) path += fmt::format("{:02x}", name[i]);
   return path;
 }
 
 Result<std::unique_ptr<Notepad>> Notepad::open(const std::string& journal, const Key& base_key) {
+  // On a disk, whoever writes on it could have to wait for the disk.
+  struct statfs system {};
+  if (::statfs(folder_in_memory, &system) != 0) return lmdb_error(errno, folder_in_memory);
+  if (system.f_type != TMPFS_MAGIC) return Error{ErrorCode::io, fmt::format("{} is not in memory; mount a tmpfs there", folder_in_memory)};
   AsOwner as_owner(journal);
   std::string path = path_of(journal, base_key);
   // Everybody may make files there: what is not ours is not used.

@@ -124,7 +124,7 @@ void Writer::run() {
     complete_messages(jobs);
     store_all(jobs);
     if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty() || must_roll_) commit();
-    bool is_all_written = group_.empty() && unwritten_.empty();
+    bool is_all_written = group_.empty() && unwritten_.empty() && !leaves_some_;
     if (is_all_written && options_.notepad != nullptr) options_.notepad->wipe();
     roll_if_due();
     if (!is_last) continue;
@@ -371,13 +371,16 @@ void Writer::fail_group(const Error& error) {
       else
         ++lost_outcomes;
     }
+    leaves_some_ |= is_stopping_ && lost_outcomes > 0;
     is_news = state_.is_working || state_.last_error != error.message;
     if (state_.is_working) state_.failing_since_us = now_us();
     state_.is_working = false;
     state_.last_error = error.message;
   }
   if (is_news) on_event_(true, fmt::format("the journal cannot be written: {}", error.message));
-  if (lost_outcomes > 0) on_event_(true, fmt::format("{} outcomes could not be recorded", lost_outcomes));
+  if (lost_outcomes > 0)
+    on_event_(true, fmt::format("{} outcomes could not be recorded{}", lost_outcomes,
+                                leaves_some_ && options_.notepad != nullptr ? "; the next start tries again, unless the machine is rebooted" : ""));
   tell(settled);
 }
 

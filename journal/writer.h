@@ -163,6 +163,7 @@ class Writer {
   std::condition_variable wake_;
   std::vector<Job> queue_;
   std::vector<Job> unwritten_;  ///< records of failed groups for which nobody waits; the writer's own
+  bool leaves_some_ = false;    ///< the end came before they could be written; the writer's own
   bool queue_is_pressing_ = false;
   bool is_stopping_ = false;
   enum class Rest { none, until_work, until_pressed } rest_ = Rest::none;  ///< what the thread is to be woken for

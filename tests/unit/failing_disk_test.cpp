@@ -145,3 +145,22 @@ TEST_CASE_METHOD(JournalFixture, "a segment that could not be begun leaves nothi
   auto reader = this->reader();
   for (RecordId id : ids) CHECK(reader->entry(id));
 }
+
+TEST_CASE_METHOD(JournalFixture, "an outcome that could not be written until the stop is there after the next start") {
+  RecordId id = 0;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    id = add(**journal, "x\r\n");
+    REQUIRE(id > 0);
+    failing.first_pages = true;
+    (*journal)->writer().submit_record(RecordKind::outcome, encode(outcome_of(id, "250 at last")));
+    (*journal)->finish_writing();
+    failing.first_pages = false;
+  }
+  auto journal = open();
+  REQUIRE(journal);
+  auto entry = (*journal)->settled_entry(id);
+  REQUIRE(entry);
+  CHECK(entry->message.recipients[0].reply == "250 at last");
+}
