@@ -45,6 +45,7 @@ def _(scene):
     fill(scene, holdfast, "one", "two")
     holdfast.run("journal", "seal")
     fill(scene, holdfast, "three")
+    wait_for(lambda: holdfast.logged("compacted journal segment 1"), what="the first segment to be compacted")
     shutil.copy(key_path(holdfast), scene.path("old.key"))
     before = files(holdfast)
     holdfast.run("journal", "rekey", *REASON)
