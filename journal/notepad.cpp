@@ -51,9 +51,7 @@ std::string Notepad::path_of(const std::string& journal, const Key& base_key) {
   struct stat folder {};
   (void)::stat(journal.c_str(), &folder);
   Hash name = sha256(view(derive_key(base_key, "notepad")), fmt::format("{}:{}", folder.st_dev, folder.st_ino));
-  std::string path = fmt::format("{}/holdfast-", folder_in_memory);
-  for (std::size_t i = 0; i < 16; ++i) path += fmt::format("{:02x}", name[i]);
-  return path;
+  return fmt::format("{}/holdfast-{}", folder_in_memory, to_hex(view(name).substr(0, 16)));
 }
 
 Result<std::unique_ptr<Notepad>> Notepad::open(const std::string& journal, const Key& base_key) {

@@ -115,8 +115,8 @@ def _(scene):
         assert client.send_mail(f"Subject: n{number}\r\n\r\nx\r\n", recipient=f"b{number}@example.org", helo=None).startswith("250")
     disk.does([("fdatasync", 0, 0, 2000000)])
     holdfast.run("failover", "auto", "--reason", "test")
-    wait_for(lambda: len(primary.messages) == 30, what="all of them")
-    time.sleep(0.3)  # its answers have come
+    wait_for(lambda: holdfast.status()["routes"][0]["held"] == 0, what="all of them to be delivered")
+    equal(len(primary.messages), 30)
     holdfast.kill()
     disk.does([])
     holdfast.start()
