@@ -1,7 +1,8 @@
 // The writer: the one thread that appends to the journal, in groups, one synced commit a group.
 //
 // Jobs that wait for their commit (messages) are committed as soon as the thread is free, together with all that has come
-// by then. Jobs for which nobody waits (outcomes, the frames of large content) ride along, or are committed shortly after.
+// by then. Jobs for which nobody waits (outcomes, the frames of large content) ride along, or are committed shortly after; the
+// records among them are on the notepad until then.
 //
 // When a commit fails, everything in the group that somebody waits for fails with its error, the log's tail is as before, and
 // the next group tries anew, with the outcomes of the failed one: so service resumes by itself when a full disk has space again.
