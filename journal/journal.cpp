@@ -198,6 +198,22 @@ void abandon_unsettled(const Catalog& catalog, Writer& writer, const Writer::OnE
     on_event(false, fmt::format("{} entries of before the last stop had no outcome; they are marked abandoned", unsettled->size()));
 }
 
+/// Held entries that were sent whole before the last stop, and of whose answer nothing is known: they will be sent again.
+void mark_unanswered(Journal& journal, Notepad& notepad, const Writer::OnEvent& on_event) {
+  std::size_t marked = 0;
+  for (const Notepad::Sent& sent : notepad.unanswered()) {
+    auto entry = journal.settled_entry(sent.entry);
+    if (!entry) continue;
+    const std::vector<Recipient>& recipients = entry->message.recipients;
+    bool is_held = std::any_of(recipients.begin(), recipients.end(), [](const Recipient& one) { return one.outcome == Outcome::held; });
+    if (!is_held || entry->message.content_id != sent.content) continue;
+    journal.writer().submit_record(RecordKind::outcome, encode(OutcomeRecord{now_us(), sent.entry, true, {}}));
+    ++marked;
+  }
+  if (marked > 0) on_event(false, fmt::format("{} held entries had been sent before the last stop, and not answered; they are marked as possible duplicates", marked));
+  notepad.forget_unanswered();
+}
+
 /// A damaged store does not stop the mail: it is put aside and begun anew.
 Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const Key& base, const Writer::OnEvent& on_event) {
   std::string file = path + "/directory.lmdb";
@@ -264,6 +280,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
       writing, *keys, *journal->segments_, newest->segment, newest->tail,
       [cataloger = journal->cataloger_.get()](std::vector<Committed>& records) { cataloger->add(records); }, on_event);
   abandon_unsettled(index, *journal->writer_, on_event);
+  if (journal->notepad_) mark_unanswered(*journal, *journal->notepad_, on_event);
   return journal;
 }
 
@@ -348,6 +365,14 @@ Result<Entry> Journal::settled_entry(RecordId id) {
     if (auto outcome = decode_outcome((*record)->encoded)) bring_up_to_date(*entry, *outcome);
   }
   return entry;
+}
+
+void Journal::is_sent(const Entry& entry) {
+  if (notepad_) notepad_->sent({entry.id, entry.message.content_id});
+}
+
+void Journal::is_answered(RecordId entry) {
+  if (notepad_) notepad_->answered(entry);
 }
 
 Status Journal::compact(std::uint32_t number, const std::function<bool()>& goes_on) {

@@ -109,6 +109,12 @@ class Journal {
   Key base_key() const { return keys_->base_key(); }
   /// The route's last state record of before the start, or nothing.
   Result<std::optional<StateRecord>> state_of(const std::string& route);
+
+  /// A held entry is about to have been sent whole. Should Holdfast end before is_answered(), the next start marks it as a possible
+  /// duplicate, if it is still held then. By one thread, which is_answered() is for too. Does not wait.
+  void is_sent(const Entry& entry);
+  /// What came of it was handed to the writer.
+  void is_answered(RecordId entry);
   const std::string& path() const { return path_; }
   /// The store beside the log, for what is not derived from it. To be taken once.
   std::unique_ptr<SealedStore> take_store() { return std::move(store_); }

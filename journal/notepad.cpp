@@ -31,11 +31,23 @@ constexpr std::size_t sheet_size = 128 * 1024;
 constexpr std::size_t heading_size = 8;
 constexpr std::size_t note_overhead = 4 + 4 + 8 + sizeof(Hash) + 4 + sizeof(Hash);
 
+// Behind the sheets, a slot for each entry that waits for its answer: its number, and its content's id. A number of zero: free.
+constexpr std::size_t slots = 512;
+constexpr std::size_t slot_size = sizeof(RecordId) + sizeof(ContentId);
+constexpr std::size_t whole_size = 2 * sheet_size + slots * slot_size;
+
 std::size_t room_of(std::size_t sealed_size) { return (note_overhead + sealed_size + 7) / 8 * 8; }
 
-/// A note counts from the moment its size is there.
-void set_size(char* note, std::uint32_t size) {
-  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(note)).store(size, std::memory_order_release);
+/// What stands behind a number counts from the moment the number is there: a note's size, the entry in a slot.
+template <typename Number>
+void set(char* place, Number number) {
+  std::atomic_ref<Number>(*reinterpret_cast<Number*>(place)).store(number, std::memory_order_release);
+}
+
+RecordId entry_in(const char* slot) {
+  RecordId entry;
+  std::memcpy(&entry, slot, sizeof entry);
+  return entry;
 }
 
 Hash hash_in(std::string_view bytes) {
@@ -73,11 +85,11 @@ Result<std::unique_ptr<Notepad>> Notepad::open(const std::string& journal, const
   bool is_ours = S_ISREG(info.st_mode) && is_owned && (info.st_mode & 077) == 0;
   if (!is_ours) return Error{ErrorCode::permission, path + " is somebody else's; remove it"};
   // All of it at once: to find no room while writing would end the process.
-  if (int code = ::posix_fallocate(file.get(), 0, 2 * sheet_size); code != 0) {
+  if (int code = ::posix_fallocate(file.get(), 0, whole_size); code != 0) {
     ::unlink(path.c_str());
     return lmdb_error(code, path);
   }
-  void* memory = ::mmap(nullptr, 2 * sheet_size, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  void* memory = ::mmap(nullptr, whole_size, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (memory == MAP_FAILED) return lmdb_error(errno, path);
   return std::unique_ptr<Notepad>(new Notepad(std::move(path), static_cast<char*>(memory)));
 }
@@ -85,12 +97,14 @@ Result<std::unique_ptr<Notepad>> Notepad::open(const std::string& journal, const
 Notepad::Notepad(std::string path, char* memory) : path_(std::move(path)), memory_(memory), end_(heading_size) {}
 
 Notepad::~Notepad() {
-  bool is_done = is_blank(0) && is_blank(1);
-  ::munmap(memory_, 2 * sheet_size);
+  bool is_done = is_blank(0) && is_blank(1) && unanswered().empty();
+  ::munmap(memory_, whole_size);
   if (is_done) ::unlink(path_.c_str());
 }
 
 char* Notepad::sheet(int index) const { return memory_ + static_cast<std::size_t>(index) * sheet_size; }
+
+char* Notepad::slot(std::size_t index) const { return memory_ + 2 * sheet_size + index * slot_size; }
 
 bool Notepad::is_blank(int index) const {
   std::uint32_t size;
@@ -135,8 +149,8 @@ void Notepad::add(std::uint32_t segment, const Segment::Tail& after, const Seale
   out.raw(view(record.commitment));
   out.raw(record.sealed);
   std::memcpy(note + sizeof(std::uint32_t), out.bytes().data(), out.bytes().size());
-  set_size(note + room, 0);
-  set_size(note, static_cast<std::uint32_t>(record.sealed.size()));
+  set(note + room, std::uint32_t{0});
+  set(note, static_cast<std::uint32_t>(record.sealed.size()));
   end_ += room;
 }
 
@@ -149,7 +163,7 @@ void Notepad::turn() {
   std::memcpy(sheet(open_), &turns_, sizeof turns_);
 }
 
-void Notepad::wipe(int index) { set_size(sheet(index) + heading_size, 0); }
+void Notepad::wipe(int index) { set(sheet(index) + heading_size, std::uint32_t{0}); }
 
 void Notepad::wipe() { wipe(1 - open_); }
 
@@ -161,6 +175,34 @@ void Notepad::wipe_all() {
   open_ = 0;
   end_ = heading_size;
   turns_ = 0;
+}
+
+void Notepad::sent(const Sent& entry) {
+  for (std::size_t i = 0; i < slots; ++i) {
+    char* place = slot(i);
+    if (entry_in(place) != 0) continue;
+    std::memcpy(place + sizeof(RecordId), entry.content.data(), entry.content.size());
+    return set(place, entry.entry);
+  }
+}
+
+void Notepad::answered(RecordId entry) {
+  for (std::size_t i = 0; i < slots; ++i)
+    if (entry_in(slot(i)) == entry) return set(slot(i), RecordId{0});
+}
+
+std::vector<Notepad::Sent> Notepad::unanswered() const {
+  std::vector<Sent> all;
+  for (std::size_t i = 0; i < slots; ++i) {
+    Sent one{entry_in(slot(i)), {}};
+    std::memcpy(one.content.data(), slot(i) + sizeof(RecordId), one.content.size());
+    if (one.entry != 0) all.push_back(one);
+  }
+  return all;
+}
+
+void Notepad::forget_unanswered() {
+  for (std::size_t i = 0; i < slots; ++i) set(slot(i), RecordId{0});
 }
 
 namespace {

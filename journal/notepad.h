@@ -1,8 +1,9 @@
-// The notepad: what is on its way into the log and nobody waits for (outcomes, above all), in memory that outlives the process. When
-// Holdfast is killed, the next start finds there what became of the mail of the last milliseconds, and brings it into the log.
+// The notepad: what a process that is killed could not say any more, in memory that outlives it. The next start finds there what became of
+// the mail of the last milliseconds, and brings it into the log; and which held mail the primary may have without having said so.
 //
-// It is a file of the machine's memory, in /dev/shm: a power cut takes it too, and all works without it. What is noted is sealed as it will
-// be in the log. Two sheets take turns: while one is written on, what stands on the other is being committed, and then wiped off.
+// It is a file of the machine's memory, in /dev/shm: a power cut takes it too, and all works without it. Records that are on their way into
+// the log and nobody waits for (outcomes, above all) are noted sealed, as they will be in the log. Two sheets take turns: while one is
+// written on, what stands on the other is being committed, and then wiped off. Beside them is a list of what waits for its answer.
 #pragma once
 
 #include <memory>
@@ -13,13 +14,18 @@
 
 namespace holdfast::journal {
 
-/// add() and turn() under a lock of the caller's; wipe() by the thread that calls turn().
+/// add() and turn() under a lock of the caller's; wipe() by the thread that calls turn(); sent() and answered() by one thread.
 class Notepad {
  public:
   struct Note {
     std::uint32_t segment = 0;  ///< whose key it is sealed with
     Segment::Tail after{};      ///< the log's end when it was noted
     SealedRecord record;
+  };
+  /// An entry whose whole content is with the primary, or on its way there, and of which no answer is known.
+  struct Sent {
+    RecordId entry = 0;
+    ContentId content{};  ///< so that it is not taken for an entry of another log
   };
 
   static std::string path_of(const std::string& journal, const Key& base_key);
@@ -43,9 +49,18 @@ class Notepad {
   /// All that was noted is in the log.
   void wipe_all();
 
+  /// An entry is about to have been sent whole. Does not wait; with more than 512 at once the rest is not noted.
+  void sent(const Sent& entry);
+  /// The answer came, or never will, and that is noted or in the log.
+  void answered(RecordId entry);
+  /// What a process that ended has left. To be called before anything else.
+  std::vector<Sent> unanswered() const;
+  void forget_unanswered();
+
  private:
   Notepad(std::string path, char* memory);
   char* sheet(int index) const;
+  char* slot(std::size_t index) const;
   bool is_blank(int index) const;
   void wipe(int index);
 

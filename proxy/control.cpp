@@ -2,7 +2,6 @@
 
 #include <sys/statvfs.h>
 
-#include <future>
 
 #include "proxy/command.h"
 #include "proxy/log.h"
@@ -173,23 +172,16 @@ Status Control::start() {
   return {};
 }
 
+void Control::finish_deliveries() {
+  loop_.post([this] { is_finishing_ = true; });
+}
+
 void Control::stop() {
   if (!thread_.joinable()) return;
-  // Deliveries under way may finish: what the primary took should be on record.
-  loop_.post([this] { is_stopping_ = true; });
-  Deadline patience = Clock::now() + std::chrono::seconds(5);
-  for (bool is_busy = true; is_busy && Clock::now() < patience;) {
-    auto answer = std::make_shared<std::promise<bool>>();
-    auto future = answer->get_future();
-    loop_.post([this, answer] {
-      bool has_deliveries = false;
-      for (auto& [name, route] : routes_) has_deliveries |= route->under_way > 0;
-      answer->set_value(has_deliveries);
-    });
-    is_busy = future.get();
-    if (is_busy) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  loop_.post([this] { loop_.stop(); });
+  loop_.post([this] {
+    is_finishing_ = is_stopping_ = true;
+    loop_.stop();
+  });
   thread_.join();
   {
     std::lock_guard lock(keeper_mutex_);

@@ -108,6 +108,7 @@ Task<void> Control::dispatch(ControlledRoute& route) {
       std::unique_ptr<Errand> first = next_errand(route, nullptr);
       if (!first) break;
       ++route.under_way;
+      ++deliveries_;
       deliver_on(route, std::move(first)).spawn();
     }
     update_backlog(route);
@@ -121,7 +122,7 @@ Task<void> Control::dispatch(ControlledRoute& route) {
 }
 
 bool Control::may_deliver(const ControlledRoute& route) const {
-  return !is_stopping_ && route.is_configured && route.state.status().state != failover::State::hold && Clock::now() >= route.paused_until;
+  return !is_finishing_ && route.is_configured && route.state.status().state != failover::State::hold && Clock::now() >= route.paused_until;
 }
 
 /// The oldest entry that may go now; else what comes right behind the one ahead. Null when there is none.
@@ -151,15 +152,17 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
     Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
     opening.may_hide_client = true;  // better from Holdfast's address than never
     std::unique_ptr<Errand> following;
-    Courier::Next next = [&] {
+    Courier::Occasions occasions;
+    occasions.next = [&] {
       if (may_deliver(route)) following = prepared ? std::move(prepared) : next_errand(route, errand.get());
       return following.get();
     };
-    auto meanwhile = [&] {
+    occasions.at_end = [&] { journal_.is_sent(errand->entry); };
+    occasions.meanwhile = [&] {
       if (following && may_deliver(route)) prepared = next_errand(route, following.get());
       if (prepared) courier->prepare(*prepared);
     };
-    co_await courier->deliver(*errand, opening, next, meanwhile);
+    co_await courier->deliver(*errand, opening, occasions);
     if (errand->result.connection_failure.empty()) {
       route.pause = Duration(0);
       co_await take_verdicts(route, errand->entry, errand->result, wakeup);
@@ -167,6 +170,7 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
     } else {
       connection_failed(route, errand->delivery, errand->result);
     }
+    journal_.is_answered(errand->entry.id);
     route.wakeup->fire();
     // What was announced may go on only in its turn, and while there is a connection.
     bool goes_on = following && errand->result.connection_failure.empty() && may_deliver(route) && route.queue.is_first(following->delivery);
@@ -184,6 +188,7 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
   }
   courier.reset();
   --route.under_way;
+  --deliveries_;
   route.wakeup->fire();
 }
 

@@ -59,7 +59,7 @@ bool Courier::may_follow() const {
          upstream_->transactions + 1 < opening_->settings->config.reuse.transactions;
 }
 
-Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& next, const std::function<void()>& meanwhile) {
+Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Occasions& occasions) {
   bool may_send = false;
   do {
     if (!errand.is_announced) {
@@ -75,7 +75,7 @@ Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Next& 
     may_send = co_await envelope(errand);
     is_busy_ = false;
   } while (!errand.is_announced);
-  if (may_send) co_await content(errand, next, meanwhile);
+  if (may_send) co_await content(errand, occasions);
   errand.result.was_interrupted = !errand.result.connection_failure.empty();
   if (upstream_) ++upstream_->transactions;
 }
@@ -209,7 +209,7 @@ bool Courier::must_be_exact(Errand& errand) {
   return last && *last && !(*last)->empty() && !(*last)->ends_with("\r\n");
 }
 
-Task<void> Courier::content(Errand& errand, const Next& next, const std::function<void()>& meanwhile) {
+Task<void> Courier::content(Errand& errand, const Occasions& occasions) {
   ContentEncoder encoder;
   if (errand.uses_bdat) upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", errand.payload.size + errand.received_line.size()));
   send(errand, encoder, errand.received_line);
@@ -225,6 +225,7 @@ Task<void> Courier::content(Errand& errand, const Next& next, const std::functio
       give_all(errand, reply);
       co_return;
     }
+    if (index + 1 == errand.payload.frames) occasions.at_end();
     send(errand, encoder, **frame);
     Deadline due = after(timeouts().data_block);
     while (upstream_->stream.is_flooded() && upstream_->stream.is_alive()) {
@@ -237,14 +238,14 @@ Task<void> Courier::content(Errand& errand, const Next& next, const std::functio
   }
   if (!errand.uses_bdat) upstream_->stream.write(encoder.end());
   if (may_follow()) {
-    if (Errand* following = next()) {
+    if (Errand* following = occasions.next()) {
       announce(*following);
       following->follows = true;
       is_busy_ = true;
     }
   }
   upstream_->stream.flush();
-  if (upstream_->stream.is_alive()) meanwhile();
+  if (upstream_->stream.is_alive()) occasions.meanwhile();
   co_await take_verdicts(errand);
 }
 

@@ -62,16 +62,21 @@ class Courier {
   /// The connection goes back to the pool, unless something is under way on it.
   ~Courier();
 
-  /// Asked once in a delivery, when the next envelope could go out: what follows, or null. It is to be delivered next, or the
-  /// courier sent away.
-  using Next = std::function<Errand*()>;
+  /// What whoever sends the courier does in a delivery.
+  struct Occasions {
+    /// Asked once, when the next envelope could go out: what follows, or null. It is to be delivered next, or the courier sent away.
+    std::function<Errand*()> next;
+    /// The end of the message is about to go out: from now on the primary may have it.
+    std::function<void()> at_end = [] {};
+    /// The primary has the message, and nothing else is to be done.
+    std::function<void()> meanwhile = [] {};
+  };
   /// Brings to memory what a delivery will need of the journal, and writes its envelope. For an entry that comes later on the same
   /// connection, while the primary is at work on another; only once a delivery on it has begun.
   void prepare(Errand& errand);
 
   /// Delivers with the original envelope, and with one Received line on top if so asked. What came of it is in errand.result.
-  /// meanwhile is called while the primary has the message and nothing else is to be done.
-  Task<void> deliver(Errand& errand, const Opening& opening, const Next& next, const std::function<void()>& meanwhile);
+  Task<void> deliver(Errand& errand, const Opening& opening, const Occasions& occasions);
 
  private:
   const TimeoutsConfig& timeouts() const { return opening_->timeouts(); }
@@ -85,7 +90,7 @@ class Courier {
   Task<bool> envelope(Errand& errand);
   void start_over(Errand& errand);
   bool must_be_exact(Errand& errand);
-  Task<void> content(Errand& errand, const Next& next, const std::function<void()>& meanwhile);
+  Task<void> content(Errand& errand, const Occasions& occasions);
   Task<void> take_verdicts(Errand& errand);
   void send(const Errand& errand, ContentEncoder& encoder, std::string_view piece);
 

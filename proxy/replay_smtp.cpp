@@ -52,11 +52,12 @@ class SmtpTarget : public ReplayTarget {
     Trip trip = next();
     while (trip.errand) {
       Trip following;
-      Courier::Next take_next = [&] {
+      Courier::Occasions occasions;
+      occasions.next = [&] {
         following = next();
         return following.errand.get();
       };
-      co_await courier.deliver(*trip.errand, opening, take_next, [] {});
+      co_await courier.deliver(*trip.errand, opening, occasions);
       tell(*trip.errand);
       if (!failure_.empty()) break;
       trip = std::move(following);

@@ -331,6 +331,7 @@ void Server::drain() {
   }
   is_draining_ = true;
   stop_by_ = Clock::now() + settings_->config.shutdown_grace;
+  control_.finish_deliveries();
   service_manager_.stopping();
   log(LogLevel::info, "stopping", {{"sessions", shared_.connections.all()}, {"grace", to_text(settings_->config.shutdown_grace)}});
   for (const auto& running : workers_) {
@@ -392,7 +393,8 @@ void Server::on_tick() {
       worker->pool.sweep(worker->is_draining);
       if (worker->mailboxes) worker->mailboxes->look(*worker->settings, worker->loop.now());
     });
-  if (is_draining_ && (shared_.connections.all() == 0 || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
+  bool is_done = shared_.connections.all() == 0 && control_.has_finished_deliveries();
+  if (is_draining_ && (is_done || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
 }
 
 int serve(const std::string& config_path) {

@@ -130,6 +130,7 @@ class Session {
   void send_end(Content& content);
   void give_to_control(Content& content);
   void settle(Content& content, const Reply& verdict);
+  void mark_possible_duplicate(Content& content);
   bool is_void(const Content& content) const;
   Reply own_verdict() const;
   std::string protocol() const;

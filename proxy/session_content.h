@@ -27,7 +27,7 @@ struct Session::Content {
   std::string held_back;     ///< BDAT: the last chunk's command and bytes that the primary must not get before the commit
   std::optional<Reply> early_reply;  ///< the primary's word, given before it was asked
   std::string lost_why;              ///< the primary went away while the content came
-  bool is_possible_duplicate = false;  ///< an end of this message was sent, and its answer lost
+  bool is_possible_duplicate = false;  ///< an end of this message was sent, and its answer lost: that is on record
   bool is_orphaned = false;          ///< chunks of it went to a connection that is gone: later ones must not go to another
   bool is_held = false;              ///< Holdfast has taken responsibility for it, or for some of its recipients
   bool is_unholdable = false;        ///< that could not be written into the journal

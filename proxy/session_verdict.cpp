@@ -86,7 +86,7 @@ Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_e
       worker_.shared.control.faltered(*board_, why);
       co_return own_verdict();
     }
-    if (may_have_arrived) content.is_possible_duplicate = true;
+    if (may_have_arrived) mark_possible_duplicate(content);
     Reached reached = co_await reach_primary(std::exchange(why, std::string("it went away")));
     if (reached == Reached::refused || reached == Reached::nowhere) {
       is_over_ = true;
@@ -175,7 +175,6 @@ Task<std::optional<Reply>> Session::hold_message(Content& content, const Reply* 
   journal::OutcomeRecord outcome;
   outcome.time_us = journal::now_us();
   outcome.entry = content.ticket->id();
-  outcome.is_possible_duplicate = content.is_possible_duplicate;
   for (std::uint32_t i = 0; i < transaction_.recipients.size(); ++i) {
     journal::Recipient& one = transaction_.recipients[i];
     if (!verdict && one.outcome == journal::Outcome::pending) one.outcome = journal::Outcome::held;
@@ -191,7 +190,6 @@ Task<std::optional<Reply>> Session::hold_message(Content& content, const Reply* 
     content.is_unholdable = true;
     co_return none;
   }
-  if (content.is_possible_duplicate) board_->possible_duplicates.fetch_add(1, std::memory_order_relaxed);
   give_to_control(content);
   co_return StandIn::taken(content.ticket->id());
 }
@@ -295,10 +293,16 @@ void Session::settle(Content& content, const Reply& verdict) {
   journal::OutcomeRecord outcome;
   outcome.time_us = journal::now_us();
   outcome.entry = content.ticket->id();
-  outcome.is_possible_duplicate = content.is_possible_duplicate;
   outcome.changes.push_back({journal::OutcomeRecord::every_pending, outcome_of(verdict), verdict.summary()});
   worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
-  if (content.is_possible_duplicate) board_->possible_duplicates.fetch_add(1, std::memory_order_relaxed);
+}
+
+/// An end of the message was sent, and its answer lost. Recorded before it is sent again: what comes then may be cut short.
+void Session::mark_possible_duplicate(Content& content) {
+  if (std::exchange(content.is_possible_duplicate, true)) return;
+  worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome,
+                                                journal::encode(journal::OutcomeRecord{journal::now_us(), content.ticket->id(), true, {}}));
+  board_->possible_duplicates.fetch_add(1, std::memory_order_relaxed);
 }
 
 /// Counts it, and writes it to the log.

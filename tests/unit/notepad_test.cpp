@@ -184,3 +184,52 @@ TEST_CASE_METHOD(NotepadFixture, "a notepad with nonsense on it does no harm, an
   CHECK(verification().findings.empty());
   CHECK(problems.empty());
 }
+
+TEST_CASE_METHOD(NotepadFixture, "held entries that were sent and not answered for when Holdfast was killed are marked as possible duplicates, once") {
+  auto held = [&](Journal& journal, const std::string& content) {
+    RecordId id = add(journal, content);
+    OutcomeRecord outcome = outcome_of(id, "held");
+    outcome.changes[0].outcome = Outcome::held;
+    journal.writer().submit_record(RecordKind::outcome, encode(outcome));
+    return *journal.entry(id);
+  };
+  auto marked = [&] {
+    auto reader = Reader::open(options.path, options.key);
+    REQUIRE(reader);
+    std::vector<RecordId> all;
+    Status read = (*reader)->each({}, false, [&](const Entry& entry) {
+      if (entry.is_possible_duplicate) all.push_back(entry.id);
+      return true;
+    });
+    REQUIRE(read);
+    return all;
+  };
+  RecordId* sent = static_cast<RecordId*>(::mmap(nullptr, 4 * sizeof(RecordId), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  work_until_killed([&](Journal& journal) {
+    const char* contents[] = {"not answered\r\n", "answered\r\n", "delivered\r\n", "another log's\r\n"};
+    for (int i = 0; i < 4; ++i) {
+      Entry entry = held(journal, contents[i]);
+      sent[i] = entry.id;
+      if (i == 3) entry.message.content_id[0] ^= 1;
+      journal.is_sent(entry);
+    }
+    journal.is_answered(sent[1]);
+    journal.writer().submit_record(RecordKind::outcome, encode(outcome_of(sent[2], "250 taken")));
+  });
+  open();
+  CHECK(marked() == std::vector<RecordId>{sent[0]});
+  CHECK_FALSE(std::filesystem::exists(path()));
+  open();
+  CHECK(marked() == std::vector<RecordId>{sent[0]});
+  {
+    auto journal = open();  // it ends well, and before the answer
+    (*journal)->is_sent(*(*journal)->entry(sent[3]));
+  }
+  CHECK(std::filesystem::exists(path()));
+  open();
+  CHECK(marked() == std::vector<RecordId>{sent[0], sent[3]});
+  CHECK_FALSE(std::filesystem::exists(path()));
+  ::munmap(sent, 4 * sizeof(RecordId));
+  CHECK(verification().findings.empty());
+  CHECK(problems.empty());
+}

@@ -305,6 +305,87 @@ def _(scene):
     wait_for(lambda: all(one["recipients"][0]["outcome"] == "delivered" for one in holdfast.entries()), what="outcomes")
 
 
+class Thoughtful:
+    """A primary that takes whole messages and keeps its word on them to itself until it is released."""
+
+    def __init__(self, scene, port):
+        self.released = threading.Event()
+        self.primary = scene.primary(port=port, replies={"content": self.content})
+
+    def content(self, session, line):
+        self.released.wait(60)
+        return b"250 2.0.0 Ok\r\n"
+
+    def subjects(self):
+        return sorted(content.split(b"Subject: ")[1][:3].decode() for _, content in self.primary.messages)
+
+
+def drain_to_thoughtful(scene, yaml=""):
+    """Ten held messages, of which the primary has three and says nothing yet."""
+    port = free_port()
+    primary = scene.primary(port=port)
+    holdfast = scene.holdfast(primary, yaml=QUICK + "\n  drain_concurrency: 3" + yaml, route="unknown_recipients: accept")
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    client.ask(HELLO)
+    for number in range(10):
+        assert client.send_mail(f"Subject: {number:03}\r\n\r\nx\r\n", recipient=f"p{number}@example.org", helo=None).startswith("250")
+    client.ask("QUIT")
+    primary.stop()
+    thoughtful = Thoughtful(scene, port)
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(thoughtful.primary.messages) == 3, what="three whole messages")
+    return holdfast, thoughtful
+
+
+def marked(holdfast):
+    return sorted(entry["subject"] for entry in holdfast.entries() if entry["possible_duplicate"])
+
+
+def end_drain(holdfast, thoughtful):
+    thoughtful.released.set()
+    wait_for(lambda: all(one["recipients"][0]["outcome"] == "delivered" for one in holdfast.entries()), what="outcomes")
+
+
+@test("what the primary had and had not answered for when Holdfast was killed is marked as a possible duplicate, and nothing else is")
+def _(scene):
+    holdfast, thoughtful = drain_to_thoughtful(scene)
+    first = thoughtful.subjects()
+    holdfast.kill()
+    holdfast.start()
+    wait_for(lambda: marked(holdfast) == first, what="marks")
+    end_drain(holdfast, thoughtful)
+    equal(thoughtful.subjects(), sorted(first + [f"{number:03}" for number in range(10)]))
+    holdfast.kill()
+    holdfast.start()
+    equal(marked(holdfast), first)
+    equal(holdfast.run("journal", "verify").returncode, 0)
+
+
+@test("who stops Holdfast in a drain waits for the primary's word, at most shutdown_grace; what it was not waited for is marked too")
+def _(scene):
+    holdfast, thoughtful = drain_to_thoughtful(scene, "\nshutdown_grace: 10s")
+    holdfast.signal(signal.SIGTERM)
+    time.sleep(6)
+    end = len(thoughtful.primary.messages)
+    equal(end, 3, "nothing new is begun")
+    thoughtful.released.set()
+    equal(holdfast.process.wait(20), 0)
+    holdfast.start()
+    end_drain(holdfast, thoughtful)
+    equal(thoughtful.subjects(), [f"{number:03}" for number in range(10)])
+    equal(marked(holdfast), [])
+
+    holdfast, thoughtful = drain_to_thoughtful(scene, "\nshutdown_grace: 300ms")
+    first = thoughtful.subjects()
+    holdfast.signal(signal.SIGTERM)
+    equal(holdfast.process.wait(20), 0)
+    holdfast.start()
+    wait_for(lambda: marked(holdfast) == first, what="marks")
+    end_drain(holdfast, thoughtful)
+    equal(thoughtful.subjects(), sorted(first + [f"{number:03}" for number in range(10)]))
+
+
 @test("a flood of system failures (4.3.x) trips the breaker by what live traffic sees alone")
 def _(scene):
     primary = scene.primary(replies={"content": b"451 4.3.0 out of order\r\n"})
