@@ -167,20 +167,61 @@ Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const Key
   return open_current_catalog(path, keys, numbers, newest, on_event);
 }
 
+Status append_all(const std::vector<SealedRecord>& records, Newest& newest) {
+  if (records.empty()) return {};
+  Result<Transaction> transaction = Transaction::begin(newest.segment->environment(), Environment::Mode::write);
+  if (!transaction) return transaction.error();
+  Segment::Tail end = newest.tail;
+  for (const SealedRecord& record : records)
+    if (Status appended = append_record(*transaction, end, record); !appended) return appended;
+  Status committed = transaction->commit();
+  if (committed) newest.tail = end;
+  return committed;
+}
+
+struct TakenUp {
+  std::unique_ptr<Notepad> notepad;
+  std::vector<SealedRecord> unwritten;  ///< what stands on it and is for the writer, once the disk takes it
+};
+
 /// What was on its way into the log when the process before was killed comes into it.
-std::unique_ptr<Notepad> take_up_notepad(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers, Newest& newest,
-                                         const Writer::OnEvent& on_event) {
+TakenUp take_up_notepad(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers, Newest& newest,
+                        const Writer::OnEvent& on_event) {
   auto notepad = Notepad::open(path, keys.base_key());
   if (!notepad) {
     on_event(false, fmt::format("{}; should Holdfast be killed, entries of the last milliseconds before will be marked abandoned",
                                 notepad.error().message));
-    return nullptr;
+    return {};
   }
-  auto brought = bring_into_log(**notepad, path, keys, numbers, *newest.segment, newest.tail);
-  if (!brought) on_event(true, fmt::format("outcomes of just before the last stop are lost: {}", brought.error().message));
-  if (brought && *brought > 0) on_event(false, fmt::format("{} records of just before the last stop were brought into the journal", *brought));
+  auto missing = missing_in_log(**notepad, path, keys, numbers, *newest.segment, newest.tail);
+  if (!missing) on_event(true, fmt::format("outcomes of just before the last stop are lost: {}", missing.error().message));
+  if (missing && !missing->empty()) {
+    Status appended = append_all(*missing, newest);
+    if (!appended) on_event(true, fmt::format("{} records of just before the last stop wait in memory: {}", missing->size(), appended.error().message));
+    if (!appended) return {std::move(*notepad), std::move(*missing)};
+    on_event(false, fmt::format("{} records of just before the last stop were brought into the journal", missing->size()));
+  }
   (*notepad)->wipe_all();
-  return std::move(*notepad);
+  return {std::move(*notepad), {}};
+}
+
+/// They are tried again until the disk takes them.
+void submit_unwritten(const TakenUp& taken_up, Writer& writer) {
+  if (taken_up.unwritten.empty()) return;
+  taken_up.notepad->wipe_all();  // the writer notes them anew
+  for (const SealedRecord& record : taken_up.unwritten) {
+    RecordCell cell;
+    cell.kind = record.kind;
+    cell.commitment = record.commitment;
+    cell.sealed = record.sealed;
+    Writer::Job job;
+    job.key = writer.current_key();
+    auto opened = open_record(job.key->key, cell, Decompressor());
+    if (!opened) continue;
+    job.encoded = std::move(opened->encoded);
+    job.record = record;
+    writer.submit(std::move(job));
+  }
 }
 
 /// Entries that have no outcome although no session of theirs can be left.
@@ -245,7 +286,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   auto newest = open_newest(options, *keys, *numbers, on_event);
   if (!newest) return newest.error();
 
-  auto notepad = take_up_notepad(options.path, *keys, *numbers, *newest, on_event);
+  TakenUp taken_up = take_up_notepad(options.path, *keys, *numbers, *newest, on_event);
   auto catalog = open_catalog(options.path, *keys, *numbers, *newest->segment, is_sound, on_event);
   if (!catalog) return catalog.error();
   Result<std::uint64_t> entries = (*catalog)->entries();
@@ -256,7 +297,6 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   std::unique_ptr<Journal> journal(new Journal);
   journal->store_ = std::move(*store);
   journal->path_ = options.path;
-  journal->notepad_ = std::move(notepad);
   journal->lock_ = std::move(*lock);
   journal->entries_before_ = *entries;
   journal->last_before_ = newest->tail.next_cell - 1;
@@ -274,11 +314,13 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (options.compacts)
     sealing.compact = [own = journal.get()](std::uint32_t number, const std::function<bool()>& goes_on) { return own->compact(number, goes_on); };
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
-  WriterOptions writing{options.path, options.segment_size, options.segment_age_us, options.lazy_delay, journal->notepad_.get(),
+  WriterOptions writing{options.path, options.segment_size, options.segment_age_us, options.lazy_delay, taken_up.notepad.get(),
                         [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
   journal->writer_ = std::make_unique<Writer>(
       writing, *keys, *journal->segments_, newest->segment, newest->tail,
       [cataloger = journal->cataloger_.get()](std::vector<Committed>& records) { cataloger->add(records); }, on_event);
+  submit_unwritten(taken_up, *journal->writer_);
+  journal->notepad_ = std::move(taken_up.notepad);
   abandon_unsettled(index, *journal->writer_, on_event);
   if (journal->notepad_) mark_unanswered(*journal, *journal->notepad_, on_event);
   return journal;

@@ -258,28 +258,19 @@ bool is_missing(const Notepad::Note& note, const Past& past, const Segment::Tail
 
 }  // namespace
 
-Result<std::size_t> bring_into_log(const Notepad& notepad, const std::string& journal, const KeyRing& keys,
-                                   const std::vector<std::uint32_t>& numbers, const Segment& newest, Segment::Tail& tail) {
+Result<std::vector<SealedRecord>> missing_in_log(const Notepad& notepad, const std::string& journal, const KeyRing& keys,
+                                                 const std::vector<std::uint32_t>& numbers, const Segment& newest, const Segment::Tail& tail) {
   const std::vector<Notepad::Note> notes = notepad.left();
-  std::size_t brought = 0;
-  if (notes.empty()) return brought;
+  std::vector<SealedRecord> missing;
+  if (notes.empty()) return missing;
   auto past = past_of(notes, journal, keys, numbers, newest);
   if (!past) return past.error();
-  Result<Transaction> transaction = Transaction::begin(newest.environment(), Environment::Mode::write);
-  if (!transaction) return transaction.error();
-  Segment::Tail end = tail;
   for (const Notepad::Note& note : notes) {
     auto key = past->keys.find(note.segment);
     if (key == past->keys.end() || !is_missing(note, *past, tail)) continue;
-    std::optional<SealedRecord> record = move_record(key->second, newest.key(), note.record);
-    if (!record) continue;
-    if (Status appended = append_record(*transaction, end, *record); !appended) return appended.error();
-    ++brought;
+    if (std::optional<SealedRecord> record = move_record(key->second, newest.key(), note.record)) missing.push_back(std::move(*record));
   }
-  if (brought == 0) return brought;
-  if (Status committed = transaction->commit(); !committed) return committed.error();
-  tail = end;
-  return brought;
+  return missing;
 }
 
 }  // namespace holdfast::journal

@@ -71,10 +71,11 @@ class Notepad {
   std::uint64_t turns_ = 0;
 };
 
-/// Brings what was left on the notepad, and is not in the log, into its newest segment, whose tail moves on. Notes of another log, such as
-/// one that a backup has replaced, are left out. Returns how many there were. Errors: no_space, io, corrupt.
+/// What was left on the notepad and is not in the log, sealed for its newest segment. Notes of another log, such as one that a backup has
+/// replaced, are left out. Errors: io, corrupt.
 /// @param numbers  of all segments, ascending
-Result<std::size_t> bring_into_log(const Notepad& notepad, const std::string& journal, const KeyRing& keys,
-                                   const std::vector<std::uint32_t>& numbers, const Segment& newest, Segment::Tail& tail);
+/// @param tail     of the newest one
+Result<std::vector<SealedRecord>> missing_in_log(const Notepad& notepad, const std::string& journal, const KeyRing& keys,
+                                                 const std::vector<std::uint32_t>& numbers, const Segment& newest, const Segment::Tail& tail);
 
 }  // namespace holdfast::journal

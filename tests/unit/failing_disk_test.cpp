@@ -28,6 +28,17 @@ Function* next(const char* name) {
   return reinterpret_cast<Function*>(::dlsym(RTLD_NEXT, name));
 }
 
+/// What became of the entry's recipient, once the catalog has heard of it.
+std::string wait_for_reply(Journal& journal, RecordId id) {
+  journal.hurry_index();
+  for (int i = 0; i < 300; ++i) {
+    auto entry = journal.settled_entry(id);
+    if (entry && !entry->message.recipients[0].reply.starts_with("250 ok")) return entry->message.recipients[0].reply;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return "";
+}
+
 int refuse() {
   errno = EIO;
   return -1;
@@ -163,4 +174,28 @@ TEST_CASE_METHOD(JournalFixture, "an outcome that could not be written until the
   auto entry = (*journal)->settled_entry(id);
   REQUIRE(entry);
   CHECK(entry->message.recipients[0].reply == "250 at last");
+}
+
+TEST_CASE_METHOD(JournalFixture, "what a killed process left on the notepad is not lost when the disk refuses at the next start") {
+  options.lazy_delay = std::chrono::hours(1);
+  pid_t child = ::fork();
+  if (child == 0) {
+    auto journal = open();
+    if (journal) (*journal)->writer().submit_record(RecordKind::outcome, encode(outcome_of(add(**journal, "x\r\n"), "250 at last")));
+    ::kill(::getpid(), SIGKILL);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFSIGNALED(status));
+  options.lazy_delay = std::chrono::milliseconds(1);
+  failing.first_pages = true;
+  auto journal = open();
+  bool is_open_meanwhile = GENERATE(true, false);
+  if (!is_open_meanwhile) journal = Error{ErrorCode::io, "it was killed"};
+  failing.first_pages = false;
+  if (!journal) journal = open();
+  REQUIRE(journal);
+  auto ids = (*journal)->messages_after(0, 2);
+  REQUIRE((ids && ids->size() == 1));
+  CHECK(wait_for_reply(**journal, ids->front()) == "250 at last");
 }
