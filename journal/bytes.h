@@ -49,6 +49,14 @@ class ByteReader {
     left_.remove_prefix(sizeof value);
     return value;
   }
+  /// A std::array of bytes, such as a hash.
+  template <class Array>
+  Array array() {
+    Array value{};
+    std::string_view bytes = raw(value.size());
+    if (ok_) std::memcpy(value.data(), bytes.data(), bytes.size());
+    return value;
+  }
   std::string_view string() { return raw(integer<std::uint32_t>()); }
   std::string_view raw(std::size_t size) {
     if (left_.size() < size) return fail(), std::string_view();

@@ -1,7 +1,5 @@
 #include "journal/cell.h"
 
-#include <cstring>
-
 #include "journal/bytes.h"
 
 namespace holdfast::journal {
@@ -83,8 +81,8 @@ std::optional<RecordCell> decode_record_cell(std::string_view bytes) {
   auto format = in.integer<std::uint8_t>();
   if ((format != as_written && format != compacted) || in.integer<std::uint16_t>() != 0) return std::nullopt;
   cell.is_compacted = format == compacted;
-  std::string_view commitment = in.raw(cell.commitment.size());
-  std::string_view link = cell.is_compacted ? std::string_view() : in.raw(cell.link.size());
+  cell.commitment = in.array<Hash>();
+  if (!cell.is_compacted) cell.link = in.array<Hash>();
   bool has_content = !cell.is_compacted || cell.kind == RecordKind::message;
   if (cell.is_compacted && has_content) {
     cell.content.first_piece = in.integer<std::uint32_t>();
@@ -103,8 +101,6 @@ std::optional<RecordCell> decode_record_cell(std::string_view bytes) {
     cell.content.extents.push_back({first, length});
   }
   if (!in.ok()) return std::nullopt;
-  std::memcpy(cell.commitment.data(), commitment.data(), commitment.size());
-  if (!link.empty()) std::memcpy(cell.link.data(), link.data(), link.size());
   cell.sealed = in.rest();
   return cell;
 }

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
 
+#include "journal/bytes.h"
 #include "journal/files.h"
 
 namespace holdfast::journal {
@@ -25,7 +25,7 @@ bool read_number(const std::string& text, std::uint64_t& number) {
 bool read_hash(const std::string& text, Hash& hash) {
   std::optional<std::string> bytes = from_hex(text);
   if (!bytes || bytes->size() != hash.size()) return false;
-  std::memcpy(hash.data(), bytes->data(), hash.size());
+  hash = ByteReader(*bytes).array<Hash>();
   return true;
 }
 

@@ -50,12 +50,6 @@ RecordId entry_in(const char* slot) {
   return entry;
 }
 
-Hash hash_in(std::string_view bytes) {
-  Hash hash{};
-  std::copy(bytes.begin(), bytes.end(), hash.begin());
-  return hash;
-}
-
 }  // namespace
 
 std::string Notepad::path_of(const std::string& journal, const Key& base_key) {
@@ -122,9 +116,9 @@ std::vector<Notepad::Note> Notepad::left() const {
       Note note;
       note.segment = in.integer<std::uint32_t>();
       note.after.next_cell = in.integer<CellNumber>();
-      note.after.link = hash_in(in.raw(sizeof(Hash)));
+      note.after.link = in.array<Hash>();
       note.record.kind = static_cast<RecordKind>(in.integer<std::uint32_t>());
-      note.record.commitment = hash_in(in.raw(sizeof(Hash)));
+      note.record.commitment = in.array<Hash>();
       note.record.sealed = in.raw(size);
       in.raw(room_of(size) - note_overhead - size);
       if (in.ok()) notes.push_back(std::move(note));

@@ -2,9 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "journal/bytes.h"
 #include "journal/merkle.h"
 
 namespace holdfast::journal {
@@ -82,10 +82,8 @@ Result<ProvenEntry> check_proof(const std::string& text, const PublicKey* key) {
     proven.index = proof["index"].get<std::uint64_t>();
     for (const auto& one : proof.at("path")) {
       std::string bytes = bytes_at(one);
-      Hash hash{};
-      if (bytes.size() != hash.size()) return invalid("its path is damaged");
-      std::memcpy(hash.data(), bytes.data(), hash.size());
-      path.push_back(hash);
+      if (bytes.size() != sizeof(Hash)) return invalid("its path is damaged");
+      path.push_back(ByteReader(bytes).array<Hash>());
     }
   } catch (const nlohmann::json::exception&) {
     return invalid("it is no file of the format " + std::string(format));

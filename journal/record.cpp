@@ -88,13 +88,11 @@ std::optional<MessageRecord> decode_message(std::string_view bytes) {
     record.recipients.push_back(std::move(recipient));
   }
   record.size = in.integer<std::uint64_t>();
-  std::string_view hash = in.raw(record.content_hash.size());
-  std::string_view content_id = in.raw(record.content_id.size());
+  record.content_hash = in.array<Hash>();
+  record.content_id = in.array<ContentId>();
   record.message_id = in.string();
   record.subject = in.string();
   if (!in.ok() || !in.at_end()) return std::nullopt;
-  std::memcpy(record.content_hash.data(), hash.data(), hash.size());
-  std::memcpy(record.content_id.data(), content_id.data(), content_id.size());
   return record;
 }
 

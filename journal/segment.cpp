@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <numeric>
 
@@ -50,12 +49,11 @@ std::optional<SegmentHeader> decode_header(std::string_view bytes) {
   header.number = in.integer<std::uint32_t>();
   header.first_cell = in.integer<CellNumber>();
   header.created_us = in.integer<std::int64_t>();
-  std::string_view link = in.raw(header.previous_link.size());
+  header.previous_link = in.array<Hash>();
   header.follows_damage = in.integer<std::uint8_t>() != 0;
   header.is_compacted = in.integer<std::uint8_t>() != 0;
   header.sealed_key = in.string();
   if (!in.ok() || !in.at_end()) return std::nullopt;
-  std::memcpy(header.previous_link.data(), link.data(), link.size());
   return header;
 }
 

@@ -7,10 +7,10 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "journal/bytes.h"
 #include "journal/files.h"
 #include "journal/merkle.h"
 #include "journal/segment.h"
@@ -150,10 +150,8 @@ nlohmann::json to_json(const SegmentReport& report) {
 }
 
 Hash hash_from(const nlohmann::json& hex) {
-  Hash hash{};
-  std::string bytes = from_hex(hex.get<std::string>()).value_or("");
-  std::memcpy(hash.data(), bytes.data(), std::min(bytes.size(), hash.size()));
-  return hash;
+  const std::string bytes = from_hex(hex.get<std::string>()).value_or("");
+  return ByteReader(bytes).array<Hash>();
 }
 
 SegmentReport report_from(const nlohmann::json& line) {
