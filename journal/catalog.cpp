@@ -20,6 +20,8 @@ constexpr char legal_hold_letter = 'l';
 constexpr char state_letter = 't';
 constexpr char removal_letter = 'g';
 constexpr std::size_t hash_size = 16;
+/// More than it grows by in the second that it may lag behind the log.
+constexpr std::uint64_t space_kept = 4 * 1024 * 1024;
 constexpr std::uint64_t map_size = 1ULL
                                    << 38;  // sparse; a larger one does not always fit beside ThreadSanitizer
 
@@ -85,7 +87,17 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& journal, const
   Result<Environment> environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
   if (Status whole = environment->fill_up(); !whole) return whole.error();
-  return std::unique_ptr<Catalog>(new Catalog(std::move(*environment), derive_key(base, "holdfast catalog index")));
+  std::unique_ptr<Catalog> catalog(new Catalog(std::move(*environment), derive_key(base, "holdfast catalog index")));
+  if (mode == Environment::Mode::write) catalog->keep_space();
+  return catalog;
+}
+
+/// A start on a full disk has to bring the catalog up to date.
+void Catalog::keep_space() {
+  const std::uint64_t used = environment_.used_bytes();
+  if (used + space_kept / 2 <= kept_to_) return;
+  environment_.reserve(space_kept);
+  kept_to_ = used + space_kept;
 }
 
 Result<std::uint64_t> Catalog::number(const Transaction& transaction, std::string_view key) const {
@@ -134,7 +146,9 @@ Status Catalog::apply(const std::vector<Committed>& records) {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
   if (Status indexed = index(*transaction, records); !indexed) return indexed;
-  return transaction->commit();
+  Status committed = transaction->commit();
+  if (committed) keep_space();
+  return committed;
 }
 
 Status Catalog::rebuild(const std::function<Status(const Sink&)>& feed) {

@@ -117,7 +117,10 @@ class Catalog {
   Status index_state(Transaction& transaction, const Committed& record) const;
   Result<std::vector<std::string>> keys_with(std::string_view prefix) const;
 
+  void keep_space();
+
   Environment environment_;
+  std::uint64_t kept_to_ = 0;  ///< the file's end, with what the disk keeps for it
   mutable std::mutex hashing_;
   mutable KeyedHash hash_;
 };

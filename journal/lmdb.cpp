@@ -134,6 +134,14 @@ Result<std::uint64_t> Environment::file_size() const {
   return static_cast<std::uint64_t>(info.st_size);
 }
 
+void Environment::reserve(std::uint64_t bytes) const {
+  const std::uint64_t used = used_bytes();
+  mdb_filehandle_t file = -1;
+  std::shared_lock in_use(opened_->in_use);
+  if (used == 0 || !get() || mdb_env_get_fd(get(), &file) != 0) return;
+  [[maybe_unused]] int kept = ::fallocate(file, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(used), static_cast<off_t>(bytes));
+}
+
 Status Environment::fill_up() const {
   std::uint64_t used = used_bytes();
   Result<std::uint64_t> size = file_size();

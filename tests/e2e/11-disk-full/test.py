@@ -9,8 +9,8 @@ FULL = "452 4.3.1 Insufficient system storage, try again later"
 BODY = "Subject: x\r\n\r\n" + ("z" * 70 + "\r\n") * 1400  # 100 KB
 
 
-def small_disk(scene, megabytes=24):
-    mounted = scene.path("disk")
+def small_disk(scene, megabytes=24, name="disk"):
+    mounted = scene.path(name)
     os.mkdir(mounted)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", mounted], check=True)
     scene.stack.callback(subprocess.run, ["umount", "-l", mounted])
@@ -104,6 +104,35 @@ def _(scene):
     serve = run(BINARY, "-c", holdfast.config, "serve")
     equal(serve.returncode, 75, serve.stderr)
     assert "pace left on" in serve.stderr, serve.stderr
+
+
+@test("who starts it again on a full disk has it at its place: mail gets 452, or passes where it is to; and all goes on when there is space")
+def _(scene):
+    for end in ("kill", "stop"):
+        for when_full, answer in (("refuse", FULL), ("bypass", "250 2.0.0 Ok: taken")):
+            disk = small_disk(scene, name=f"disk-{end}-{when_full}")
+            primary = scene.primary()
+            holdfast = scene.holdfast(primary, journal_path=os.path.join(disk, "journal"), journal=f"when_full: {when_full}")
+            client = scene.client(holdfast.port)
+            client.ask("EHLO client.example.net")
+            for number in range(40):
+                equal(client.send_mail(BODY, recipient=f"b{number}@example.org", helo=None), "250 2.0.0 Ok: taken")
+            fill(os.path.join(disk, "ballast"))
+            for _ in range(20):  # what space is left in the files goes to these
+                client.send_mail(helo=None)
+            if end == "kill":
+                holdfast.kill()
+            else:
+                holdfast.stop()
+            fill(os.path.join(disk, "more ballast"))
+            holdfast.start()
+            client = scene.client(holdfast.port)
+            equal(client.send_mail(BODY), answer, (end, when_full))
+            for ballast in ("ballast", "more ballast"):
+                os.unlink(os.path.join(disk, ballast))
+            equal(client.send_mail(BODY, helo=None), "250 2.0.0 Ok: taken")
+            wait_for(lambda: all(one["recipients"][0]["outcome"] in ("forwarded", "deferred") for one in holdfast.entries()), what="the outcomes")
+            assert "all is well" in holdfast.run("journal", "verify").stdout
 
 
 @test("what was delivered while the disk was full is on record when there is space again, and is not delivered twice")
