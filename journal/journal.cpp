@@ -191,7 +191,7 @@ TakenUp take_up_notepad(const std::string& path, const KeyRing& keys, const std:
   if (!notepad) {
     on_event(false, fmt::format("{}; should Holdfast be killed, entries of the last milliseconds before will be marked abandoned",
                                 notepad.error().message));
-    return {};
+    return {Notepad::for_this_process(), {}};
   }
   auto missing = missing_in_log(**notepad, path, keys, numbers, *newest.segment, newest.tail);
   if (!missing) on_event(true, fmt::format("outcomes of just before the last stop are lost: {}", missing.error().message));
@@ -322,7 +322,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   submit_unwritten(taken_up, *journal->writer_);
   journal->notepad_ = std::move(taken_up.notepad);
   abandon_unsettled(index, *journal->writer_, on_event);
-  if (journal->notepad_) mark_unanswered(*journal, *journal->notepad_, on_event);
+  mark_unanswered(*journal, *journal->notepad_, on_event);
   return journal;
 }
 
@@ -410,11 +410,11 @@ Result<Entry> Journal::settled_entry(RecordId id) {
 }
 
 void Journal::is_sent(const Entry& entry) {
-  if (notepad_) notepad_->sent({entry.id, entry.message.content_id});
+  notepad_->sent({entry.id, entry.message.content_id});
 }
 
 void Journal::is_answered(RecordId entry) {
-  if (notepad_) notepad_->answered(entry);
+  notepad_->answered(entry);
 }
 
 Status Journal::compact(std::uint32_t number, const std::function<bool()>& goes_on) {

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <iterator>
 #include <map>
+#include <new>
 #include <optional>
 #include <set>
 
@@ -88,12 +89,18 @@ Result<std::unique_ptr<Notepad>> Notepad::open(const std::string& journal, const
   return std::unique_ptr<Notepad>(new Notepad(std::move(path), static_cast<char*>(memory)));
 }
 
+std::unique_ptr<Notepad> Notepad::for_this_process() {
+  void* memory = ::mmap(nullptr, whole_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  return std::unique_ptr<Notepad>(new Notepad({}, static_cast<char*>(memory)));
+}
+
 Notepad::Notepad(std::string path, char* memory) : path_(std::move(path)), memory_(memory), end_(heading_size) {}
 
 Notepad::~Notepad() {
   bool is_done = is_blank(0) && is_blank(1) && unanswered().empty();
   ::munmap(memory_, whole_size);
-  if (is_done) ::unlink(path_.c_str());
+  if (is_done && outlives_process()) ::unlink(path_.c_str());
 }
 
 char* Notepad::sheet(int index) const { return memory_ + static_cast<std::size_t>(index) * sheet_size; }

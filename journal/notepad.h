@@ -30,8 +30,11 @@ class Notepad {
 
   static std::string path_of(const std::string& journal, const Key& base_key);
   /// Opens the notepad of the journal in that folder, or makes it. For whoever holds the journal's lock. Error: permission, io or
-  /// no_space; go on without it then.
+  /// no_space; go on with one that is lost with the process then.
   static Result<std::unique_ptr<Notepad>> open(const std::string& journal, const Key& base_key);
+  /// One that is lost with the process.
+  static std::unique_ptr<Notepad> for_this_process();
+  bool outlives_process() const { return !path_.empty(); }
   /// Takes it away, unless something is on it.
   ~Notepad();
   Notepad(const Notepad&) = delete;
@@ -64,7 +67,7 @@ class Notepad {
   bool is_blank(int index) const;
   void wipe(int index);
 
-  const std::string path_;
+  const std::string path_;     ///< empty: no file
   char* const memory_;
   int open_ = 0;               ///< the sheet that is written on
   std::size_t end_;            ///< of what stands there

@@ -74,7 +74,7 @@ void Writer::submit(Job job) {
     bool is_pressing = job.is_urgent || !job.frame.empty();
     must_wake = rest_ == Rest::until_work || (rest_ == Rest::until_pressed && is_pressing);
     queue_is_pressing_ |= is_pressing;
-    if (!job.ticket && options_.notepad != nullptr) options_.notepad->add(job.key->segment, tail_, job.record);
+    if (!job.ticket) options_.notepad->add(job.key->segment, tail_, job.record);
     queue_.push_back(std::move(job));
     if (must_wake) rest_ = Rest::none;
   }
@@ -125,11 +125,11 @@ void Writer::run() {
     store_all(jobs);
     if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty() || must_roll_) commit();
     bool is_all_written = group_.empty() && unwritten_.empty() && !leaves_some_;
-    if (is_all_written && options_.notepad != nullptr) options_.notepad->wipe();
+    if (is_all_written) options_.notepad->wipe();
     roll_if_due();
     if (!is_last) continue;
     std::lock_guard lock(mutex_);
-    if (is_all_written && queue_.empty() && options_.notepad != nullptr) options_.notepad->wipe_all();
+    if (is_all_written && queue_.empty()) options_.notepad->wipe_all();
     return;
   }
 }
@@ -150,7 +150,7 @@ Writer::Work Writer::gather() {
   jobs.insert(jobs.end(), std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
   queue_.clear();
   bool is_last = jobs.empty() && is_stopping_;
-  if (options_.notepad != nullptr) options_.notepad->turn();
+  options_.notepad->turn();
   return {std::move(jobs), is_last};
 }
 
@@ -380,7 +380,7 @@ void Writer::fail_group(const Error& error) {
   if (is_news) on_event_(true, fmt::format("the journal cannot be written: {}", error.message));
   if (lost_outcomes > 0)
     on_event_(true, fmt::format("{} outcomes could not be recorded{}", lost_outcomes,
-                                leaves_some_ && options_.notepad != nullptr ? "; the next start tries again, unless the machine is rebooted" : ""));
+                                leaves_some_ && options_.notepad->outlives_process() ? "; the next start tries again, unless the machine is rebooted" : ""));
   tell(settled);
 }
 

@@ -31,7 +31,7 @@ struct WriterOptions {
   std::uint64_t segment_size = 0;   ///< bytes after which a new segment is begun
   std::int64_t segment_age_us = 0;  ///< microseconds after which a segment with records is followed by a new one; 0: never
   std::chrono::milliseconds lazy_delay{10};  ///< how long a job for which nobody waits may stay uncommitted
-  Notepad* notepad = nullptr;  ///< where records for which nobody waits are noted until they are committed; must outlive the writer
+  Notepad* notepad = nullptr;  ///< never null: where records for which nobody waits are noted until they are committed; outlives the writer
   std::function<void()> on_rolled = [] {};  ///< a new segment has begun; called on the writer's thread
 };
 

@@ -72,8 +72,8 @@ class Control {
   Status start();
   /// No delivery is begun any more; those under way go on. Thread-safe, does not wait.
   void finish_deliveries();
-  /// Whether none is left. Thread-safe.
-  bool has_finished_deliveries() const { return is_finishing_ && deliveries_ == 0; }
+  /// Whether the primary has answered for all that it has whole: what else is under way may be cut. Thread-safe.
+  bool has_every_answer() const { return is_finishing_ && unanswered_ == 0; }
   /// Ends the thread; what is under way is cut.
   void stop();
 
@@ -175,8 +175,8 @@ class Control {
   std::map<std::string, std::unique_ptr<ControlledRoute>> routes_;
   std::int64_t started_us_ = journal::now_us();
   std::uint64_t next_notification_ = 1;
-  std::atomic<bool> is_finishing_{false};     ///< as deliveries_, changed on the control loop only
-  std::atomic<std::uint64_t> deliveries_{0};  ///< under way, on all routes
+  std::atomic<bool> is_finishing_{false};     ///< as unanswered_, changed on the control loop only
+  std::atomic<std::uint64_t> unanswered_{0};  ///< deliveries whose whole content was sent, on all routes
   bool is_stopping_ = false;
   std::thread thread_, keeper_;
   std::condition_variable keeper_wake_;

@@ -108,7 +108,6 @@ Task<void> Control::dispatch(ControlledRoute& route) {
       std::unique_ptr<Errand> first = next_errand(route, nullptr);
       if (!first) break;
       ++route.under_way;
-      ++deliveries_;
       deliver_on(route, std::move(first)).spawn();
     }
     update_backlog(route);
@@ -157,7 +156,12 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
       if (may_deliver(route)) following = prepared ? std::move(prepared) : next_errand(route, errand.get());
       return following.get();
     };
-    occasions.at_end = [&] { journal_.is_sent(errand->entry); };
+    bool is_sent = false;
+    occasions.at_end = [&] {
+      is_sent = true;
+      ++unanswered_;
+      journal_.is_sent(errand->entry);
+    };
     occasions.meanwhile = [&] {
       if (following && may_deliver(route)) prepared = next_errand(route, following.get());
       if (prepared) courier->prepare(*prepared);
@@ -170,7 +174,10 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
     } else {
       connection_failed(route, errand->delivery, errand->result);
     }
-    journal_.is_answered(errand->entry.id);
+    if (is_sent) {
+      journal_.is_answered(errand->entry.id);
+      --unanswered_;
+    }
     route.wakeup->fire();
     // What was announced may go on only in its turn, and while there is a connection.
     bool goes_on = following && errand->result.connection_failure.empty() && may_deliver(route) && route.queue.is_first(following->delivery);
@@ -188,7 +195,6 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
   }
   courier.reset();
   --route.under_way;
-  --deliveries_;
   route.wakeup->fire();
 }
 

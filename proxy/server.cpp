@@ -393,7 +393,7 @@ void Server::on_tick() {
       worker->pool.sweep(worker->is_draining);
       if (worker->mailboxes) worker->mailboxes->look(*worker->settings, worker->loop.now());
     });
-  bool is_done = shared_.connections.all() == 0 && control_.has_finished_deliveries();
+  bool is_done = shared_.connections.all() == 0 && control_.has_every_answer();
   if (is_draining_ && (is_done || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
 }
 

@@ -216,17 +216,17 @@ TEST_CASE_METHOD(NotepadFixture, "held entries that were sent and not answered f
     journal.is_answered(sent[1]);
     journal.writer().submit_record(RecordKind::outcome, encode(outcome_of(sent[2], "250 taken")));
   });
-  open();
+  CHECK(open());
   CHECK(marked() == std::vector<RecordId>{sent[0]});
   CHECK_FALSE(std::filesystem::exists(path()));
-  open();
+  CHECK(open());
   CHECK(marked() == std::vector<RecordId>{sent[0]});
   {
     auto journal = open();  // it ends well, and before the answer
     (*journal)->is_sent(*(*journal)->entry(sent[3]));
   }
   CHECK(std::filesystem::exists(path()));
-  open();
+  CHECK(open());
   CHECK(marked() == std::vector<RecordId>{sent[0], sent[3]});
   CHECK_FALSE(std::filesystem::exists(path()));
   ::munmap(sent, 4 * sizeof(RecordId));

@@ -362,7 +362,7 @@ def _(scene):
     equal(holdfast.run("journal", "verify").returncode, 0)
 
 
-@test("who stops Holdfast in a drain waits for the primary's word, at most shutdown_grace; what it was not waited for is marked too")
+@test("who stops Holdfast in a drain waits for the primary's word, at most shutdown_grace, and for nothing else; what it was not waited for is marked too")
 def _(scene):
     holdfast, thoughtful = drain_to_thoughtful(scene, "\nshutdown_grace: 10s")
     holdfast.signal(signal.SIGTERM)
@@ -384,6 +384,21 @@ def _(scene):
     wait_for(lambda: marked(holdfast) == first, what="marks")
     end_drain(holdfast, thoughtful)
     equal(thoughtful.subjects(), sorted(first + [f"{number:03}" for number in range(10)]))
+
+    port = free_port()
+    greeted = threading.Event()
+    def greeting(session, line):
+        greeted.set()
+        time.sleep(60)
+    scene.primary(port=port, replies={"greeting": greeting})
+    holdfast = scene.holdfast(port, yaml=QUICK + "\nshutdown_grace: 1h", route="unknown_recipients: accept")
+    holdfast.run("failover", "hold", "--reason", "test")
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    greeted.clear()
+    holdfast.run("failover", "pass", "--reason", "test")
+    assert greeted.wait(10)
+    holdfast.signal(signal.SIGTERM)
+    equal(holdfast.process.wait(20), 0)
 
 
 @test("a flood of system failures (4.3.x) trips the breaker by what live traffic sees alone")
