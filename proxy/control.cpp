@@ -2,7 +2,6 @@
 
 #include <sys/statvfs.h>
 
-
 #include "proxy/command.h"
 #include "proxy/log.h"
 
