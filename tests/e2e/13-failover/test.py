@@ -366,9 +366,9 @@ def _(scene):
 def _(scene):
     holdfast, thoughtful = drain_to_thoughtful(scene, "\nshutdown_grace: 10s")
     holdfast.signal(signal.SIGTERM)
-    time.sleep(6)
-    end = len(thoughtful.primary.messages)
-    equal(end, 3, "nothing new is begun")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        raise AssertionError(f"it did not wait, and ended with {holdfast.process.wait(6)}")
+    equal(len(thoughtful.primary.messages), 3, "nothing new is begun")
     thoughtful.released.set()
     equal(holdfast.process.wait(20), 0)
     holdfast.start()
@@ -386,10 +386,10 @@ def _(scene):
     equal(thoughtful.subjects(), sorted(first + [f"{number:03}" for number in range(10)]))
 
     port = free_port()
-    greeted = threading.Event()
+    greeted, never = threading.Event(), threading.Event()
     def greeting(session, line):
         greeted.set()
-        time.sleep(60)
+        never.wait(60)
     scene.primary(port=port, replies={"greeting": greeting})
     holdfast = scene.holdfast(port, yaml=QUICK + "\nshutdown_grace: 1h", route="unknown_recipients: accept")
     holdfast.run("failover", "hold", "--reason", "test")
