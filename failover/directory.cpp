@@ -14,6 +14,13 @@ namespace {
 constexpr std::int64_t refresh_us = 3'600'000'000;
 constexpr std::string_view name_prefix = "directory:";
 
+/// That of a refusal for good (RFC 2034, RFC 3463); empty: it has none.
+std::string_view enhanced_status(std::string_view reply) {
+  std::string_view text = reply.size() > 4 ? reply.substr(4) : std::string_view();
+  bool has_one = text.size() > 4 && text[0] == '5' && text[1] == '.';
+  return has_one ? text.substr(0, text.find(' ')) : std::string_view();
+}
+
 std::string encode(const Directory::Person& person) {
   ByteWriter out;
   out.string(person.address);
@@ -57,13 +64,10 @@ std::string_view to_string(Source source) {
   return "learned";
 }
 
-bool says_unknown(int code, std::string_view reply) {
-  if (code != 550 && code != 551 && code != 553) return false;
-  std::string_view text = reply.size() > 4 ? reply.substr(4) : std::string_view();
-  bool has_enhanced = text.size() > 4 && text[0] == '5' && text[1] == '.';
-  if (!has_enhanced) return true;
-  std::string_view enhanced = text.substr(0, text.find(' '));
-  return enhanced == "5.1.1" || enhanced == "5.1.6" || enhanced == "5.1.10";
+bool says_unknown(std::string_view reply) {
+  if (!reply.starts_with("550") && !reply.starts_with("551") && !reply.starts_with("553")) return false;
+  std::string_view enhanced = enhanced_status(reply);
+  return enhanced.empty() || enhanced == "5.1.1" || enhanced == "5.1.6" || enhanced == "5.1.10";
 }
 
 void Directory::set_options(DirectoryOptions options) {
@@ -138,7 +142,8 @@ void Directory::put(Person person) {
   }
   ++learned_;
   Ages& ages = there.exists ? known_ : refused_;
-  ages.emplace_back(there.time_us, key);
+  auto is_later = [](std::int64_t time_us, const Ages::value_type& one) { return time_us < one.first; };
+  ages.emplace(std::upper_bound(ages.begin(), ages.end(), there.time_us, is_later), there.time_us, key);
   bool is_mostly_stale = ages.size() > 2 * learned_ + 1000;
   if (is_mostly_stale) std::erase_if(ages, [&](const auto& one) { return !is_current(one, there.exists); });
 }
@@ -197,13 +202,24 @@ void Directory::learn(std::string_view address, bool exists, const std::string& 
       return;
   }
   std::unique_lock lock(mutex_);
+  take_answer(address, exists, reply, now_us);
+}
+
+void Directory::learn_of_before(std::string_view address, bool exists, const std::string& reply, std::int64_t then_us, std::int64_t now_us) {
+  std::unique_lock lock(mutex_);
+  if (now_us - then_us > (exists ? options_.positive_us : options_.negative_us)) return;
+  auto found = people_.find(key_of(address));
+  if (found == people_.end() || found->second.time_us < then_us) take_answer(address, exists, reply, then_us);
+}
+
+void Directory::take_answer(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us) {
   std::string key = key_of(address);
-  auto found = people_.find(key);
-  if (found == people_.end())
-    if (auto alias = aliases_.find(key); alias != aliases_.end()) found = people_.find(alias->second);
+  const Person* known = find(key, now_us);
   // What an administrator said outweighs one answer of the primary.
-  if (found != people_.end() && found->second.source != Source::learned) return;
-  if (found == people_.end() && learned_ >= options_.most_learned) {
+  if (known && known->source != Source::learned) return;
+  bool is_vague = !exists && enhanced_status(reply).empty();
+  if (known && known->exists && is_vague) return;
+  if (!people_.count(key) && learned_ >= options_.most_learned) {
     has_overflowed_.store(true, std::memory_order_relaxed);
     bool has_room = forget_one(false, now_us + 1);
     if (!has_room) return;

@@ -61,7 +61,11 @@ class Directory {
 
   /// The primary took the recipient, or refused it as unknown. When there is no room, the oldest refused one is forgotten for it, and
   /// if there is none, nothing is learned.
+  /// A refusal without an enhanced status code may be about the client or the sender: who is known to exist stays known.
   void learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
+  /// The same of an answer that was given some time ago: what is known of later outweighs it, and what is not believed any more is
+  /// not learned.
+  void learn_of_before(std::string_view address, bool exists, const std::string& reply, std::int64_t then_us, std::int64_t now_us);
   /// Forgets what was learned so long ago that it is not believed any more; a thousand of each kind at most.
   void forget_aged(std::int64_t now_us);
   /// Whether there was no room for something since the last time.
@@ -101,6 +105,7 @@ class Directory {
   /// Learned people by age; of whom some have changed since.
   using Ages = std::deque<std::pair<std::int64_t, std::string>>;
   void put(Person person);
+  void take_answer(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
   void drop(const std::string& key);
   bool is_current(const Ages::value_type& then, bool exists) const;
   bool forget_one(bool exists, std::int64_t before_us);
@@ -118,6 +123,6 @@ class Directory {
 
 /// True when a refusal of RCPT says that the recipient does not exist, rather than something about the sender or the moment:
 /// 550, 551 or 553 with X.1.1, X.1.6, X.1.10, or without an enhanced code (RFC 3463 3.2).
-bool says_unknown(int code, std::string_view reply);
+bool says_unknown(std::string_view reply);
 
 }  // namespace holdfast::failover

@@ -176,7 +176,7 @@ Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const K
   if (store) read = (*store)->each([](SealedStore::Item&) { return true; });
   bool is_damaged = store ? !read : store.error().code == ErrorCode::corrupt;
   if (!is_damaged) return store;
-  on_event(true, fmt::format("{} is damaged and put aside as {}.damaged; recipients are learned anew, import them again", file, file));
+  on_event(true, fmt::format("{} is damaged and put aside as {}.damaged; recipients are learned from the journal; import the others again", file, file));
   store = Error{ErrorCode::corrupt, file};
   put_aside(file);
   return SealedStore::open(file, base, Environment::Mode::write);

@@ -1,6 +1,6 @@
 // A small store of names and values on disk that shows neither: keys are keyed hashes, values are sealed.
 //
-// For what is not derived from the log and must survive a restart: the directory of recipients, a primary's last EHLO.
+// For what must survive a restart and is not, or not all, in the log: the directory of recipients, a primary's last EHLO.
 #pragma once
 
 #include <functional>

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <atomic>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "failover/route_state.h"
 #include "proxy/reply.h"
@@ -62,6 +65,28 @@ class RouteBoard {
   mutable std::mutex mutex_;
   std::optional<Reply> ehlo_;
   bool is_ehlo_new_ = false;
+};
+
+/// The boards of all routes. Thread-safe.
+class Boards {
+ public:
+  /// Made when it is not there.
+  RouteBoard& of(const std::string& route) {
+    std::lock_guard lock(mutex_);
+    std::unique_ptr<RouteBoard>& board = boards_[route];
+    if (!board) board = std::make_unique<RouteBoard>(route);
+    return *board;
+  }
+  std::vector<RouteBoard*> all() const {
+    std::lock_guard lock(mutex_);
+    std::vector<RouteBoard*> found;
+    for (const auto& [route, board] : boards_) found.push_back(board.get());
+    return found;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<RouteBoard>> boards_;
 };
 
 }  // namespace holdfast::proxy

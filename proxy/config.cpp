@@ -416,6 +416,13 @@ std::size_t route_of_domain(const Config& config, std::string_view domain, std::
   return any;
 }
 
+bool is_served(const Config& config, std::string_view domain) {
+  std::string wanted = journal::normalise(domain);
+  return std::any_of(config.routes.begin(), config.routes.end(), [&](const RouteConfig& route) {
+    return std::find(route.domains.begin(), route.domains.end(), wanted) != route.domains.end();
+  });
+}
+
 std::vector<std::string> changes(const Config& before, const Config& after) {
   std::vector<std::string> list;
   auto note = [&list](bool is_same, const char* what) {

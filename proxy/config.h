@@ -197,6 +197,9 @@ std::vector<std::string> changes(const Config& before, const Config& after);
 /// The route's index by name, or nothing.
 std::optional<std::size_t> find_route(const Config& config, const std::string& name);
 
+/// Whether a route names the domain: not only by "*".
+bool is_served(const Config& config, std::string_view domain);
+
 /// The route that serves a domain, or fallback when none does.
 std::size_t route_of_domain(const Config& config, std::string_view domain, std::size_t fallback);
 

@@ -9,9 +9,6 @@ namespace holdfast::proxy {
 namespace {
 
 constexpr auto tick_interval = std::chrono::milliseconds(100);
-constexpr std::string_view ehlo_prefix = "ehlo:", opening_prefix = "opening:";
-/// The disk need not know how long an opening takes more exactly than this, in milliseconds.
-constexpr std::int64_t opening_step = 250;
 /// A probe that takes longer has failed, however patient the route's other timeouts are; unless the primary is known to take its time,
 /// which is found out by waiting longer after each failure while the breaker is open.
 constexpr Duration usual_patience{2000}, longest_patience{10'000};
@@ -19,16 +16,9 @@ constexpr Duration usual_patience{2000}, longest_patience{10'000};
 }  // namespace
 
 Control::Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip)
-    : journal_(journal), store_(std::move(store)), on_trip_(std::move(on_trip)), pool_(loop_, resolver, occupancy) {}
+    : journal_(journal), on_trip_(std::move(on_trip)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
 
 Control::~Control() { stop(); }
-
-RouteBoard& Control::board(const std::string& route) {
-  std::lock_guard lock(mutex_);
-  std::unique_ptr<RouteBoard>& board = boards_[route];
-  if (!board) board = std::make_unique<RouteBoard>(route);
-  return *board;
-}
 
 void Control::configure(std::shared_ptr<const Settings> settings) {
   for (const RouteConfig& route : settings->config.routes) board(route.name);
@@ -110,25 +100,7 @@ Status Control::restore(ControlledRoute& route) {
 }
 
 Status Control::start() {
-  Status loaded = directory_.load(*store_);
-  if (!loaded) log(LogLevel::error, "directory", {{"problem", loaded.error().message}, {"remedy", "it is learned anew; import it again"}});
-  Status read = store_->each([this](journal::SealedStore::Item& item) {
-    if (item.name.starts_with(opening_prefix)) {
-      RouteBoard& of = board(item.name.substr(opening_prefix.size()));
-      of.stored_opening = static_cast<std::int64_t>(parse_number(item.value).value_or(0));
-      of.opening_takes.store(of.stored_opening, std::memory_order_relaxed);
-    }
-    if (!item.name.starts_with(ehlo_prefix)) return true;
-    Reply reply;
-    std::size_t consumed = 0;
-    if (ReplyParser().parse(item.value, reply, consumed) == ReplyParser::State::complete) {
-      RouteBoard& on = board(item.name.substr(ehlo_prefix.size()));
-      on.learn_ehlo(reply);
-      on.take_new_ehlo();
-    }
-    return true;
-  });
-  if (!read) log(LogLevel::error, "directory", {{"problem", read.error().message}});
+  keeper_.start();
   if (Status found = find_departed(); !found) return found;
   for (auto& [name, route] : routes_)
     if (Status restored = restore(*route); !restored) return restored.error();
@@ -139,34 +111,6 @@ Status Control::start() {
     }
     tick().spawn();
     loop_.run();
-  });
-  // What is learned is stored on a thread of its own: no loop waits for the disk.
-  keeper_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), "keeper");
-    Deadline told_until{};
-    for (bool is_last = false; !is_last;) {
-      {
-        std::unique_lock lock(keeper_mutex_);
-        is_last = keeper_wake_.wait_for(lock, std::chrono::seconds(1), [this] { return is_keeper_stopping_; });
-      }
-      std::vector<journal::SealedStore::Item> items;
-      {
-        std::lock_guard lock(mutex_);
-        for (auto& [name, board] : boards_) {
-          if (std::optional<Reply> ehlo = board->take_new_ehlo()) items.push_back({std::string(ehlo_prefix) + name, ehlo->wire});
-          std::int64_t takes = board->opening_takes.load(std::memory_order_relaxed) / opening_step * opening_step;
-          if (takes != std::exchange(board->stored_opening, takes)) items.push_back({std::string(opening_prefix) + name, std::to_string(takes)});
-        }
-      }
-      Status stored = items.empty() ? Status() : store_->put(items);
-      if (stored) stored = directory_.store(*store_);
-      if (!stored) log(LogLevel::error, "directory", {{"problem", stored.error().message}});
-      directory_.forget_aged(journal::now_us());
-      if (!directory_.take_overflow() || Clock::now() < told_until) continue;
-      log(LogLevel::warning, "directory", {{"problem", "directory.max_learned is reached: not all recipients are remembered"},
-                                           {"remedy", "raise it, or let the directory come from LDAP or a file"}});
-      told_until = Clock::now() + std::chrono::hours(1);
-    }
   });
   return {};
 }
@@ -182,12 +126,7 @@ void Control::stop() {
     loop_.stop();
   });
   thread_.join();
-  {
-    std::lock_guard lock(keeper_mutex_);
-    is_keeper_stopping_ = true;
-  }
-  keeper_wake_.notify_one();
-  keeper_.join();
+  keeper_.stop();
 }
 
 // ---- What sessions see

@@ -13,10 +13,10 @@
 #include "failover/hold_queue.h"
 #include "failover/notification.h"
 #include "journal/journal.h"
-#include "journal/sealed_store.h"
 #include "proxy/board.h"
 #include "proxy/delivery.h"
 #include "proxy/json.h"
+#include "proxy/keeper.h"
 #include "proxy/resolver.h"
 #include "proxy/settings.h"
 #include "proxy/upstream.h"
@@ -78,7 +78,7 @@ class Control {
   void stop();
 
   // For sessions; thread-safe, none of them waits.
-  RouteBoard& board(const std::string& route);
+  RouteBoard& board(const std::string& route) { return boards_.of(route); }
   failover::Directory& directory() { return directory_; }
   void failed(RouteBoard& board, const std::string& why);
   void faltered(RouteBoard& board, const std::string& why);
@@ -162,15 +162,13 @@ class Control {
   bool may_be_told(const journal::Entry& entry);
 
   journal::Journal& journal_;
-  std::unique_ptr<journal::SealedStore> store_;
   OnTrip on_trip_;
   Loop loop_;
   UpstreamPool pool_;
   failover::Directory directory_{failover::DirectoryOptions()};
   std::shared_ptr<const Settings> settings_;  ///< the control loop's, once started
-
-  std::mutex mutex_;
-  std::map<std::string, std::unique_ptr<RouteBoard>> boards_;
+  Boards boards_;
+  Keeper keeper_;
 
   std::map<std::string, std::unique_ptr<ControlledRoute>> routes_;
   std::int64_t started_us_ = journal::now_us();
@@ -178,10 +176,7 @@ class Control {
   std::atomic<bool> is_finishing_{false};     ///< as unanswered_, changed on the control loop only
   std::atomic<std::uint64_t> unanswered_{0};  ///< deliveries whose whole content was sent, on all routes
   bool is_stopping_ = false;
-  std::thread thread_, keeper_;
-  std::condition_variable keeper_wake_;
-  std::mutex keeper_mutex_;
-  bool is_keeper_stopping_ = false;
+  std::thread thread_;
 };
 
 }  // namespace holdfast::proxy

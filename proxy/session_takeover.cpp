@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "proxy/address.h"
 #include "proxy/log.h"
 #include "proxy/session.h"
 #include "proxy/session_content.h"
@@ -222,7 +223,9 @@ void Session::write_outstanding() {
 void Session::learn_recipient(const std::string& address, const Reply& reply) {
   if (is_holding_ || address.empty()) return;
   bool exists = reply.is_positive();
-  if (exists || failover::says_unknown(reply.code, reply.wire))
+  // To who has logged in, it says whether he may send there.
+  if (exists && !auth_.empty() && !is_served(settings_->config, domain_of(address))) return;
+  if (exists || failover::says_unknown(reply.wire))
     worker_.shared.control.directory().learn(address, exists, reply.summary(), journal::now_us());
 }
 

@@ -320,9 +320,7 @@ std::size_t SubmissionSession::route_of(const std::string& address) const {
   std::size_t egress = config.routes.size() - 1;
   bool has_egress = config.routes.back().is_egress;
   std::size_t route = route_of_domain(config, domain, has_egress ? egress : 0);
-  bool is_named = std::find(config.routes[route].domains.begin(), config.routes[route].domains.end(),
-                            domain) != config.routes[route].domains.end();
-  return is_named || !has_egress || service_.directory.has_domain(domain) ? route : egress;
+  return is_served(config, domain) || !has_egress || service_.directory.has_domain(domain) ? route : egress;
 }
 
 void SubmissionSession::rcpt(const Command& command) {

@@ -30,6 +30,37 @@ TEST_CASE("the directory learns who exists and who does not, and forgets with ag
   CHECK(directory.look_up("no@example.org", 6 * hour).verdict == Verdict::known);
 }
 
+TEST_CASE("a refusal that may be about the client or the sender does not make somebody unknown who is known") {
+  Directory directory{DirectoryOptions()};
+  const std::string blocked = "550 rejected because 192.0.2.1 is in a black list";
+  directory.learn("ada@example.org", true, "250 ok", 0);
+  directory.learn("ada@example.org", false, blocked, hour);
+  CHECK(directory.look_up("ada@example.org", hour).verdict == Verdict::known);
+  directory.learn("ada@example.org", false, "550 5.1.1 no such user", 2 * hour);
+  CHECK(directory.look_up("ada@example.org", 2 * hour).verdict == Verdict::refused);
+  // Of whom nothing is known, or nothing any more, it is all there is.
+  directory.learn("bob@example.org", false, "550 no such user", 0);
+  CHECK(directory.look_up("bob@example.org", hour).verdict == Verdict::refused);
+  directory.learn("carla@example.org", true, "250 ok", 0);
+  directory.learn("carla@example.org", false, "550 no such user", 100 * 24 * hour);
+  CHECK(directory.look_up("carla@example.org", 100 * 24 * hour).verdict == Verdict::refused);
+}
+
+TEST_CASE("what is learned later of earlier times does not hide what is newer, and is forgotten in its turn") {
+  Directory directory{DirectoryOptions()};
+  directory.learn("gone@example.org", false, "550 5.1.1 no", 10 * hour);
+  directory.learn_of_before("gone@example.org", true, "250 ok", 9 * hour, 12 * hour);
+  CHECK(directory.look_up("gone@example.org", 10 * hour).verdict == Verdict::refused);
+  directory.learn_of_before("gone@example.org", true, "250 ok", 11 * hour, 12 * hour);
+  CHECK(directory.look_up("gone@example.org", 11 * hour).verdict == Verdict::known);
+  directory.learn_of_before("old@example.org", true, "250 ok", 5 * hour, 12 * hour);
+  CHECK(directory.look_up("old@example.org", 11 * hour).verdict == Verdict::known);
+  directory.learn_of_before("older@example.org", true, "250 ok", 5 * hour, 91 * 24 * hour);
+  CHECK(directory.size() == 2);
+  directory.forget_aged(90 * 24 * hour + 6 * hour);
+  CHECK(directory.size() == 1);
+}
+
 TEST_CASE("what was learned and is too old is forgotten, and no more is learned than there is room for") {
   DirectoryOptions options;
   options.most_learned = 100;
@@ -134,13 +165,13 @@ TEST_CASE("what was learned and imported comes back from the store, and nothing 
 }
 
 TEST_CASE("only some refusals say that a recipient does not exist") {
-  CHECK(says_unknown(550, "550 5.1.1 User unknown\r\n"));
-  CHECK(says_unknown(550, "550 5.1.10 no such recipient\r\n"));
-  CHECK(says_unknown(550, "550 No such user here\r\n"));
-  CHECK_FALSE(says_unknown(550, "550 5.7.1 Blocked by policy\r\n"));
-  CHECK_FALSE(says_unknown(554, "554 5.7.1 Relay access denied\r\n"));
-  CHECK_FALSE(says_unknown(450, "450 4.2.1 later\r\n"));
-  CHECK_FALSE(says_unknown(552, "552 5.2.2 mailbox full\r\n"));
+  CHECK(says_unknown("550 5.1.1 User unknown\r\n"));
+  CHECK(says_unknown("550 5.1.10 no such recipient\r\n"));
+  CHECK(says_unknown("550 No such user here\r\n"));
+  CHECK_FALSE(says_unknown("550 5.7.1 Blocked by policy\r\n"));
+  CHECK_FALSE(says_unknown("554 5.7.1 Relay access denied\r\n"));
+  CHECK_FALSE(says_unknown("450 4.2.1 later\r\n"));
+  CHECK_FALSE(says_unknown("552 5.2.2 mailbox full\r\n"));
 }
 
 TEST_CASE("a person's addresses: its own and aliases, groups in groups, and alias domains; what it may write as leaves groups out") {

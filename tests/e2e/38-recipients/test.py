@@ -1,0 +1,102 @@
+"""Which recipients exist is learned from the primary's own words, and not forgotten: neither for a kill, nor for what it says to others."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n"
+HELLO, FROM = "EHLO client.example.net", "MAIL FROM:<a@example.net>"
+
+
+def is_held(holdfast):
+    return holdfast.status()["routes"][0]["state"] == "hold"
+
+
+def answer(scene, holdfast, recipient):
+    """What Holdfast says to RCPT."""
+    client = scene.client(holdfast.port)
+    client.ask(HELLO)
+    client.ask(FROM)
+    return client.ask(f"RCPT TO:<{recipient}>")
+
+
+@test("who got mail is known: also when Holdfast and the primary are killed right afterwards")
+def _(scene):
+    primary = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 no such user\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"})
+    holdfast = scene.holdfast(primary, yaml=QUICK)
+    wait_for(lambda: primary.sessions, what="the first probe")  # from then on it is known how the primary greets
+    client = scene.client(holdfast.port)
+    for command in (HELLO, FROM, "RCPT TO:<New@Example.org>", "RCPT TO:<nobody@example.org>", "DATA"):
+        client.ask(command)
+    client.send(b"Subject: the first ever\r\n\r\nx\r\n.\r\n")
+    equal(client.reply()[:3], "250")
+    holdfast.kill()
+    primary.leave()
+    holdfast.start()
+    wait_for(lambda: is_held(holdfast), what="the route to be held")
+    equal(answer(scene, holdfast, "new@example.org")[:3], "250")
+    equal(answer(scene, holdfast, "nobody@example.org")[:9], "550 5.1.1")
+    equal(answer(scene, holdfast, "stranger@example.org")[:3], "450")
+
+
+@test("who got mail is known: also when the file of recipients is lost, or damaged")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml=QUICK)
+    count = 5500  # more than are learned from while a start waits
+    client = scene.client(holdfast.port)
+    client.ask(HELLO)
+    for number in range(count):
+        client.send(f"{FROM}\r\nRCPT TO:<person{number}@example.org>\r\nBDAT 14 LAST\r\nSubject: x\r\n\r\n")
+        equal([client.reply()[:3] for _ in range(3)], ["250"] * 3)
+    client.close()
+    for harm in ("lost", "damaged"):
+        holdfast.stop()
+        file = os.path.join(holdfast.journal_path, "directory.lmdb")
+        if harm == "lost":
+            os.remove(file)
+        else:
+            with open(file, "r+b") as broken:
+                broken.write(os.urandom(os.path.getsize(file)))
+        holdfast.start()
+        wait_for(lambda: len(holdfast.run("directory", "list", "--json").stdout.splitlines()) == count, what=f"all recipients, their file {harm}")
+    primary.leave()
+    wait_for(lambda: is_held(holdfast), what="the route to be held")
+    for number in (0, count - 1):
+        equal(answer(scene, holdfast, f"person{number}@example.org")[:3], "250")
+
+
+@test("what the primary says about a client makes nobody unknown who is known")
+def _(scene):
+    words = {"b": b"250 Ok\r\n"}
+    primary = scene.primary(replies={"RCPT": lambda session, line: words["b"]})
+    holdfast = scene.holdfast(primary, yaml=QUICK)
+    equal(answer(scene, holdfast, "b@example.org"), "250 Ok")
+    words["b"] = b"550 192.0.2.1 is on a black list\r\n"
+    equal(answer(scene, holdfast, "b@example.org"), "550 192.0.2.1 is on a black list")
+    words["b"] = b"550 5.1.1 no such user\r\n"
+    equal(answer(scene, holdfast, "gone@example.org"), "550 5.1.1 no such user")
+    primary.leave()
+    wait_for(lambda: is_held(holdfast), what="the route to be held")
+    equal(answer(scene, holdfast, "b@example.org")[:3], "250")
+    equal(answer(scene, holdfast, "gone@example.org")[:3], "550")
+
+
+@test("that somebody who has logged in may send somewhere does not mean that the recipient is one of ours")
+def _(scene):
+    primary = scene.primary(replies={"EHLO": ScriptedPrimary.EHLO.replace(b"250 CHUNKING", b"250-AUTH PLAIN\r\n250 CHUNKING")})
+    submission = free_port()
+    holdfast = scene.holdfast(primary, yaml=QUICK, listeners=f"- address: 127.0.0.1:{submission}\n  role: submission")
+    client = scene.client(submission)
+    client.ask("EHLO laptop.example.org")
+    equal(client.ask("AUTH PLAIN AGFkYQBzZWNyZXQ=")[:3], "235")
+    client.ask(FROM)
+    equal(client.ask("RCPT TO:<customer@example.com>")[:3], "250")
+    equal(answer(scene, holdfast, "colleague@example.org")[:3], "250")
+    known = lambda: {json.loads(line)["address"] for line in holdfast.run("directory", "list", "--json").stdout.splitlines()}
+    wait_for(lambda: "colleague@example.org" in known(), what="the colleague to be known")
+    equal(known(), {"colleague@example.org"})
+
+
+main()
