@@ -117,6 +117,33 @@ def _(scene):
         assert words in refused.stderr, (arguments, refused.stderr)
 
 
+@test("a primary that comes back from an older backup is given what it had taken since, by the commands of the page for that night, then what was held")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 100ms\n  release_after: 200ms\n")
+    client = scene.client(holdfast.port)
+    def send(subject):
+        assert client.send_mail(f"Subject: {subject}\r\n\r\nx\r\n").startswith("250")
+    def arrived():
+        return [re.search(rb"Subject: (.*)\r\n", content)[1].decode() for _, content in primary.messages]
+    send("in the backup")
+    outcomes(holdfast)
+    backup = holdfast.entries()[-1]["time"]
+    send("after the backup")
+    send("after the backup, too")
+    outcomes(holdfast)
+    since = holdfast.entries()[1]["time"]
+    assert since > backup, (since, backup)
+    holdfast.run("failover", "hold", "--reason", "ransomware")
+    send("held")
+    primary.messages.clear()
+    holdfast.run("journal", "replay", "--to", f"smtp://127.0.0.1:{primary.port}", "--since", since, "--outcome", "forwarded", "--reason", "restored from the backup")
+    equal(sorted(arrived()), ["after the backup", "after the backup, too"])
+    holdfast.run("failover", "auto", "--reason", "restored and replayed")
+    wait_for(lambda: "held" in arrived(), what="what was held")
+    equal(len(arrived()), 3)
+
+
 @test("a target that goes or refuses in the middle: it says where it stopped, and the same command goes on without sending twice")
 def _(scene):
     bodies = [f"Subject: {number}\r\n\r\nx\r\n".encode() for number in range(30)]
