@@ -139,6 +139,7 @@ class Control {
   std::unique_ptr<Errand> next_errand(ControlledRoute& route, const Errand* ahead);
   Task<void> deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand);
   Task<void> take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup);
+  void learn_recipients(const journal::Entry& entry, const DeliveryResult& result);
   void report(RouteBoard& board, std::function<void(failover::Breaker&)> what);
   void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);
   void expire(ControlledRoute& route);

@@ -230,6 +230,7 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
     Words& list = verdict.reply.is_positive() ? delivered : verdict.reply.is_permanent() ? refused : deferred;
     list.emplace_back(verdict.recipient, verdict.reply.summary());
   }
+  if (entry.message.direction == journal::Direction::inbound) learn_recipients(entry, result);
   bool was_open = route.breaker.is_open();
   if (!delivered.empty()) route.breaker.succeeded(Clock::now());
   for (const auto& [recipient, words] : deferred)
@@ -250,6 +251,15 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
       co_await notify(entry, std::move(wants_to_know), failover::Action::relayed, std::nullopt, wakeup);
   }
   if (!refused.empty()) co_await refuse(route, entry, std::move(refused), journal::Outcome::bounced, wakeup);
+}
+
+/// Held mail teaches who exists as live mail does. A refusal of the whole message, of several, may be about any.
+void Control::learn_recipients(const journal::Entry& entry, const DeliveryResult& result) {
+  for (const DeliveryResult::Verdict& verdict : result.verdicts) {
+    bool exists = verdict.reply.is_positive();
+    bool is_unknown = result.verdicts.size() == 1 && failover::says_unknown(verdict.reply.wire);
+    if (exists || is_unknown) directory_.learn(entry.message.recipients[verdict.recipient].address, exists, verdict.reply.summary(), journal::now_us());
+  }
 }
 
 journal::OutcomeRecord Control::outcome_record(journal::RecordId entry, journal::Outcome outcome, const Words& recipients) {

@@ -104,7 +104,8 @@ void Keeper::learn_from_journal(std::size_t most) {
   }
 }
 
-/// What the primary said to RCPT. To who has logged in it says whether he may send there, so that tells nothing.
+/// As sessions learn: from what the primary said to RCPT, and to a whole message for one. To who has logged in it says whether he may send
+/// there, so that tells nothing.
 void Keeper::learn_from(const journal::Entry& entry) {
   const journal::MessageRecord& message = entry.message;
   if (message.direction != journal::Direction::inbound || !message.auth.empty()) return;
@@ -114,6 +115,11 @@ void Keeper::learn_from(const journal::Entry& entry) {
     bool is_refused = one.outcome == journal::Outcome::rejected && failover::says_unknown(one.reply);
     if (exists || is_refused) directory_.learn_of_before(one.address, exists, one.reply, then_us, now_us);
   }
+  if (message.recipients.size() != 1) return;
+  auto settled = journal_.settled_entry(entry.id);
+  if (!settled) return;
+  const journal::Recipient& one = settled->message.recipients.front();
+  if (one.outcome == journal::Outcome::rejected && failover::says_unknown(one.reply)) directory_.learn_of_before(one.address, false, one.reply, then_us + 1, now_us);
 }
 
 void Keeper::store() {

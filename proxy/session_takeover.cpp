@@ -233,6 +233,8 @@ void Session::learn_recipient(const std::string& address, const Reply& reply) {
 void Session::note_verdict(const Reply& reply) {
   if (reply.is_positive()) board_->successes.fetch_add(1, std::memory_order_relaxed);
   if (reply.is_transient() && reply.has_status("4.3.")) worker_.shared.control.faltered(*board_, reply.summary());
+  // Some take every recipient, and refuse those whom they do not know only now. Of several, it may be any.
+  if (reply.is_permanent() && transaction_.recipients.size() == 1) learn_recipient(transaction_.recipients.front().address, reply);
 }
 
 }  // namespace holdfast::proxy

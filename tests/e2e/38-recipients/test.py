@@ -67,6 +67,51 @@ def _(scene):
         equal(answer(scene, holdfast, f"person{number}@example.org")[:3], "250")
 
 
+@test("of a primary that takes every recipient, and refuses those whom it does not know with the message, the same is learned")
+def _(scene):
+    def verdict(session, _):
+        envelope, _ = session.primary.messages[-1]
+        return b"550 5.1.10 Recipient not found\r\n" if any(b"nobody" in line for line in envelope) else b"250 2.0.0 Ok\r\n"
+    primary = scene.primary(replies={"content": verdict})
+    holdfast = scene.holdfast(primary, yaml=QUICK)
+    def send(*recipients):
+        client = scene.client(holdfast.port)
+        for command in (HELLO, FROM, *(f"RCPT TO:<{one}>" for one in recipients), "DATA"):
+            client.ask(command)
+        client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+        return client.reply()[:3]
+    equal(send("b@example.org"), "250")
+    equal(send("nobody@example.org"), "550")
+    equal(send("c@example.org", "nobody2@example.org"), "550")  # about whom is not said
+    wait_for(lambda: [one["outcome"] for entry in holdfast.entries() for one in entry["recipients"]] == ["forwarded", "rejected", "rejected", "rejected"], what="the outcomes")
+    def check():
+        wait_for(lambda: is_held(holdfast), what="the route to be held")
+        equal([answer(scene, holdfast, one + "@example.org")[:3] for one in ("b", "nobody", "c", "nobody2", "stranger")], ["250", "550", "250", "250", "450"])
+    primary.leave()
+    check()
+    holdfast.stop()
+    os.remove(os.path.join(holdfast.journal_path, "directory.lmdb"))
+    holdfast.start()
+    check()
+
+
+@test("what the primary says to held mail teaches too")
+def _(scene):
+    port = free_port()
+    refuse = {"RCPT": lambda session, line: b"550 5.1.1 no such user\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"}
+    holdfast = scene.holdfast(port, yaml=QUICK + "  release_after: 200ms\n", route="unknown_recipients: accept")
+    wait_for(lambda: is_held(holdfast), what="the route to be held")
+    for one in ("nobody", "newcomer"):
+        client = scene.client(holdfast.port)
+        equal(client.send_mail(recipient=one + "@example.org")[:3], "250")
+    primary = scene.primary(port=port, replies=refuse)
+    outcomes = lambda: [one["outcome"] for entry in holdfast.entries() for one in entry["recipients"]]
+    wait_for(lambda: "delivered" in outcomes() and len(primary.lines()) > 0 and any(b"nobody" in line for line in primary.lines()), what="held mail to be sent")
+    primary.leave()
+    wait_for(lambda: is_held(holdfast), what="the route to be held again")
+    equal([answer(scene, holdfast, one + "@example.org")[:3] for one in ("nobody", "newcomer")], ["550", "250"])
+
+
 @test("what the primary says about a client makes nobody unknown who is known")
 def _(scene):
     words = {"b": b"250 Ok\r\n"}
