@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "proxy/address.h"
+
 namespace holdfast::proxy {
 namespace {
 
@@ -38,8 +40,12 @@ Reply StandIn::recipient(const std::string& address) const {
   if (found.verdict == failover::Directory::Verdict::known) return make(250, "2.1.5 Ok");
   if (found.verdict == failover::Directory::Verdict::refused)
     return make(550, fmt::format("5.1.1 <{}>: Recipient address rejected: User unknown", address));
+  constexpr std::size_t none = SIZE_MAX;
+  std::string_view domain = domain_of(address);
+  bool is_ours = domain.empty() || route_of_domain(settings_.config, domain, none) != none;
   switch (route_.unknown_recipients) {
     case UnknownRecipients::accept:
+      if (!is_ours) break;
       return make(250, "2.1.5 Ok");
     case UnknownRecipients::reject:
       return make(550, fmt::format("5.1.1 <{}>: Recipient address rejected: User unknown", address));

@@ -112,6 +112,18 @@ def _(scene):
     equal([answer(scene, holdfast, one + "@example.org")[:3] for one in ("nobody", "newcomer")], ["550", "250"])
 
 
+@test("unknown_recipients: accept is about the domains that are served, and no others: who holds mail is no open relay")
+def _(scene):
+    holdfast = scene.holdfast(free_port(), yaml=QUICK, route="unknown_recipients: accept")
+    with open(holdfast.config) as file:
+        config = file.read()
+    with open(holdfast.config, "w") as file:
+        file.write(config.replace('domains: ["*"]', "domains: [example.org]"))
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: is_held(holdfast) and holdfast.logged("reload"), what="the route to be held")
+    equal([answer(scene, holdfast, one)[:3] for one in ("stranger@Example.org", "postmaster", "stranger@example.com")], ["250", "250", "450"])
+
+
 @test("what the primary says about a client makes nobody unknown who is known")
 def _(scene):
     words = {"b": b"250 Ok\r\n"}
