@@ -29,6 +29,7 @@ $config['plugins'] = ['holdfast', 'markasjunk'];
 $config['enable_spellcheck'] = false;
 $config['enable_installer'] = false;
 $config['login_autocomplete'] = 2;
+$config['login_rate_limit'] = 0;          // it would keep the person out; Holdfast keeps out who guesses
 $config['mail_domain'] = '';
 $config['create_default_folders'] = false;
 $config['drafts_mbox'] = 'Drafts';

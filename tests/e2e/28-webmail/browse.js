@@ -110,6 +110,13 @@ async function main() {
   await page.waitForSelector('#rcmloginuser');
   check(/works again|läuft wieder/.test(await page.innerText('.holdfast-welcome p')), 'it says why it is closed');
   await shot('9-closed');
+  await page.goto(url);
+  await page.fill('#rcmloginuser', 'ada@example.org');
+  await page.fill('#rcmloginpwd', 'correct horse battery');
+  await page.click('#rcmloginsubmit');
+  await page.waitForFunction(() => /works again|läuft wieder/.test(document.querySelector('.holdfast-welcome p').innerText));
+  check(!/failed|fehlgeschlagen/i.test(await page.innerText('body')), 'it does not blame the password');
+  await shot('10-closed-login');
   check(problems.length === 0, problems.join('; '));
   await browser.close();
   console.log('at end');

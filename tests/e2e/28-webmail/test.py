@@ -113,6 +113,8 @@ def _(scene):
     office.hold()
     url = webmail(scene, office)
 
+    refusals = []
+
     def log_in(address, password):
         """True when she is in: the page sends her on."""
         jar = http.cookiejar.CookieJar()
@@ -127,10 +129,15 @@ def _(scene):
         try:
             page.open(url + "?_task=login", form)
         except urllib.error.HTTPError as other:
+            if other.code == 401:
+                refusals.append(other.read().decode())
             return {302: True, 401: False}[other.code]
         raise AssertionError("neither in nor refused")
+    assert log_in("198.51.100.7", PASSWORD)  # from then on Roundcube knows her too
     for _ in range(8):
         assert not log_in("203.0.113.5", "guess")
+    assert "Login failed" in refusals[0]
+    assert any("Too many wrong passwords. Wait a moment, at most 1 min" in refusal for refusal in refusals)
     assert office.holdfast.logged('person=ada@example.org client=203.0.113.5 refused="too many wrong passwords"')
     assert log_in("198.51.100.7", PASSWORD)
     assert office.holdfast.logged("person=ada@example.org client=198.51.100.7 login=")

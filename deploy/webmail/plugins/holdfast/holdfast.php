@@ -11,6 +11,7 @@ function holdfast_language()
 class holdfast extends rcube_plugin
 {
     private $brand;
+    private $is_closed = false;
 
     public function init()
     {
@@ -21,6 +22,8 @@ class holdfast extends rcube_plugin
         $this->add_hook('addressbooks_list', [$this, 'list_books']);
         $this->add_hook('addressbook_get', [$this, 'get_book']);
         $this->add_hook('user_create', [$this, 'new_user']);
+        $this->add_hook('loginform_content', [$this, 'ask_for_address']);
+        $this->add_hook('login_failed', [$this, 'explain']);
         $this->add_hook('render_page', [$this, 'render']);
     }
 
@@ -75,6 +78,30 @@ class holdfast extends rcube_plugin
         return $user;
     }
 
+    /** Nobody has a name of another kind here. */
+    public function ask_for_address($form)
+    {
+        foreach (['user' => 'address', 'password' => 'emergency_password'] as $input => $label) {
+            $form['inputs'][$input]['title'] = html::label('rcmlogin' . ($input === 'user' ? 'user' : 'pwd'), rcube::Q($this->gettext($label)));
+        }
+        return $form;
+    }
+
+    /** "Login failed" would have people doubt their password where Holdfast says that it is something else. */
+    public function explain($failure)
+    {
+        $output = rcmail::get_instance()->output;
+        $said = (string) rcmail::get_instance()->get_storage()->get_error_str();
+        $this->is_closed = strpos($said, 'the emergency mailbox is closed') !== false;
+        if ($this->is_closed) {
+            $output->show_message($this->sentence('closed'), 'notice');
+        }
+        if (preg_match('/too many wrong passwords; try again in (\d+) seconds/', $said, $found)) {
+            $output->show_message($this->gettext(['name' => 'must_wait', 'vars' => ['minutes' => (int) ceil($found[1] / 60)]]), 'warning');
+        }
+        return $failure;
+    }
+
     private function sentence($section)
     {
         $all = $this->brand[$section] ?? [];
@@ -83,12 +110,13 @@ class holdfast extends rcube_plugin
 
     public function render($page)
     {
+        $this->is_closed = $this->is_closed || !empty($_GET['_closed']);
         $color = preg_match('/^#[0-9a-fA-F]{6}$/', $this->brand['color']) ? $this->brand['color'] : '#1f5f8b';
         $no_logo = $this->brand['logo'] === '' ? '#logo,.popover-header img{display:none!important}' : '';
         $style = '<link rel="stylesheet" href="plugins/holdfast/holdfast.css?' . filemtime(__DIR__ . '/holdfast.css') . '"><style>:root{--holdfast-color:' . $color . '}' . $no_logo . '</style>';
         $page['content'] = str_replace('</head>', $style . '</head>', $page['content']);
         if ($page['template'] === 'login') {
-            $said = '<div class="holdfast-welcome"><h1>' . rcube::Q($this->sentence('name')) . '</h1><p>' . rcube::Q($this->sentence(empty($_GET['_closed']) ? 'login' : 'closed')) . '</p></div>';
+            $said = '<div class="holdfast-welcome"><h1>' . rcube::Q($this->sentence('name')) . '</h1><p>' . rcube::Q($this->sentence($this->is_closed ? 'closed' : 'login')) . '</p></div>';
             $page['content'] = preg_replace('/(<form[^>]*id="login-form")/', $said . '$1', $page['content'], 1);
         }
         if ($page['template'] === 'mail') {
