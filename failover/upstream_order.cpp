@@ -5,9 +5,10 @@
 
 namespace holdfast::failover {
 
-std::vector<std::size_t> UpstreamOrder::order(Time now) const {
+std::vector<std::size_t> UpstreamOrder::order(Time now, bool is_balanced) {
   std::vector<std::size_t> indices(states_.size());
   std::iota(indices.begin(), indices.end(), std::size_t{0});
+  if (is_balanced) std::rotate(indices.begin(), indices.begin() + static_cast<std::ptrdiff_t>(turn_++ % indices.size()), indices.end());
   std::stable_partition(indices.begin(), indices.end(), [&](std::size_t i) { return states_[i].avoided_until <= now; });
   return indices;
 }
@@ -17,12 +18,10 @@ void UpstreamOrder::succeeded(std::size_t upstream, Time now) {
   states_[upstream].last_life = now;
 }
 
-void UpstreamOrder::failed(std::size_t upstream, Time now, std::string why) {
+void UpstreamOrder::failed(std::size_t upstream, Time now) {
   constexpr unsigned longest = 30;
   State& state = states_[upstream];
-  state.is_healthy = false;
   state.last_life = Time{};
-  state.last_error = std::move(why);
   unsigned seconds = std::min(longest, 1U << std::min(state.failures, 5U));
   ++state.failures;
   state.avoided_until = now + std::chrono::seconds(seconds);

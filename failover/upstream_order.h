@@ -1,11 +1,10 @@
-// In which order a route's upstreams are tried: as configured, but those that failed lately come last.
+// In which order a route's upstreams are tried: as configured, or each in its turn; but those that failed lately come last.
 //
 // A decision only, with the clock handed in. Not thread-safe; one a route and loop.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
-#include <string>
 #include <vector>
 
 namespace holdfast::failover {
@@ -15,20 +14,17 @@ class UpstreamOrder {
   using Time = std::chrono::steady_clock::time_point;
   explicit UpstreamOrder(std::size_t upstreams) : states_(upstreams) {}
 
-  /// Indices of all upstreams, the first to be tried first.
-  std::vector<std::size_t> order(Time now) const;
+  /// Indices of all upstreams, the first to be tried first. When balanced, each call begins with another.
+  std::vector<std::size_t> order(Time now, bool is_balanced);
 
   /// It greeted us.
   void succeeded(std::size_t upstream, Time now);
   /// It answered for a whole message: it lives, whatever it keeps others waiting for.
   void lives(std::size_t upstream, Time now) { states_[upstream].last_life = now; }
-  /// Remembers a failure. An upstream is put last for 1 s after its first failure, then for twice as long with each
-  /// further one, at most 30 s.
-  void failed(std::size_t upstream, Time now, std::string why);
+  /// An upstream is put last for 1 s after its first failure, then for twice as long with each further one, at most 30 s.
+  void failed(std::size_t upstream, Time now);
 
   struct State {
-    bool is_healthy = true;
-    std::string last_error;
     unsigned failures = 0;
     Time avoided_until{};
     Time last_life{};  ///< since its last failure; long ago when it has shown none
@@ -37,6 +33,7 @@ class UpstreamOrder {
 
  private:
   std::vector<State> states_;
+  std::size_t turn_ = 0;
 };
 
 }  // namespace holdfast::failover

@@ -197,6 +197,7 @@ RouteConfig read_route(const Value& value, const FailoverConfig& failover) {
   Value upstreams = section.required("upstreams");
   for (const Value& upstream : upstreams.list()) route.upstreams.push_back(upstream.host_port());
   if (route.upstreams.empty()) upstreams.refuse("name at least one address of the primary");
+  section.read("balance", [&](const Value& v) { route.is_balanced = v.yes_or_no(); });
   section.read("identity", [&](const Value& v) {
     route.identity = v.one_of<Identity>(
         {{"none", Identity::none}, {"xclient", Identity::xclient}, {"proxy-v2", Identity::proxy_v2}, {"transparent", Identity::transparent}});

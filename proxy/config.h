@@ -74,6 +74,7 @@ struct RouteConfig {
   std::string name;
   std::vector<std::string> domains;  ///< in lower case; "*" for all others
   std::vector<HostPort> upstreams;
+  bool is_balanced = false;  ///< over all upstreams; else they are tried in order
   Identity identity = Identity::none;
   UpstreamTls tls = UpstreamTls::off;
   Protocol protocol = Protocol::smtp;

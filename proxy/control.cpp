@@ -12,11 +12,13 @@ constexpr auto tick_interval = std::chrono::milliseconds(100);
 /// A probe that takes longer has failed, however patient the route's other timeouts are; unless the primary is known to take its time,
 /// which is found out by waiting longer after each failure while the breaker is open.
 constexpr Duration usual_patience{2000}, longest_patience{10'000};
+/// Addresses that are not needed now are looked at once in so many probes.
+constexpr int probes_a_look = 10;
 
 }  // namespace
 
 Control::Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip)
-    : journal_(journal), on_trip_(std::move(on_trip)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
+    : journal_(journal), occupancy_(occupancy), on_trip_(std::move(on_trip)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
 
 Control::~Control() { stop(); }
 
@@ -35,17 +37,23 @@ void Control::configure(std::shared_ptr<const Settings> settings) {
       route->queue.set_options(config.failover.retry);
       if (!is_new || !thread_.joinable()) continue;
       if (Status restored = restore(*route); !restored) log(LogLevel::error, "failover", {{"problem", restored.error().message}});
-      probe(*route).spawn();
-      dispatch(*route).spawn();
+      set_to_work(*route);
     }
     for (auto& [name, route] : routes_)
-      if (!route->is_configured && route->wakeup) route->wakeup->fire();
+      for (Wakeup* wakeup : {route->wakeup.get(), route->prober.get(), route->watcher.get()})
+        if (wakeup) wakeup->fire();
     pool_.sweep(true);
   };
   if (thread_.joinable())
     loop_.post(take);
   else
     take();
+}
+
+void Control::set_to_work(ControlledRoute& route) {
+  probe(route).spawn();
+  watch_standbys(route).spawn();
+  dispatch(route).spawn();
 }
 
 std::size_t Control::index_of(const ControlledRoute& route) const {
@@ -105,10 +113,7 @@ Status Control::start() {
   for (auto& [name, route] : routes_)
     if (Status restored = restore(*route); !restored) return restored.error();
   thread_ = std::thread([this] {
-    for (auto& [name, route] : routes_) {
-      probe(*route).spawn();
-      dispatch(*route).spawn();
-    }
+    for (auto& [name, route] : routes_) set_to_work(*route);
     tick().spawn();
     loop_.run();
   });
@@ -253,18 +258,51 @@ Task<void> Control::probe(ControlledRoute& route) {
   }
 }
 
-/// EHLO and a null transaction on a fresh connection, with TLS where the route wants it. Returns why it failed, or nothing.
-Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
+Opening Control::opening_as_self(const ControlledRoute& route) const {
   Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}}, Deadline::max()};
   Duration usual = std::max(usual_patience, config_of(route).takeover_after);
   opening.connect_patience = usual;
   opening.by = Clock::now() + std::max(usual, route.patience);
   opening.is_fresh = true;
   opening.waits_for_room = false;
+  return opening;
+}
+
+/// Looks now and then at the addresses that the probes do not need, so that it is known beforehand whether they will be there.
+Task<void> Control::watch_standbys(ControlledRoute& route) {
+  route.watcher = std::make_unique<Wakeup>(loop_);
+  for (;;) {
+    Deadline last = Clock::now();
+    auto due = [&] { return last + probes_a_look * config_of(route).probe_interval; };
+    while (!is_stopping_ && Clock::now() < due()) co_await route.watcher->wait(due());
+    if (is_stopping_) co_return;
+    const std::vector<HostPort> upstreams = route.is_configured ? settings_->config.routes[index_of(route)].upstreams : std::vector<HostPort>();
+    for (std::size_t i = 0; i < upstreams.size(); ++i) {
+      bool is_needed = i == route.probed;
+      bool has_changed = !route.is_configured || settings_->config.routes[index_of(route)].upstreams != upstreams;
+      if (!is_needed && !has_changed) co_await look_at(route, i);
+    }
+  }
+}
+
+/// Whether it greets. What comes of it is told in the status, and to who chooses the next upstream.
+Task<void> Control::look_at(ControlledRoute& route, std::size_t upstream) {
+  Opening opening = opening_as_self(route);
+  opening.only = upstream;
+  UpstreamPool::Opened opened = co_await pool_.open(opening, *route.watcher);
+  if (!opened.upstream) co_return;
+  opened.upstream->stream.flush("QUIT\r\n");
+  co_await opened.upstream->read_reply(*route.watcher, opening.by);
+}
+
+/// EHLO and a null transaction on a fresh connection, with TLS where the route wants it. Returns why it failed, or nothing.
+Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
+  Opening opening = opening_as_self(route);
   UpstreamPool::Opened opened = co_await pool_.open(opening, wakeup);
   if (opened.full) co_return "";  // it serves as many of our connections as it takes
   if (!opened.upstream) co_return opened.failure;
   Upstream& upstream = *opened.upstream;
+  route.probed = upstream.address;
   route.board.learn_opening(upstream.opening_took.count());
   std::string failure = co_await pool_.greet_as_self(upstream, opening, wakeup);
   if (!failure.empty()) co_return failure;

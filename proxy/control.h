@@ -53,6 +53,8 @@ struct ControlledRoute {
   std::vector<std::pair<Deadline, std::uint64_t>> progress;  ///< (when, delivered) lately, for the estimate
   std::unique_ptr<Wakeup> wakeup;    ///< of the dispatcher
   std::unique_ptr<Wakeup> prober;
+  std::unique_ptr<Wakeup> watcher;
+  std::size_t probed = 0;            ///< the upstream that answered the last probe
   bool is_in_doubt = false;          ///< something went wrong since the last probe
   Duration patience{0};              ///< of the next probe, when the usual is not enough
   std::string limit_reached;         ///< the key of a limit on held mail that keeps more from being held
@@ -109,8 +111,12 @@ class Control {
   void apply_breaker(ControlledRoute& route, bool was_open);
   void update_backlog(ControlledRoute& route);
   Status restore(ControlledRoute& route);
+  void set_to_work(ControlledRoute& route);
   Task<void> probe(ControlledRoute& route);
   Task<std::string> probe_once(ControlledRoute& route, Wakeup& wakeup);
+  Task<void> watch_standbys(ControlledRoute& route);
+  Task<void> look_at(ControlledRoute& route, std::size_t upstream);
+  Opening opening_as_self(const ControlledRoute& route) const;
   Task<void> tick();
   void remember(ControlledRoute& route);
   void watch_room(ControlledRoute& route);
@@ -163,6 +169,7 @@ class Control {
   bool may_be_told(const journal::Entry& entry);
 
   journal::Journal& journal_;
+  Occupancy& occupancy_;
   OnTrip on_trip_;
   Loop loop_;
   UpstreamPool pool_;

@@ -75,12 +75,9 @@ Result<Json> Control::status() {
     for (const RouteConfig& config : settings_->config.routes) {
       Json one = describe(route_named(config.name));
       Json upstreams = Json::array();
-      const failover::UpstreamOrder* order = pool_.order_of(config.name);
-      for (std::size_t i = 0; i < config.upstreams.size(); ++i) {
-        bool is_known = order && i < order->states().size();
-        upstreams.push_back({{"address", to_string(config.upstreams[i])},
-                             {"healthy", is_known ? order->states()[i].is_healthy : true},
-                             {"last_error", is_known ? order->states()[i].last_error : std::string()}});
+      for (const HostPort& upstream : config.upstreams) {
+        std::string problem = occupancy_.of(upstream)->problem();
+        upstreams.push_back({{"address", to_string(upstream)}, {"healthy", problem.empty()}, {"last_error", problem}});
       }
       one["upstreams"] = upstreams;
       all.push_back(one);

@@ -1,4 +1,5 @@
-// Occupancy: how many connections Holdfast has to each address of its primaries, and how many wait for one, over all loops.
+// Occupancy: how many connections Holdfast has to each address of its primaries, how many wait for one, and whether it answers, over all
+// loops.
 //
 // A primary may take only so many from one address, and all of them are Holdfast's.
 #pragma once
@@ -22,6 +23,23 @@ class Occupancy {
     std::atomic<std::uint64_t> connections{0};  ///< that it has greeted
     bool is_serving() const { return connections.load(std::memory_order_relaxed) > 0; }
     std::atomic<std::uint64_t> waiting{0};
+
+    /// Notes why it does not answer, or "" that it does. Returns whether that is news.
+    bool note(const std::string& problem) {
+      std::lock_guard lock(mutex_);
+      if (problem == problem_) return false;
+      problem_ = problem;
+      return true;
+    }
+    /// What was noted last, by whomever.
+    std::string problem() const {
+      std::lock_guard lock(mutex_);
+      return problem_;
+    }
+
+   private:
+    mutable std::mutex mutex_;
+    std::string problem_;
   };
   /// Counts one for as long as it lives.
   class One {

@@ -37,11 +37,6 @@ struct Running {
   std::atomic<bool> is_asked = false;  ///< whether its loop still turns; of one for mail
 };
 
-struct UpstreamHealth {
-  bool is_healthy = true;
-  std::string last_error;
-};
-
 class Server {
  public:
   Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
@@ -90,7 +85,6 @@ class Server {
   void watch_flag(const Config& config);
   Admin::Answer status();
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
-  std::map<std::string, std::vector<UpstreamHealth>> health();
 
   static void on_signal(evutil_socket_t signal, short, void* self);
   static void on_reload(evutil_socket_t, short, void* self);

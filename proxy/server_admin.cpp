@@ -45,36 +45,6 @@ Admin::Answer Server::set_account(const Json& body) {
   return Json{{"change", *changed}};
 }
 
-/// What the workers see of each upstream; a worker that does not answer in time is left out.
-std::map<std::string, std::vector<UpstreamHealth>> Server::health() {
-  using Health = std::map<std::string, std::vector<UpstreamHealth>>;
-  auto answers = std::make_shared<std::vector<std::promise<Health>>>(workers_.size());
-  for (std::size_t i = 0; i < workers_.size(); ++i) {
-    Worker* worker = &workers_[i]->worker;
-    worker->loop.post([worker, answers, i, settings = settings_] {
-      Health mine;
-      for (const RouteConfig& route : settings->config.routes)
-        if (const failover::UpstreamOrder* order = worker->pool.order_of(route.name))
-          for (const auto& state : order->states())
-            mine[route.name].push_back({state.is_healthy, state.last_error});
-      (*answers)[i].set_value(std::move(mine));
-    });
-  }
-  Health all;
-  Clock::time_point patience = Clock::now() + std::chrono::milliseconds(300);
-  for (auto& answer : *answers) {
-    auto future = answer.get_future();
-    if (future.wait_until(patience) != std::future_status::ready) continue;
-    for (auto& [route, states] : future.get()) {
-      std::vector<UpstreamHealth>& seen = all[route];
-      seen.resize(std::max(seen.size(), states.size()));
-      for (std::size_t k = 0; k < states.size(); ++k)
-        if (!states[k].is_healthy) seen[k] = states[k];
-    }
-  }
-  return all;
-}
-
 /// Who may log in, and who is. Null when the mailboxes could not be opened, or do not answer.
 Json Server::mailboxes_state() {
   if (!mailbox_store_) return nullptr;
@@ -95,7 +65,6 @@ Json Server::mailboxes_state() {
 Admin::Answer Server::status() {
   auto routes = control_.status();
   if (!routes) return routes.error();
-  auto seen = health();
   for (auto& route : *routes) {
     std::uint64_t connections = 0, waiting = 0;
     for (const auto& upstream : route["upstreams"]) {
@@ -105,12 +74,6 @@ Admin::Answer Server::status() {
     }
     route["connections"] = connections;
     route["waiting"] = waiting;
-    const std::vector<UpstreamHealth>& states = seen[route["name"].get<std::string>()];
-    for (std::size_t k = 0; k < route["upstreams"].size() && k < states.size(); ++k) {
-      if (states[k].is_healthy) continue;
-      route["upstreams"][k]["healthy"] = false;
-      route["upstreams"][k]["last_error"] = states[k].last_error;
-    }
   }
   Json listeners = Json::array();
   for (const ListenerConfig& listener : settings_->config.listeners)

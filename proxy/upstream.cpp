@@ -83,21 +83,17 @@ Task<std::optional<Reply>> Upstream::read_reply(Wakeup& wakeup, Deadline deadlin
 }
 
 failover::UpstreamOrder& UpstreamPool::order(const RouteConfig& route) {
-  auto [found, is_new] = orders_.try_emplace(route.name, route.upstreams.size());
-  if (!is_new && found->second.states().size() != route.upstreams.size())
-    found->second = failover::UpstreamOrder(route.upstreams.size());
-  return found->second;
-}
-
-const failover::UpstreamOrder* UpstreamPool::order_of(const std::string& route) const {
-  auto found = orders_.find(route);
-  return found == orders_.end() ? nullptr : &found->second;
+  auto found = orders_.find(route.name);
+  bool is_current = found != orders_.end() && found->second.of == route.upstreams;
+  if (!is_current) found = orders_.insert_or_assign(route.name, Order{route.upstreams, failover::UpstreamOrder(route.upstreams.size())}).first;
+  return found->second.order;
 }
 
 void UpstreamPool::failed(const Settings& settings, std::size_t route, std::size_t address, const std::string& why) {
   const RouteConfig& config = settings.config.routes[route];
-  log(LogLevel::warning, "upstream", {{"route", config.name}, {"address", to_string(config.upstreams[address])}, {"problem", why}});
-  order(config).failed(address, loop_.now(), why);
+  order(config).failed(address, loop_.now());
+  bool is_news = occupancy_.of(config.upstreams[address])->note(why);
+  if (is_news) log(LogLevel::warning, "upstream", {{"route", config.name}, {"address", to_string(config.upstreams[address])}, {"problem", why}});
 }
 
 const Reply* UpstreamPool::goodbye(const std::string& route) const {
@@ -166,7 +162,8 @@ Task<void> UpstreamPool::wait_for_room(const Opening& opening, Wakeup& wakeup, D
 std::vector<UpstreamPool::Candidate> UpstreamPool::candidates(const Opening& opening) {
   const RouteConfig& config = opening.config();
   std::vector<Candidate> candidates;
-  for (std::size_t index : order(config).order(loop_.now())) candidates.push_back({index, resolver_.addresses(config.upstreams[index])});
+  for (std::size_t index : order(config).order(loop_.now(), config.is_balanced))
+    if (opening.only.value_or(index) == index) candidates.push_back({index, resolver_.addresses(config.upstreams[index])});
   if (config.identity != Identity::transparent) return candidates;
   auto is_in_reach = [&](const SocketAddress& address) { return source_for(opening.client.client, address) != Source::nowhere; };
   std::vector<Candidate> in_reach;
@@ -211,6 +208,7 @@ Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, W
         continue;
       }
       order(config).succeeded(index, loop_.now());
+      if (upstream->room->note("")) log(LogLevel::info, "upstream", {{"route", config.name}, {"address", to_string(host)}, {"note", "it answers again"}});
       upstream->opening_took = std::chrono::duration_cast<Duration>(Clock::now() - began);
       opened.upstream = std::move(upstream);
       co_return opened;

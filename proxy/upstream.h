@@ -71,6 +71,7 @@ struct Opening {
   bool is_fresh = false;  ///< a connection that served another client will not do
   bool is_ungreeted = false;  ///< nor one on which Holdfast itself has greeted
   bool may_hide_client = false;  ///< where the primary is to see the client's address and cannot be reached from it
+  std::optional<std::size_t> only = {};  ///< of the route's upstreams
   bool waits_for_room = true; ///< when the primary has as many connections of Holdfast's as it takes
   std::function<bool()> is_gone = {};  ///< whether nobody wants it any more; asked when the wakeup is fired
 
@@ -117,8 +118,6 @@ class UpstreamPool {
   /// Closes connections that have been idle for too long, or all.
   void sweep(bool all);
 
-  /// Per upstream of a route: what happened lately.
-  const failover::UpstreamOrder* order_of(const std::string& route) const;
   void failed(const Settings& settings, std::size_t route, std::size_t address, const std::string& why);
 
  private:
@@ -175,7 +174,11 @@ class UpstreamPool {
     std::size_t others = 0;
   };
   std::map<std::string, Waiting> waiting_;  ///< by route
-  std::map<std::string, failover::UpstreamOrder> orders_;
+  struct Order {
+    std::vector<HostPort> of;
+    failover::UpstreamOrder order;
+  };
+  std::map<std::string, Order> orders_;  ///< by route
   std::map<std::string, Reply> goodbyes_;
   failover::PrimaryHabits habits_;
 };

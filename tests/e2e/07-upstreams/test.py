@@ -24,6 +24,58 @@ def _(scene):
     wait_for(first_is_used, what="the first upstream")
 
 
+@test("status tells of every upstream whether it is there, also of those that nobody needs now")
+def _(scene):
+    first, port = scene.primary(), free_port()
+    holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{port}"], yaml="failover:\n  probe_interval: 50ms")
+    def health():
+        return [(one["healthy"], one["last_error"]) for one in holdfast.status()["routes"][0]["upstreams"]]
+    well, gone = (True, ""), (False, "it refuses the connection")
+    for _ in range(2):
+        wait_for(lambda: health() == [well, gone], what="the second to be missed")
+        second = scene.primary(port=port)
+        wait_for(lambda: health() == [well, well], what="the second to be found")
+        first.leave()
+        wait_for(lambda: health() == [gone, well], what="the first to be missed")
+        first = scene.primary(port=first.port)
+        wait_for(lambda: health() == [well, well], what="the first to be found")
+        second.leave()
+    equal(holdfast.status()["routes"][0]["state"], "pass")
+    with open(holdfast.log) as log:
+        told = [line for line in log if " warning upstream" in line]
+    assert len(told) <= 5, told  # once each time it goes, however often it is looked at
+
+
+@test("a shorter probe_interval counts from the reload on, not from the next probe")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h")
+    holdfast.yaml = "failover:\n  probe_interval: 50ms"
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: primary.sessions, what="a probe")
+
+
+@test("balance: true spreads clients over the upstreams, and who is gone gets none")
+def _(scene):
+    primaries = [scene.primary() for _ in range(3)]
+    holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{one.port}" for one in primaries], route="balance: true", yaml="threads: 1")
+    def send_at_once():
+        clients = [scene.client(holdfast.port) for _ in range(12)]
+        for client in clients:
+            equal(client.send_mail(), "250 2.0.0 Ok: taken")
+        for client in clients:
+            client.close()
+        counts = [len(one.messages) for one in primaries]
+        for one in primaries:
+            one.messages.clear()
+        return counts
+    equal(send_at_once(), [4, 4, 4])
+    primaries[1].stop()
+    first, gone, third = send_at_once()
+    assert gone == 0 and first > 0 and third > 0, (first, third)
+
+
 @test("an upstream that is silent, to connecting or after it, leaves time for the next one")
 def _(scene):
     hole = socket.socket()
