@@ -385,7 +385,7 @@ std::uint64_t Journal::bytes() const {
   std::uint64_t sum = 0;
   std::error_code failure;
   for (const auto& file : std::filesystem::directory_iterator(segment_folder(path_), failure))
-    if (file.path().extension() == ".lmdb") sum += file.file_size(failure);
+    if (std::uint64_t size = file.file_size(failure); !failure && file.path().extension() == ".lmdb") sum += size;
   return sum;
 }
 

@@ -98,6 +98,12 @@ void Writer::submit_urgent(RecordKind kind, std::string encoded, std::shared_ptr
   submit(std::move(job));
 }
 
+void Writer::refuse_messages(std::string reason) {
+  std::lock_guard lock(mutex_);
+  is_refusing_ = !reason.empty();
+  state_.refuses_why = std::move(reason);
+}
+
 void Writer::roll_soon() {
   {
     std::lock_guard lock(mutex_);
@@ -170,11 +176,23 @@ void Writer::complete_messages(std::vector<Job>& jobs) {
   }
 }
 
+/// Whether it is a message, or a part of one, that is refused now: whoever waits for it is to be told.
+bool Writer::turn_away(const Job& job) {
+  bool is_mail = job.ticket && (!job.frame.empty() || job.record.kind == RecordKind::message);
+  if (!is_mail || !is_refusing_ || job.ticket->has_failed()) return false;
+  std::erase_if(touched_, [&](const Touched& touched) { return touched.ticket == job.ticket; });
+  job.ticket->home_.reset();
+  job.ticket->error_ = {ErrorCode::no_space, state().refuses_why};
+  job.ticket->failed_.store(true, std::memory_order_release);
+  return true;
+}
+
 void Writer::store_all(std::vector<Job>& jobs) {
   std::vector<std::shared_ptr<Ticket>> flowing;
   for (Job& job : jobs) {
     std::size_t frame_size = job.frame.size();
     std::shared_ptr<Ticket> ticket = job.ticket;
+    bool is_to_know = turn_away(job);
     Status stored = store(job);
     if (!stored) {
       group_.push_back(std::move(job));
@@ -183,10 +201,8 @@ void Writer::store_all(std::vector<Job>& jobs) {
       else
         fail_group(stored.error());
     }
-    if (ticket && frame_size > 0) {
-      std::size_t unstored_before = ticket->unstored_.fetch_sub(frame_size, std::memory_order_acq_rel);
-      if (unstored_before > Ticket::flood_mark) flowing.push_back(std::move(ticket));
-    }
+    if (ticket && frame_size > 0) is_to_know |= ticket->unstored_.fetch_sub(frame_size, std::memory_order_acq_rel) > Ticket::flood_mark;
+    if (is_to_know) flowing.push_back(std::move(ticket));
     if (group_bytes_ >= group_size) commit();
   }
   tell(flowing);
@@ -373,7 +389,6 @@ void Writer::fail_group(const Error& error) {
     }
     leaves_some_ |= is_stopping_ && lost_outcomes > 0;
     is_news = state_.is_working || state_.last_error != error.message;
-    if (state_.is_working) state_.failing_since_us = now_us();
     state_.is_working = false;
     state_.last_error = error.message;
   }

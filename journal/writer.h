@@ -46,7 +46,7 @@ struct Committed {
 struct WriterState {
   bool is_working = true;       ///< the last commit succeeded
   std::string last_error;       ///< of the last failed commit
-  std::int64_t failing_since_us = 0;
+  std::string refuses_why;      ///< messages, as refuse_messages() says
   std::uint64_t entries = 0;    ///< messages committed since the start
   RecordId last_id = 0;
   RecordId last_mail = 0;       ///< the last message or outcome since the start
@@ -98,6 +98,10 @@ class Writer {
   /// Submits a record that is to be committed at once; the ticket, when there is one, tells when.
   void submit_urgent(RecordKind kind, std::string encoded, std::shared_ptr<Ticket> ticket);
 
+  /// Refuses messages for this reason, as when the disk is full, until it is called with "". What is recorded of those that are there goes on.
+  /// Thread-safe, does not wait.
+  void refuse_messages(std::string reason);
+
   /// Begins a new segment as soon as the open group is committed, unless the newest is empty. Thread-safe, does not wait.
   void roll_soon();
 
@@ -124,6 +128,7 @@ class Writer {
   Work gather();
   static void complete_messages(std::vector<Job>& jobs);
   void store_all(std::vector<Job>& jobs);
+  bool turn_away(const Job& job);
   Status store(Job& job);
   Status store_frame(Ticket& ticket, std::string_view frame);
   Status store_record(Job& job);
@@ -168,7 +173,7 @@ class Writer {
   bool queue_is_pressing_ = false;
   bool is_stopping_ = false;
   enum class Rest { none, until_work, until_pressed } rest_ = Rest::none;  ///< what the thread is to be woken for
-  std::atomic<bool> must_roll_{false};
+  std::atomic<bool> must_roll_{false}, is_refusing_{false};
   std::chrono::steady_clock::time_point next_roll_{};  ///< after one that failed; the writer's own, as is why it failed
   std::string last_roll_problem_;
   std::shared_ptr<const SegmentKey> key_;

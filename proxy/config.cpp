@@ -285,6 +285,7 @@ JournalConfig read_journal(const Value& value) {
   section.read("compress", [&](const Value& v) { journal.compress = v.yes_or_no(); });
   section.read("access_log", [&](const Value& v) { journal.access_log = v.yes_or_no(); });
   section.read("retention", [&](const Value& v) { journal.retention = v.duration(); });
+  section.read("max_size", [&](const Value& v) { journal.max_size = v.size(); });
   section.read("publish_heads", [&](const Value& v) {
     for (const Value& one : v.list()) journal.publish_heads.push_back(one.non_empty());
   });
@@ -443,6 +444,7 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.journal.order == after.journal.order, "journal.order changed");
   note(before.journal.access_log == after.journal.access_log, "journal.access_log changed");
   note(before.journal.retention == after.journal.retention, "journal.retention changed");
+  note(before.journal.max_size == after.journal.max_size, "journal.max_size changed");
   note(before.journal.when_full == after.journal.when_full, "journal.when_full changed");
   note(before.listeners == after.listeners, "listeners changed");
   note(before.journal.path == after.journal.path && before.journal.key == after.journal.key &&

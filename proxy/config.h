@@ -128,6 +128,7 @@ struct JournalConfig {
   Duration segment_age{std::chrono::hours(24)};
   journal::MasterKeySource key;  ///< the file is journal.path/master.key when not set
   WhenFull when_full = WhenFull::refuse;
+  std::uint64_t max_size = 0;  ///< bytes of all segments; 0: until the disk is full
   bool compress = true;    ///< sealed segments, in the background
   bool access_log = true;  ///< who reads content is on record
   Duration retention{0};  ///< segments that ended before go; 0: never

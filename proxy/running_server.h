@@ -82,6 +82,7 @@ class Server {
   void drain();
   void on_tick();
   void report_to_service_manager();
+  void watch_journal_size();
   void watch_flag(const Config& config);
   Admin::Answer status();
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
@@ -108,6 +109,7 @@ class Server {
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
   Clock::time_point next_prune_ = Clock::now();
+  bool is_journal_too_large_ = false;
   Maintenance maintenance_;
   ServiceManager service_manager_;
 };

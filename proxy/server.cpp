@@ -376,8 +376,23 @@ Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by
   return Json{{"segments", *pruned}};
 }
 
+/// Mail that comes between two looks is taken beyond the limit.
+void Server::watch_journal_size() {
+  const std::uint64_t limit = settings_->config.journal.max_size;
+  bool is_too_large = limit > 0 && shared_.journal.bytes() >= limit;
+  if (is_too_large == is_journal_too_large_) return;
+  is_journal_too_large_ = is_too_large;
+  std::string reason = is_too_large ? fmt::format("journal.max_size ({:.1f} MiB) is reached", static_cast<double>(limit) / (1 << 20)) : "";
+  shared_.journal.writer().refuse_messages(reason);
+  if (is_too_large)
+    log(LogLevel::error, "journal", {{"problem", reason}, {"remedy", "raise it, or let older segments go: journal.retention, holdfast journal prune"}});
+  else
+    log(LogLevel::info, "journal", {{"note", "there is room for mail again"}});
+}
+
 void Server::on_tick() {
   report_to_service_manager();
+  watch_journal_size();
   Duration retention = settings_->config.journal.retention;
   if (retention > Duration(0) && Clock::now() >= next_prune_) {
     next_prune_ = Clock::now() + std::min<Duration>(retention, std::chrono::minutes(10));

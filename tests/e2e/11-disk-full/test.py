@@ -92,6 +92,46 @@ def _(scene):
     assert "WITHOUT an entry" in holdfast.run("status").stdout
 
 
+@test("journal.max_size is like a full disk to mail, and to nothing else; more is taken when it is raised, or segments go")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, journal="segment_size: 1MiB\ncompress: false\nmax_size: 8MiB")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+
+    def send_until(answer):
+        """How many were acknowledged before that."""
+        for count in range(2000):
+            said = client.send_mail(BODY, helo=None)
+            if said == answer:
+                return count
+            assert said in (FULL, "250 2.0.0 Ok: taken"), said
+            time.sleep(0.02)  # it is looked at now and then
+        raise AssertionError(f"never {answer}")
+    taken = send_until(FULL)
+    assert taken > 30, taken
+    for _ in range(3):
+        equal(client.send_mail(BODY * 30, helo=None), FULL, "a large one too")
+    journal = holdfast.status()["journal"]
+    assert not journal["writable"] and "journal.max_size" in journal["last_error"], journal
+    assert holdfast.logged("journal.max_size (8.0 MiB) is reached") and "NOT WRITABLE" in holdfast.run("status").stdout
+    equal(len(primary.messages), taken, "the primary has what was acknowledged, and no more")
+    # What is decided about mail that is there is on record all the same.
+    holdfast.run("failover", "hold", "--reason", "test")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: {one["outcome"] for entry in holdfast.entries() for one in entry["recipients"]} == {"forwarded"}, what="all outcomes")
+    equal(len(holdfast.entries()), taken)
+    wait_for(lambda: holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "test") and len(holdfast.entries()) < taken / 2, what="segments to go")
+    assert send_until("250 2.0.0 Ok: taken") < 200
+    send_until(FULL)
+    holdfast.journal = holdfast.journal.replace("8MiB", "100MiB")
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    assert send_until("250 2.0.0 Ok: taken") < 200
+    wait_for(lambda: holdfast.status()["journal"]["writable"] and holdfast.logged("there is room for mail again"), what="the good news")
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+
+
 @test("a start on a full disk is refused with a clear error")
 def _(scene):
     disk = small_disk(scene, 1)
