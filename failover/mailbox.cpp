@@ -256,17 +256,22 @@ Status Mailbox::remove(const std::string& name) {
   if (view->folder.name == inbox || !view->folder.use.empty())
     return Error{ErrorCode::invalid, "this folder is needed and stays"};
   if (Status loaded = load(*view); !loaded) return loaded;
-  std::set<std::uint64_t> blobs;
-  for (const StoredMessage& message : view->messages) blobs.insert(message.blob);
   MailboxChange change;
   change.removed_folders.push_back(view->folder.id);
-  for (const StoredMessage& message : view->messages)
+  std::set<std::uint32_t> gone;
+  for (const StoredMessage& message : view->messages) {
     change.removed_messages.emplace_back(view->folder.id, message);
+    gone.insert(message.uid);
+  }
+  auto unused = unused_without(*view, gone);
+  if (!unused) return unused.error();
+  change.removed_blobs = std::move(*unused);
   if (Status stored = apply(change); !stored) return stored;
   view->is_gone = true;
   view->messages.clear();
   std::erase(views_, view);
-  return remove_unused_blobs(blobs);
+  own_bytes_.reset();
+  return {};
 }
 
 Status Mailbox::rename(const std::string& from, const std::string& to) {
@@ -300,166 +305,6 @@ Status Mailbox::subscribe(const std::string& name, bool is_subscribed) {
   if (Status stored = apply(change); !stored) return stored;
   view->folder.is_subscribed = is_subscribed;
   return {};
-}
-
-Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids,
-                       const std::function<bool(StoredMessage&)>& change_one) {
-  MailboxChange change;
-  Folder folder = view.folder;
-  ++folder.modseq;
-  for (std::uint32_t uid : uids) {
-    const StoredMessage* message = view.find(uid);
-    if (!message) continue;
-    StoredMessage changed = *message;
-    if (!change_one(changed)) continue;
-    changed.modseq = folder.modseq;
-    change.messages.emplace_back(folder.id, std::move(changed));
-  }
-  if (change.messages.empty()) return {};
-  change.folders.push_back(folder);
-  if (Status stored = apply(change); !stored) return stored;
-  view.folder.modseq = folder.modseq;
-  for (auto& [id, changed] : change.messages) *view.find(changed.uid) = std::move(changed);
-  return {};
-}
-
-Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::vector<std::uint32_t>& uids,
-                                                 View& to) {
-  if (Status loaded = load(to); !loaded) return loaded.error();
-  MailboxChange change;
-  Folder folder = to.folder;
-  std::vector<std::uint32_t> numbers;
-  std::vector<StoredMessage> added;
-  for (std::uint32_t uid : uids) {
-    const StoredMessage* message = from.find(uid);
-    if (!message) continue;
-    StoredMessage copied = *message;
-    copied.uid = folder.uid_next++;
-    copied.modseq = ++folder.modseq;
-    numbers.push_back(copied.uid);
-    change.messages.emplace_back(folder.id, copied);
-    added.push_back(std::move(copied));
-  }
-  if (added.empty()) return numbers;
-  change.folders.push_back(folder);
-  if (Status stored = apply(change); !stored) return stored.error();
-  to.folder = std::move(folder);
-  to.messages.insert(to.messages.end(), added.begin(), added.end());
-  if (own_bytes_) *own_bytes_ += added.size() * copy_size;
-  return numbers;
-}
-
-Status Mailbox::expunge(View& view, const std::vector<std::uint32_t>& uids) {
-  MailboxChange change;
-  std::set<std::uint32_t> gone;
-  std::set<std::uint64_t> blobs;
-  for (std::uint32_t uid : uids)
-    if (const StoredMessage* message = view.find(uid)) {
-      change.removed_messages.emplace_back(view.folder.id, *message);
-      gone.insert(uid);
-      blobs.insert(message->blob);
-    }
-  if (gone.empty()) return {};
-  Folder folder = view.folder;
-  ++folder.modseq;
-  change.folders.push_back(folder);
-  if (Status stored = apply(change); !stored) return stored;
-  view.folder.modseq = folder.modseq;
-  std::erase_if(view.messages, [&](const StoredMessage& message) { return gone.count(message.uid) > 0; });
-  return remove_unused_blobs(blobs);
-}
-
-/// Drafts of which no folder has a copy any more.
-Status Mailbox::remove_unused_blobs(const std::set<std::uint64_t>& blobs) {
-  own_bytes_.reset();
-  std::set<std::uint64_t> unused = blobs;
-  unused.erase(0);
-  if (unused.empty()) return {};
-  for (const ViewPtr& view : views_) {
-    if (Status loaded = load(*view); !loaded) return loaded;
-    for (const StoredMessage& message : view->messages) unused.erase(message.blob);
-  }
-  MailboxChange change;
-  change.removed_blobs = {unused.begin(), unused.end()};
-  return apply(change);
-}
-
-Result<std::uint32_t> Mailbox::append(View& view, const std::string& content, StoredMessage message) {
-  if (Status loaded = load(view); !loaded) return loaded.error();
-  if (view.folder.use == sent_use && !message.message_id.empty())
-    for (const StoredMessage& other : view.messages)
-      if (other.message_id == message.message_id) return other.uid;
-  Folder folder = view.folder;
-  message.uid = folder.uid_next++;
-  message.modseq = ++folder.modseq;
-  message.size = content.size();
-  do {
-    journal::random_bytes(&message.blob, sizeof message.blob);
-  } while (message.blob == 0);
-  MailboxChange change;
-  change.folders.push_back(folder);
-  change.blobs.emplace_back(message.blob, content);
-  change.messages.emplace_back(folder.id, message);
-  if (Status stored = apply(change); !stored) return stored.error();
-  std::uint32_t uid = message.uid;
-  view.folder = std::move(folder);
-  view.messages.push_back(std::move(message));
-  if (own_bytes_) *own_bytes_ += content.size();
-  return uid;
-}
-
-Result<std::uint64_t> Mailbox::own_bytes() {
-  if (own_bytes_) return *own_bytes_;
-  std::uint64_t bytes = 0;
-  std::set<std::pair<RecordId, std::uint64_t>> known;
-  for (const ViewPtr& view : views_) {
-    if (Status loaded = load(*view); !loaded) return loaded.error();
-    for (const StoredMessage& message : view->messages) {
-      bool is_copy = !known.emplace(message.entry, message.blob).second;
-      bytes += is_copy ? copy_size : message.blob != 0 ? message.size : 0;
-    }
-  }
-  own_bytes_ = bytes;
-  return bytes;
-}
-
-void Mailbox::forget(const std::set<RecordId>& entries) {
-  own_bytes_.reset();
-  for (const ViewPtr& view : views_) {
-    std::size_t gone = std::erase_if(
-        view->messages, [&](const StoredMessage& message) { return entries.count(message.entry) > 0; });
-    if (gone > 0) ++view->folder.modseq;
-  }
-}
-
-Status Mailbox::content(const StoredMessage& message,
-                        const std::function<bool(std::string_view)>& sink) const {
-  if (message.entry == 0) {
-    constexpr std::uint64_t step = 1 << 18;
-    for (std::uint64_t offset = 0; offset < message.size; offset += step) {
-      auto piece = store_.blob(person_, message.blob, offset, step);
-      if (!piece) return piece.error();
-      if (piece->empty() || !sink(*piece)) return {};
-    }
-    return {};
-  }
-  auto entry = journal_.entry(message.entry);
-  if (!entry) return entry.error();
-  for (std::uint32_t index = 0;; ++index) {
-    auto frame = journal_.frame(*entry, index);
-    if (!frame) return frame.error();
-    if (!*frame || !sink(**frame)) return {};
-  }
-}
-
-Result<std::string> Mailbox::piece(const StoredMessage& message, std::uint64_t offset) const {
-  if (message.entry == 0) return store_.blob(person_, message.blob, offset, 1 << 16);
-  auto entry = journal_.entry(message.entry);
-  if (!entry) return entry.error();
-  auto frame = journal_.frame(*entry, static_cast<std::uint32_t>(offset / journal::frame_plain_size));
-  if (!frame) return frame.error();
-  if (!*frame) return std::string();
-  return (*frame)->substr(std::min<std::size_t>((*frame)->size(), offset % journal::frame_plain_size));
 }
 
 }  // namespace holdfast::failover

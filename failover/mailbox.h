@@ -69,6 +69,8 @@ class Mailbox {
                 const std::function<bool(StoredMessage&)>& change);
   /// Returns the numbers in the other folder, in the order of the uids.
   Result<std::vector<std::uint32_t>> copy(const View& from, const std::vector<std::uint32_t>& uids, View& to);
+  /// The same, and takes them away where they were: at once (RFC 6851 3.3).
+  Result<std::vector<std::uint32_t>> move(View& from, const std::vector<std::uint32_t>& uids, View& to);
   /// Hides messages from the folder. What is in the journal stays there.
   Status expunge(View& view, const std::vector<std::uint32_t>& uids);
   /// Puts a message there. Into Sent, what the journal has as sent already is not put twice: its number is
@@ -98,7 +100,15 @@ class Mailbox {
   enum class Standing { not_taken, open, perhaps_taken, taken };  // what counts more is behind what counts less
   Standing standing(const journal::Entry& entry, journal::Term term) const;
   bool is_second_copy(const journal::Entry& entry, Standing standing, RecordId other) const;
-  Status remove_unused_blobs(const std::set<std::uint64_t>& blobs);
+  /// Messages of one folder on their way into another.
+  struct Copies {
+    std::vector<std::uint32_t> numbers;
+    Folder folder;  ///< as it will be
+    std::vector<StoredMessage> messages;
+  };
+  static Copies copies(const View& from, const std::vector<std::uint32_t>& uids, const View& to, MailboxChange& change);
+  static void take_in(View& to, Copies&& copies);
+  Result<std::vector<std::uint64_t>> unused_without(const View& view, const std::set<std::uint32_t>& gone);
   Status check_name(const std::string& name) const;
 
   MailboxStore& store_;

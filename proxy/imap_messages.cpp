@@ -338,15 +338,13 @@ void ImapSession::copy(ImapText& text, bool by_uid, bool moves) {
   for (std::uint32_t uid : chosen(*set, by_uid))
     if (view_->find(uid)) uids.push_back(uid);
   if (!moves && !has_room_for(uids.size() * failover::Mailbox::copy_size)) return;
-  auto numbers = mailbox_->copy(*view_, uids, **to);
-  if (!numbers) return no("[UNAVAILABLE] the messages could not be copied");
+  auto numbers = moves ? mailbox_->move(*view_, uids, **to) : mailbox_->copy(*view_, uids, **to);
+  if (!numbers) return no(fmt::format("[UNAVAILABLE] the messages could not be {}", moves ? "moved" : "copied"));
   std::string where = numbers->empty() ? ""
                                        : fmt::format("[COPYUID {} {} {}] ", (*to)->folder.uid_validity,
                                                      set_of(uids), set_of(*numbers));
   if (moves) {
     if (!where.empty()) untagged("OK " + where + "moved");
-    if (Status done = mailbox_->expunge(*view_, uids); !done)
-      return no("[UNAVAILABLE] the messages are copied but could not be taken away");
     where.clear();
   }
   show_news(moves || by_uid);

@@ -291,6 +291,28 @@ def _(scene):
         pass
 
 
+@test("Holdfast is killed while messages are moved: each is in one folder, and in no other")
+def _(scene):
+    world = World(scene, people=("ada",))
+    for number in range(5):
+        world.send(f"m{number}", "ada")
+    world.inbox("ada", 5)
+    checked(world.log_in("ada").create("Work"))
+    for _ in range(12):
+        killer = threading.Timer(random.uniform(0.1, 0.4), world.holdfast.kill)
+        killer.start()
+        with contextlib.suppress(imaplib.IMAP4.abort, OSError):
+            session = world.log_in("ada")
+            while True:
+                for here, there in (("INBOX", "Work"), ("Work", "INBOX")):
+                    checked(session.select(here))
+                    checked(session.uid("MOVE", random.choice(["1:*", "*"]), there))
+        killer.join()
+        world.holdfast.start()
+        session = world.log_in("ada")
+        equal(sorted(subjects(session) + subjects(session, "Work")), [f"m{number}" for number in range(5)])
+
+
 @test("hostile: absurd literals, endless lines, nesting bombs, ten thousand parts, wrong charsets; each is survived and answered")
 def _(scene):
     world, raw = filled(scene)
