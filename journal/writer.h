@@ -113,6 +113,10 @@ class Writer {
   static std::uint64_t map_size(std::uint64_t segment_size);
 
  private:
+  /// Outcomes that could not be written are tried again so often, and so is a segment that could not be begun.
+  static constexpr std::chrono::seconds retry_delay{1};
+  static std::shared_ptr<const SegmentKey> key_of(const Segment& segment);
+
   struct Touched {
     std::shared_ptr<Ticket> ticket;
     std::vector<Extent> extents;
