@@ -47,6 +47,18 @@ void Draft::submit_full_frame() {
 }
 
 void Draft::finish(MessageRecord record, const std::optional<OutcomeRecord>& together) {
+  Writer::Job job = last_job(std::move(record));
+  if (together) job.companions.push_back(writer_.record_job(RecordKind::outcome, encode(*together)));
+  writer_.submit(std::move(job));
+}
+
+void Draft::finish_together(std::vector<Ending> endings) {
+  Writer::Job job = endings.front().draft->last_job(std::move(endings.front().record));
+  for (std::size_t i = 1; i < endings.size(); ++i) job.companions.push_back(endings[i].draft->last_job(std::move(endings[i].record)));
+  endings.front().draft->writer_.submit(std::move(job));
+}
+
+Writer::Job Draft::last_job(MessageRecord record) {
   record.size = size_;
   record.content_id = content_id_;
   Writer::Job job = seal_pending(true);
@@ -57,9 +69,8 @@ void Draft::finish(MessageRecord record, const std::optional<OutcomeRecord>& tog
     job.unhashed = pending_;  // a copy: whole() is still asked for
   }
   job.message = std::move(record);
-  if (together) job.companion = std::make_unique<Writer::Job>(writer_.record_job(RecordKind::outcome, encode(*together)));
   job.is_urgent = true;
-  writer_.submit(std::move(job));
+  return job;
 }
 
 }  // namespace holdfast::journal

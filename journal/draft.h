@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "journal/cell.h"
 #include "journal/record.h"
@@ -39,10 +40,17 @@ class Draft {
   /// ticket tells when it is done. Call once, last.
   /// @param together  another entry's outcome that is committed with it, or not at all: what this message is sent for
   void finish(MessageRecord record, const std::optional<OutcomeRecord>& together = std::nullopt);
+  /// The same for several drafts, whose records are committed together, or none of them is.
+  struct Ending {
+    Draft* draft;
+    MessageRecord record;
+  };
+  static void finish_together(std::vector<Ending> endings);
 
   const Ticket& ticket() const { return *ticket_; }
 
  private:
+  Writer::Job last_job(MessageRecord record);
   Writer::Job seal_pending(bool last);
   void submit_full_frame();
 

@@ -25,6 +25,14 @@ constexpr std::uint64_t map_slack = 1ULL << 30;
 
 }  // namespace
 
+/// The job and its companions, in their order.
+template <typename Any>
+std::vector<Any*> parts_of(Any& job) {
+  std::vector<Any*> parts{&job};
+  for (Any& companion : job.companions) parts.push_back(&companion);
+  return parts;
+}
+
 std::shared_ptr<const Writer::SegmentKey> Writer::key_of(const Segment& segment) {
   return std::make_shared<const SegmentKey>(SegmentKey{segment.header().number, segment.key()});
 }
@@ -161,37 +169,55 @@ Writer::Work Writer::gather() {
 
 /// Hashes the contents of all small messages, side by side, and makes the records that have waited for that.
 void Writer::complete_messages(std::vector<Job>& jobs) {
-  std::vector<Sha256Stream> streams(jobs.size());
+  std::vector<Job*> messages;
+  for (Job& job : jobs)
+    for (Job* part : parts_of(job))
+      if (part->message) messages.push_back(part);
+  std::vector<Sha256Stream> streams(messages.size());
   std::vector<Sha256Piece> pieces;
-  for (std::size_t i = 0; i < jobs.size(); ++i)
-    if (jobs[i].unhashed) pieces.push_back({&streams[i], *jobs[i].unhashed, &jobs[i].message->content_hash});
+  for (std::size_t i = 0; i < messages.size(); ++i)
+    if (messages[i]->unhashed) pieces.push_back({&streams[i], *messages[i]->unhashed, &messages[i]->message->content_hash});
   feed(pieces);
-  for (Job& job : jobs) {
-    if (!job.message) continue;
-    job.encoded = encode(*job.message);
-    job.record = seal_record(job.key->key, RecordKind::message, job.encoded);
-    job.message.reset();
-    job.unhashed.reset();
+  for (Job* job : messages) {
+    job->encoded = encode(*job->message);
+    job->record = seal_record(job->key->key, RecordKind::message, job->encoded);
+    job->message.reset();
+    job->unhashed.reset();
   }
 }
 
-/// Whether it is a message, or a part of one, that is refused now: whoever waits for it is to be told.
-bool Writer::turn_away(const Job& job) {
-  bool is_mail = job.ticket && (!job.frame.empty() || job.record.kind == RecordKind::message);
-  if (!is_mail || !is_refusing_ || job.ticket->has_failed()) return false;
-  std::erase_if(touched_, [&](const Touched& touched) { return touched.ticket == job.ticket; });
-  job.ticket->home_.reset();
-  job.ticket->error_ = {ErrorCode::no_space, state().refuses_why};
-  job.ticket->failed_.store(true, std::memory_order_release);
-  return true;
+/// Why it is not to be written: messages are refused now, or a part of what goes together has failed before.
+std::optional<Error> Writer::refusal_of(const Job& job) {
+  for (const Job* part : parts_of(job)) {
+    if (!part->ticket) continue;
+    if (part->ticket->has_failed()) return part->ticket->error_;
+    bool is_mail = !part->frame.empty() || part->record.kind == RecordKind::message;
+    if (is_mail && is_refusing_) return Error{ErrorCode::no_space, state().refuses_why};
+  }
+  return std::nullopt;
+}
+
+/// What is refused fails in all its parts.
+void Writer::turn_away(const Job& job, std::vector<std::shared_ptr<Ticket>>& to_be_told) {
+  std::optional<Error> refusal = refusal_of(job);
+  if (!refusal) return;
+  for (const Job* part : parts_of(job)) {
+    if (!part->ticket || part->ticket->has_failed()) continue;
+    std::erase_if(touched_, [&](const Touched& touched) { return touched.ticket == part->ticket; });
+    part->ticket->home_.reset();
+    part->ticket->error_ = *refusal;
+    part->ticket->failed_.store(true, std::memory_order_release);
+    to_be_told.push_back(part->ticket);
+  }
 }
 
 void Writer::store_all(std::vector<Job>& jobs) {
-  std::vector<std::shared_ptr<Ticket>> flowing;
+  std::vector<std::shared_ptr<Ticket>> to_be_told;
   for (Job& job : jobs) {
-    std::size_t frame_size = job.frame.size();
-    std::shared_ptr<Ticket> ticket = job.ticket;
-    bool is_to_know = turn_away(job);
+    turn_away(job, to_be_told);
+    std::vector<std::pair<std::shared_ptr<Ticket>, std::size_t>> frames;
+    for (const Job* part : parts_of(job))
+      if (part->ticket && !part->frame.empty()) frames.emplace_back(part->ticket, part->frame.size());
     Status stored = store(job);
     if (!stored) {
       group_.push_back(std::move(job));
@@ -200,11 +226,11 @@ void Writer::store_all(std::vector<Job>& jobs) {
       else
         fail_group(stored.error());
     }
-    if (ticket && frame_size > 0) is_to_know |= ticket->unstored_.fetch_sub(frame_size, std::memory_order_acq_rel) > Ticket::flood_mark;
-    if (is_to_know) flowing.push_back(std::move(ticket));
+    for (auto& [ticket, size] : frames)
+      if (ticket->unstored_.fetch_sub(size, std::memory_order_acq_rel) > Ticket::flood_mark) to_be_told.push_back(std::move(ticket));
     if (group_bytes_ >= group_size) commit();
   }
-  tell(flowing);
+  tell(to_be_told);
 }
 
 Status Writer::begin() {
@@ -218,27 +244,31 @@ Status Writer::begin() {
 
 Status Writer::store(Job& job) {
   if (job.ticket && job.ticket->has_failed()) return {};
-  if (job.ticket) remember(job.ticket);
+  remember(job);
   if (Status begun = begin(); !begun) return begun;
-  if (Status moved = bring_home(job); !moved) return moved;
-  if (!job.frame.empty())
-    if (Status stored = store_frame(*job.ticket, job.frame); !stored) return stored;
-  if (!job.encoded.empty())
-    if (Status stored = store_record(job); !stored) return stored;
-  if (job.companion) {
-    if (Status moved = bring_home(*job.companion); !moved) return moved;
-    if (Status stored = store_record(*job.companion); !stored) return stored;
+  for (Job* part : parts_of(job)) {
+    if (Status stored = store_alone(*part); !stored) return stored;
+    group_bytes_ += part->frame.size() + part->record.sealed.size();
   }
-  group_bytes_ += job.frame.size() + job.record.sealed.size();
   group_is_urgent_ |= job.is_urgent;
   group_.push_back(std::move(job));
   return {};
 }
 
-void Writer::remember(const std::shared_ptr<Ticket>& ticket) {
-  auto is_known = [&](const Touched& touched) { return touched.ticket == ticket; };
-  if (std::any_of(touched_.begin(), touched_.end(), is_known)) return;
-  touched_.push_back({ticket, ticket->extents_, ticket->home_});
+Status Writer::store_alone(Job& job) {
+  if (Status moved = bring_home(job); !moved) return moved;
+  if (!job.frame.empty())
+    if (Status stored = store_frame(*job.ticket, job.frame); !stored) return stored;
+  return job.encoded.empty() ? Status() : store_record(job);
+}
+
+/// Where its drafts stood before the group.
+void Writer::remember(const Job& job) {
+  for (const Job* part : parts_of(job)) {
+    auto is_known = [&](const Touched& touched) { return touched.ticket == part->ticket; };
+    if (!part->ticket || std::any_of(touched_.begin(), touched_.end(), is_known)) continue;
+    touched_.push_back({part->ticket, part->ticket->extents_, part->ticket->home_});
+  }
 }
 
 Status Writer::store_frame(Ticket& ticket, std::string_view frame) {
@@ -293,12 +323,13 @@ void Writer::finish_group() {
   };
   for (Job& job : group_) {
     if (job.encoded.empty()) continue;
-    RecordId id = take_record(job);
-    if (job.companion) take_record(*job.companion);
-    if (!job.ticket) continue;
-    job.ticket->home_.reset();
-    settled.push_back(job.ticket);
-    settled_as.push_back(id);
+    for (Job* part : parts_of(job)) {
+      RecordId id = take_record(*part);
+      if (!part->ticket) continue;
+      part->ticket->home_.reset();
+      settled.push_back(part->ticket);
+      settled_as.push_back(id);
+    }
   }
   group_.clear();
   group_ids_.clear();

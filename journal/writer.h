@@ -60,7 +60,8 @@ class Writer {
     std::uint32_t segment;
     Key key;
   };
-  /// A piece of work: at most one frame of content, then at most one record.
+  /// A piece of work: at most one frame of content, then at most one record; and others, each with a record, that are committed together with
+  /// it or not at all.
   struct Job {
     std::shared_ptr<Ticket> ticket;         ///< may be null when nobody waits
     std::shared_ptr<const SegmentKey> key;  ///< what frame and record are sealed with
@@ -72,7 +73,7 @@ class Writer {
     std::optional<std::string> unhashed;   ///< the content, whose hash the message lacks
     SealedRecord record;
     std::string encoded;  ///< of the record; empty: no record
-    std::unique_ptr<Job> companion;  ///< a record, no more, that is committed together with this one or not at all
+    std::vector<Job> companions;  ///< have none of their own
     bool is_urgent = false;
   };
 
@@ -132,12 +133,14 @@ class Writer {
   Work gather();
   static void complete_messages(std::vector<Job>& jobs);
   void store_all(std::vector<Job>& jobs);
-  bool turn_away(const Job& job);
+  std::optional<Error> refusal_of(const Job& job);
+  void turn_away(const Job& job, std::vector<std::shared_ptr<Ticket>>& to_be_told);
   Status store(Job& job);
+  Status store_alone(Job& job);
   Status store_frame(Ticket& ticket, std::string_view frame);
   Status store_record(Job& job);
   Status bring_home(Job& job);
-  void remember(const std::shared_ptr<Ticket>& ticket);
+  void remember(const Job& job);
   Status begin();
   void commit();
   bool needs_new_segment(const Error& error) const;

@@ -32,7 +32,7 @@ void Writer::retry_in_new_segment(const Error& error) {
     Status stored = rolled ? store(*job) : rolled;
     if (stored) continue;
     for (; job != jobs.end(); ++job) {
-      if (job->ticket) remember(job->ticket);
+      remember(*job);
       group_.push_back(std::move(*job));
     }
     return fail_group(stored.error());

@@ -173,31 +173,20 @@ journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing,
   return record;
 }
 
-/// All entries, or none of them counts. True when they are on the disk.
+/// All entries or none. True when they are on the disk.
 Task<bool> SubmissionSession::commit(std::vector<std::unique_ptr<Outgoing>>& all) {
   std::vector<journal::MessageRecord> records;
+  std::vector<journal::Draft::Ending> endings;
   for (const auto& one : all) {
     records.push_back(make_record(*one, one->draft.beginning()));
-    one->draft.finish(records.back());
+    endings.push_back({&one->draft, records.back()});
   }
+  journal::Draft::finish_together(std::move(endings));
   for (const auto& one : all)
     while (!one->ticket->is_settled()) co_await wakeup_.wait(Deadline::max());
-  bool is_committed =
-      std::all_of(all.begin(), all.end(), [](const auto& one) { return one->ticket->is_committed(); });
-  for (std::size_t i = 0; i < all.size(); ++i) {
+  bool is_committed = all.front()->ticket->is_committed();
+  for (std::size_t i = 0; i < all.size() && is_committed; ++i) {
     const Outgoing& one = *all[i];
-    if (!one.ticket->is_committed()) continue;
-    if (!is_committed) {
-      journal::OutcomeRecord outcome;
-      outcome.time_us = journal::now_us();
-      outcome.entry = one.ticket->id();
-      for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k)
-        outcome.changes.push_back(
-            {k, journal::Outcome::abandoned,
-             "the message could not be stored for all its recipients; the sender was told"});
-      worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
-      continue;
-    }
     std::vector<HeldRecipient> held;
     for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k)
       held.push_back({k, records[i].recipients[k].address});

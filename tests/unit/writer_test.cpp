@@ -118,3 +118,83 @@ TEST_CASE_METHOD(JournalFixture, "an outcome that is given with a message is in 
   REQUIRE(entry);
   CHECK(entry->message.recipients[0].reply == "550 told");
 }
+
+namespace {
+
+/// Drafts that end together, of the sizes given.
+struct Together {
+  WaitingQueue& queue;
+  std::vector<std::shared_ptr<Ticket>> tickets;
+  std::vector<std::unique_ptr<Draft>> drafts;
+  std::vector<std::string> contents;
+
+  Together(Writer& writer, WaitingQueue& waiting, const std::vector<std::size_t>& sizes) : queue(waiting) {
+    for (std::size_t size : sizes) {
+      tickets.push_back(std::make_shared<Ticket>(queue));
+      drafts.push_back(std::make_unique<Draft>(writer, tickets.back()));
+      contents.push_back(some_content(size));
+      drafts.back()->append(contents.back());
+    }
+  }
+  void finish() {
+    std::vector<Draft::Ending> endings;
+    for (const auto& draft : drafts) {
+      MessageRecord message;
+      message.time_us = now_us();
+      message.recipients.push_back({"a@example.net", "", "", Outcome::held});
+      endings.push_back({draft.get(), message});
+    }
+    Draft::finish_together(std::move(endings));
+    for (const auto& ticket : tickets) queue.wait_for(*ticket);
+  }
+  std::size_t committed() const {
+    return static_cast<std::size_t>(std::count_if(tickets.begin(), tickets.end(), [](const auto& one) { return one->is_committed(); }));
+  }
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(JournalFixture, "drafts that end together are all there, or none is") {
+  auto journal = open();
+  REQUIRE(journal);
+  Writer& writer = (*journal)->writer();
+  const std::vector<std::size_t> sizes{100, 300000, 0, 70000};
+  SECTION("all") {
+    Together all(writer, queue, sizes);
+    all.finish();
+    REQUIRE(all.committed() == sizes.size());
+    journal->reset();
+    auto read = reader();
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      CHECK(content_of(*read, all.tickets[i]->id()) == all.contents[i]);
+      if (i > 0) CHECK(all.tickets[i]->id() > all.tickets[i - 1]->id());
+    }
+  }
+  SECTION("none, while messages are refused; what else is recorded is recorded") {
+    writer.refuse_messages("enough");
+    Together none(writer, queue, sizes);
+    none.finish();
+    CHECK(none.committed() == 0);
+    for (const auto& ticket : none.tickets) CHECK(ticket->error().message == "enough");
+    auto ticket = std::make_shared<Ticket>(queue);
+    writer.submit_urgent(RecordKind::access, note("x"), ticket);
+    queue.wait_for(*ticket);
+    CHECK(ticket->is_committed());
+    writer.refuse_messages("");
+    Together all(writer, queue, sizes);
+    all.finish();
+    CHECK(all.committed() == sizes.size());
+  }
+  SECTION("none, where one had failed before") {
+    Together none(writer, queue, {100});
+    writer.refuse_messages("enough");
+    Together large(writer, queue, {300000});
+    queue.wait_for(*large.tickets[0]);
+    writer.refuse_messages("");
+    none.tickets.push_back(large.tickets[0]);
+    none.drafts.push_back(std::move(large.drafts[0]));
+    none.finish();
+    CHECK(none.committed() == 0);
+    CHECK(none.tickets[0]->error().message == "enough");
+  }
+}

@@ -1,5 +1,7 @@
 """People send from the emergency mailbox: as themselves only, to colleagues and to the world; and it comes back to them."""
 import base64
+import collections
+import itertools
 import os
 import smtplib
 import sys
@@ -131,6 +133,28 @@ def _(scene):
         client.close()
     wait_for(lambda: office.holdfast.status()["connections"] <= 1, what="room again")
     equal(scene.client(office.submission_port).greeting[:4], "220 ")
+
+
+@test("Holdfast is killed while people write: a message is there for all whom it is for, or for none, and its sender comes again")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    written = itertools.count()
+    for _ in range(20):
+        killer = threading.Timer(random.uniform(0.1, 0.3), office.holdfast.kill)
+        killer.start()
+        with contextlib.suppress(smtplib.SMTPException, OSError):
+            session = office.submission()
+            while True:
+                session.sendmail("ada@example.org", ["bob@example.org", "customer@example.com"], message(f"written {next(written)}"))
+        killer.join()
+        office.holdfast.start()
+    routes = collections.defaultdict(list)
+    for entry in office.holdfast.entries():
+        routes[entry["subject"]].append(entry["recipients"][0]["address"])
+    assert len(routes) > 20, len(routes)
+    for subject, found in routes.items():
+        equal(sorted(found), ["ada@example.org", "bob@example.org", "customer@example.com"], subject)
 
 
 @test("while the primary passes, the submission listener is the primary's own")
