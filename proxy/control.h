@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "failover/breaker.h"
+#include "failover/clock_watch.h"
 #include "failover/hold_queue.h"
 #include "failover/notification.h"
 #include "journal/journal.h"
@@ -180,6 +181,7 @@ class Control {
 
   std::map<std::string, std::unique_ptr<ControlledRoute>> routes_;
   std::int64_t started_us_ = journal::now_us();
+  failover::ClockWatch clock_;
   std::uint64_t next_notification_ = 1;
   std::atomic<bool> is_finishing_{false};     ///< as unanswered_, changed on the control loop only
   std::atomic<std::uint64_t> unanswered_{0};  ///< deliveries whose whole content was sent, on all routes

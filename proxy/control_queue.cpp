@@ -398,13 +398,13 @@ void Control::expire(ControlledRoute& route) {
   const FailoverConfig& config = config_of(route);
   auto came_us = [&](failover::EntryId id) { return journal_.written_us(id, route.queue.time_us(id)); };
   auto age = [&](failover::EntryId id) { return Duration((journal::now_us() - came_us(id)) / 1000); };
-  std::size_t left = expire_step;
+  std::size_t left = clock_.is_trusted_after(config.max_hold) ? expire_step : 0;
   for (std::optional<failover::EntryId> id = route.queue.oldest(); id && left-- > 0 && age(*id) > config.max_hold; id = route.queue.first_after(*id)) {
     std::optional<failover::HoldQueue::Delivery> all = route.queue.take(*id);
     if (all) expire_entry(route, std::move(*all)).spawn();
     if (!route.queue.has(*id)) break;  // it went at once
   }
-  if (config.delay_notice == Duration(0)) return;
+  if (config.delay_notice == Duration(0) || !clock_.is_trusted_after(config.delay_notice)) return;
   left = expire_step;
   for (std::optional<failover::EntryId> id = route.queue.first_after(route.delay_told_to); id && left-- > 0 && age(*id) > config.delay_notice;
        id = route.queue.first_after(*id)) {

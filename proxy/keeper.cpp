@@ -3,7 +3,6 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "proxy/command.h"
 #include "proxy/log.h"
@@ -17,9 +16,8 @@ constexpr std::int64_t opening_step = 250;
 /// So many records may be learned from once more after a kill: where it stands is not stored more often. And so many entries while the start waits.
 constexpr journal::RecordId most_records_again = 10'000;
 constexpr std::size_t most_at_start = 5'000;
-/// What a clock may be put right by without having jumped, in microseconds; and how long it must go evenly to be trusted.
-constexpr std::int64_t largest_step_us = 60'000'000;
-constexpr auto trusted_after = std::chrono::hours(1);
+/// What is learned is believed for so long, or about.
+constexpr auto usual_term = std::chrono::hours(90 * 24);
 /// Entries that are learned from before the next look at whether to stop.
 constexpr std::size_t batch = 256;
 
@@ -74,18 +72,6 @@ void Keeper::load() {
   learned_to_ = stored_to_ = 0;
 }
 
-/// A clock that has jumped may jump back: nothing is forgotten by one that has not gone evenly for a while.
-bool Keeper::is_clock_trusted() {
-  auto steady = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now().time_since_epoch());
-  std::int64_t offset_us = journal::now_us() - steady.count();
-  bool has_jumped = std::abs(offset_us - clock_offset_us_) > largest_step_us;
-  if (has_jumped) {
-    clock_offset_us_ = offset_us;
-    clock_even_since_ = Clock::now();
-  }
-  return Clock::now() - clock_even_since_ >= trusted_after;
-}
-
 void Keeper::run() {
   pthread_setname_np(pthread_self(), "keeper");
   Deadline told_until{};
@@ -96,7 +82,8 @@ void Keeper::run() {
       is_last = wake_.wait_for(lock, std::chrono::seconds(1), [this] { return is_stopping_; });
     }
     store();
-    if (is_clock_trusted()) directory_.forget_aged(journal::now_us());
+    clock_.look(journal::now_us(), Clock::now());
+    if (clock_.is_trusted_after(usual_term)) directory_.forget_aged(journal::now_us());
     if (!directory_.take_overflow() || Clock::now() < told_until) continue;
     log(LogLevel::warning, "directory", {{"problem", "directory.max_learned is reached: not all recipients are remembered"},
                                          {"remedy", "raise it, or let the directory come from LDAP or a file"}});

@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "failover/clock_watch.h"
 #include "failover/directory.h"
 #include "journal/journal.h"
 #include "journal/sealed_store.h"
@@ -35,7 +36,6 @@ class Keeper {
   void load();
   void run();
   bool is_stopping();
-  bool is_clock_trusted();
   void learn_from_journal(std::size_t most);
   void learn_from(const journal::Entry& entry);
   void store();
@@ -47,8 +47,7 @@ class Keeper {
   Boards& boards_;
   /// The recipients of all entries up to here are in the directory, and in the store's.
   journal::RecordId learned_to_ = 0, stored_to_ = 0;
-  std::int64_t clock_offset_us_ = 0;  ///< of the machine's clock to the one that never jumps
-  Deadline clock_even_since_{};
+  failover::ClockWatch clock_;
   std::map<std::string, std::string> unstored_;  ///< of primaries; until the disk takes it
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "failover/clock_watch.h"
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
 #include "proxy/feed.h"
@@ -110,6 +111,7 @@ class Server {
   bool is_draining_ = false;
   Clock::time_point next_prune_ = Clock::now();
   bool is_journal_too_large_ = false;
+  failover::ClockWatch clock_;
   Maintenance maintenance_;
   ServiceManager service_manager_;
 };

@@ -394,7 +394,9 @@ void Server::on_tick() {
   report_to_service_manager();
   watch_journal_size();
   Duration retention = settings_->config.journal.retention;
-  if (retention > Duration(0) && Clock::now() >= next_prune_) {
+  clock_.look(journal::now_us(), Clock::now());
+  bool is_prune_due = retention > Duration(0) && Clock::now() >= next_prune_ && clock_.is_trusted_after(retention);
+  if (is_prune_due) {
     next_prune_ = Clock::now() + std::min<Duration>(retention, std::chrono::minutes(10));
     std::int64_t before_us = journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(retention).count();
     (void)maintenance_.start([this, before_us, reason = "older than journal.retention: " + to_text(retention)](const Maintenance::OnProgress&) {

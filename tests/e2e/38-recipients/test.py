@@ -1,5 +1,4 @@
 """Which recipients exist is learned from the primary's own words, and not forgotten: neither for a kill, nor for what it says to others."""
-import glob
 import os
 import sys
 
@@ -66,28 +65,6 @@ def _(scene):
     wait_for(lambda: is_held(holdfast), what="the route to be held")
     for number in (0, count - 1):
         equal(answer(scene, holdfast, f"person{number}@example.org")[:3], "250")
-
-
-@test("who is known is not forgotten for a clock that is a year ahead for a while")
-def _(scene):
-    primary = scene.primary()
-    holdfast = scene.holdfast(primary, yaml=QUICK)
-    equal(answer(scene, holdfast, "b@example.org")[:3], "250")
-    holdfast.stop()
-    clock = scene.path("clock")
-    with open(clock, "w") as file:
-        file.write("+365d")
-    [library] = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-    holdfast.before = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
-    holdfast.start()
-    started = holdfast.status()["uptime_s"]
-    wait_for(lambda: holdfast.status()["uptime_s"] >= started + 3, what="some time to pass")
-    with open(clock, "w") as file:
-        file.write("+0")
-    primary.leave()
-    wait_for(lambda: is_held(holdfast), what="the route to be held")
-    equal(answer(scene, holdfast, "b@example.org")[:3], "250")
-    equal(answer(scene, holdfast, "stranger@example.org")[:3], "450")
 
 
 @test("of a primary that takes every recipient, and refuses those whom it does not know with the message, the same is learned")

@@ -1,0 +1,87 @@
+"""The machine's clock is years ahead for a while: nothing is lost that cannot be brought back."""
+import glob
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n"
+
+
+def is_held(holdfast):
+    return holdfast.status()["routes"][0]["state"] == "hold"
+
+
+class Clock:
+    """Of one Holdfast, from its next start on."""
+
+    def __init__(self, scene, holdfast):
+        self.path, self.holdfast = scene.path("clock"), holdfast
+        [library] = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+        holdfast.before = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={self.path}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+        self.says("+0")
+
+    def says(self, offset):
+        with open(self.path, "w") as file:
+            file.write(offset)
+
+    def is_ahead_for_a_while(self):
+        self.says("+4000d")
+        before = self.holdfast.status()["uptime_s"]
+        wait_for(lambda: self.holdfast.status()["uptime_s"] >= before + 3, what="some time to pass")
+        self.says("+0")
+
+
+@test("who is known is not forgotten")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml=QUICK)
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.stop()
+    clock = Clock(scene, holdfast)
+    clock.says("+4000d")  # from the start on
+    holdfast.start()
+    clock.is_ahead_for_a_while()
+    primary.leave()
+    wait_for(lambda: is_held(holdfast), what="the route to be held")
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    client = scene.client(holdfast.port)
+    for command in ("EHLO client.example.net", "MAIL FROM:<a@example.net>"):
+        client.ask(command)
+    equal(client.ask("RCPT TO:<stranger@example.org>")[:3], "450")
+
+
+@test("held mail does not expire")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml=QUICK + "  max_hold: 5d\n  release_after: 200ms\n")
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.stop()
+    clock = Clock(scene, holdfast)
+    holdfast.start()
+    primary.leave()
+    wait_for(lambda: is_held(holdfast), what="the route to be held")
+    assert scene.client(holdfast.port).send_mail("Subject: held\r\n\r\nx\r\n").startswith("250")
+    clock.is_ahead_for_a_while()
+    equal(holdfast.status()["routes"][0]["held"], 1)
+    back = scene.primary(port=primary.port)
+    wait_for(lambda: back.messages, what="what was held")
+    wait_for(lambda: holdfast.entries()[-1]["recipients"][0]["outcome"] == "delivered", what="its outcome")
+
+
+@test("journal.retention takes nothing away")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), journal="retention: 365d")
+    for _ in range(3):
+        assert scene.client(holdfast.port).send_mail().startswith("250")
+        holdfast.run("journal", "seal")
+    holdfast.stop()
+    clock = Clock(scene, holdfast)
+    clock.says("+4000d")  # from the start on
+    holdfast.start()
+    clock.is_ahead_for_a_while()
+    equal(len(holdfast.entries()), 3)
+
+
+main()
