@@ -317,6 +317,11 @@ std::size_t Directory::size() const {
   return people_.size();
 }
 
+std::size_t Directory::count(Source source) const {
+  std::shared_lock lock(mutex_);
+  return static_cast<std::size_t>(std::count_if(people_.begin(), people_.end(), [&](const auto& one) { return one.second.source == source; }));
+}
+
 Status Directory::load(const journal::SealedStore& store) {
   std::unique_lock lock(mutex_);
   std::vector<Person> all;

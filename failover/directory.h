@@ -77,6 +77,7 @@ class Directory {
   bool remove(std::string_view address);
   std::vector<Person> list() const;
   std::size_t size() const;
+  std::size_t count(Source source) const;
 
   /// All addresses under which a person gets mail: its own, aliases, those of groups that it is a member of (groups in groups too), and
   /// the same in domains that are aliases. In canonical form, the person's own first; sub-addresses are left out.

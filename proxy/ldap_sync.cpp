@@ -20,6 +20,9 @@ using failover::LdapEntry;
 /// After a failure it is tried again this soon, if the interval is not shorter.
 constexpr Duration retry_interval = std::chrono::minutes(1);
 
+/// That most of so few leave at once is nothing unusual.
+constexpr std::size_t fewest_to_doubt = 20;
+
 std::vector<std::string> attributes_of(const LdapConfig& config) {
   std::vector<std::string> list{"mail",       "displayName", "cn",           "telephoneNumber",
                                 "mobile",     "member",      "uniqueMember", "modifyTimestamp",
@@ -100,9 +103,10 @@ void LdapSync::run() {
 
 void LdapSync::run_once(const LdapConfig& config, std::unique_lock<std::mutex>& lock) {
   is_running_ = true;
+  bool is_asked_for = wanted_ > runs_;
   lock.unlock();
   std::string how;
-  Status synced = sync(config, how);
+  Status synced = sync(config, is_asked_for, how);
   lock.lock();
   is_running_ = false;
   ++runs_;
@@ -119,7 +123,7 @@ void LdapSync::run_once(const LdapConfig& config, std::unique_lock<std::mutex>& 
   }
 }
 
-Status LdapSync::sync(const LdapConfig& config, std::string& how) {
+Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& how) {
   auto client = LdapClient::connect(config, should_stop_);
   if (!client) return client.error();
   std::map<std::string, LdapEntry> now;
@@ -155,6 +159,13 @@ Status LdapSync::sync(const LdapConfig& config, std::string& how) {
     return Error{ErrorCode::unavailable, fmt::format("{}: nobody with a mail address was found; check "
                                                      "directory.ldap.base, filter, and what bind_dn may read",
                                                      config.url)};
+  std::size_t known = directory_.count(failover::Source::ldap);
+  bool is_doubtful = known >= fewest_to_doubt && people.size() < known / 2;
+  if (is_doubtful && !is_asked_for)
+    return Error{ErrorCode::unavailable,
+                 fmt::format("{}: only {} of {} people are left; check directory.ldap.base, filter, and what "
+                             "bind_dn may read; if it is right, say so by: holdfast directory sync",
+                             config.url, people.size(), known)};
   how = fmt::format("{}: {} read", is_full ? "full" : "incremental", read);
   entries_ = std::move(now);
   newest_change_.clear();

@@ -1,7 +1,8 @@
 // The directory's people and groups, fetched from an LDAP server now and then, on a thread of its own.
 //
 // The first run reads everything; later ones what has changed since, and the names of all entries to see who
-// is gone. While the server is away, or answers with nobody at all, the last good copy stays.
+// is gone. While the server is away, or answers with nobody at all, the last good copy stays; also when most are gone at once, until an
+// operator asks for a run.
 #pragma once
 
 #include <atomic>
@@ -37,7 +38,7 @@ class LdapSync {
  private:
   void run();
   void run_once(const LdapConfig& config, std::unique_lock<std::mutex>& lock);
-  Status sync(const LdapConfig& config, std::string& how);
+  Status sync(const LdapConfig& config, bool is_asked_for, std::string& how);
 
   failover::Directory& directory_;
   mutable std::mutex mutex_;

@@ -183,6 +183,29 @@ def _(scene):
     equal(len(people(holdfast)), 1003)
 
 
+@test("when most people are gone from LDAP at once, they stay until an operator says that this is right")
+def _(scene):
+    slapd = Slapd(scene).start()
+    slapd.modify(PEOPLE + "".join(person(f"u{i}", f"mail: u{i}@example.org") for i in range(40)))
+    holdfast = scene.holdfast(scene.primary(), yaml=settings(scene, slapd).replace("interval: 1h", "interval: 1s"))
+    wait_for(lambda: len(people(holdfast)) == 43, what="all people")
+
+    def leave(numbers):
+        slapd.modify("".join(f"dn: uid=u{i},ou=people,{BASE}\nchangetype: delete\n\n" for i in numbers))
+    leave(range(10))
+    wait_for(lambda: len(people(holdfast)) == 33, what="some to leave")
+    leave(range(10, 40))
+    wait_for(lambda: "only 3 of 33" in ldap(holdfast)["problem"], what="the doubt")
+    equal(len(people(holdfast)), 33)
+    holdfast.stop()
+    holdfast.start()  # also not by a restart
+    wait_for(lambda: "only 3 of 33" in ldap(holdfast)["problem"], what="the doubt after a restart")
+    equal(len(people(holdfast)), 33)
+    holdfast.run("directory", "sync")
+    equal(sorted(people(holdfast)), ["ada@example.org", "bob@example.org", "engineers@example.org"])
+    equal(ldap(holdfast)["problem"], "")
+
+
 @test("while LDAP is gone, over a restart and in hold too, the last good copy decides; the problem is named")
 def _(scene):
     slapd = Slapd(scene).start()
