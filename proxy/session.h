@@ -138,6 +138,7 @@ class Session {
   void tell_of_message(const Content& content, const Reply& reply);
 
   const LimitsConfig& limits() const { return settings_->config.limits; }
+  std::uint64_t size_limit() const;
   const RouteConfig& route() const { return settings_->config.routes[route_]; }
   const std::string& hostname() const { return settings_->config.hostname; }
   Deadline after(Duration duration) const { return worker_.loop.now() + duration; }

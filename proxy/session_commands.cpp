@@ -190,7 +190,7 @@ void Session::take_envelope(const Command& command, std::string_view line) {
     if (is_mail && parameter.key == "BODY") awaited.is_binary = upper(parameter.value) == "BINARYMIME";
     if (!is_mail || parameter.key != "SIZE") continue;
     std::optional<std::uint64_t> size = parse_number(parameter.value);
-    if (size && *size > limits().message_size) return answer_error(552, "5.3.4 Message size exceeds fixed limit");
+    if (size && *size > size_limit()) return answer_error(552, "5.3.4 Message size exceeds fixed limit");
   }
   auto awaited_recipients = static_cast<std::uint64_t>(
       std::count_if(awaited_.begin(), awaited_.end(), [](const Awaited& one) { return one.verb == Verb::rcpt; }));

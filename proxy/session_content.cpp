@@ -23,11 +23,21 @@ void Session::begin_content() {
   if (!content_) content_ = std::make_unique<Content>(worker_, wakeup_);
 }
 
+/// Of a message: Holdfast's own and, while it answers in the primary's place, the primary's, which would not take more afterwards.
+std::uint64_t Session::size_limit() const {
+  std::optional<Reply> ehlo;
+  if (is_holding_) ehlo = board_->ehlo();
+  std::optional<std::string> words;
+  if (ehlo) words = Capabilities::of(*ehlo).words_of("SIZE");
+  std::uint64_t of_primary = words ? parse_number(*words).value_or(0) : 0;
+  return of_primary > 0 ? std::min(limits().message_size, of_primary) : limits().message_size;
+}
+
 /// One piece of decoded content: into the draft, and to the primary when the content is too large to be kept back.
 void Session::take_content(std::string_view piece) {
   Content& content = *content_;
   if (piece.empty() || content.is_too_large) return;
-  if (content.draft.size() + piece.size() > limits().message_size) {
+  if (content.draft.size() + piece.size() > size_limit()) {
     content.is_too_large = true;
     drop_upstream();  // it must not take what it has for the whole
     return;

@@ -144,6 +144,24 @@ def _(scene):
     equal(len(holdfast.entries()), 1)
 
 
+@test("what the primary would refuse as too large is not held for it either")
+def _(scene):
+    primary = scene.primary(replies={"EHLO": ScriptedPrimary.EHLO.replace(b"SIZE 200000000", b"SIZE 20000")})
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 100ms\n  takeover_after: 200ms")
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
+    primary.stop()
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "hold", what="the hold")
+    client = scene.client(holdfast.port)
+    assert "SIZE 20000" in client.ask("EHLO client.example.net")
+    equal(client.ask("MAIL FROM:<a@example.net> SIZE=20001"), "552 5.3.4 Message size exceeds fixed limit")
+    equal(client.ask("MAIL FROM:<a@example.net> SIZE=20000")[:3], "250")
+    client.ask("RSET")
+    text = "x" * 78 + "\r\n"
+    equal(client.send_mail("Subject: x\r\n\r\n" + text * 260, helo=None), "552 5.3.4 Error: message file too big")
+    equal(client.send_mail("Subject: x\r\n\r\n" + text * 240, helo=None)[:3], "250")
+    equal([entry["size"] for entry in holdfast.entries()][1:], [14 + 80 * 240])
+
+
 @test("a message whose lines all begin with a dot goes out in as few pieces as another")
 def _(scene):
     primary = scene.primary()
