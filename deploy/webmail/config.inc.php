@@ -40,6 +40,7 @@ $config['no_save_sent_messages'] = true;  // the server does it
 $config['lock_special_folders'] = true;
 $config['identities_level'] = 3;          // one's own address, and no other
 $config['address_book_type'] = '';        // no private address book: it would be left behind
+$config['collected_recipients'] = $config['collected_senders'] = '';  // nor what it would collect by itself
 $config['autocomplete_addressbooks'] = ['colleagues'];
 $config['disabled_actions'] = ['addressbook.import', 'addressbook.export', 'addressbook.create', 'mail.import', 'mail.bounce', 'settings.about', 'settings.responses',
                                'settings.edit-response', 'settings.folders', 'settings.identities', 'settings.edit-identity'];

@@ -85,6 +85,10 @@ async function main() {
   await page.evaluate(() => rcmail.command('send', {}));
   await sent();
 
+  await page.goto(`${url}?_task=addressbook`);
+  await page.waitForFunction(() => document.querySelectorAll('#directorylist li').length === 1);
+  await page.waitForFunction(() => document.querySelector('#contacts-table').innerText.includes('Bob Müller'));
+
   await page.goto(`${url}?_task=mail&_action=compose`);
   await page.waitForSelector('#composebody');
   await page.fill('#compose-subject', `Draft from the ${device}`);
