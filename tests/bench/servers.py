@@ -3,12 +3,10 @@
 Each is started on loopback, on a free port, in the scene's folder, and stopped at the scene's end.
 """
 import os
-import subprocess
-import sys
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from harness import free_port, wait_for
 import socket
+import subprocess
+
+from harness import free_port, wait_for
 
 
 def answers(port):
