@@ -20,7 +20,7 @@ import time
 import traceback
 
 from ports import free_port
-from scripted_primary import ScriptedPrimary
+from scripted_primary import PrimarySession, ScriptedPrimary
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BINARY = os.environ.get("HOLDFAST", os.path.join(ROOT, "build", "release", "holdfast"))

@@ -110,7 +110,7 @@ def _(scene):
         with open("/dev/full", "w") as full:
             done = subprocess.run([*command, *words], stdout=full, stderr=subprocess.PIPE, text=True)
         equal(done.returncode, 74, words)
-        assert done.stderr.strip().endswith("cannot write the output: No space left on device"), (words, done.stderr)
+        assert "cannot write the output: No space left on device" in done.stderr, (words, done.stderr)
     # Whoever reads the output may go when it has seen enough.
     for disposition in (signal.SIG_DFL, signal.SIG_IGN):
         list_it = subprocess.Popen([*command, "journal", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGPIPE, disposition))
