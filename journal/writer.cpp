@@ -25,13 +25,24 @@ constexpr std::uint64_t map_slack = 1ULL << 30;
 
 }  // namespace
 
-/// The job and its companions, in their order.
-template <typename Any>
-std::vector<Any*> parts_of(Any& job) {
-  std::vector<Any*> parts{&job};
-  for (Any& companion : job.companions) parts.push_back(&companion);
-  return parts;
-}
+/// The job and its companions, in their order: for (auto& part : PartsOf(job)).
+template <typename Job>
+class PartsOf {
+ public:
+  explicit PartsOf(Job& job) : job_(job) {}
+  struct Iterator {
+    Job& job;
+    std::size_t index;
+    Job& operator*() const { return index == 0 ? job : job.companions[index - 1]; }
+    Iterator& operator++() { return ++index, *this; }
+    bool operator!=(const Iterator& other) const { return index != other.index; }
+  };
+  Iterator begin() const { return {job_, 0}; }
+  Iterator end() const { return {job_, job_.companions.size() + 1}; }
+
+ private:
+  Job& job_;
+};
 
 std::shared_ptr<const Writer::SegmentKey> Writer::key_of(const Segment& segment) {
   return std::make_shared<const SegmentKey>(SegmentKey{segment.header().number, segment.key()});
@@ -171,8 +182,8 @@ Writer::Work Writer::gather() {
 void Writer::complete_messages(std::vector<Job>& jobs) {
   std::vector<Job*> messages;
   for (Job& job : jobs)
-    for (Job* part : parts_of(job))
-      if (part->message) messages.push_back(part);
+    for (Job& part : PartsOf(job))
+      if (part.message) messages.push_back(&part);
   std::vector<Sha256Stream> streams(messages.size());
   std::vector<Sha256Piece> pieces;
   for (std::size_t i = 0; i < messages.size(); ++i)
@@ -188,10 +199,10 @@ void Writer::complete_messages(std::vector<Job>& jobs) {
 
 /// Why it is not to be written: messages are refused now, or a part of what goes together has failed before.
 std::optional<Error> Writer::refusal_of(const Job& job) {
-  for (const Job* part : parts_of(job)) {
-    if (!part->ticket) continue;
-    if (part->ticket->has_failed()) return part->ticket->error_;
-    bool is_mail = !part->frame.empty() || part->record.kind == RecordKind::message;
+  for (const Job& part : PartsOf(job)) {
+    if (!part.ticket) continue;
+    if (part.ticket->has_failed()) return part.ticket->error_;
+    bool is_mail = !part.frame.empty() || part.record.kind == RecordKind::message;
     if (is_mail && is_refusing_) return Error{ErrorCode::no_space, state().refuses_why};
   }
   return std::nullopt;
@@ -201,13 +212,13 @@ std::optional<Error> Writer::refusal_of(const Job& job) {
 void Writer::turn_away(const Job& job, std::vector<std::shared_ptr<Ticket>>& to_be_told) {
   std::optional<Error> refusal = refusal_of(job);
   if (!refusal) return;
-  for (const Job* part : parts_of(job)) {
-    if (!part->ticket || part->ticket->has_failed()) continue;
-    std::erase_if(touched_, [&](const Touched& touched) { return touched.ticket == part->ticket; });
-    part->ticket->home_.reset();
-    part->ticket->error_ = *refusal;
-    part->ticket->failed_.store(true, std::memory_order_release);
-    to_be_told.push_back(part->ticket);
+  for (const Job& part : PartsOf(job)) {
+    if (!part.ticket || part.ticket->has_failed()) continue;
+    std::erase_if(touched_, [&](const Touched& touched) { return touched.ticket == part.ticket; });
+    part.ticket->home_.reset();
+    part.ticket->error_ = *refusal;
+    part.ticket->failed_.store(true, std::memory_order_release);
+    to_be_told.push_back(part.ticket);
   }
 }
 
@@ -216,8 +227,8 @@ void Writer::store_all(std::vector<Job>& jobs) {
   for (Job& job : jobs) {
     turn_away(job, to_be_told);
     std::vector<std::pair<std::shared_ptr<Ticket>, std::size_t>> frames;
-    for (const Job* part : parts_of(job))
-      if (part->ticket && !part->frame.empty()) frames.emplace_back(part->ticket, part->frame.size());
+    for (const Job& part : PartsOf(job))
+      if (part.ticket && !part.frame.empty()) frames.emplace_back(part.ticket, part.frame.size());
     Status stored = store(job);
     if (!stored) {
       group_.push_back(std::move(job));
@@ -246,9 +257,9 @@ Status Writer::store(Job& job) {
   if (job.ticket && job.ticket->has_failed()) return {};
   remember(job);
   if (Status begun = begin(); !begun) return begun;
-  for (Job* part : parts_of(job)) {
-    if (Status stored = store_alone(*part); !stored) return stored;
-    group_bytes_ += part->frame.size() + part->record.sealed.size();
+  for (Job& part : PartsOf(job)) {
+    if (Status stored = store_alone(part); !stored) return stored;
+    group_bytes_ += part.frame.size() + part.record.sealed.size();
   }
   group_is_urgent_ |= job.is_urgent;
   group_.push_back(std::move(job));
@@ -264,10 +275,10 @@ Status Writer::store_alone(Job& job) {
 
 /// Where its drafts stood before the group.
 void Writer::remember(const Job& job) {
-  for (const Job* part : parts_of(job)) {
-    auto is_known = [&](const Touched& touched) { return touched.ticket == part->ticket; };
-    if (!part->ticket || std::any_of(touched_.begin(), touched_.end(), is_known)) continue;
-    touched_.push_back({part->ticket, part->ticket->extents_, part->ticket->home_});
+  for (const Job& part : PartsOf(job)) {
+    auto is_known = [&](const Touched& touched) { return touched.ticket == part.ticket; };
+    if (!part.ticket || std::any_of(touched_.begin(), touched_.end(), is_known)) continue;
+    touched_.push_back({part.ticket, part.ticket->extents_, part.ticket->home_});
   }
 }
 
@@ -323,11 +334,11 @@ void Writer::finish_group() {
   };
   for (Job& job : group_) {
     if (job.encoded.empty()) continue;
-    for (Job* part : parts_of(job)) {
-      RecordId id = take_record(*part);
-      if (!part->ticket) continue;
-      part->ticket->home_.reset();
-      settled.push_back(part->ticket);
+    for (Job& part : PartsOf(job)) {
+      RecordId id = take_record(part);
+      if (!part.ticket) continue;
+      part.ticket->home_.reset();
+      settled.push_back(part.ticket);
       settled_as.push_back(id);
     }
   }

@@ -25,8 +25,8 @@ void Session::begin_content() {
 
 /// Of a message: Holdfast's own and, while it answers in the primary's place, the primary's, which would not take more afterwards.
 std::uint64_t Session::size_limit() const {
-  std::optional<Reply> ehlo;
-  if (is_holding_) ehlo = board_->ehlo();
+  if (!is_holding_) return limits().message_size;
+  std::optional<Reply> ehlo = board_->ehlo();
   std::optional<std::string> words;
   if (ehlo) words = Capabilities::of(*ehlo).words_of("SIZE");
   std::uint64_t of_primary = words ? parse_number(*words).value_or(0) : 0;
