@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,8 +22,12 @@ class Occupancy {
     const std::string name;                     ///< host and port
     std::atomic<std::uint64_t> attempts{0};     ///< that the primary has not answered yet
     std::atomic<std::uint64_t> connections{0};  ///< that it has greeted
-    bool is_serving() const { return connections.load(std::memory_order_relaxed) > 0; }
     std::atomic<std::uint64_t> waiting{0};
+
+    /// Whether it has a connection, or had one a moment ago: it may notice late that this has ended.
+    bool is_serving() const { return connections > 0 || std::chrono::steady_clock::now() < last_end_.load() + notices_end_within; }
+    /// Whether a connection that it refuses may be one too many: it may refuse one before it greets another.
+    bool may_be_full() const { return attempts > 1 || is_serving(); }
 
     /// Notes why it does not answer, or "" that it does. Returns whether that is news.
     bool note(const std::string& problem) {
@@ -38,22 +43,35 @@ class Occupancy {
     }
 
    private:
+    friend class Occupancy;
+    static constexpr std::chrono::seconds notices_end_within{2};
+    std::atomic<std::chrono::steady_clock::time_point> last_end_{std::chrono::steady_clock::time_point::min()};
     mutable std::mutex mutex_;
     std::string problem_;
   };
+  using Count = std::atomic<std::uint64_t> Address::*;
+
   /// Counts one for as long as it lives.
   class One {
    public:
-    One(std::shared_ptr<Address> address, std::atomic<std::uint64_t> Address::*count) : address_(std::move(address)), count_((*address_).*count) {
-      count_.fetch_add(1, std::memory_order_relaxed);
-    }
-    ~One() { count_.fetch_sub(1, std::memory_order_relaxed); }
+    One(std::shared_ptr<Address> address, Count count) : address_(std::move(address)), count_(count) { ++((*address_).*count_); }
+    ~One() { leave(); }
     One(const One&) = delete;
     One& operator=(const One&) = delete;
+    /// It counts there from now on. At no moment does it count nowhere.
+    void move_to(Count count) {
+      ++((*address_).*count);
+      leave();
+      count_ = count;
+    }
 
    private:
+    void leave() {
+      if (count_ == &Address::connections) address_->last_end_ = std::chrono::steady_clock::now();
+      --((*address_).*count_);
+    }
     std::shared_ptr<Address> address_;
-    std::atomic<std::uint64_t>& count_;
+    Count count_;
   };
 
   /// Thread-safe. What is returned lives for as long as somebody has it.

@@ -112,11 +112,11 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
   std::optional<Reply> greeting = co_await read_greeting(upstream, opening, wakeup);
   if (!greeting) co_return upstream.failure;
   upstream.greeting = std::move(*greeting);
-  // It does not know the client yet: what it has had enough of is Holdfast's connections. It may refuse one before it greets another.
+  // It does not know the client yet: what it has had enough of is Holdfast's connections.
   bool has_enough = upstream.greeting.code == 421 && !config.is_client_known_first();
-  upstream.is_full = has_enough && (upstream.room->is_serving() || upstream.room->attempts.load(std::memory_order_relaxed) > 1);
+  upstream.is_full = has_enough && upstream.room->may_be_full();
   if (!upstream.greeting.is_positive()) co_return "";
-  upstream.is_counted.emplace(upstream.room, &Occupancy::Address::connections);
+  upstream.is_counted->move_to(&Occupancy::Address::connections);
   std::string failure;
   if (with_tls) failure = co_await start_tls(upstream, opening, wakeup);
   if (failure.empty() && config.identity == Identity::xclient) failure = co_await send_xclient(upstream, opening, wakeup);

@@ -121,6 +121,28 @@ def _(scene):
     equal(len(primary.sessions), 4)
 
 
+@test("one that notices late that a connection has ended: who comes meanwhile waits")
+def _(scene):
+    left = []
+
+    def greet(session, line):
+        if left and time.monotonic() < left[0] + 0.5:
+            session.connection.sendall(TOO_MANY[0].encode() + b"\r\n")
+            return None
+        return b"220 primary.example.org ESMTP\r\n"
+
+    def leave(session, line):
+        left.append(time.monotonic())
+        return b"221 2.0.0 Bye\r\n"
+    primary = scene.primary(replies={"greeting": greet, "QUIT": leave})
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h\nreuse:\n  connections: 0")
+    first = scene.client(holdfast.port)
+    first.ask("QUIT")
+    wait_for(lambda: left, what="the end of the first connection")
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
+    assert not holdfast.logged("takeover")
+
+
 @test("one that says so while nobody has a connection is heard at once")
 def _(scene):
     for refusal in TOO_MANY:
