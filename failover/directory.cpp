@@ -13,6 +13,10 @@ namespace {
 /// A recipient that is confirmed more often than this is not written again.
 constexpr std::int64_t refresh_us = 3'600'000'000;
 constexpr std::string_view name_prefix = "directory:";
+/// So many people of a domain who were known, refused one after the other, are too many to be gone.
+constexpr std::size_t too_many_to_be_gone = 5;
+/// Domains of which some were refused last: more are not remembered.
+constexpr std::size_t most_domains = 1000;
 
 /// That of a refusal for good (RFC 2034, RFC 3463); empty: it has none.
 std::string_view enhanced_status(std::string_view reply) {
@@ -20,6 +24,8 @@ std::string_view enhanced_status(std::string_view reply) {
   bool has_one = text.size() > 4 && text[0] == '5' && text[1] == '.';
   return has_one ? text.substr(0, text.find(' ')) : std::string_view();
 }
+
+std::string domain_of(const std::string& key) { return key.substr(key.rfind('@') + 1); }
 
 std::string encode(const Directory::Person& person) {
   ByteWriter out;
@@ -196,10 +202,12 @@ void Directory::forget_aged(std::int64_t now_us) {
 void Directory::learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us) {
   {
     std::shared_lock lock(mutex_);
-    auto found = people_.find(key_of(address));
-    if (found != people_.end() && found->second.exists == exists &&
-        (found->second.source != Source::learned || now_us - found->second.time_us < refresh_us))
-      return;
+    std::string key = key_of(address);
+    auto found = people_.find(key);
+    bool is_news = found == people_.end() || found->second.exists != exists ||
+                   (found->second.source == Source::learned && now_us - found->second.time_us >= refresh_us);
+    bool ends_doubt = exists && !turned_away_.empty() && turned_away_.count(domain_of(key)) > 0;
+    if (!is_news && !ends_doubt) return;
   }
   std::unique_lock lock(mutex_);
   take_answer(address, exists, reply, now_us);
@@ -219,6 +227,8 @@ void Directory::take_answer(std::string_view address, bool exists, const std::st
   if (known && known->source != Source::learned) return;
   bool is_vague = !exists && enhanced_status(reply).empty();
   if (known && known->exists && is_vague) return;
+  if (exists) turned_away_.erase(domain_of(key));
+  if (!exists && known && known->exists && has_lost_people(domain_of(key), *known)) return;
   if (!people_.count(key) && learned_ >= options_.most_learned) {
     has_overflowed_.store(true, std::memory_order_relaxed);
     bool has_room = forget_one(false, now_us + 1);
@@ -230,6 +240,27 @@ void Directory::take_answer(std::string_view address, bool exists, const std::st
   person.time_us = now_us;
   person.reply = exists ? std::string() : reply;
   put(std::move(person));
+}
+
+/// Notes that somebody who was known is refused. True when that is one too many: all who were refused before are known again.
+bool Directory::has_lost_people(const std::string& domain, const Person& refused) {
+  if (turned_away_.size() >= most_domains && !turned_away_.count(domain)) turned_away_.clear();
+  std::vector<Person>& turned_away = turned_away_[domain];
+  if (turned_away.size() < too_many_to_be_gone) {
+    turned_away.push_back(refused);
+    if (turned_away.size() < too_many_to_be_gone) return false;
+    for (const Person& one : turned_away) {
+      auto now = people_.find(key_of(one.address));
+      if (now == people_.end() || now->second.source == Source::learned) put(one);
+    }
+    lost_domain_ = domain;
+  }
+  return true;
+}
+
+std::string Directory::take_lost_domain() {
+  std::unique_lock lock(mutex_);
+  return std::exchange(lost_domain_, {});
 }
 
 void Directory::import(std::vector<Person> people) {

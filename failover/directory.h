@@ -61,7 +61,8 @@ class Directory {
 
   /// The primary took the recipient, or refused it as unknown. When there is no room, the oldest refused one is forgotten for it, and
   /// if there is none, nothing is learned.
-  /// A refusal without an enhanced status code may be about the client or the sender: who is known to exist stays known.
+  /// A refusal without an enhanced status code may be about the client or the sender: who is known to exist stays known. So does, when
+  /// one after the other of a domain is refused and nobody taken, everybody there: it is the primary that has lost its people.
   void learn(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
   /// The same of an answer that was given some time ago: what is known of later outweighs it, and what is not believed any more is
   /// not learned.
@@ -70,6 +71,8 @@ class Directory {
   void forget_aged(std::int64_t now_us);
   /// Whether there was no room for something since the last time.
   bool take_overflow() { return has_overflowed_.exchange(false, std::memory_order_relaxed); }
+  /// A domain of which that is so, if that is news since the last time; else an empty text.
+  std::string take_lost_domain();
   /// Adds or replaces.
   void import(std::vector<Person> people);
   /// Replaces all that came from that source: those who are gone there are gone here. What was imported stays as it is.
@@ -107,6 +110,7 @@ class Directory {
   using Ages = std::deque<std::pair<std::int64_t, std::string>>;
   void put(Person person);
   void take_answer(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
+  bool has_lost_people(const std::string& domain, const Person& refused);
   void drop(const std::string& key);
   bool is_current(const Ages::value_type& then, bool exists) const;
   bool forget_one(bool exists, std::int64_t before_us);
@@ -118,6 +122,9 @@ class Directory {
   std::set<std::string> changed_;
   Ages known_, refused_;     ///< the oldest first
   std::size_t learned_ = 0;  ///< of people_
+  /// By domain: who was known and is refused, as known before, since anybody there was taken.
+  std::map<std::string, std::vector<Person>> turned_away_;
+  std::string lost_domain_;
   std::atomic<bool> has_overflowed_{false};
   std::atomic<std::uint64_t> version_{1};
 };

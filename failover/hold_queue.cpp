@@ -152,10 +152,11 @@ void HoldQueue::interrupted(const Delivery& delivery, const std::string& why, Ti
 }
 
 void HoldQueue::retry_now(EntryId id) {
-  for (auto& [number, entry] : entries_) {
-    if (id != 0 && number != id) continue;
-    for (auto& [index, pending] : entry.recipients) pending.due = Time{};
-    ready_.insert(number);
+  auto first = id == 0 ? entries_.begin() : entries_.find(id);
+  auto last = id == 0 || first == entries_.end() ? entries_.end() : std::next(first);
+  for (; first != last; ++first) {
+    for (auto& [index, pending] : first->second.recipients) pending.due = Time{};
+    ready_.insert(first->first);
   }
 }
 

@@ -71,6 +71,7 @@ FailoverConfig read_failover(const Value& value, FailoverConfig failover, std::s
     section.read(key, [slot = slot](const Value& one) { *slot = one.duration(); });
   section.read("trip_after", [&](const Value& v) { read_trip(v, failover.breaker); });
   section.read("drain_concurrency", [&](const Value& v) { failover.drain_concurrency = v.count(1); });
+  section.read("doubt_after", [&](const Value& v) { failover.doubt_after = v.count(0); });
   section.read("max_held", [&](const Value& v) { failover.max_held = v.count(1); });
   section.read("keep_free", [&](const Value& v) { failover.keep_free = v.size(); });
   if (flag_file) section.read("flag_file", [&](const Value& v) { *flag_file = v.non_empty(); });

@@ -65,6 +65,7 @@ struct FailoverConfig {
   Duration max_hold{std::chrono::hours(5 * 24)};
   Duration delay_notice{0};          ///< tell senders after so long; 0: never
   std::uint64_t drain_concurrency = 20;
+  std::uint64_t doubt_after = 20;      ///< held messages refused for good in a row that are believed; 0: all
   std::uint64_t max_held = 1'000'000;  ///< messages
   std::uint64_t keep_free = 0;         ///< bytes of the journal's disk that held mail must leave free
   bool operator==(const FailoverConfig&) const = default;

@@ -35,6 +35,7 @@ void Control::configure(std::shared_ptr<const Settings> settings) {
       route->is_configured = true;
       route->breaker.set_options(config.failover.breaker);
       route->queue.set_options(config.failover.retry);
+      route->trust.set_doubt_after(config.failover.doubt_after);
       if (!is_new || !thread_.joinable()) continue;
       if (Status restored = restore(*route); !restored) log(LogLevel::error, "failover", {{"problem", restored.error().message}});
       set_to_work(*route);
@@ -176,6 +177,7 @@ void Control::apply(ControlledRoute& route, bool has_changed) {
   const failover::RouteState::Status& status = route.state.status();
   route.board.mode.store(status.mode, std::memory_order_release);
   route.board.state.store(status.state, std::memory_order_release);
+  if (status.state == failover::State::hold) route.trust.is_away();
   if (route.wakeup) route.wakeup->fire();
   if (!has_changed) return;
   log(LogLevel::warning, "state", {{"route", route.board.name}, {"state", failover::to_string(status.state)}, {"mode", failover::to_string(status.mode)},
@@ -204,6 +206,7 @@ Task<void> Control::tick() {
         route->seen_successes = successes;
         bool was_open = route->breaker.is_open();
         if (!was_open) route->breaker.succeeded(Clock::now());
+        regain_trust(*route);
       }
       expire(*route);
       watch_room(*route);

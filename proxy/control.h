@@ -13,6 +13,7 @@
 #include "failover/clock_watch.h"
 #include "failover/hold_queue.h"
 #include "failover/notification.h"
+#include "failover/trust.h"
 #include "journal/journal.h"
 #include "proxy/board.h"
 #include "proxy/delivery.h"
@@ -41,6 +42,8 @@ struct ControlledRoute {
   failover::HoldQueue queue;
   /// Refused for good, but the sender could not be told: for the operator. By entry: recipient and the primary's words.
   std::map<failover::EntryId, std::map<std::uint32_t, std::string>> kept;
+  failover::Trust trust;
+  std::set<failover::EntryId> doubted;  ///< refused for good, which is not believed: to be tried again
   failover::EntryId loaded_to = 0;   ///< entries up to here are in the queue, or were
   bool is_all_loaded = true;         ///< nothing is left on disk only
   std::uint64_t under_way = 0;       ///< deliveries
@@ -146,6 +149,8 @@ class Control {
   std::unique_ptr<Errand> next_errand(ControlledRoute& route, const Errand* ahead);
   Task<void> deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand);
   Task<void> take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup);
+  void doubt(ControlledRoute& route, const journal::Entry& entry, const std::string& reply);
+  void regain_trust(ControlledRoute& route);
   void learn_recipients(const journal::Entry& entry, const DeliveryResult& result);
   void report(RouteBoard& board, std::function<void(failover::Breaker&)> what);
   void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);

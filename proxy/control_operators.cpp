@@ -50,6 +50,7 @@ Json Control::describe(ControlledRoute& route) {
                {"reason", status.reason},
                {"held", route.board.held.load()},
                {"kept_for_operator", route.kept.size()},
+               {"doubted", route.doubted.size()},
                {"possible_duplicates", route.board.possible_duplicates.load()},
                {"messages", {{"forwarded", route.board.messages.forwarded.load()}, {"held", route.board.messages.held.load()},
                              {"rejected", route.board.messages.rejected.load()}, {"deferred", route.board.messages.deferred.load()}}},

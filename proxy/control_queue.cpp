@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
+#include <utility>
 
 #include "failover/notification.h"
 #include "journal/draft.h"
@@ -236,6 +238,13 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
   for (const auto& [recipient, words] : deferred)
     if (words.find(" 4.3.") == 3) route.breaker.faltered(Clock::now(), words);
   apply_breaker(route, was_open);
+  if (!delivered.empty()) regain_trust(route);
+  bool is_believed = refused.empty() || !delivered.empty() || route.trust.believes_refusal(route.board.held.load() - route.kept.size());
+  if (!is_believed) {
+    doubt(route, entry, refused.front().second);
+    std::move(refused.begin(), refused.end(), std::back_inserter(deferred));
+    refused.clear();
+  }
   log(LogLevel::info, "delivery", {{"entry", entry.id}, {"route", route.board.name}, {"delivered", delivered.size()}, {"deferred", deferred.size()},
                                    {"refused", refused.size()}, {"reply", result.verdicts.empty() ? "" : result.verdicts.back().reply.summary()}});
   if (!deferred.empty()) {
@@ -251,6 +260,24 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
       co_await notify(entry, std::move(wants_to_know), failover::Action::relayed, std::nullopt, wakeup);
   }
   if (!refused.empty()) co_await refuse(route, entry, std::move(refused), journal::Outcome::bounced, wakeup);
+}
+
+/// It refuses for good what it may not mean: nothing that cannot be undone is done for it.
+void Control::doubt(ControlledRoute& route, const journal::Entry& entry, const std::string& reply) {
+  bool is_news = route.doubted.empty();
+  route.doubted.insert(entry.id);
+  if (is_news)
+    log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", "it refuses all held mail for good; that is not believed, and nothing is bounced"},
+                                  {"reply", reply}, {"remedy", "repair the primary; if it is right: failover.doubt_after: 0, SIGHUP, and holdfast queue retry --all"}});
+}
+
+/// It takes mail: what it refused before is tried again.
+void Control::regain_trust(ControlledRoute& route) {
+  route.trust.took();
+  if (route.doubted.empty()) return;
+  for (failover::EntryId entry : std::exchange(route.doubted, {})) route.queue.retry_now(entry);
+  log(LogLevel::info, "held", {{"route", route.board.name}, {"note", "it takes mail again: what it refused is tried again"}});
+  if (route.wakeup) route.wakeup->fire();
 }
 
 /// Held mail teaches who exists as live mail does. A refusal of the whole message, of several, may be about any.
@@ -289,6 +316,7 @@ void Control::forget(ControlledRoute& route, journal::RecordId entry, const Word
 
 void Control::entry_may_be_done(ControlledRoute& route, failover::EntryId entry) {
   if (route.queue.has(entry) || route.kept.count(entry)) return;
+  route.doubted.erase(entry);
   route.board.held.fetch_sub(1, std::memory_order_relaxed);
 }
 

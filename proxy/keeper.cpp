@@ -84,6 +84,9 @@ void Keeper::run() {
     store();
     clock_.look(journal::now_us(), Clock::now());
     if (clock_.is_trusted_after(usual_term)) directory_.forget_aged(journal::now_us());
+    if (std::string domain = directory_.take_lost_domain(); !domain.empty())
+      log(LogLevel::warning, "directory", {{"problem", "one after the other, people who were known are refused at " + domain + ", and nobody is taken"},
+                                           {"result", "they stay known: the primary seems to have lost them"}});
     if (!directory_.take_overflow() || Clock::now() < told_until) continue;
     log(LogLevel::warning, "directory", {{"problem", "directory.max_learned is reached: not all recipients are remembered"},
                                          {"remedy", "raise it, or let the directory come from LDAP or a file"}});

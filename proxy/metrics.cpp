@@ -56,6 +56,7 @@ void add_routes(Page& page, const Json& routes) {
   for (auto [metric, key, help] : std::initializer_list<std::tuple<const char*, const char*, const char*>>{
            {"held_messages", "held", "Messages that wait for the primary."},
            {"kept_messages", "kept_for_operator", "Messages that the primary refused for good, and that wait for an operator."},
+           {"doubted_messages", "doubted", "Held messages that the primary refused for good, as all others: that is not believed."},
            {"primary_connections", "connections", "Connections to the primary."},
            {"waiting_clients", "waiting", "Who waits until the primary takes one more connection."}}) {
     page.begin(metric, gauge, help);

@@ -219,3 +219,30 @@ TEST_CASE("options may change, with a reload, while other threads look addresses
   CHECK(wrong == 0);
   CHECK(directory.canonical("ada@example.net") == "ada@example.org");
 }
+
+TEST_CASE("when one after the other of a domain is refused, and nobody taken, it is the primary that has lost its people") {
+  Directory directory((DirectoryOptions()));
+  const std::int64_t now_us = 1'700'000'000'000'000;
+  auto name = [](int number, const char* domain = "example.org") { return "p" + std::to_string(number) + "@" + domain; };
+  auto refuse = [&](const std::string& address) { directory.learn(address, false, "550 5.1.1 User unknown", now_us); };
+  auto is_known = [&](const std::string& address) { return directory.look_up(address, now_us).verdict == Directory::Verdict::known; };
+  for (int i = 0; i < 10; ++i)
+    for (const char* domain : {"example.org", "example.com"}) directory.learn(name(i, domain), true, "", now_us);
+  for (int i = 0; i < 4; ++i) refuse(name(i));
+  for (int i = 0; i < 10; ++i) CHECK(is_known(name(i)) == (i >= 4));
+  CHECK(directory.take_lost_domain().empty());
+  refuse("nobody@example.org");  // was never known: that tells nothing
+  directory.learn(name(0, "example.com"), true, "", now_us);
+  refuse(name(4));
+  for (int i = 0; i < 10; ++i) CHECK(is_known(name(i)));
+  CHECK(directory.take_lost_domain() == "example.org");
+  CHECK(directory.take_lost_domain().empty());
+  for (int i = 0; i < 10; ++i) refuse(name(i));
+  for (int i = 0; i < 10; ++i) CHECK(is_known(name(i)));
+  CHECK_FALSE(is_known("nobody@example.org"));
+  // It has them again: what it says counts.
+  directory.learn(name(9), true, "", now_us);
+  refuse(name(4));
+  CHECK_FALSE(is_known(name(4)));
+  CHECK(is_known(name(5)));
+}
