@@ -38,6 +38,8 @@ class Breaker {
   void faltered(Time now, const std::string& why);
   /// A client was kept waiting since then and no address answered: trips at once, unless there was a success since.
   void gave_up(Time now, Time since, const std::string& why);
+  /// It answers, and takes nothing of what is its own: trips at once.
+  void is_not_itself(Time now, const std::string& why) { trip(now, why); }
   /// Starts tripped, as it was before a restart.
   void start_open(const std::string& why);
 

@@ -7,6 +7,11 @@ void Trust::took() {
   refused_in_a_row_ = 0;
 }
 
+void Trust::is_away() {
+  has_taken_some_ = false;
+  refused_in_a_row_ = 0;
+}
+
 bool Trust::believes_refusal(std::uint64_t held) {
   ++refused_in_a_row_;
   if (doubt_after_ == 0) return true;

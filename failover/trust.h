@@ -16,12 +16,14 @@ class Trust {
   /// It took a message.
   void took();
   /// It is out: how it comes back is to be seen.
-  void is_away() { has_taken_some_ = false; }
+  void is_away();
   /// It refused a held message for good. Returns whether that is believed: not where as many are refused in a row, or are held while it
   /// has taken nothing since it came back.
   ///
   /// @param held  messages that wait for it, this one included
   bool believes_refusal(std::uint64_t held);
+  /// Since it came back it has refused for good as many as are enough to tell that it is not itself.
+  bool takes_nothing() const { return doubt_after_ > 0 && !has_taken_some_ && refused_in_a_row_ >= doubt_after_; }
 
  private:
   std::uint64_t doubt_after_ = 20, refused_in_a_row_ = 0;

@@ -175,9 +175,11 @@ void Control::apply_breaker(ControlledRoute& route, bool was_open) {
 /// Shows the state to all loops, and writes it into the journal when it has changed.
 void Control::apply(ControlledRoute& route, bool has_changed) {
   const failover::RouteState::Status& status = route.state.status();
+  bool is_held = status.state == failover::State::hold;
+  if (is_held) route.trust.is_away();
+  if (!is_held && route.board.is_held()) try_doubted(route);
   route.board.mode.store(status.mode, std::memory_order_release);
   route.board.state.store(status.state, std::memory_order_release);
-  if (status.state == failover::State::hold) route.trust.is_away();
   if (route.wakeup) route.wakeup->fire();
   if (!has_changed) return;
   log(LogLevel::warning, "state", {{"route", route.board.name}, {"state", failover::to_string(status.state)}, {"mode", failover::to_string(status.mode)},

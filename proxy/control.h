@@ -44,6 +44,7 @@ struct ControlledRoute {
   std::map<failover::EntryId, std::map<std::uint32_t, std::string>> kept;
   failover::Trust trust;
   std::set<failover::EntryId> doubted;  ///< refused for good, which is not believed: to be tried again
+  failover::EntryId doubted_to = 0;     ///< up to here they were tried last
   failover::EntryId loaded_to = 0;   ///< entries up to here are in the queue, or were
   bool is_all_loaded = true;         ///< nothing is left on disk only
   std::uint64_t under_way = 0;       ///< deliveries
@@ -150,6 +151,7 @@ class Control {
   Task<void> deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand);
   Task<void> take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup);
   void doubt(ControlledRoute& route, const journal::Entry& entry, const std::string& reply);
+  void try_doubted(ControlledRoute& route);
   void regain_trust(ControlledRoute& route);
   void learn_recipients(const journal::Entry& entry, const DeliveryResult& result);
   void report(RouteBoard& board, std::function<void(failover::Breaker&)> what);

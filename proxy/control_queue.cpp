@@ -262,13 +262,28 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
   if (!refused.empty()) co_await refuse(route, entry, std::move(refused), journal::Outcome::bounced, wakeup);
 }
 
-/// It refuses for good what it may not mean: nothing that cannot be undone is done for it.
+/// It refuses for good what it may not mean: nothing that cannot be undone is done for it. While it takes nothing, new mail is held too.
 void Control::doubt(ControlledRoute& route, const journal::Entry& entry, const std::string& reply) {
   bool is_news = route.doubted.empty();
   route.doubted.insert(entry.id);
   if (is_news)
     log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", "it refuses all held mail for good; that is not believed, and nothing is bounced"},
                                   {"reply", reply}, {"remedy", "repair the primary; if it is right: failover.doubt_after: 0, SIGHUP, and holdfast queue retry --all"}});
+  if (!route.trust.takes_nothing()) return;
+  bool was_open = route.breaker.is_open();
+  route.breaker.is_not_itself(Clock::now(), "it refuses all held mail for good: " + reply);
+  apply_breaker(route, was_open);
+}
+
+/// As it comes back anew: of what it refused, others each time, so many that together with what it has not seen they tell how it is.
+void Control::try_doubted(ControlledRoute& route) {
+  std::size_t enough = config_of(route).doubt_after, unseen = route.queue.size() - std::min(route.queue.size(), route.doubted.size());
+  std::size_t wanted = std::min(enough - std::min(enough, unseen), route.doubted.size());
+  for (; wanted > 0; --wanted) {
+    auto next = route.doubted.upper_bound(route.doubted_to);
+    route.doubted_to = next == route.doubted.end() ? *route.doubted.begin() : *next;
+    route.queue.retry_now(route.doubted_to);
+  }
 }
 
 /// It takes mail: what it refused before is tried again.
@@ -276,8 +291,8 @@ void Control::regain_trust(ControlledRoute& route) {
   route.trust.took();
   if (route.doubted.empty()) return;
   for (failover::EntryId entry : std::exchange(route.doubted, {})) route.queue.retry_now(entry);
-  log(LogLevel::info, "held", {{"route", route.board.name}, {"note", "it takes mail again: what it refused is tried again"}});
   if (route.wakeup) route.wakeup->fire();
+  log(LogLevel::info, "held", {{"route", route.board.name}, {"note", "it takes mail again: what it refused is tried again"}});
 }
 
 /// Held mail teaches who exists as live mail does. A refusal of the whole message, of several, may be about any.

@@ -21,7 +21,12 @@ TEST_CASE("a primary that has taken nothing yet is not believed when it refuses 
   trust.took();
   CHECK(trust.believes_refusal(21));
   trust.is_away();
+  CHECK(believed(trust, 19, 21) == 0);
+  CHECK_FALSE(trust.takes_nothing());
   CHECK_FALSE(trust.believes_refusal(21));
+  CHECK(trust.takes_nothing());
+  trust.is_away();
+  CHECK_FALSE(trust.takes_nothing());
 }
 
 TEST_CASE("of a few held messages every refusal is believed") {
@@ -37,6 +42,7 @@ TEST_CASE("so many in a row are believed, until it takes one") {
   CHECK(believed(trust, 50, 1000) == 20);
   trust.took();
   CHECK(believed(trust, 50, 1000) == 20);
+  CHECK_FALSE(trust.takes_nothing());
   trust.set_doubt_after(0);
   CHECK(believed(trust, 50, 1000) == 50);
 }
