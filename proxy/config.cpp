@@ -368,6 +368,9 @@ Config read_config(const Value& root) {
   for (std::size_t i = 0; i < config.routes.size(); ++i) {
     Value value = routes.list()[i];
     if (!names.insert(config.routes[i].name).second) value.refuse(fmt::format("another route is named \"{}\" too", config.routes[i].name));
+    for (const HostPort& upstream : config.routes[i].upstreams)
+      for (const ListenerConfig& listener : config.listeners)
+        if (upstream == listener.address) value.refuse(fmt::format("the upstream {} is a listener of Holdfast's own; name the primary", to_string(upstream)));
     for (const std::string& domain : config.routes[i].domains)
       if (!domains.insert(domain).second) value.refuse(fmt::format("the domain \"{}\" belongs to another route already", domain));
   }

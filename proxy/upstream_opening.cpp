@@ -14,6 +14,11 @@ namespace {
 /// So soon a primary that is there takes a connection.
 constexpr Duration sign_of_life{250};
 
+/// As when the primary is named by the MX, which is Holdfast now. Each session would open another.
+bool is_itself(const Config& config, const SocketAddress& address) {
+  return std::any_of(config.listeners.begin(), config.listeners.end(), [&](const ListenerConfig& one) { return listens_at(one.address, address); });
+}
+
 bool is_silent(const std::unique_ptr<Upstream>& upstream) { return upstream && upstream->stream.is_connecting(); }
 
 Reply out_of_reach(const Opening& opening) {
@@ -71,6 +76,7 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, Source sou
                                         Wakeup& wakeup, std::unique_ptr<Upstream>& upstream) {
   std::optional<SocketAddress> from;
   if (source == Source::client) from = to_socket_address({opening.client.client.address, 0});
+  if (is_itself(opening.settings->config, address)) co_return "it is Holdfast itself, which listens there: name the primary's own address";
   UpstreamTls mode = opening.config().tls;
   bool with_tls = mode != UpstreamTls::off;
   for (;;) {

@@ -38,6 +38,7 @@ TEST_CASE("the smallest configuration is enough") {
 
 TEST_CASE("errors name the line, the key and the remedy") {
   CHECK(error_of(replaced(smallest, "127.0.0.1:2526", "10.0.0.5")) == "holdfast.yaml:6: routes[0].upstreams[0]: \"10.0.0.5\" has no port; write \"10.0.0.5:25\"");
+  CHECK(error_of(replaced(smallest, "127.0.0.1:2526", "127.0.0.1:2525")).find("is a listener of Holdfast's own; name the primary") != std::string::npos);
   CHECK(error_of(smallest + "surprise: 1\n").starts_with("holdfast.yaml:9: surprise: there is no such key; known here: "));
   CHECK(error_of(smallest + "limits:\n  message_size: 50\n").starts_with("holdfast.yaml:10: limits.message_size: \"50\" is no size"));
   CHECK(error_of(smallest + "shutdown_grace: soon\n").starts_with("holdfast.yaml:9: shutdown_grace: \"soon\" is no duration"));

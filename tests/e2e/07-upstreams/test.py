@@ -24,6 +24,19 @@ def _(scene):
     wait_for(first_is_used, what="the first upstream")
 
 
+@test("an upstream that turns out to be Holdfast itself, as by the name of the MX, is a failing one: no session leads to another")
+def _(scene):
+    for listening in ("127.0.0.1", "0.0.0.0"):
+        own = free_port()
+        holdfast = scene.holdfast(upstreams=[f"localhost:{own}"], yaml="failover:\n  probe_interval: 100ms\n  takeover_after: 300ms",
+                                  listeners=f"- address: {listening}:{own}")
+        scene.client(holdfast.port, greeting=False)
+        wait_for(lambda: holdfast.status()["routes"][0]["state"] == "hold", what="a hold")
+        upstream = holdfast.status()["routes"][0]["upstreams"][0]
+        equal((upstream["healthy"], upstream["last_error"]), (False, "it is Holdfast itself, which listens there: name the primary's own address"))
+        holdfast.stop()
+
+
 @test("status tells of every upstream whether it is there, also of those that nobody needs now")
 def _(scene):
     first, port = scene.primary(), free_port()
