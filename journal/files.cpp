@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <cerrno>
 #include <chrono>
@@ -114,6 +115,12 @@ void give_like(const std::string& path, const std::string& before) {
   if (::stat(before.c_str(), &status) != 0) return;
   [[maybe_unused]] int given = ::lchown(path.c_str(), status.st_uid, status.st_gid);
   ::chmod(path.c_str(), status.st_mode & 07777);
+}
+
+std::uint64_t free_space(const std::string& path) {
+  struct statvfs disk {};
+  if (::statvfs(path.c_str(), &disk) != 0) return UINT64_MAX;
+  return static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
 }
 
 ino_t file_number(const std::string& path) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -65,6 +66,9 @@ Status write_file(const std::string& path, std::string_view content, unsigned mo
 
 /// Gives a file the owner, the group and the mode of the one that it is to replace, as far as we may.
 void give_like(const std::string& path, const std::string& before);
+
+/// Bytes that are free on the disk of what is at path; what no disk has when that cannot be told.
+std::uint64_t free_space(const std::string& path);
 
 /// Which file has that name at the moment; 0 when none has.
 ino_t file_number(const std::string& path);

@@ -161,6 +161,20 @@ Status Reader::each(const Filter& filter, bool newest_first, const std::function
   return {};
 }
 
+Status Reader::each_record(RecordKind kind, const Filter& filter, const std::function<void(const Segment::StoredRecord&)>& visit) {
+  Status all;
+  for (std::uint32_t number : within_time_of(filter)) {
+    auto segment = this->segment(number);
+    if (!segment && segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
+    Status read = !segment ? segment.error() : (*segment)->each_record(0, [&](Segment::StoredRecord& record) {
+      if (record.kind == kind && record.damage.empty()) visit(record);
+      return true;
+    });
+    if (!read && all) all = read;
+  }
+  return all;
+}
+
 Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
                        const std::function<bool(const Entry&)>& visit, bool& goes_on) {
   auto segment = this->segment(number);

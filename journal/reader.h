@@ -45,6 +45,9 @@ class Reader {
   /// Hands entries that pass the filter to visit, oldest first (or newest), until it returns false.
   /// A damaged record is skipped and counted in damaged().
   Status each(const Filter& filter, bool newest_first, const std::function<bool(const Entry&)>& visit);
+  /// Hands records of a kind to visit, oldest first: of all segments, or those that may have some of the time in the filter. Error: a
+  /// segment cannot be read; those of the others were visited.
+  Status each_record(RecordKind kind, const Filter& filter, const std::function<void(const Segment::StoredRecord&)>& visit);
   /// The ids of entries that pass the filter, oldest first. Damaged records are left out and counted.
   Result<std::vector<RecordId>> ids(const Filter& filter);
   /// Errors: not_found, corrupt.

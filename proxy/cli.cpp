@@ -59,6 +59,8 @@ void print_status(const Json& status) {
              journal["entries"].get<std::uint64_t>(), static_cast<double>(journal["bytes"].get<std::uint64_t>()) / (1 << 20),
              journal["last_id"].get<std::uint64_t>(), journal["oldest"].get<std::string>());
   if (!journal["writable"].get<bool>()) fmt::print("  NOT WRITABLE: {}\n", journal["last_error"].get<std::string>());
+  if (journal["nearly_full"].get<bool>())
+    fmt::print("  NEARLY FULL: there is room for {:.1f} MiB more\n", static_cast<double>(journal["room"].get<std::uint64_t>()) / (1 << 20));
   if (std::uint64_t bypassed = journal["bypassed"].get<std::uint64_t>()) fmt::print("  {} messages passed WITHOUT an entry (when_full: bypass)\n", bypassed);
   fmt::print("directory: {} recipients known\n", status["recipients_known"].get<std::uint64_t>());
   if (const auto& ldap = status["ldap"]; !ldap.is_null()) {

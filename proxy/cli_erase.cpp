@@ -125,16 +125,8 @@ int each_record(const std::string& config_path, journal::RecordKind kind,
                 const std::function<void(const journal::Segment::StoredRecord&)>& print) {
   auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
-  for (std::uint32_t number : (*reader)->segments()) {
-    auto segment = (*reader)->segment(number);
-    if (!segment) return fail(segment.error());
-    Status read = (*segment)->each_record(0, [&](journal::Segment::StoredRecord& record) {
-      if (record.kind == kind && record.damage.empty()) print(record);
-      return true;
-    });
-    if (!read) return fail(read.error());
-  }
-  return EX_OK;
+  Status read = (*reader)->each_record(kind, {}, print);
+  return read ? EX_OK : fail(read.error());
 }
 
 int accesses(const std::string& config_path, bool as_json) {

@@ -1,14 +1,20 @@
-// `holdfast failover`, `holdfast queue` and `holdfast directory`: what operators ask and tell the running daemon.
+// `holdfast failover`, `holdfast queue` and `holdfast directory`: what operators ask and tell the running daemon, and what was decided before.
 #include <fmt/format.h>
 #include <sysexits.h>
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <thread>
+#include <vector>
 
+#include "failover/route_state.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
+#include "proxy/cli_filter.h"
+#include "proxy/command.h"
 #include "proxy/config.h"
+#include "proxy/journal_access.h"
 #include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/people.h"
@@ -32,6 +38,45 @@ int set_mode(const std::string& config, const std::string& mode, const std::stri
   for (const Json& one : *changed)
     fmt::print("route {}: state {}, mode {}\n", text_of(one, "name"), text_of(one, "state"), text_of(one, "mode"));
   return EX_OK;
+}
+
+/// "2:05:13"
+std::string clock_text(std::int64_t seconds) { return fmt::format("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60); }
+
+/// From the journal: it needs no daemon.
+int history(const std::string& config, const FilterOptions& options, bool as_json) {
+  auto filter = options.filter();
+  if (!filter) return fail(filter.error()), EX_USAGE;
+  auto reader = open_reader(config);
+  if (!reader) return fail(reader.error());
+  struct Change {
+    journal::StateRecord state;
+    std::int64_t until_us = 0;  ///< 0: it is so now
+  };
+  std::vector<Change> changes;
+  std::map<std::string, std::size_t> last;  // of each route
+  journal::Filter since;
+  since.since_us = filter->since_us;
+  Status read = (*reader)->each_record(journal::RecordKind::state, since, [&](const journal::Segment::StoredRecord& record) {
+    auto state = journal::decode_state(record.encoded);
+    if (!state || (filter->route && state->route != *filter->route)) return;
+    if (auto before = last.find(state->route); before != last.end()) changes[before->second].until_us = state->time_us;
+    last[state->route] = changes.size();
+    changes.push_back({std::move(*state)});
+  });
+  for (const auto& [state, until_us] : changes) {
+    bool is_wanted = (!filter->since_us || state.time_us >= *filter->since_us) && (!filter->until_us || state.time_us < *filter->until_us);
+    if (!is_wanted) continue;
+    std::string_view name = failover::to_string(static_cast<failover::State>(state.state)), mode = failover::to_string(static_cast<failover::Mode>(state.mode));
+    std::int64_t lasted_s = (until_us - state.time_us) / 1'000'000;
+    if (as_json)
+      fmt::print("{}\n", to_line({{"time", format_time(state.time_us)}, {"route", state.route}, {"state", name}, {"mode", mode}, {"by", state.by},
+                                  {"reason", state.reason}, {"lasted_s", until_us == 0 ? Json() : Json(lasted_s)}}));
+    else
+      fmt::print("{}  {}: {} (mode {}) {}, by {}{}\n", format_time(state.time_us), escape(state.route), upper(std::string(name)), mode,
+                 until_us == 0 ? "until now" : "for " + clock_text(lasted_s), escape(state.by), state.reason.empty() ? "" : ": " + escape(state.reason));
+  }
+  return read ? EX_OK : fail(read.error());
 }
 
 void print_held(const Json& one) {
@@ -122,6 +167,7 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
   static std::string route, reason, file;
   static std::uint64_t id = 0, limit = 1000;
   static bool as_json = false, all = false;
+  static FilterOptions when;
 
   CLI::App* group = app.add_subcommand("failover", "decide whether mail is held or passes; without a decision the breaker decides");
   group->require_subcommand(1);
@@ -134,10 +180,16 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
     command->callback([&config, &exit_code, mode = std::string(mode)] { exit_code = set_mode(config, mode, route, reason); });
   }
 
+  CLI::App* command = group->add_subcommand("history", "all changes of state: when, for how long, by whom and why");
+  command->add_option("--route", when.route, "only this route");
+  when.add_times_to(*command);
+  command->add_flag("--json", as_json, "one JSON object a line");
+  command->callback([&config, &exit_code] { exit_code = history(config, when, as_json); });
+
   group = app.add_subcommand("queue", "held mail");
   group->require_subcommand(1);
   group->fallthrough();
-  CLI::App* command = group->add_subcommand("list", "what is held, oldest first, and how fast it flows");
+  command = group->add_subcommand("list", "what is held, oldest first, and how fast it flows");
   command->add_option("--route", route, "only this route");
   command->add_option("--limit", limit, "at most so many")->capture_default_str();
   command->add_flag("--json", as_json, "one JSON object a line");

@@ -26,10 +26,14 @@ std::optional<std::int64_t> parse_time(const std::string& text) {
 
 }  // namespace
 
-void FilterOptions::add_to(CLI::App& command) {
+void FilterOptions::add_times_to(CLI::App& command) {
   command.add_option("--since", since,
                      "from this time on: 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago");
   command.add_option("--until", until, "before this time");
+}
+
+void FilterOptions::add_to(CLI::App& command) {
+  add_times_to(command);
   command.add_option("--sender", sender, "the envelope's sender");
   command.add_option("--recipient", recipient, "one of the envelope's recipients");
   command.add_option("--message-id", message_id, "the Message-ID header");

@@ -14,6 +14,7 @@ struct FilterOptions {
   std::vector<std::uint64_t> ids;  ///< only for commands that offer --id
 
   void add_to(CLI::App& command);
+  void add_times_to(CLI::App& command);
   void add_ids_to(CLI::App& command) {
     command.add_option("--id", ids, "the entry's number; may be given several times");
   }

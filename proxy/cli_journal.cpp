@@ -1,7 +1,6 @@
 // `holdfast journal ...`: how auditors and operators look into the journal.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/statvfs.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include "proxy/cli_filter.h"
 #include "proxy/config.h"
 #include "proxy/journal_access.h"
+#include "proxy/journal_room.h"
 #include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/mime.h"
@@ -126,8 +126,7 @@ Result<Stats> count(journal::Reader& reader, const std::string& path) {
       stats.stored_bytes += (*segment)->environment().used_bytes();
       stats.compacted_segments += (*segment)->header().is_compacted;
     }
-  struct statvfs disk {};
-  if (::statvfs(path.c_str(), &disk) == 0) stats.free_bytes = static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
+  stats.free_bytes = journal::free_space(path);
   return stats;
 }
 
@@ -140,7 +139,7 @@ int stats(const std::string& config_path, bool as_json) {
   Result<Stats> found = count(**reader, config->path);
   if (!found) return fail(found.error());
   std::size_t segments = (*reader)->segments().size();
-  double days_left = found->growth() > 0 ? static_cast<double>(found->free_bytes) / found->growth() : 0;
+  double days_left = found->growth() > 0 ? static_cast<double>(room_for_journal(*config, found->stored_bytes).left) / found->growth() : 0;
   double entries_a_day = static_cast<double>(found->recent_entries) / found->days();
   if (as_json) {
     Json json = {{"path", config->path}, {"entries", found->entries}, {"segments", segments}, {"compacted_segments", found->compacted_segments},
@@ -157,7 +156,7 @@ int stats(const std::string& config_path, bool as_json) {
   if (found->entries > 0) fmt::print("from {} to {}\n", format_time(found->oldest_us), format_time(found->newest_us));
   std::string span = found->days() < 2 ? fmt::format("{:.0f} h", found->days() * 24) : fmt::format("{:.0f} days", found->days());
   if (found->growth() > 0)
-    fmt::print("over the last {}: {:.0f} entries and {:.1f} MiB on disk a day; the disk lasts {:.0f} days{}\n", span, entries_a_day, found->growth() / mib, days_left,
+    fmt::print("over the last {}: {:.0f} entries and {:.1f} MiB on disk a day; the room lasts {:.0f} days{}\n", span, entries_a_day, found->growth() / mib, days_left,
                config->retention > Duration(0) ? fmt::format("; journal.retention removes what is older than {}", to_text(config->retention)) : "");
   for (const auto& [outcome, number] : found->outcomes) fmt::print("  {:<10} {} recipients\n", outcome, number);
   return warn_of_damage(**reader);

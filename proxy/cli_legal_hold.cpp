@@ -18,20 +18,14 @@ namespace {
 /// The holds that are set, by name, from the log itself.
 Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Reader& reader) {
   std::map<std::string, journal::LegalHoldRecord> holds;
-  for (std::uint32_t number : reader.segments()) {
-    auto segment = reader.segment(number);
-    if (!segment) return segment.error();
-    Status read = (*segment)->each_record(0, [&](journal::Segment::StoredRecord& record) {
-      if (record.kind != journal::RecordKind::legal_hold || !record.damage.empty()) return true;
-      auto hold = journal::decode_legal_hold(record.encoded);
-      if (hold && hold->is_set)
-        holds[hold->name] = std::move(*hold);
-      else if (hold)
-        holds.erase(hold->name);
-      return true;
-    });
-    if (!read) return read.error();
-  }
+  Status read = reader.each_record(journal::RecordKind::legal_hold, {}, [&](const journal::Segment::StoredRecord& record) {
+    auto hold = journal::decode_legal_hold(record.encoded);
+    if (hold && hold->is_set)
+      holds[hold->name] = std::move(*hold);
+    else if (hold)
+      holds.erase(hold->name);
+  });
+  if (!read) return read.error();
   return holds;
 }
 

@@ -1,7 +1,6 @@
 #include "proxy/control.h"
 
-#include <sys/statvfs.h>
-
+#include "journal/files.h"
 #include "proxy/command.h"
 #include "proxy/log.h"
 
@@ -220,10 +219,7 @@ Task<void> Control::tick() {
 /// Notices when a limit on held mail is reached, and when there is room again. Clients are told by the stand-in.
 void Control::watch_room(ControlledRoute& route) {
   const FailoverConfig& config = config_of(route);
-  struct statvfs disk {};
-  std::uint64_t free = UINT64_MAX;
-  if (config.keep_free > 0 && ::statvfs(journal_.path().c_str(), &disk) == 0) free = static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
-  bool is_disk_low = free < config.keep_free;
+  bool is_disk_low = config.keep_free > 0 && journal::free_space(journal_.path()) < config.keep_free;
   route.board.is_disk_low.store(is_disk_low, std::memory_order_relaxed);
   std::string limit = is_disk_low ? "failover.keep_free" : route.board.held.load(std::memory_order_relaxed) >= config.max_held ? "failover.max_held" : "";
   if (limit == route.limit_reached) return;

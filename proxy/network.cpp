@@ -5,7 +5,6 @@
 
 #include <cstring>
 
-#include "journal/files.h"
 #include "proxy/command.h"
 
 namespace holdfast::proxy {
@@ -63,21 +62,6 @@ Endpoint to_endpoint(const SocketAddress& address) {
 }
 
 bool is_loopback(std::string_view address) { return address.starts_with("127.") || address == "::1"; }
-
-bool is_own(const SocketAddress& address) {
-  FileDescriptor socket(::socket(address.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!socket || ::connect(socket.get(), address.get(), address.size) != 0) return false;  // this sends nothing
-  SocketAddress from;
-  from.size = sizeof from.storage;
-  return ::getsockname(socket.get(), from.get(), &from.size) == 0 && to_endpoint(from).address == to_endpoint(address).address;
-}
-
-bool listens_at(const HostPort& listening, const SocketAddress& address) {
-  Endpoint endpoint = to_endpoint(address);
-  if (listening.port != endpoint.port) return false;
-  bool is_everywhere = listening.host == "0.0.0.0" || listening.host == "::";
-  return listening.host == endpoint.address || (is_everywhere && is_own(address));
-}
 
 std::optional<Network> Network::parse(std::string_view text) {
   std::size_t slash = text.find('/');

@@ -38,11 +38,6 @@ Endpoint to_endpoint(const SocketAddress& address);
 
 /// Whether an IP address means this machine to itself.
 bool is_loopback(std::string_view address);
-/// Whether it is one of this machine's addresses.
-bool is_own(const SocketAddress& address);
-
-/// Whether who listens there takes what is sent to an address.
-bool listens_at(const HostPort& listening, const SocketAddress& address);
 
 /// A network such as 10.0.0.0/8 or 2001:db8::/32; a lone address is a network of one.
 class Network {

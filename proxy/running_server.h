@@ -17,6 +17,7 @@
 #include "proxy/admin.h"
 #include "proxy/feed.h"
 #include "proxy/flag_file.h"
+#include "proxy/journal_room.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/maintenance.h"
 #include "proxy/service_manager.h"
@@ -111,6 +112,7 @@ class Server {
   bool is_draining_ = false;
   Clock::time_point next_prune_ = Clock::now();
   bool is_journal_too_large_ = false;
+  JournalRoom journal_room_;
   failover::ClockWatch clock_;
   Maintenance maintenance_;
   ServiceManager service_manager_;

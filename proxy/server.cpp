@@ -379,6 +379,11 @@ Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by
 /// Mail that comes between two looks is taken beyond the limit.
 void Server::watch_journal_size() {
   const std::uint64_t limit = settings_->config.journal.max_size;
+  bool was_nearly_full = journal_room_.is_nearly_full;
+  journal_room_ = room_for_journal(settings_->config.journal, shared_.journal.bytes(), was_nearly_full);
+  if (journal_room_.is_nearly_full && !was_nearly_full)
+    log(LogLevel::warning, "journal", {{"problem", fmt::format("nearly full: there is room for {:.1f} MiB more", static_cast<double>(journal_room_.left) / (1 << 20))},
+                                       {"remedy", "a larger disk, journal.max_size or journal.retention; holdfast journal stats tells how fast it grows"}});
   bool is_too_large = limit > 0 && shared_.journal.bytes() >= limit;
   if (is_too_large == is_journal_too_large_) return;
   is_journal_too_large_ = is_too_large;

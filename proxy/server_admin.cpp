@@ -84,6 +84,8 @@ Admin::Answer Server::status() {
       {"journal",
        {{"entries", shared_.journal.entries()},
         {"bytes", shared_.journal.bytes()},
+        {"room", journal_room_.left},
+        {"nearly_full", journal_room_.is_nearly_full},
         {"last_id", writer.last_id},
         {"oldest", format_time(shared_.journal.oldest_us())},
         {"path", settings_->config.journal.path},

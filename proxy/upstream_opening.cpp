@@ -14,9 +14,23 @@ namespace {
 /// So soon a primary that is there takes a connection.
 constexpr Duration sign_of_life{250};
 
+/// Whether it is one of this machine's addresses.
+bool is_own(const SocketAddress& address) {
+  FileDescriptor socket(::socket(address.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket || ::connect(socket.get(), address.get(), address.size) != 0) return false;  // this sends nothing
+  SocketAddress from;
+  from.size = sizeof from.storage;
+  return ::getsockname(socket.get(), from.get(), &from.size) == 0 && to_endpoint(from).address == to_endpoint(address).address;
+}
+
 /// As when the primary is named by the MX, which is Holdfast now. Each session would open another.
 bool is_itself(const Config& config, const SocketAddress& address) {
-  return std::any_of(config.listeners.begin(), config.listeners.end(), [&](const ListenerConfig& one) { return listens_at(one.address, address); });
+  Endpoint at = to_endpoint(address);
+  return std::any_of(config.listeners.begin(), config.listeners.end(), [&](const ListenerConfig& one) {
+    const HostPort& listening = one.address;
+    bool is_everywhere = listening.host == "0.0.0.0" || listening.host == "::";
+    return listening.port == at.port && (listening.host == at.address || (is_everywhere && is_own(address)));
+  });
 }
 
 bool is_silent(const std::unique_ptr<Upstream>& upstream) { return upstream && upstream->stream.is_connecting(); }

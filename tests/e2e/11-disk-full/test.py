@@ -111,6 +111,7 @@ def _(scene):
         return len(said) - 1
     taken = send_until(FULL)
     assert taken > 30, taken
+    assert holdfast.logged("nearly full") and "NEARLY FULL: there is room for" in holdfast.run("status").stdout
     for _ in range(3):
         equal(client.send_mail(BODY * 30, helo=None), FULL, "a large one too")
     journal = holdfast.status()["journal"]
@@ -130,6 +131,7 @@ def _(scene):
     holdfast.signal(signal.SIGHUP)
     assert send_until("250 2.0.0 Ok: taken") < 200
     wait_for(lambda: holdfast.status()["journal"]["writable"] and holdfast.logged("there is room for mail again"), what="the good news")
+    assert not holdfast.status()["journal"]["nearly_full"]
     assert "all is well" in holdfast.run("journal", "verify").stdout
 
 

@@ -201,6 +201,19 @@ def _(scene):
     equal(client.reply(), "421 4.3.2 holdfast.example.org The mail server is not reachable, try again later")
     text = holdfast.run("status").stdout
     assert "PASS (mode pass)" in text and "no holding" in text, text
+    holdfast.stop()
+    history = [json.loads(line) for line in holdfast.run("failover", "history", "--json").stdout.splitlines()]
+    user = held["by"]
+    told = [(one["state"], one["mode"], one["by"], one["reason"]) for one in history if one["state"] != "drain" and one["by"] != "breaker"]
+    equal(told, [("hold", "hold", user, "ransomware drill"), ("pass", "auto", "drain", "all held mail is settled"), ("hold", "hold", "signal SIGUSR1", "hold forced"),
+                 ("pass", "auto", user, "drill over"), ("hold", "auto", f"flag file {flag}", "the flag file is there"),
+                 ("pass", "auto", f"flag file {flag}", "the flag file is gone"), ("pass", "pass", user, "no holding, whatever happens")])
+    equal([one["lasted_s"] is None for one in history], [False] * (len(history) - 1) + [True])
+    lines = holdfast.run("failover", "history", "--since", "1h", "--route", "primary").stdout.splitlines()
+    equal(len(lines), len(history))
+    assert "primary: HOLD (mode hold) for 0:00:0" in lines[0] and lines[0].endswith(f", by {user}: ransomware drill"), lines[0]
+    assert "primary: PASS (mode pass) until now, by " in lines[-1], lines[-1]
+    equal(holdfast.run("failover", "history", "--until", "1h").stdout + holdfast.run("failover", "history", "--route", "other").stdout, "")
 
 
 @test("order is kept for each recipient, one recipient's 4xx holds back nobody else, and what was deferred is tried again")
