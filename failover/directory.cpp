@@ -222,12 +222,12 @@ void Directory::learn_of_before(std::string_view address, bool exists, const std
 
 void Directory::take_answer(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us) {
   std::string key = key_of(address);
+  if (exists) turned_away_.erase(domain_of(key));
   const Person* known = find(key, now_us);
   // What an administrator said outweighs one answer of the primary.
   if (known && known->source != Source::learned) return;
   bool is_vague = !exists && enhanced_status(reply).empty();
   if (known && known->exists && is_vague) return;
-  if (exists) turned_away_.erase(domain_of(key));
   if (!exists && known && known->exists && has_lost_people(domain_of(key), *known)) return;
   if (!people_.count(key) && learned_ >= options_.most_learned) {
     has_overflowed_.store(true, std::memory_order_relaxed);

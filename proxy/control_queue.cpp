@@ -286,8 +286,9 @@ void Control::try_doubted(ControlledRoute& route) {
   }
 }
 
-/// It takes mail: what it refused before is tried again.
+/// It takes mail: what it refused before is tried again. What it took before it went away tells nothing of how it comes back.
 void Control::regain_trust(ControlledRoute& route) {
+  if (route.board.is_held()) return;
   route.trust.took();
   if (route.doubted.empty()) return;
   for (failover::EntryId entry : std::exchange(route.doubted, {})) route.queue.retry_now(entry);

@@ -245,4 +245,14 @@ TEST_CASE("when one after the other of a domain is refused, and nobody taken, it
   refuse(name(4));
   CHECK_FALSE(is_known(name(4)));
   CHECK(is_known(name(5)));
+  // So it has when it takes one who was imported.
+  for (int i = 5; i < 8; ++i) refuse(name(i));
+  Directory::Person boss;
+  boss.address = "boss@example.org";
+  boss.source = Source::imported;
+  directory.import({boss});
+  directory.learn("boss@example.org", true, "", now_us);
+  refuse(name(8));
+  for (int i = 4; i < 9; ++i) CHECK_FALSE(is_known(name(i)));
+  CHECK(directory.take_lost_domain().empty());
 }
