@@ -350,6 +350,7 @@ Config read_config(const Value& root) {
     });
     log.finish();
   });
+  section.read("alert_command", [&](const Value& v) { config.alert_command = v.non_empty(); });
   section.read("shutdown_grace", [&](const Value& v) { config.shutdown_grace = v.duration(); });
   section.read("threads", [&](const Value& v) { config.threads = v.count(1); });
 
@@ -444,6 +445,7 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.reuse == after.reuse, "reuse changed");
   note(before.log_format == after.log_format && before.log_level == after.log_level, "log changed");
   note(before.shutdown_grace == after.shutdown_grace, "shutdown_grace changed");
+  note(before.alert_command == after.alert_command, "alert_command changed");
   note(before.mailbox == after.mailbox, "mailbox changed; a feed takes effect after a restart");
   note(before.journal.order == after.journal.order, "journal.order changed");
   note(before.journal.access_log == after.journal.access_log, "journal.access_log changed");

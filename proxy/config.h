@@ -186,6 +186,7 @@ struct Config {
   LogFormat log_format = LogFormat::text;
   LogLevel log_level = LogLevel::info;
   Duration shutdown_grace{std::chrono::seconds(30)};
+  std::string alert_command;  ///< for /bin/sh, when somebody should know something now; empty: none
   std::uint64_t threads = 0;  ///< event loops; 0: one a core but one
 };
 

@@ -16,8 +16,8 @@ constexpr int probes_a_look = 10;
 
 }  // namespace
 
-Control::Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip)
-    : journal_(journal), occupancy_(occupancy), on_trip_(std::move(on_trip)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
+Control::Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, Calls calls)
+    : journal_(journal), occupancy_(occupancy), calls_(std::move(calls)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
 
 Control::~Control() { stop(); }
 
@@ -168,7 +168,7 @@ void Control::apply_breaker(ControlledRoute& route, bool was_open) {
   log(is_open ? LogLevel::warning : LogLevel::info, "breaker",
       {{"route", route.board.name}, {"state", is_open ? "open" : "closed"}, {"reason", is_open ? route.breaker.reason() : "the primary answers again"}});
   apply(route, route.state.set_breaker(is_open, route.breaker.reason(), journal::now_us()));
-  if (is_open && on_trip_) on_trip_(route.board.name);
+  if (is_open) calls_.on_trip(route.board.name);
 }
 
 /// Shows the state to all loops, and writes it into the journal when it has changed.
@@ -183,6 +183,7 @@ void Control::apply(ControlledRoute& route, bool has_changed) {
   if (!has_changed) return;
   log(LogLevel::warning, "state", {{"route", route.board.name}, {"state", failover::to_string(status.state)}, {"mode", failover::to_string(status.mode)},
                                    {"by", status.by}, {"reason", status.reason}});
+  calls_.on_change(route.board.name, status);
   journal::StateRecord record;
   record.time_us = status.since_us;
   record.route = route.board.name;

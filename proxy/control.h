@@ -68,9 +68,12 @@ struct ControlledRoute {
 
 class Control {
  public:
-  using OnTrip = std::function<void(const std::string& route)>;
-  /// on_trip is called on the control thread when a breaker has tripped.
-  Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, OnTrip on_trip);
+  /// What is called on the control thread.
+  struct Calls {
+    std::function<void(const std::string& route)> on_trip;  ///< a breaker has tripped
+    std::function<void(const std::string& route, const failover::RouteState::Status& status)> on_change;
+  };
+  Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, Calls calls);
   ~Control();
 
   /// Takes a configuration; before start() the first time. From the main thread.
@@ -139,7 +142,9 @@ class Control {
   ControlledRoute& heir_of(const journal::Entry& entry, std::uint32_t recipient);
   void hand_over(ControlledRoute& departed);
 
-  // Held mail (control_queue.cpp).
+  void report(RouteBoard& board, std::function<void(failover::Breaker&)> what);
+
+  // Held mail: what is delivered when (control_queue.cpp).
   /// Entries of a route in memory at once; the rest waits on disk.
   static constexpr std::size_t window = 20000;
   Task<void> dispatch(ControlledRoute& route);
@@ -149,13 +154,16 @@ class Control {
   bool may_deliver(const ControlledRoute& route) const;
   std::unique_ptr<Errand> next_errand(ControlledRoute& route, const Errand* ahead);
   Task<void> deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand);
+  void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);
+  /// It cannot be delivered, and must not be forgotten: an operator sees it in the queue.
+  void keep_unreadable(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients, const std::string& why);
+
+  // And how it ends (control_ends.cpp).
   Task<void> take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup);
   void doubt(ControlledRoute& route, const journal::Entry& entry, const std::string& reply);
   void try_doubted(ControlledRoute& route);
   void regain_trust(ControlledRoute& route);
   void learn_recipients(const journal::Entry& entry, const DeliveryResult& result);
-  void report(RouteBoard& board, std::function<void(failover::Breaker&)> what);
-  void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);
   void expire(ControlledRoute& route);
   Task<void> expire_entry(ControlledRoute& route, failover::HoldQueue::Delivery delivery);
   Task<void> tell_delay(ControlledRoute& route, failover::EntryId entry);
@@ -166,7 +174,6 @@ class Control {
   /// Only takes them out of the queue: it is on record.
   void forget(ControlledRoute& route, journal::RecordId entry, const Words& recipients);
   void keep(ControlledRoute& route, journal::RecordId entry, const Words& recipients);
-  void keep_unreadable(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients, const std::string& why);
   void entry_may_be_done(ControlledRoute& route, failover::EntryId entry);
   /// Tells the sender about refused or expired recipients, or keeps them for the operator when it may not be told.
   Task<void> refuse(ControlledRoute& route, const journal::Entry& entry, Words recipients, journal::Outcome outcome, Wakeup& wakeup);
@@ -178,7 +185,7 @@ class Control {
 
   journal::Journal& journal_;
   Occupancy& occupancy_;
-  OnTrip on_trip_;
+  const Calls calls_;
   Loop loop_;
   UpstreamPool pool_;
   failover::Directory directory_{failover::DirectoryOptions()};

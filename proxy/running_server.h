@@ -15,6 +15,7 @@
 #include "failover/clock_watch.h"
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
+#include "proxy/alerter.h"
 #include "proxy/feed.h"
 #include "proxy/flag_file.h"
 #include "proxy/journal_room.h"
@@ -45,7 +46,8 @@ class Server {
       : config_path_(std::move(config_path)),
         settings_(std::move(settings)),
         control_(journal, resolver_, occupancy_, journal.take_store(),
-                 [this](const std::string& route) { tell_sessions(route); }),
+                 {[this](const std::string& route) { tell_sessions(route); },
+                  [this](const std::string& route, const failover::RouteState::Status& status) { alert_of_route(route, status); }}),
         ldap_(control_.directory()),
         shared_{journal, resolver_, occupancy_, control_, {}, {1}, {0}, {0}} {}
   ~Server();
@@ -84,7 +86,9 @@ class Server {
   void drain();
   void on_tick();
   void report_to_service_manager();
-  void watch_journal_size();
+  void watch_journal();
+  void alert_of_route(const std::string& route, const failover::RouteState::Status& status);
+  void alert_of_journal(const std::string& what);
   void watch_flag(const Config& config);
   Admin::Answer status();
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
@@ -97,6 +101,7 @@ class Server {
   std::shared_ptr<const Settings> settings_;
   Resolver resolver_;
   Occupancy occupancy_;
+  Alerter alerter_;
   Control control_;
   LdapSync ldap_;
   Shared shared_;
@@ -111,7 +116,7 @@ class Server {
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
   Clock::time_point next_prune_ = Clock::now();
-  bool is_journal_too_large_ = false;
+  bool is_journal_too_large_ = false, is_journal_writable_ = true;
   JournalRoom journal_room_;
   failover::ClockWatch clock_;
   Maintenance maintenance_;

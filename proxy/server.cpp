@@ -11,9 +11,11 @@
 #include <fstream>
 #include <future>
 #include <thread>
+#include <utility>
 
 #include "journal/backup.h"
 #include "journal/write_record.h"
+#include "proxy/command.h"
 #include "proxy/imap_session.h"
 #include "proxy/journal_access.h"
 #include "proxy/log.h"
@@ -137,6 +139,7 @@ int Server::run() {
   constexpr auto patience = std::chrono::seconds(5);
   watch_names(config, patience);
   base_.reset(event_base_new());
+  alerter_.set_command(config.alert_command);
   control_.configure(settings_);
   if (Status started = control_.start(); !started) return give_up(started.error());
   auto people = read_directory(config);
@@ -310,6 +313,7 @@ void Server::reload() {
   import_directory(std::move(*people), config);
   shared_.connections.set_capacity(raise_descriptor_limit(config));
   configure_log(config.log_format, config.log_level);
+  alerter_.set_command(config.alert_command);
   watch_flag(config);
   ldap_.configure(config.directory.ldap);
   for (const auto& running : workers_) {
@@ -377,13 +381,32 @@ Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by
 }
 
 /// Mail that comes between two looks is taken beyond the limit.
-void Server::watch_journal_size() {
+void Server::alert_of_route(const std::string& route, const failover::RouteState::Status& status) {
+  std::string state(failover::to_string(status.state)), mode(failover::to_string(status.mode));
+  std::string text = fmt::format("route {}: {} (mode {}), by {}{}", route, upper(state), mode, status.by, status.reason.empty() ? "" : ": " + status.reason);
+  alerter_.tell({{"HOLDFAST_ALERT", text}, {"HOLDFAST_EVENT", "state"}, {"HOLDFAST_TIME", format_time(status.since_us)}, {"HOLDFAST_ROUTE", route},
+                 {"HOLDFAST_STATE", state}, {"HOLDFAST_MODE", mode}, {"HOLDFAST_BY", status.by}, {"HOLDFAST_REASON", status.reason}});
+}
+
+void Server::alert_of_journal(const std::string& what) {
+  alerter_.tell({{"HOLDFAST_ALERT", "journal: " + what}, {"HOLDFAST_EVENT", "journal"}, {"HOLDFAST_TIME", format_time(journal::now_us())}});
+}
+
+void Server::watch_journal() {
+  journal::WriterState writer = shared_.journal.writer().state();
+  bool is_writable = writer.is_working && writer.refuses_why.empty();
+  if (is_writable != std::exchange(is_journal_writable_, is_writable))
+    alert_of_journal(is_writable ? "WRITABLE again" : "NOT WRITABLE: " + (writer.is_working ? writer.refuses_why : writer.last_error));
+
   const std::uint64_t limit = settings_->config.journal.max_size;
   bool was_nearly_full = journal_room_.is_nearly_full;
   journal_room_ = room_for_journal(settings_->config.journal, shared_.journal.bytes(), was_nearly_full);
-  if (journal_room_.is_nearly_full && !was_nearly_full)
-    log(LogLevel::warning, "journal", {{"problem", fmt::format("nearly full: there is room for {:.1f} MiB more", static_cast<double>(journal_room_.left) / (1 << 20))},
+  if (journal_room_.is_nearly_full && !was_nearly_full) {
+    std::string left = fmt::format("there is room for {:.1f} MiB more", static_cast<double>(journal_room_.left) / (1 << 20));
+    log(LogLevel::warning, "journal", {{"problem", "nearly full: " + left},
                                        {"remedy", "a larger disk, journal.max_size or journal.retention; holdfast journal stats tells how fast it grows"}});
+    alert_of_journal("NEARLY FULL: " + left);
+  }
   bool is_too_large = limit > 0 && shared_.journal.bytes() >= limit;
   if (is_too_large == is_journal_too_large_) return;
   is_journal_too_large_ = is_too_large;
@@ -397,7 +420,7 @@ void Server::watch_journal_size() {
 
 void Server::on_tick() {
   report_to_service_manager();
-  watch_journal_size();
+  watch_journal();
   Duration retention = settings_->config.journal.retention;
   clock_.look(journal::now_us(), Clock::now());
   bool is_prune_due = retention > Duration(0) && Clock::now() >= next_prune_ && clock_.is_trusted_after(retention);

@@ -338,5 +338,40 @@ def _(scene):
     equal(event["from"], '"x=1\\" event=forged"@example.net')
     equal((event["recipients"], event["outcome"]), (1, "forwarded"))
 
+@test("alert_command is run when somebody should know something now; what happened is in its environment, and is never run")
+def _(scene):
+    told, trap = scene.path("told"), scene.path("trap")
+    holdfast = scene.holdfast(scene.primary(), journal="max_size: 2MiB",
+                              yaml=f'alert_command: printf "%s|%s|%s\\n" "$HOLDFAST_EVENT" "$HOLDFAST_STATE" "$HOLDFAST_ALERT" >> {told}')
+
+    def lines():
+        return open(told).read().splitlines() if os.path.exists(told) else []
+    reason = f"\"; touch {trap}; $(touch {trap}) `touch {trap}`\r\nx"
+    holdfast.run("failover", "hold", "--reason", reason)
+    wait_for(lambda: len(lines()) == 1, what="the first alert")
+    assert lines()[0].startswith("state|hold|route primary: HOLD (mode hold), by user root: \\\"; touch"), lines()
+    assert not os.path.exists(trap)
+    holdfast.run("failover", "auto", "--reason", "over")
+    wait_for(lambda: len(lines()) == 2, what="the second alert")
+    equal(lines()[1], "state|pass|route primary: PASS (mode auto), by user root: over")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    wait_for(lambda: client.send_mail("Subject: x\r\n\r\n" + "x" * 60 + "\r\n" + 2000 * ("y" * 60 + "\r\n"), helo=None).startswith("452"), what="a full journal")
+    wait_for(lambda: any(line.startswith("journal||journal: NOT WRITABLE: journal.max_size") for line in lines()), what="an alert of it")
+    # One that fails is told in the log, one that hangs holds up nobody, and a changed one counts from the reload on.
+    for command, problem in (("exit 3", "alert_command: it ended with exit code 3"), ("kill -TERM $$", "it ended with signal 15")):
+        holdfast.yaml = f"alert_command: {command}"
+        holdfast.write_config()
+        holdfast.signal(signal.SIGHUP)
+        wait_for(lambda: holdfast.logged("alert_command changed"), what="the reload")
+        wait_for(lambda: holdfast.run("failover", "hold", "--reason", "x") and holdfast.run("failover", "auto", "--reason", "x") and holdfast.logged(problem), what=problem)
+    hanging = scene.path("hanging")
+    holdfast.yaml = f"alert_command: touch {hanging}; exec sleep 20"
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: holdfast.run("failover", "hold", "--reason", "x") and holdfast.run("failover", "auto", "--reason", "x") and os.path.exists(hanging), what="one that hangs")
+    holdfast.process.terminate()
+    equal(holdfast.process.wait(10), 0)
+
 
 main()
