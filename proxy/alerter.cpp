@@ -32,7 +32,7 @@ std::vector<std::string> environment(const Alerter::Facts& facts) {
   return all;
 }
 
-/// In a process group of its own, without our signals' settings, and with nothing to read. Returns 0, or an error's number.
+/// In a process group of its own, without our signals' settings and files, and with nothing to read. Returns 0, or an error's number.
 int start(const std::string& command, const Alerter::Facts& facts, pid_t& process) {
   std::vector<std::string> variables = environment(facts);
   std::vector<char*> pointers;
@@ -46,6 +46,7 @@ int start(const std::string& command, const Alerter::Facts& facts, pid_t& proces
   posix_spawn_file_actions_init(&files);
   posix_spawnattr_init(&attributes);
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addclosefrom_np(&files, STDERR_FILENO + 1);
   sigset_t none, all;
   sigemptyset(&none);
   sigfillset(&all);

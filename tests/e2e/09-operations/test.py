@@ -340,9 +340,9 @@ def _(scene):
 
 @test("alert_command is run when somebody should know something now; what happened is in its environment, and is never run")
 def _(scene):
-    told, trap = scene.path("told"), scene.path("trap")
+    told, trap, files = scene.path("told"), scene.path("trap"), scene.path("files")
     holdfast = scene.holdfast(scene.primary(), journal="max_size: 2MiB",
-                              yaml=f'alert_command: printf "%s|%s|%s\\n" "$HOLDFAST_EVENT" "$HOLDFAST_STATE" "$HOLDFAST_ALERT" >> {told}')
+                              yaml=f'alert_command: printf "%s|%s|%s\\n" "$HOLDFAST_EVENT" "$HOLDFAST_STATE" "$HOLDFAST_ALERT" >> {told}; ls -l /proc/$$/fd > {files}')
 
     def lines():
         return open(told).read().splitlines() if os.path.exists(told) else []
@@ -358,6 +358,7 @@ def _(scene):
     client.ask("EHLO client.example.net")
     wait_for(lambda: client.send_mail("Subject: x\r\n\r\n" + "x" * 60 + "\r\n" + 2000 * ("y" * 60 + "\r\n"), helo=None).startswith("452"), what="a full journal")
     wait_for(lambda: any(line.startswith("journal||journal: NOT WRITABLE: journal.max_size") for line in lines()), what="an alert of it")
+    assert "lmdb" not in open(files).read() and "socket" not in open(files).read(), open(files).read()
     # One that fails is told in the log, one that hangs holds up nobody, and a changed one counts from the reload on.
     for command, problem in (("exit 3", "alert_command: it ended with exit code 3"), ("kill -TERM $$", "it ended with signal 15")):
         holdfast.yaml = f"alert_command: {command}"
