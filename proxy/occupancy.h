@@ -24,10 +24,10 @@ class Occupancy {
     std::atomic<std::uint64_t> connections{0};  ///< that it has greeted
     std::atomic<std::uint64_t> waiting{0};
 
-    /// Whether it has a connection, or had one a moment ago: it may notice late that this has ended.
-    bool is_serving() const { return connections > 0 || std::chrono::steady_clock::now() < last_end_.load() + notices_end_within; }
-    /// Whether a connection that it refuses may be one too many: it may refuse one before it greets another.
-    bool may_be_full() const { return attempts > 1 || is_serving(); }
+    bool is_serving() const { return connections > 0; }
+    /// Whether a connection that it refuses may be one too many: it may refuse one before it greets another, and may notice late that one
+    /// has ended.
+    bool may_be_full() const { return attempts > 1 || is_serving() || std::chrono::steady_clock::now() < last_end_.load() + notices_end_within; }
 
     /// Notes why it does not answer, or "" that it does. Returns whether that is news.
     bool note(const std::string& problem) {
