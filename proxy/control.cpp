@@ -176,7 +176,10 @@ void Control::apply(ControlledRoute& route, bool has_changed) {
   const failover::RouteState::Status& status = route.state.status();
   bool is_held = status.state == failover::State::hold;
   if (is_held) route.trust.is_away();
-  if (!is_held && route.board.is_held()) try_doubted(route);
+  if (!is_held && route.board.is_held()) {
+    route.seen_successes = route.board.successes.load(std::memory_order_relaxed);  // what it took before it was back tells nothing
+    try_doubted(route);
+  }
   route.board.mode.store(status.mode, std::memory_order_release);
   route.board.state.store(status.state, std::memory_order_release);
   if (route.wakeup) route.wakeup->fire();
