@@ -115,9 +115,8 @@ std::string Alerter::alert(const std::string& command, const Facts& facts) {
   if (int problem = start(command, facts, process); problem != 0) return std::strerror(problem);
   FileDescriptor handle(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
   pollfd ends[] = {{handle.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
-  int happened = 0;
-  do happened = ::poll(ends, 2, patience_ms);
-  while (happened < 0 && errno == EINTR);
+  int happened = 1;  // without a handle it is waited for without a limit
+  while (handle && (happened = ::poll(ends, 2, patience_ms)) < 0 && errno == EINTR) continue;
   if (ends[1].revents != 0) return "";
   if (happened == 0) ::kill(-process, SIGKILL);
   int status = 0;

@@ -42,7 +42,7 @@ void print_status(const Json& status) {
     }
     if (kept > 0) fmt::print("  {} KEPT FOR YOU: refused, and the sender may not be told; see holdfast queue list\n", kept);
     if (std::uint64_t doubted = route["doubted"].get<std::uint64_t>())
-      fmt::print("  {} REFUSED, NOT BELIEVED: the primary refuses all held mail for good; it stays held, see holdfast queue list\n", doubted);
+      fmt::print("  {} REFUSED, NOT BELIEVED: the primary refuses one held message after the other for good; these stay held, see holdfast queue list\n", doubted);
     if (std::uint64_t twice = route["possible_duplicates"].get<std::uint64_t>()) fmt::print("  {} possible duplicates since the start\n", twice);
     if (std::string limit = route["limit_reached"].get<std::string>(); !limit.empty()) fmt::print("  LIMIT REACHED: {}: no more mail is held, senders are told 452\n", limit);
     if (std::uint64_t waiting = route["waiting"].get<std::uint64_t>())

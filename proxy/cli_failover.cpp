@@ -68,7 +68,7 @@ int history(const std::string& config, const FilterOptions& options, bool as_jso
     bool is_wanted = (!filter->since_us || state.time_us >= *filter->since_us) && (!filter->until_us || state.time_us < *filter->until_us);
     if (!is_wanted) continue;
     std::string_view name = failover::to_string(static_cast<failover::State>(state.state)), mode = failover::to_string(static_cast<failover::Mode>(state.mode));
-    std::int64_t lasted_s = (until_us - state.time_us) / 1'000'000;
+    std::int64_t lasted_s = std::max<std::int64_t>(0, until_us - state.time_us) / 1'000'000;  // clocks are set
     if (as_json)
       fmt::print("{}\n", to_line({{"time", format_time(state.time_us)}, {"route", state.route}, {"state", name}, {"mode", mode}, {"by", state.by},
                                   {"reason", state.reason}, {"lasted_s", until_us == 0 ? Json() : Json(lasted_s)}}));

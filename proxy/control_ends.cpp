@@ -61,11 +61,11 @@ void Control::doubt(ControlledRoute& route, const journal::Entry& entry, const s
   bool is_news = route.doubted.empty();
   route.doubted.insert(entry.id);
   if (is_news)
-    log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", "it refuses all held mail for good; that is not believed, and nothing is bounced"},
+    log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", "it refuses one held message after the other for good: that is not believed, they stay held"},
                                   {"reply", reply}, {"remedy", "repair the primary; if it is right: failover.doubt_after: 0, SIGHUP, and holdfast queue retry --all"}});
   if (!route.trust.takes_nothing()) return;
   bool was_open = route.breaker.is_open();
-  route.breaker.is_not_itself(Clock::now(), "it refuses all held mail for good: " + reply);
+  route.breaker.is_not_itself(Clock::now(), "it is back and takes nothing, one held message after the other is refused for good: " + reply);
   apply_breaker(route, was_open);
 }
 

@@ -115,7 +115,7 @@ class Server {
   Clock::time_point started_ = Clock::now();
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
-  Clock::time_point next_prune_ = Clock::now();
+  Clock::time_point next_prune_ = Clock::now(), next_look_at_journal_ = Clock::now();
   bool is_journal_too_large_ = false, is_journal_writable_ = true;
   JournalRoom journal_room_;
   failover::ClockWatch clock_;

@@ -393,6 +393,9 @@ void Server::alert_of_journal(const std::string& what) {
 }
 
 void Server::watch_journal() {
+  constexpr auto interval = std::chrono::seconds(1);
+  if (Clock::now() < next_look_at_journal_) return;
+  next_look_at_journal_ = Clock::now() + interval;
   journal::WriterState writer = shared_.journal.writer().state();
   bool is_writable = writer.is_working && writer.refuses_why.empty();
   if (is_writable != std::exchange(is_journal_writable_, is_writable))

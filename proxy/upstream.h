@@ -153,6 +153,7 @@ class UpstreamPool {
   Task<std::optional<Reply>> read_greeting(Upstream& upstream, const Opening& opening, Wakeup& wakeup);
   Task<std::unique_ptr<Upstream>> reuse(const Opening& opening, Wakeup& wakeup);
   Task<bool> answers(const SocketAddress& address, Wakeup& wakeup);
+  bool is_itself(const Config& config, const SocketAddress& address);
   // Each returns an empty text, or why it failed.
   Task<std::string> connect_for_client(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
                                        std::unique_ptr<Upstream>& upstream, std::optional<Reply>& refusal);
@@ -181,6 +182,12 @@ class UpstreamPool {
   std::map<std::string, Order> orders_;  ///< by route
   std::map<std::string, Reply> goodbyes_;
   failover::PrimaryHabits habits_;
+  /// Whether an address is one of this machine's, as asked a moment ago.
+  struct Own {
+    bool is_own = false;
+    Deadline known_until{};
+  };
+  std::map<std::string, Own> own_;  ///< of primaries whose port is one that Holdfast listens on everywhere
 };
 
 }  // namespace holdfast::proxy

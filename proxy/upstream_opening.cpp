@@ -11,6 +11,9 @@
 namespace holdfast::proxy {
 namespace {
 
+/// So long it is not asked again whether an address is this machine's.
+constexpr auto own_known_for = std::chrono::seconds(1);
+
 /// So soon a primary that is there takes a connection.
 constexpr Duration sign_of_life{250};
 
@@ -21,16 +24,6 @@ bool is_own(const SocketAddress& address) {
   SocketAddress from;
   from.size = sizeof from.storage;
   return ::getsockname(socket.get(), from.get(), &from.size) == 0 && to_endpoint(from).address == to_endpoint(address).address;
-}
-
-/// As when the primary is named by the MX, which is Holdfast now. Each session would open another.
-bool is_itself(const Config& config, const SocketAddress& address) {
-  Endpoint at = to_endpoint(address);
-  return std::any_of(config.listeners.begin(), config.listeners.end(), [&](const ListenerConfig& one) {
-    const HostPort& listening = one.address;
-    bool is_everywhere = listening.host == "0.0.0.0" || listening.host == "::";
-    return listening.port == at.port && (listening.host == at.address || (is_everywhere && is_own(address)));
-  });
 }
 
 bool is_silent(const std::unique_ptr<Upstream>& upstream) { return upstream && upstream->stream.is_connecting(); }
@@ -82,6 +75,22 @@ Task<bool> UpstreamPool::answers(const SocketAddress& address, Wakeup& wakeup) {
   Deadline by = Clock::now() + sign_of_life;
   while (stream.is_connecting() && Clock::now() < by) co_await wakeup.wait(by);
   co_return !stream.is_connecting() && stream.is_alive();
+}
+
+/// As when the primary is named by the MX, which is Holdfast now. Each session would open another.
+bool UpstreamPool::is_itself(const Config& config, const SocketAddress& address) {
+  Endpoint at = to_endpoint(address);
+  for (const ListenerConfig& listener : config.listeners) {
+    const HostPort& listening = listener.address;
+    bool is_everywhere = listening.host == "0.0.0.0" || listening.host == "::";
+    if (listening.port != at.port) continue;
+    if (listening.host == at.address) return true;
+    if (!is_everywhere) continue;
+    Own& own = own_[at.address];
+    if (loop_.now() >= own.known_until) own = {is_own(address), loop_.now() + own_known_for};
+    if (own.is_own) return true;
+  }
+  return false;
 }
 
 /// One address. Where TLS is only an opportunity, and fails, it is tried again without; also where it is not offered, and to learn that
