@@ -44,6 +44,8 @@ void print_status(const Json& status) {
     if (std::uint64_t doubted = route["doubted"].get<std::uint64_t>())
       fmt::print("  {} REFUSED, NOT BELIEVED: the primary refuses one held message after the other for good; these stay held, see holdfast queue list\n", doubted);
     if (std::uint64_t twice = route["possible_duplicates"].get<std::uint64_t>()) fmt::print("  {} possible duplicates since the start\n", twice);
+    if (route["expires_soon"].get<bool>())
+      fmt::print("  EXPIRES SOON: the oldest held message in {}, and the others after it\n", roughly(std::chrono::seconds(route["expires_in_s"].get<std::int64_t>())));
     if (std::string limit = route["limit_reached"].get<std::string>(); !limit.empty()) fmt::print("  LIMIT REACHED: {}: no more mail is held, senders are told 452\n", limit);
     if (std::uint64_t waiting = route["waiting"].get<std::uint64_t>())
       fmt::print("  {} CLIENTS WAIT for a connection: the primary takes no more than the {} that it has\n", waiting, route["connections"].get<std::uint64_t>());

@@ -214,6 +214,7 @@ Task<void> Control::tick() {
         regain_trust(*route);
       }
       expire(*route);
+      watch_age(*route);
       watch_room(*route);
     }
     pool_.sweep(false);
@@ -228,10 +229,13 @@ void Control::watch_room(ControlledRoute& route) {
   std::string limit = is_disk_low ? "failover.keep_free" : route.board.held.load(std::memory_order_relaxed) >= config.max_held ? "failover.max_held" : "";
   if (limit == route.limit_reached) return;
   route.limit_reached = limit;
-  if (limit.empty())
+  if (limit.empty()) {
     log(LogLevel::info, "held", {{"route", route.board.name}, {"note", "there is room for held mail again"}});
-  else
-    log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", limit + " is reached: senders are told 452 while the primary is away"}, {"held", route.board.held.load()}});
+    return;
+  }
+  std::string problem = limit + " is reached: senders are told 452 while the primary is away";
+  log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", problem}, {"held", route.board.held.load()}});
+  calls_.on_held_trouble(route.board.name, "LIMIT REACHED: " + problem);
 }
 
 Task<void> Control::probe(ControlledRoute& route) {

@@ -63,6 +63,7 @@ struct ControlledRoute {
   bool is_in_doubt = false;          ///< something went wrong since the last probe
   Duration patience{0};              ///< of the next probe, when the usual is not enough
   std::string limit_reached;         ///< the key of a limit on held mail that keeps more from being held
+  bool expires_soon = false;         ///< the oldest of what is held, unless the primary comes back
   bool is_configured = true;
 };
 
@@ -72,6 +73,7 @@ class Control {
   struct Calls {
     std::function<void(const std::string& route)> on_trip;  ///< a breaker has tripped
     std::function<void(const std::string& route, const failover::RouteState::Status& status)> on_change;
+    std::function<void(const std::string& route, const std::string& what)> on_held_trouble;  ///< somebody should know of its held mail
   };
   Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, Calls calls);
   ~Control();
@@ -128,6 +130,8 @@ class Control {
   Task<void> tick();
   void remember(ControlledRoute& route);
   void watch_room(ControlledRoute& route);
+  void watch_age(ControlledRoute& route);
+  std::optional<Duration> expires_in(const ControlledRoute& route) const;
   Json describe(ControlledRoute& route);
   std::vector<failover::EntryId> held_behind(ControlledRoute& route, failover::EntryId after, std::size_t most);
   Json describe_held(ControlledRoute& route, failover::EntryId entry);

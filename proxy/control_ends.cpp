@@ -18,6 +18,9 @@ constexpr std::size_t expire_step = 200;
 /// A whole message goes back with a notification (RET=FULL) up to this size.
 constexpr std::uint64_t largest_returned = 1 << 20;
 
+/// Time enough to do something about mail that will expire.
+Duration soon(Duration max_hold) { return std::min<Duration>(std::chrono::hours(24), max_hold / 5); }
+
 }  // namespace
 
 Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& entry, const DeliveryResult& result, Wakeup& wakeup) {
@@ -229,6 +232,26 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
   enqueue(egress, ticket->id(), record.time_us, {{0, message.mail_from}});
   log(LogLevel::info, "notification", {{"entry", entry.id}, {"notification", ticket->id()}, {"to", message.mail_from}});
   co_return true;
+}
+
+/// Until the oldest of what waits expires; nothing where nothing waits.
+std::optional<Duration> Control::expires_in(const ControlledRoute& route) const {
+  std::optional<failover::EntryId> oldest = route.queue.oldest();
+  if (!oldest) return std::nullopt;
+  Duration age((journal::now_us() - journal_.written_us(*oldest, route.queue.time_us(*oldest))) / 1000);
+  return std::max(Duration(0), config_of(route).max_hold - age);
+}
+
+/// Tells once that held mail will expire, while there is time to do something. In a drain the primary has a say in each message.
+void Control::watch_age(ControlledRoute& route) {
+  Duration max_hold = config_of(route).max_hold;
+  std::optional<Duration> left = route.board.is_held() ? expires_in(route) : std::nullopt;
+  bool expires_soon = left && *left < soon(max_hold);
+  if (std::exchange(route.expires_soon, expires_soon) == expires_soon || !expires_soon) return;
+  std::string problem = fmt::format("the oldest held message expires in {}, and the others after it", roughly(*left));
+  log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", problem}, {"held", route.board.held.load()},
+                                {"remedy", "repair the primary, or raise failover.max_hold (" + to_text(max_hold) + ") and SIGHUP"}});
+  calls_.on_held_trouble(route.board.name, "EXPIRES SOON: " + problem);
 }
 
 /// Only so many at one look: the loop has other things to do.

@@ -66,6 +66,9 @@ Json Control::describe(ControlledRoute& route) {
   json["left_s"] = per_second > 0 ? Json(static_cast<std::uint64_t>(static_cast<double>(route.board.held.load()) / per_second)) : Json();
   json["problem"] = route.breaker.reason();
   json["limit_reached"] = route.limit_reached;
+  std::optional<Duration> expires = expires_in(route);
+  json["expires_in_s"] = expires ? Json(std::chrono::duration_cast<std::chrono::seconds>(*expires).count()) : Json();
+  json["expires_soon"] = route.expires_soon && expires;
   json["releases_after"] = to_text(route.breaker.current_release());
   return json;
 }

@@ -62,6 +62,11 @@ void add_routes(Page& page, const Json& routes) {
     page.begin(metric, gauge, help);
     for (const Json& route : routes) page.add(route[key].get<double>(), {{"route", name(route)}});
   }
+  page.begin("held_expires_seconds", gauge, "Until the oldest held message expires (failover.max_hold); only where some is held.");
+  for (const Json& route : routes)
+    if (!route["expires_in_s"].is_null()) page.add(route["expires_in_s"].get<double>(), {{"route", name(route)}});
+  page.begin("held_limit_reached", gauge, "Whether no more mail is held, and senders are told 452 in a hold.");
+  for (const Json& route : routes) page.add(route["limit_reached"].get<std::string>().empty() ? 0 : 1, {{"route", name(route)}});
   page.begin("messages_total", counter, "Messages that came over the relay, by what became of them, since the start.");
   for (const Json& route : routes)
     for (const auto& [outcome, count] : route["messages"].items()) page.add(count.get<double>(), {{"route", name(route)}, {"outcome", outcome}});

@@ -47,7 +47,8 @@ class Server {
         settings_(std::move(settings)),
         control_(journal, resolver_, occupancy_, journal.take_store(),
                  {[this](const std::string& route) { tell_sessions(route); },
-                  [this](const std::string& route, const failover::RouteState::Status& status) { alert_of_route(route, status); }}),
+                  [this](const std::string& route, const failover::RouteState::Status& status) { alert_of_route(route, status); },
+                  [this](const std::string& route, const std::string& what) { alert_of_held(route, what); }}),
         ldap_(control_.directory()),
         shared_{journal, resolver_, occupancy_, control_, {}, {1}, {0}, {0}} {}
   ~Server();
@@ -88,6 +89,7 @@ class Server {
   void report_to_service_manager();
   void watch_journal();
   void alert_of_route(const std::string& route, const failover::RouteState::Status& status);
+  void alert_of_held(const std::string& route, const std::string& what);
   void alert_of_journal(const std::string& what);
   void watch_flag(const Config& config);
   Admin::Answer status();

@@ -380,7 +380,6 @@ Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by
   return Json{{"segments", *pruned}};
 }
 
-/// Mail that comes between two looks is taken beyond the limit.
 void Server::alert_of_route(const std::string& route, const failover::RouteState::Status& status) {
   std::string state(failover::to_string(status.state)), mode(failover::to_string(status.mode));
   std::string text = fmt::format("route {}: {} (mode {}), by {}{}", route, upper(state), mode, status.by, status.reason.empty() ? "" : ": " + status.reason);
@@ -388,10 +387,16 @@ void Server::alert_of_route(const std::string& route, const failover::RouteState
                  {"HOLDFAST_STATE", state}, {"HOLDFAST_MODE", mode}, {"HOLDFAST_BY", status.by}, {"HOLDFAST_REASON", status.reason}});
 }
 
+void Server::alert_of_held(const std::string& route, const std::string& what) {
+  alerter_.tell({{"HOLDFAST_ALERT", "route " + route + ": " + what}, {"HOLDFAST_EVENT", "held"}, {"HOLDFAST_TIME", format_time(journal::now_us())},
+                 {"HOLDFAST_ROUTE", route}});
+}
+
 void Server::alert_of_journal(const std::string& what) {
   alerter_.tell({{"HOLDFAST_ALERT", "journal: " + what}, {"HOLDFAST_EVENT", "journal"}, {"HOLDFAST_TIME", format_time(journal::now_us())}});
 }
 
+/// Mail that comes between two looks is taken beyond the limit.
 void Server::watch_journal() {
   constexpr auto interval = std::chrono::seconds(1);
   if (Clock::now() < next_look_at_journal_) return;

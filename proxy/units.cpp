@@ -48,4 +48,11 @@ std::string to_text(Duration duration) {
   return "0s";
 }
 
+std::string roughly(Duration duration) {
+  auto seconds = std::chrono::duration_cast<std::chrono::seconds>(duration).count();
+  constexpr auto minute = 60, hour = 60 * minute;
+  if (seconds >= 2 * hour) return fmt::format("{} h", seconds / hour);
+  return seconds >= 2 * minute ? fmt::format("{} min", seconds / minute) : fmt::format("{} s", seconds);
+}
+
 }  // namespace holdfast::proxy

@@ -17,5 +17,7 @@ std::optional<Duration> parse_duration(std::string_view text);
 std::optional<std::uint64_t> parse_size(std::string_view text);
 /// The largest unit that divides it: "90s" for a minute and a half.
 std::string to_text(Duration duration);
+/// For people, rounded down: "23 h", "47 min", "12 s".
+std::string roughly(Duration duration);
 
 }  // namespace holdfast::proxy

@@ -45,6 +45,17 @@ def world(scene, egress=True, extra="", refusal=b"550 5.1.1 nobody here\r\n"):
     return holdfast, primary, outside, comes_back
 
 
+def start_with_clock(scene, holdfast, time):
+    """Starts it on a machine whose clock is what the file says that is returned."""
+    clock = scene.path("clock")
+    with open(clock, "w") as file:
+        file.write(time)
+    [library] = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    holdfast.before = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+    holdfast.start()
+    return clock
+
+
 def outcome(holdfast, entry):
     return json.loads(holdfast.run("journal", "show", str(entry), "--json").stdout)["recipients"][0]
 
@@ -144,12 +155,7 @@ def _(scene):
     holdfast, primary, outside, comes_back = world(scene, extra="\n  max_hold: 1h\n  delay_notice: 30m")
     assert scene.client(holdfast.port).send_mail().startswith("250")  # the journal knows a better time
     holdfast.stop()
-    clock = scene.path("clock")
-    with open(clock, "w") as file:
-        file.write("@2001-01-01 00:00:00")
-    [library] = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-    holdfast.before = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
-    holdfast.start()
+    clock = start_with_clock(scene, holdfast, "@2001-01-01 00:00:00")
     sent = len(primary.lines())
     wait_for(lambda: len(primary.lines()) > sent, what="a probe")
     *_, entry = held(scene, holdfast, primary, [("a@example.net", "b@example.org", CHECKED + "\r\nx\r\n", "")])
@@ -169,6 +175,43 @@ def _(scene):
     wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", what="pass")
     equal(len(back.messages), 1)
     equal(outside.messages, [])
+
+
+@test("before held mail expires somebody is told, while there is time: the alert, the log, status and metrics; a larger max_hold ends it")
+def _(scene):
+    http, told = free_port(), scene.path("told")
+    holdfast, primary, outside, comes_back = world(scene, extra=f"\n  max_hold: 5d\nalert_command: echo \"$HOLDFAST_EVENT|$HOLDFAST_ROUTE|$HOLDFAST_ALERT\" >> {told}")
+    holdfast.admin = f"http: 127.0.0.1:{http}"
+    holdfast.stop()
+    holdfast.write_config()
+    clock = start_with_clock(scene, holdfast, "+0")
+    entry, = held(scene, holdfast, primary, [("a@example.net", "b@example.org", CHECKED + "\r\nx\r\n", "")])
+
+    def route():
+        return holdfast.status()["routes"][0]
+
+    def metric():
+        page = run("curl", "-s", f"http://127.0.0.1:{http}/metrics").stdout
+        return int(re.search(r'holdfast_held_expires_seconds\{route="primary"\} (\d+)', page)[1])
+    day = 86400
+    assert 5 * day - 60 < route()["expires_in_s"] <= 5 * day and not route()["expires_soon"], route()
+    assert 5 * day - 60 < metric() <= 5 * day
+    assert "EXPIRES" not in holdfast.run("status").stdout
+    with open(clock, "w") as file:
+        file.write("+97h")
+    wait_for(lambda: "EXPIRES SOON: the oldest held message in 22 h" in holdfast.run("status").stdout, what="a word in status")
+    wait_for(lambda: os.path.exists(told) and "held|primary|route primary: EXPIRES SOON: the oldest held message expires in 22 h" in open(told).read(), what="an alert")
+    assert holdfast.logged("remedy=\"repair the primary, or raise failover.max_hold (5d) and SIGHUP\"")
+    assert 22 * 3600 < metric() < 23 * 3600
+    holdfast.yaml = holdfast.yaml.replace("max_hold: 5d", "max_hold: 14d")
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: not route()["expires_soon"], what="all to be well")
+    assert route()["expires_in_s"] > 9 * day
+    comes_back()
+    wait_for(lambda: route()["state"] == "pass", what="pass")
+    assert route()["expires_in_s"] is None and outcome(holdfast, entry)["outcome"] == "delivered"
+    equal(open(told).read().count("EXPIRES"), 1)
 
 
 @test("held mail has limits, on its count and on the disk that it leaves free: senders are told 452, the log and status name the limit")
