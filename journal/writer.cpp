@@ -138,7 +138,9 @@ std::shared_ptr<const Writer::SegmentKey> Writer::current_key() const {
 
 WriterState Writer::state() const {
   std::lock_guard lock(mutex_);
-  return state_;
+  WriterState state = state_;
+  if (commit_began_) state.commit_under_way = std::chrono::steady_clock::now() - *commit_began_;
+  return state;
 }
 
 void Writer::run() {
@@ -305,11 +307,26 @@ void Writer::commit() {
   if (!transaction_) return;
   Transaction transaction = std::move(*transaction_);
   transaction_.reset();
-  Status committed = transaction.commit();
+  Status committed = sync(transaction);
   if (committed) return finish_group();
   if (!needs_new_segment(committed.error())) return fail_group(committed.error());
   retry_in_new_segment(committed.error());
   commit();  // the new one is empty: this comes back here no more
+}
+
+/// Beside a clock: whoever asks learns how slow the disk is.
+Status Writer::sync(Transaction& transaction) {
+  auto began = std::chrono::steady_clock::now();
+  {
+    std::lock_guard lock(mutex_);
+    commit_began_ = began;
+  }
+  Status committed = transaction.commit();
+  std::lock_guard lock(mutex_);
+  commit_began_.reset();
+  ++state_.commits;
+  state_.commit_time += std::chrono::steady_clock::now() - began;
+  return committed;
 }
 
 void Writer::finish_group() {

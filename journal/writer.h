@@ -52,6 +52,9 @@ struct WriterState {
   RecordId last_mail = 0;       ///< the last message or outcome since the start
   std::uint32_t segment = 0;
   bool is_segment_empty = true;  ///< the newest one has no records
+  std::uint64_t commits = 0;    ///< to the disk, since the start, those that failed too
+  std::chrono::nanoseconds commit_time{0};       ///< what they took together
+  std::chrono::nanoseconds commit_under_way{0};  ///< since when one is; 0: none is
 };
 
 class Writer {
@@ -143,6 +146,7 @@ class Writer {
   void remember(const Job& job);
   Status begin();
   void commit();
+  Status sync(Transaction& transaction);
   bool needs_new_segment(const Error& error) const;
   void retry_in_new_segment(const Error& error);
   void fail_group(const Error& error);
@@ -185,6 +189,7 @@ class Writer {
   std::string last_roll_problem_;
   std::shared_ptr<const SegmentKey> key_;
   WriterState state_;
+  std::optional<std::chrono::steady_clock::time_point> commit_began_;  ///< of one that is under way
   std::thread thread_;
 };
 

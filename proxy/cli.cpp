@@ -61,6 +61,8 @@ void print_status(const Json& status) {
              journal["entries"].get<std::uint64_t>(), static_cast<double>(journal["bytes"].get<std::uint64_t>()) / (1 << 20),
              journal["last_id"].get<std::uint64_t>(), journal["oldest"].get<std::string>());
   if (!journal["writable"].get<bool>()) fmt::print("  NOT WRITABLE: {}\n", journal["last_error"].get<std::string>());
+  if (std::int64_t slow_ms = journal["slow_commit_ms"].get<std::int64_t>())
+    fmt::print("  SLOW DISK: a commit takes {:.1f} s, and clients wait for it\n", static_cast<double>(slow_ms) / 1000);
   if (journal["nearly_full"].get<bool>())
     fmt::print("  NEARLY FULL: there is room for {:.1f} MiB more\n", static_cast<double>(journal["room"].get<std::uint64_t>()) / (1 << 20));
   if (std::uint64_t bypassed = journal["bypassed"].get<std::uint64_t>()) fmt::print("  {} messages passed WITHOUT an entry (when_full: bypass)\n", bypassed);

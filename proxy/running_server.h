@@ -18,7 +18,7 @@
 #include "proxy/alerter.h"
 #include "proxy/feed.h"
 #include "proxy/flag_file.h"
-#include "proxy/journal_room.h"
+#include "proxy/journal_watch.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/maintenance.h"
 #include "proxy/service_manager.h"
@@ -50,7 +50,8 @@ class Server {
                   [this](const std::string& route, const failover::RouteState::Status& status) { alert_of_route(route, status); },
                   [this](const std::string& route, const std::string& what) { alert_of_held(route, what); }}),
         ldap_(control_.directory()),
-        shared_{journal, resolver_, occupancy_, control_, {}, {1}, {0}, {0}} {}
+        shared_{journal, resolver_, occupancy_, control_, {}, {1}, {0}, {0}},
+        journal_watch_(journal, [this](const std::string& what) { alert_of_journal(what); }) {}
   ~Server();
 
   int run();
@@ -87,7 +88,6 @@ class Server {
   void drain();
   void on_tick();
   void report_to_service_manager();
-  void watch_journal();
   void alert_of_route(const std::string& route, const failover::RouteState::Status& status);
   void alert_of_held(const std::string& route, const std::string& what);
   void alert_of_journal(const std::string& what);
@@ -117,9 +117,8 @@ class Server {
   Clock::time_point started_ = Clock::now();
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
-  Clock::time_point next_prune_ = Clock::now(), next_look_at_journal_ = Clock::now();
-  bool is_journal_too_large_ = false, is_journal_writable_ = true;
-  JournalRoom journal_room_;
+  Clock::time_point next_prune_ = Clock::now();
+  JournalWatch journal_watch_;
   failover::ClockWatch clock_;
   Maintenance maintenance_;
   ServiceManager service_manager_;

@@ -396,39 +396,9 @@ void Server::alert_of_journal(const std::string& what) {
   alerter_.tell({{"HOLDFAST_ALERT", "journal: " + what}, {"HOLDFAST_EVENT", "journal"}, {"HOLDFAST_TIME", format_time(journal::now_us())}});
 }
 
-/// Mail that comes between two looks is taken beyond the limit.
-void Server::watch_journal() {
-  constexpr auto interval = std::chrono::seconds(1);
-  if (Clock::now() < next_look_at_journal_) return;
-  next_look_at_journal_ = Clock::now() + interval;
-  journal::WriterState writer = shared_.journal.writer().state();
-  bool is_writable = writer.is_working && writer.refuses_why.empty();
-  if (is_writable != std::exchange(is_journal_writable_, is_writable))
-    alert_of_journal(is_writable ? "WRITABLE again" : "NOT WRITABLE: " + (writer.is_working ? writer.refuses_why : writer.last_error));
-
-  const std::uint64_t limit = settings_->config.journal.max_size;
-  bool was_nearly_full = journal_room_.is_nearly_full;
-  journal_room_ = room_for_journal(settings_->config.journal, shared_.journal.bytes(), was_nearly_full);
-  if (journal_room_.is_nearly_full && !was_nearly_full) {
-    std::string left = fmt::format("there is room for {:.1f} MiB more", static_cast<double>(journal_room_.left) / (1 << 20));
-    log(LogLevel::warning, "journal", {{"problem", "nearly full: " + left},
-                                       {"remedy", "a larger disk, journal.max_size or journal.retention; holdfast journal stats tells how fast it grows"}});
-    alert_of_journal("NEARLY FULL: " + left);
-  }
-  bool is_too_large = limit > 0 && shared_.journal.bytes() >= limit;
-  if (is_too_large == is_journal_too_large_) return;
-  is_journal_too_large_ = is_too_large;
-  std::string reason = is_too_large ? fmt::format("journal.max_size ({:.1f} MiB) is reached", static_cast<double>(limit) / (1 << 20)) : "";
-  shared_.journal.writer().refuse_messages(reason);
-  if (is_too_large)
-    log(LogLevel::error, "journal", {{"problem", reason}, {"remedy", "raise it, or let older segments go: journal.retention, holdfast journal prune"}});
-  else
-    log(LogLevel::info, "journal", {{"note", "there is room for mail again"}});
-}
-
 void Server::on_tick() {
   report_to_service_manager();
-  watch_journal();
+  journal_watch_.look(settings_->config.journal);
   Duration retention = settings_->config.journal.retention;
   clock_.look(journal::now_us(), Clock::now());
   bool is_prune_due = retention > Duration(0) && Clock::now() >= next_prune_ && clock_.is_trusted_after(retention);

@@ -102,6 +102,23 @@ def _(scene):
     equal(len(notifications()), 1)
 
 
+@test("a slow disk is told as such: who waits for it learns from status, the log and an alert that it is the disk")
+def _(scene):
+    disk, told = Disk(scene), scene.path("told")
+    holdfast = scene.holdfast(scene.primary(), yaml=f'alert_command: echo "$HOLDFAST_ALERT" >> {told}', before=disk.before)
+    client = scene.client(holdfast.port)
+    assert client.send_mail().startswith("250")
+    assert "SLOW" not in holdfast.run("status").stdout
+    disk.does([("fdatasync", 0, 0, 3000000)])
+    for command in ("MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>", "DATA"):
+        client.ask(command)
+    client.send("Subject: x\r\n\r\nx\r\n.\r\n")
+    wait_for(lambda: re.search(r"SLOW DISK: a commit takes [1-9]\.\d s", holdfast.run("status").stdout), what="a word in status, while it is under way")
+    assert client.reply().startswith("250")
+    wait_for(lambda: os.path.exists(told) and "journal: SLOW DISK: a commit takes" in open(told).read(), what="an alert")
+    assert holdfast.logged("the disk is slow: a commit takes") and holdfast.status()["journal"]["commit_s"] > 1
+
+
 @test("what was delivered is not delivered again when Holdfast is killed before a slow disk has the word about it")
 def _(scene):
     disk = Disk(scene)

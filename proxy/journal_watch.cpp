@@ -1,0 +1,80 @@
+#include "proxy/journal_watch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "proxy/log.h"
+
+namespace holdfast::proxy {
+namespace {
+
+constexpr auto look_interval = std::chrono::seconds(1);
+/// Whoever waits for a commit waits for so long: mail is taken, but slowly.
+constexpr Duration very_slow{1000};
+/// A disk that was slow is said to be so for a while: it often comes and goes.
+constexpr auto slow_for = std::chrono::minutes(1);
+
+}  // namespace
+
+void JournalWatch::look(const JournalConfig& config) {
+  if (Clock::now() < next_look_) return;
+  next_look_ = Clock::now() + look_interval;
+  journal::WriterState writer = journal_.writer().state();
+  watch_state(writer);
+  watch_speed(writer);
+  watch_room(config);
+  watch_size(config);
+}
+
+void JournalWatch::watch_state(const journal::WriterState& writer) {
+  bool is_writable = writer.is_working && writer.refuses_why.empty();
+  if (std::exchange(is_writable_, is_writable) == is_writable) return;
+  alert_(is_writable ? "WRITABLE again" : "NOT WRITABLE: " + (writer.is_working ? writer.refuses_why : writer.last_error));
+}
+
+void JournalWatch::watch_speed(const journal::WriterState& writer) {
+  std::uint64_t commits = writer.commits - std::exchange(seen_commits_, writer.commits);
+  std::chrono::nanoseconds time = writer.commit_time - std::exchange(seen_commit_time_, writer.commit_time);
+  if (commits > 0) time /= static_cast<std::int64_t>(commits);
+  auto takes = std::chrono::duration_cast<Duration>(std::max(time, writer.commit_under_way));
+  bool was_slow = slow_commit_ > Duration(0);
+  if (takes >= very_slow) {
+    slow_until_ = Clock::now() + slow_for;
+    slow_commit_ = takes;
+  } else if (Clock::now() >= slow_until_) {
+    slow_commit_ = Duration(0);
+  }
+  bool is_slow = slow_commit_ > Duration(0);
+  if (is_slow && !was_slow) {
+    std::string problem = fmt::format("a commit takes {:.1f} s, and clients wait for it", static_cast<double>(takes.count()) / 1000);
+    log(LogLevel::error, "journal", {{"problem", "the disk is slow: " + problem}, {"remedy", "see what else keeps its disk busy, and whether it is failing"}});
+    alert_("SLOW DISK: " + problem);
+  } else if (was_slow && !is_slow) {
+    log(LogLevel::info, "journal", {{"note", "the disk is no longer slow"}});
+  }
+}
+
+void JournalWatch::watch_room(const JournalConfig& config) {
+  bool was_nearly_full = room_.is_nearly_full;
+  room_ = room_for_journal(config, journal_.bytes(), was_nearly_full);
+  if (!room_.is_nearly_full || was_nearly_full) return;
+  std::string left = fmt::format("there is room for {:.1f} MiB more", static_cast<double>(room_.left) / (1 << 20));
+  log(LogLevel::warning, "journal", {{"problem", "nearly full: " + left},
+                                     {"remedy", "a larger disk, journal.max_size or journal.retention; holdfast journal stats tells how fast it grows"}});
+  alert_("NEARLY FULL: " + left);
+}
+
+void JournalWatch::watch_size(const JournalConfig& config) {
+  bool is_too_large = config.max_size > 0 && journal_.bytes() >= config.max_size;
+  if (std::exchange(is_too_large_, is_too_large) == is_too_large) return;
+  std::string reason = is_too_large ? fmt::format("journal.max_size ({:.1f} MiB) is reached", static_cast<double>(config.max_size) / (1 << 20)) : "";
+  journal_.writer().refuse_messages(reason);
+  if (is_too_large)
+    log(LogLevel::error, "journal", {{"problem", reason}, {"remedy", "raise it, or let older segments go: journal.retention, holdfast journal prune"}});
+  else
+    log(LogLevel::info, "journal", {{"note", "there is room for mail again"}});
+}
+
+}  // namespace holdfast::proxy

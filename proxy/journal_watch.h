@@ -1,0 +1,43 @@
+// JournalWatch: looks now and then at how the journal is, holds mail off when it has its size, and tells when somebody should know.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "journal/journal.h"
+#include "proxy/journal_room.h"
+#include "proxy/loop.h"
+
+namespace holdfast::proxy {
+
+/// Not thread-safe.
+class JournalWatch {
+ public:
+  /// @param alert  takes what somebody should know now, in words
+  JournalWatch(journal::Journal& journal, std::function<void(const std::string& what)> alert) : journal_(journal), alert_(std::move(alert)) {}
+
+  /// Looks once a second, however often it is called: mail that comes between two looks is taken beyond a limit.
+  void look(const JournalConfig& config);
+
+  const JournalRoom& room() const { return room_; }
+  /// What a commit to the disk takes, where that was very long within the last minute; else 0.
+  Duration slow_commit() const { return slow_commit_; }
+
+ private:
+  void watch_state(const journal::WriterState& writer);
+  void watch_speed(const journal::WriterState& writer);
+  void watch_room(const JournalConfig& config);
+  void watch_size(const JournalConfig& config);
+
+  journal::Journal& journal_;
+  std::function<void(const std::string&)> alert_;
+  Deadline next_look_ = Clock::now();
+  bool is_writable_ = true, is_too_large_ = false;
+  JournalRoom room_;
+  std::uint64_t seen_commits_ = 0;
+  std::chrono::nanoseconds seen_commit_time_{0};
+  Duration slow_commit_{0};
+  Deadline slow_until_{};
+};
+
+}  // namespace holdfast::proxy
