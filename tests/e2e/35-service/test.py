@@ -187,7 +187,7 @@ def _(scene):
     assert "adduser" in needs and "liblmdb0" in needs, needs
     for script in ("postinst", "prerm", "postrm"):
         equal(run("sh", "-n", os.path.join(control, script)).stderr, "")
-    equal(sorted(os.listdir(os.path.join(root, "usr/share/doc/holdfast"))), ["README.md", "alerts.yaml", "for-auditors.md", "holdfast.nft", "holdfast.yaml", "three-in-the-morning.md"])
+    equal(sorted(os.listdir(os.path.join(root, "usr/share/doc/holdfast"))), ["README.md", "alerts.yaml", "dashboard.json", "for-auditors.md", "holdfast.nft", "holdfast.yaml", "three-in-the-morning.md"])
     unit = os.path.join(root, "usr/lib/systemd/system/holdfast.service")
     checked = run("systemd-analyze", "verify", "--recursive-errors=no", f"--root={root}", unit)
     equal((checked.returncode, checked.stdout + checked.stderr), (0, ""))
