@@ -16,8 +16,9 @@ constexpr int probes_a_look = 10;
 
 }  // namespace
 
-Control::Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, Calls calls)
-    : journal_(journal), occupancy_(occupancy), calls_(std::move(calls)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
+Control::Control(journal::Journal& journal, Resolver& resolver, ClientNames& names, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store,
+                 Calls calls)
+    : journal_(journal), names_(names), occupancy_(occupancy), calls_(std::move(calls)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
 
 Control::~Control() { stop(); }
 
@@ -269,7 +270,7 @@ Task<void> Control::probe(ControlledRoute& route) {
 }
 
 Opening Control::opening_as_self(const ControlledRoute& route) const {
-  Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}}, Deadline::max()};
+  Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}, ClientName{"localhost", "localhost"}}, Deadline::max()};
   Duration usual = std::max(usual_patience, config_of(route).takeover_after);
   opening.connect_patience = usual;
   opening.by = Clock::now() + std::max(usual, route.patience);

@@ -75,7 +75,7 @@ class Control {
     std::function<void(const std::string& route, const failover::RouteState::Status& status)> on_change;
     std::function<void(const std::string& route, const std::string& what)> on_held_trouble;  ///< somebody should know of its held mail
   };
-  Control(journal::Journal& journal, Resolver& resolver, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, Calls calls);
+  Control(journal::Journal& journal, Resolver& resolver, ClientNames& names, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, Calls calls);
   ~Control();
 
   /// Takes a configuration; before start() the first time. From the main thread.
@@ -157,6 +157,7 @@ class Control {
   void enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients);
   bool may_deliver(const ControlledRoute& route) const;
   std::unique_ptr<Errand> next_errand(ControlledRoute& route, const Errand* ahead);
+  Task<Opening> opening_for(const ControlledRoute& route, const journal::MessageRecord& message, Wakeup& wakeup);
   Task<void> deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand);
   void connection_failed(ControlledRoute& route, const failover::HoldQueue::Delivery& delivery, const DeliveryResult& result);
   /// It cannot be delivered, and must not be forgotten: an operator sees it in the queue.
@@ -188,6 +189,7 @@ class Control {
   bool may_be_told(const journal::Entry& entry);
 
   journal::Journal& journal_;
+  ClientNames& names_;
   Occupancy& occupancy_;
   const Calls calls_;
   Loop loop_;

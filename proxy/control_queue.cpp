@@ -133,19 +133,28 @@ std::unique_ptr<Errand> Control::next_errand(ControlledRoute& route, const Erran
   }
 }
 
+/// A connection on which the primary is told who the client was, or comes to see.
+Task<Opening> Control::opening_for(const ControlledRoute& route, const journal::MessageRecord& message, Wakeup& wakeup) {
+  ClientFacts client{endpoint_of(message.client), endpoint_of(message.server)};
+  bool tells_name = settings_->config.routes[index_of(route)].identity == Identity::xclient;
+  if (tells_name) client.name = co_await names_.find(client.client.address, wakeup);
+  Opening opening{settings_, index_of(route), std::move(client), Deadline::max()};
+  opening.may_hide_client = true;  // better from Holdfast's address than never
+  co_return opening;
+}
+
 /// One entry after the other over one connection, while there are any and the primary takes them.
 Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> errand) {
   Wakeup wakeup(loop_);
   auto courier = std::make_unique<Courier>(pool_, loop_, wakeup);
   std::unique_ptr<Errand> prepared;  // what follows the one that follows
   while (errand) {
-    const journal::MessageRecord& message = errand->entry.message;
-    Opening opening{settings_, index_of(route), {endpoint_of(message.client), endpoint_of(message.server)}, Deadline::max()};
-    opening.may_hide_client = true;  // better from Holdfast's address than never
+    Opening opening = co_await opening_for(route, errand->entry.message, wakeup);
     std::unique_ptr<Errand> following;
     Courier::Occasions occasions;
     occasions.next = [&] {
       if (may_deliver(route)) following = prepared ? std::move(prepared) : next_errand(route, errand.get());
+      if (following && opening.config().identity == Identity::xclient) names_.expect(endpoint_of(following->entry.message.client).address);
       return following.get();
     };
     bool is_sent = false;

@@ -45,12 +45,12 @@ class Server {
   Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
       : config_path_(std::move(config_path)),
         settings_(std::move(settings)),
-        control_(journal, resolver_, occupancy_, journal.take_store(),
+        control_(journal, resolver_, names_, occupancy_, journal.take_store(),
                  {[this](const std::string& route) { tell_sessions(route); },
                   [this](const std::string& route, const failover::RouteState::Status& status) { alert_of_route(route, status); },
                   [this](const std::string& route, const std::string& what) { alert_of_held(route, what); }}),
         ldap_(control_.directory()),
-        shared_{journal, resolver_, occupancy_, control_, {}, {1}, {0}, {0}},
+        shared_{journal, resolver_, occupancy_, control_, names_, {}, {1}, {0}, {0}},
         journal_watch_(journal, [this](const std::string& what) { alert_of_journal(what); }) {}
   ~Server();
 
@@ -102,6 +102,7 @@ class Server {
   std::string config_path_;
   std::shared_ptr<const Settings> settings_;
   Resolver resolver_;
+  ClientNames names_;
   Occupancy occupancy_;
   Alerter alerter_;
   Control control_;

@@ -129,6 +129,7 @@ void Server::use(const std::vector<NewListener>& opened, const Config& config) {
 
 /// The loops go: the journal's writer must have told them all by then.
 Server::~Server() {
+  names_.stop();
   control_.stop();
   shared_.journal.finish_writing();
 }

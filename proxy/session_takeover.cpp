@@ -51,6 +51,9 @@ bool Session::has_client_left() const {
 /// @param why  why the last connection was lost; empty when there was none.
 /// @param is_switching  this primary has accepted nothing from the client yet
 Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching) {
+  // DNS is not the primary: it may take its time.
+  bool tells_name = route().identity == Identity::xclient && !facts_.name;
+  if (tells_name) facts_.name = co_await worker_.shared.names.find(facts_.client.address, wakeup_, [this] { return has_client_left(); });
   Control& control = worker_.shared.control;
   Deadline began = Clock::now();
   // That may be the client's or its message's doing: only many such losses say something about the primary.

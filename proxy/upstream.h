@@ -12,6 +12,7 @@
 
 #include "failover/primary_habits.h"
 #include "failover/upstream_order.h"
+#include "proxy/client_names.h"
 #include "proxy/ehlo.h"
 #include "proxy/occupancy.h"
 #include "proxy/reply.h"
@@ -25,6 +26,7 @@ namespace holdfast::proxy {
 /// Who the client is, for telling the primary.
 struct ClientFacts {
   Endpoint client, server;  ///< its address and ours, as the network or the balancer says
+  std::optional<ClientName> name = {};  ///< nothing: not asked for yet
 };
 
 /// Whose EHLO or HELO was the last that was accepted on a connection.

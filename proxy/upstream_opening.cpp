@@ -33,6 +33,11 @@ Reply out_of_reach(const Opening& opening) {
                                           opening.settings->config.hostname, opening.client.client.address))};
 }
 
+/// As XCLIENT has it.
+std::string name_or_lack(const std::string& name, bool is_unsure) {
+  return !name.empty() ? name : is_unsure ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]";
+}
+
 }  // namespace
 
 /// One address, from where the primary is to see the connection come. When it is silent to the client's address and answers Holdfast's own,
@@ -225,7 +230,9 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
   auto add = [&](const std::string& attribute, const std::string& value) {
     if (is_offered(attribute)) command += " " + attribute + "=" + value;
   };
-  add("NAME", "[UNAVAILABLE]");
+  ClientName name = client.name.value_or(ClientName());
+  add("NAME", name_or_lack(name.verified, name.is_verified_unsure));
+  add("REVERSE_NAME", name_or_lack(name.reverse, name.is_reverse_unsure));
   add("ADDR", address(client.client.address));
   add("PORT", fmt::format("{}", client.client.port));
   add("DESTADDR", address(client.server.address));

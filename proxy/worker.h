@@ -55,6 +55,7 @@ struct Shared {
   Resolver& resolver;
   Occupancy& occupancy;
   Control& control;
+  ClientNames& names;
   ConnectionCounts connections;
   std::atomic<std::uint64_t> next_session{1};
   std::atomic<std::uint64_t> accepted{0}, bypassed{0};

@@ -100,8 +100,8 @@ class Scene:
     def holdfast(self, primary=None, **options):
         return Holdfast(self, primary, **options).start()
 
-    def postfix(self, *lines, name="postfix"):
-        server = Postfix(self, name, lines)
+    def postfix(self, *lines, name="postfix", before=()):
+        server = Postfix(self, name, lines, before)
         self.stack.callback(server.stop)
         return server.start()
 
@@ -222,13 +222,13 @@ def indent(text, width):
 class Postfix:
     """A real Postfix with a folder of its own."""
 
-    def __init__(self, scene, name, lines):
+    def __init__(self, scene, name, lines, before=()):
         self.folder = scene.path(name)
         self.port = free_port()
-        self.lines = lines
+        self.lines, self.before = lines, before
 
     def start(self):
-        subprocess.run([os.path.join(ROOT, "deploy", "trial-primary"), "start", self.folder, str(self.port), *self.lines], check=True)
+        subprocess.run([*self.before, os.path.join(ROOT, "deploy", "trial-primary"), "start", self.folder, str(self.port), *self.lines], check=True)
         return self
 
     def stop(self):

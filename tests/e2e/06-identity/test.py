@@ -6,6 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
+from name_server import A, PTR, SERVFAIL, NameServer, reverse, wire
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -106,6 +107,78 @@ def _(scene):
     log = wait_for(lambda: "192.0.2.9" in postfix.log() and postfix.log(), what="the client in Postfix's log")
     for number in (7, 8, 9):
         assert f"unknown[192.0.2.{number}]" in log, log
+
+
+# By client: whether its address has a name, whether that name has the address, and whether DNS says so.
+CLIENTS = {"127.0.0.2": "has a name", "127.0.0.3": "has none", "127.0.0.4": "has another's name", "127.0.0.5": "has a name that is not answered for",
+           "127.0.0.6": "has a zone that fails", "127.0.0.7": "has a hostile name", "127.0.0.8": "has a zone that is silent", "127.0.0.1": "is local"}
+RECORDS = {(reverse("127.0.0.2"), PTR): wire(b"mail.example.net"), ("mail.example.net", A): socket.inet_aton("127.0.0.2"),
+           (reverse("127.0.0.4"), PTR): wire(b"forged.example.net"), ("forged.example.net", A): socket.inet_aton("192.0.2.1"),
+           (reverse("127.0.0.5"), PTR): wire(b"half.example.net"), ("half.example.net", A): SERVFAIL,
+           (reverse("127.0.0.6"), PTR): SERVFAIL,
+           (reverse("127.0.0.7"), PTR): wire(b"x NAME=trusted.example.org"), ("x name=trusted.example.org", A): socket.inet_aton("127.0.0.7"),
+           (reverse("127.0.0.8"), PTR): None}
+
+
+@test("with XCLIENT Postfix knows the client by the name that it would have found itself, and refuses whom it would have refused")
+def _(scene):
+    names = NameServer(scene, RECORDS)
+
+    def ask(port, client):
+        with smtplib.SMTP(timeout=30, source_address=(client, 0)) as session:
+            session.connect("127.0.0.1", port)
+            session.ehlo("client.example.net")
+            session.mail("a@example.net")
+            refusal = session.rcpt("postmaster@example.org")
+            if refusal[0] == 250:
+                session.data("Subject: x\r\n\r\nx\r\n")
+            return refusal
+    for restriction in ("permit", "reject_unknown_client_hostname, permit", "reject_unknown_reverse_client_hostname, permit"):
+        postfix = scene.postfix("smtpd_authorized_xclient_hosts = 127.0.0.1", f"smtpd_recipient_restrictions = {restriction}", name=restriction.split(",")[0], before=names.before)
+        holdfast = scene.holdfast(postfix, route="identity: xclient", before=names.before)
+        for client, what in CLIENTS.items():
+            replies = [ask(port, client) for port in (postfix.port, holdfast.port)]
+            equal(replies[1], replies[0], f"the client {what}, {restriction}")
+        if restriction == "permit":
+            wait_for(lambda: len(postfix.mails()) == 2 * len(CLIENTS), what="all mails")
+            seen = [re.search(rb"Received: from (.*?)\s*\n?\s*by trial", mail, re.S)[1] for mail in postfix.mails()]
+            for client, what in CLIENTS.items():
+                equal(len({one for one in seen if f"[{client}]".encode() in one}), 1, f"what Postfix writes down of the client that {what}: {seen}")
+            assert b"client.example.net (mail.example.net [127.0.0.2])" in seen, seen
+
+
+@test("held mail comes with the client's name too, and a name that is known is not asked for again")
+def _(scene):
+    names = NameServer(scene, RECORDS)
+    postfix = scene.postfix("smtpd_authorized_xclient_hosts = 127.0.0.1", "smtpd_recipient_restrictions = reject_unknown_client_hostname, permit", before=names.before)
+    holdfast = scene.holdfast(postfix, route="identity: xclient\nunknown_recipients: accept", before=names.before,
+                              yaml="failover:\n  mode: hold\n  probe_interval: 1h")
+    for _ in range(5):
+        assert scene.client(holdfast.port, source=("127.0.0.2", 0)).send_mail(recipient="postmaster@example.org").startswith("250 2.0.0 Ok: queued")
+    equal(names.asked, [])
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(postfix.mails()) == 5, what="five deliveries")
+    assert all(b"(mail.example.net [127.0.0.2])" in mail for mail in postfix.mails())
+    equal(sorted(names.asked), [(reverse("127.0.0.2"), PTR), ("mail.example.net", A)])
+
+
+@test("where DNS answers nobody, clients are greeted all the same, the primary is told that it is not known, and it is not blamed")
+def _(scene):
+    names = NameServer(scene, {(reverse(f"127.0.1.{number}"), PTR): None for number in range(1, 100)})
+    with open(scene.path("resolv.conf"), "w") as file:
+        file.write(f"nameserver {names.ADDRESS}\noptions timeout:30 attempts:3\n")
+    postfix = scene.postfix("smtpd_authorized_xclient_hosts = 127.0.0.1", "smtpd_recipient_restrictions = reject_unknown_client_hostname, permit", before=names.before)
+    holdfast = scene.holdfast(postfix, route="identity: xclient", before=names.before, yaml="failover:\n  probe_interval: 100ms")
+    clients = [scene.client(holdfast.port, source=(f"127.0.1.{number}", 0), greeting=False) for number in range(1, 80)]
+    for client in clients:
+        equal(client.reply(), "220 trial.example.org ESMTP Postfix")
+    equal(scene.client(holdfast.port, source=("127.0.1.90", 0)).greeting, "220 trial.example.org ESMTP Postfix")
+    client = clients[0]
+    for command in ("EHLO client.example.net", "MAIL FROM:<a@example.net>"):
+        client.ask(command)
+    equal(client.ask("RCPT TO:<postmaster@example.org>"), "450 4.7.25 Client host rejected: cannot find your hostname, [127.0.1.1]")
+    equal(holdfast.status()["routes"][0]["state"], "pass")
+    assert not holdfast.logged("state=open")
 
 
 @test("a primary that does not offer XCLIENT is not used with identity: xclient")
