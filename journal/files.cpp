@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 
 #include <cerrno>
 #include <chrono>
@@ -121,6 +123,28 @@ std::uint64_t free_space(const std::string& path) {
   struct statvfs disk {};
   if (::statvfs(path.c_str(), &disk) != 0) return UINT64_MAX;
   return static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
+}
+
+std::string doubt_about_disk(const std::string& path) {
+  std::filesystem::path place = std::filesystem::absolute(path);
+  struct statfs system {};
+  while (::statfs(place.c_str(), &system) != 0) {
+    if (errno != ENOENT || place == place.parent_path()) return "";
+    place = place.parent_path();
+  }
+  switch (static_cast<std::uint32_t>(system.f_type)) {
+    case TMPFS_MAGIC:
+    case RAMFS_MAGIC:
+      return "it is in memory: nothing in it outlives this machine's next start";
+    case NFS_SUPER_MAGIC:
+    case SMB_SUPER_MAGIC:
+    case SMB2_SUPER_MAGIC:
+    case CIFS_SUPER_MAGIC:
+    case V9FS_MAGIC:
+      return "it is on another machine's disk: its map and its locks are made for a disk of this machine";
+    default:
+      return "";
+  }
 }
 
 ino_t file_number(const std::string& path) {

@@ -70,6 +70,9 @@ void give_like(const std::string& path, const std::string& before);
 /// Bytes that are free on the disk of what is at path; what no disk has when that cannot be told.
 std::uint64_t free_space(const std::string& path);
 
+/// Why a journal should not be there, or in a folder that will be made there; empty when nothing speaks against it.
+std::string doubt_about_disk(const std::string& path);
+
 /// Which file has that name at the moment; 0 when none has.
 ino_t file_number(const std::string& path);
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "journal/files.h"
 #include "proxy/admin.h"
 #include "proxy/command.h"
 #include "proxy/config.h"
@@ -23,6 +24,8 @@ int check(const std::string& path) {
   if (!config) return fail(config.error());
   auto tls = Tls::load(config->tls);
   if (!tls) return fail(tls.error());
+  if (std::string doubt = journal::doubt_about_disk(config->journal.path); !doubt.empty())
+    fmt::print(stderr, "{}: a word of caution about journal.path ({}): {}\n", path, config->journal.path, doubt);
   fmt::print("{}: ok\n", path);
   return EX_OK;
 }

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "journal/backup.h"
+#include "journal/files.h"
 #include "journal/write_record.h"
 #include "proxy/command.h"
 #include "proxy/imap_session.h"
@@ -434,6 +435,8 @@ int serve(const std::string& config_path) {
     log(is_error ? LogLevel::error : LogLevel::info, "journal", {{is_error ? "problem" : "note", what}});
   });
   if (!journal) return give_up(journal.error());
+  if (std::string doubt = journal::doubt_about_disk(config.journal.path); !doubt.empty())
+    log(LogLevel::warning, "journal", {{"path", config.journal.path}, {"problem", doubt}, {"remedy", "journal.path on a local disk"}});
   int code = Server(config_path, *settings, **journal).run();
   journal->reset();
   return code;

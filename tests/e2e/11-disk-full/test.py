@@ -135,6 +135,19 @@ def _(scene):
     assert "all is well" in holdfast.run("journal", "verify").stdout
 
 
+@test("a journal in memory is taken, with a word of caution from check and in the log; one on a disk without")
+def _(scene):
+    caution = "it is in memory: nothing in it outlives this machine's next start"
+    holdfast = Holdfast(scene, scene.primary(), journal_path=os.path.join(small_disk(scene), "deeper", "journal")).start()
+    assert holdfast.logged(caution)
+    checked = holdfast.run("check")
+    assert caution in checked.stderr and checked.stdout.endswith(": ok\n"), checked
+    holdfast.stop()
+    holdfast.journal_path = "/var/lib/holdfast-does-not-exist"
+    holdfast.write_config()
+    equal(holdfast.run("check").stderr, "")
+
+
 @test("a start on a full disk is refused with a clear error")
 def _(scene):
     disk = small_disk(scene, 1)
