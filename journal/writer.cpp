@@ -122,6 +122,14 @@ void Writer::refuse_messages(std::string reason) {
   state_.refuses_why = std::move(reason);
 }
 
+bool Writer::commit_now(std::chrono::milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  std::uint64_t mine = ++commits_asked_for_;
+  queue_is_pressing_ = true;
+  wake_.notify_one();
+  return committed_.wait_for(lock, patience, [&] { return commits_answered_ >= mine; });
+}
+
 void Writer::roll_soon() {
   {
     std::lock_guard lock(mutex_);
@@ -146,21 +154,24 @@ WriterState Writer::state() const {
 void Writer::run() {
   pthread_setname_np(pthread_self(), "journal writer");
   for (;;) {
-    auto [jobs, is_last] = gather();
+    auto [jobs, has_waited, answers, is_last] = gather();
     complete_messages(jobs);
     store_all(jobs);
-    if (group_is_urgent_ || group_bytes_ >= group_size || jobs.empty() || must_roll_) commit();
+    bool is_asked = answers > commits_answered_;
+    if (group_is_urgent_ || group_bytes_ >= group_size || has_waited || is_asked || must_roll_) commit();
     bool is_all_written = group_.empty() && unwritten_.empty() && !leaves_some_;
     if (is_all_written) options_.notepad->wipe();
     roll_if_due();
-    if (!is_last) continue;
     std::lock_guard lock(mutex_);
+    commits_answered_ = answers;
+    if (is_asked) committed_.notify_all();
+    if (!is_last) continue;
     if (is_all_written && queue_.empty()) options_.notepad->wipe_all();
     return;
   }
 }
 
-/// Waits for work. There is none when the open group has waited long enough, or when stopping.
+/// Waits for work, and then for more that goes with it, unless somebody waits for it.
 Writer::Work Writer::gather() {
   std::unique_lock lock(mutex_);
   auto is_pressed = [this] { return queue_is_pressing_ || is_stopping_; };
@@ -169,7 +180,7 @@ Writer::Work Writer::gather() {
   if (group_.empty() && unwritten_.empty()) wake_.wait(lock, has_work);
   if (group_.empty() && !unwritten_.empty()) wake_.wait_for(lock, retry_delay, has_work);
   rest_ = is_pressed() ? Rest::none : Rest::until_pressed;
-  wake_.wait_for(lock, options_.lazy_delay, is_pressed);
+  bool has_waited = !wake_.wait_for(lock, options_.lazy_delay, is_pressed);
   rest_ = Rest::none;
   queue_is_pressing_ = false;
   std::vector<Job> jobs = std::exchange(unwritten_, {});
@@ -177,7 +188,7 @@ Writer::Work Writer::gather() {
   queue_.clear();
   bool is_last = jobs.empty() && is_stopping_;
   options_.notepad->turn();
-  return {std::move(jobs), is_last};
+  return {std::move(jobs), has_waited || is_last, commits_asked_for_, is_last};
 }
 
 /// Hashes the contents of all small messages, side by side, and makes the records that have waited for that.

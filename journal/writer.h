@@ -102,6 +102,10 @@ class Writer {
   /// Submits a record that is to be committed at once; the ticket, when there is one, tells when.
   void submit_urgent(RecordKind kind, std::string encoded, std::shared_ptr<Ticket> ticket);
 
+  /// Commits all that was submitted before, also what waits for company, and waits for that, but no longer than patience. Returns whether
+  /// it is done. Thread-safe; blocks.
+  bool commit_now(std::chrono::milliseconds patience);
+
   /// Refuses messages for this reason, as when the disk is full, until it is called with "". What is recorded of those that are there goes on.
   /// Thread-safe, does not wait.
   void refuse_messages(std::string reason);
@@ -129,7 +133,9 @@ class Writer {
 
   struct Work {
     std::vector<Job> jobs;
-    bool is_last;  ///< nothing is left, and nothing comes any more
+    bool has_waited;         ///< for company, and long enough
+    std::uint64_t answers;   ///< calls of commit_now() up to this one
+    bool is_last;            ///< nothing is left, and nothing comes any more
   };
 
   void run();
@@ -177,11 +183,12 @@ class Writer {
   bool group_is_urgent_ = false;
 
   mutable std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, committed_;
   std::vector<Job> queue_;
   std::vector<Job> unwritten_;  ///< records of failed groups for which nobody waits; the writer's own
   bool leaves_some_ = false;    ///< the end came before they could be written; the writer's own
   bool queue_is_pressing_ = false;
+  std::uint64_t commits_asked_for_ = 0, commits_answered_ = 0;
   bool is_stopping_ = false;
   enum class Rest { none, until_work, until_pressed } rest_ = Rest::none;  ///< what the thread is to be woken for
   std::atomic<bool> must_roll_{false}, is_refusing_{false};

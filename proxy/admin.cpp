@@ -126,12 +126,12 @@ void Admin::serve(evhttp_request* http, void* asked) {
   evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
 }
 
-Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body) {
+Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body, std::chrono::milliseconds patience) {
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
   std::string got, sent = to_line(body);
   curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, path.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_URL, ("http://holdfast" + resource).c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 5L);
+  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT_MS, static_cast<long>(patience.count()));
   curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
   curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(sent.size()));
   curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, sent.data());

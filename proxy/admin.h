@@ -3,6 +3,7 @@
 
 #include <event2/event.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -53,9 +54,9 @@ class Admin {
 };
 
 /// Asks a running daemon for a resource on the socket at path, with what it needs to know. Errors: the daemon's own, no_daemon, or
-/// unavailable when it does not answer within five seconds.
-Result<Json> ask_admin(const std::string& path, const std::string& resource,
-                       const Json& body = Json::object());
+/// unavailable when it does not answer within patience.
+Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body = Json::object(),
+                       std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 /// RFC 3339, UTC, with microseconds.
 std::string format_time(std::int64_t us);

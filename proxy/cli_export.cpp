@@ -175,7 +175,7 @@ int run(const std::string& config_path, const ExportCommand& command) {
     return fail({ErrorCode::invalid, "name an entry, or a person with --subject ADDRESS --to DIR"}), EX_USAGE;
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
-  auto reader = journal::Reader::open(config->journal.path, config->journal.key);
+  auto reader = open_reader(*config);
   if (!reader) return fail(reader.error());
   return is_one ? export_content(*config, **reader, command) : export_subject(*config, **reader, command);
 }

@@ -134,7 +134,7 @@ int stats(const std::string& config_path, bool as_json) {
   constexpr double mib = 1 << 20, gib = 1 << 30;
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
-  auto reader = journal::Reader::open(config->path, config->key);
+  auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
   Result<Stats> found = count(**reader, config->path);
   if (!found) return fail(found.error());

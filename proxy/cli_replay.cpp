@@ -228,7 +228,7 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
   configure_log(LogFormat::text, LogLevel::error);
-  auto reader = journal::Reader::open(config->journal.path, config->journal.key);
+  auto reader = open_reader(*config);
   if (!reader) return fail(reader.error());
   auto ids = wanted_ids(**reader, command.filter);
   if (!ids) return fail(ids.error()), ids.error().code == ErrorCode::invalid ? EX_USAGE : EX_DATAERR;

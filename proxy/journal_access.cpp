@@ -25,9 +25,15 @@ Result<JournalConfig> journal_config(const std::string& config_path) {
 }
 
 Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path) {
-  Result<JournalConfig> config = journal_config(config_path);
-  if (!config) return config.error();
-  return journal::Reader::open(config->path, config->key);
+  Result<Config> config = load_config(config_path);
+  return config ? open_reader(*config) : Error{ErrorCode::invalid, config.error().message};
+}
+
+Result<std::unique_ptr<journal::Reader>> open_reader(const Config& config) {
+  // What a client has been told is committed within some milliseconds: it is to be seen already. Without a daemon it all is.
+  constexpr auto patience = std::chrono::milliseconds(500);
+  if (!config.admin_socket.empty()) (void)ask_admin(config.admin_socket, "/journal/commit", Json::object(), patience);
+  return journal::Reader::open(config.journal.path, config.journal.key);
 }
 
 void stand_back() {

@@ -164,6 +164,10 @@ void Server::answer_on_journal() {
     });
   });
   admin_->on("/journal/rekey", [this](const Request& request) { return rekey(request); });
+  admin_->on("/journal/commit", [this](const Request&) {
+    constexpr auto patience = std::chrono::milliseconds(200);  // with a slow disk
+    return Json{{"committed", shared_.journal.writer().commit_now(patience)}};
+  });
   admin_->on("/journal/seal", [this](const Request&) {
     return Json{{"segment", shared_.journal.seal()}};
   });

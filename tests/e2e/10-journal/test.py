@@ -17,6 +17,20 @@ def send(scene, holdfast, count, size=3000, **options):
         equal(client.send_mail(text, helo=None, **options), "250 2.0.0 Ok: taken")
 
 
+@test("who lists the journal right after a client's answer finds what became of the message, by whatever it is looked for")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for number in range(60):
+        text = f"Message-ID: <{number}@example.net>\r\n\r\nx\r\n"
+        equal(client.send_mail(text, helo=None, recipient=f"b{number}@example.org"), "250 2.0.0 Ok: taken")
+        filters = ([], ["--recipient", f"b{number}@example.org"], ["--message-id", f"<{number}@example.net>"], ["--outcome", "forwarded", "--newest"])[number % 4]
+        entries = holdfast.entries(*filters)
+        [entry] = [one for one in entries if one["message_id"].strip("<>") == f"{number}@example.net"]
+        equal(entry["recipients"], [{"address": f"b{number}@example.org", "outcome": "forwarded", "reply": "250 2.0.0 Ok: taken"}], number)
+
+
 @test("list filters by sender, recipient, Message-ID, outcome, route and time; a line is a JSON object")
 def _(scene):
     primary = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 no\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"})
