@@ -63,7 +63,16 @@ Task<ClientName> ClientNames::find(std::string address, Wakeup& wakeup, std::fun
   Deadline by = Clock::now() + ask(address, &wakeup.loop(), answer);
   while (!answer->is_there && Clock::now() < by && !(is_moot && is_moot())) co_await wakeup.wait(by);
   answer->wakeup = nullptr;
+  if (!answer->is_there && Clock::now() >= by) tell_of_silence(address);
   co_return answer->name;
+}
+
+/// Once, until it answers again: whoever wonders why clients are greeted late finds it in the log.
+void ClientNames::tell_of_silence(const std::string& address) {
+  std::lock_guard lock(state_->mutex);
+  if (std::exchange(state_->is_silence_told, true)) return;
+  log(LogLevel::warning, "dns", {{"client", address}, {"problem", "DNS does not say in time what clients are called: they wait for it, and the primary is told that it is not known now"},
+                                 {"remedy", "see /etc/resolv.conf, or have this machine's resolver repaired"}});
 }
 
 void ClientNames::expect(const std::string& address) { ask(address, nullptr, std::make_shared<Answer>()); }
@@ -130,6 +139,7 @@ void ClientNames::run(std::shared_ptr<State> state) {
 void ClientNames::remember(State& state, const std::string& address, const ClientName& name) {
   bool is_unsure = name.is_reverse_unsure || name.is_verified_unsure;
   if (!is_unsure) state.last_answer = Clock::now();
+  if (!is_unsure && std::exchange(state.is_silence_told, false)) log(LogLevel::info, "dns", {{"note", "DNS tells what clients are called again"}});
   if (state.known.size() >= most_known) std::erase_if(state.known, [](const auto& one) { return one.second.until <= Clock::now(); });
   if (state.known.size() >= most_known) state.known.clear();
   state.known[address] = {name, Clock::now() + (is_unsure ? unsure_for : known_for)};

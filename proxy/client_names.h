@@ -66,10 +66,12 @@ class ClientNames {
     std::deque<std::string> queue;                    ///< those that are not yet
     std::size_t threads = 0, idle = 0;
     Deadline last_answer = Clock::now();  ///< of DNS
+    bool is_silence_told = false;         ///< in the log
     bool is_stopping = false;
   };
 
   void add_thread();
+  void tell_of_silence(const std::string& address);
   static void run(std::shared_ptr<State> state);
   static void remember(State& state, const std::string& address, const ClientName& name);
   Duration ask(const std::string& address, Loop* loop, const std::shared_ptr<Answer>& answer);

@@ -179,6 +179,8 @@ def _(scene):
     equal(client.ask("RCPT TO:<postmaster@example.org>"), "450 4.7.25 Client host rejected: cannot find your hostname, [127.0.1.1]")
     equal(holdfast.status()["routes"][0]["state"], "pass")
     assert not holdfast.logged("state=open")
+    with open(holdfast.log) as log:
+        equal(log.read().count("DNS does not say in time what clients are called"), 1)
 
 
 @test("a primary that does not offer XCLIENT is not used with identity: xclient")
