@@ -8,8 +8,10 @@
 #include <cstring>
 #include <system_error>
 
+#include "journal/catalog.h"
 #include "journal/files.h"
 #include "proxy/admin.h"
+#include "proxy/certificate_watch.h"
 #include "proxy/command.h"
 #include "proxy/config.h"
 #include "proxy/log.h"
@@ -24,6 +26,8 @@ int check(const std::string& path) {
   if (!config) return fail(config.error());
   auto tls = Tls::load(config->tls);
   if (!tls) return fail(tls.error());
+  for (const Tls::Shown& one : (*tls)->shown())
+    if (std::string caution = caution_about(one, journal::now_us()); !caution.empty()) fmt::print(stderr, "{}: a word of caution about {}: {}\n", path, one.file, caution);
   if (std::string doubt = journal::doubt_about_disk(config->journal.path); !doubt.empty())
     fmt::print(stderr, "{}: a word of caution about journal.path ({}): {}\n", path, config->journal.path, doubt);
   fmt::print("{}: ok\n", path);
@@ -83,6 +87,9 @@ void print_status(const Json& status) {
     fmt::print("emergency mailboxes: {}, {} accounts, {} people logged in\n", open.empty() ? "closed" : "OPEN for route " + open,
                mailboxes["accounts"].get<std::uint64_t>(), mailboxes["people"].get<std::uint64_t>());
   }
+  for (const auto& certificate : status["certificates"])
+    if (std::string caution = certificate["caution"].get<std::string>(); !caution.empty())
+      fmt::print("CERTIFICATE {}: {}\n", escape(certificate["file"].get<std::string>()), caution);
   for (const auto& listener : status["listeners"]) fmt::print("listening on {}\n", listener.get<std::string>());
 }
 

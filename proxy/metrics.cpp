@@ -99,6 +99,8 @@ std::string metrics_of(const Json& status) {
   page.one("accepted_connections_total", counter, "Connections of clients, since the start.", status["accepted"].get<double>());
   add_routes(page, status["routes"]);
   add_journal(page, status["journal"]);
+  page.begin("certificate_expires_seconds", gauge, "Until a certificate that clients are shown expires.");
+  for (const Json& one : status["certificates"]) page.add(one["expires_in_s"].get<double>(), {{"file", one["file"].get<std::string>()}});
   page.one("recipients_known", gauge, "Recipients that the directory knows to exist.", status["recipients_known"].get<double>());
   const Json& mailboxes = status["mailboxes"];
   if (mailboxes.is_object()) {

@@ -18,6 +18,7 @@
 #include "proxy/alerter.h"
 #include "proxy/feed.h"
 #include "proxy/flag_file.h"
+#include "proxy/certificate_watch.h"
 #include "proxy/journal_watch.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/maintenance.h"
@@ -51,7 +52,8 @@ class Server {
                   [this](const std::string& route, const std::string& what) { alert_of_held(route, what); }}),
         ldap_(control_.directory()),
         shared_{journal, resolver_, occupancy_, control_, names_, {}, {1}, {0}, {0}},
-        journal_watch_(journal, [this](const std::string& what) { alert_of_journal(what); }) {}
+        journal_watch_(journal, [this](const std::string& what) { alert_of("journal", what); }),
+        certificate_watch_([this](const std::string& what) { alert_of("certificate", what); }) {}
   ~Server();
 
   int run();
@@ -90,7 +92,7 @@ class Server {
   void report_to_service_manager();
   void alert_of_route(const std::string& route, const failover::RouteState::Status& status);
   void alert_of_held(const std::string& route, const std::string& what);
-  void alert_of_journal(const std::string& what);
+  void alert_of(const std::string& event, const std::string& what);
   void watch_flag(const Config& config);
   Admin::Answer status();
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
@@ -120,6 +122,7 @@ class Server {
   bool is_draining_ = false;
   Clock::time_point next_prune_ = Clock::now();
   JournalWatch journal_watch_;
+  CertificateWatch certificate_watch_;
   failover::ClockWatch clock_;
   Maintenance maintenance_;
   ServiceManager service_manager_;

@@ -394,13 +394,14 @@ void Server::alert_of_held(const std::string& route, const std::string& what) {
                  {"HOLDFAST_ROUTE", route}});
 }
 
-void Server::alert_of_journal(const std::string& what) {
-  alerter_.tell({{"HOLDFAST_ALERT", "journal: " + what}, {"HOLDFAST_EVENT", "journal"}, {"HOLDFAST_TIME", format_time(journal::now_us())}});
+void Server::alert_of(const std::string& event, const std::string& what) {
+  alerter_.tell({{"HOLDFAST_ALERT", event + ": " + what}, {"HOLDFAST_EVENT", event}, {"HOLDFAST_TIME", format_time(journal::now_us())}});
 }
 
 void Server::on_tick() {
   report_to_service_manager();
   journal_watch_.look(settings_->config.journal);
+  certificate_watch_.look(*settings_->tls);
   Duration retention = settings_->config.journal.retention;
   clock_.look(journal::now_us(), Clock::now());
   bool is_prune_due = retention > Duration(0) && Clock::now() >= next_prune_ && clock_.is_trusted_after(retention);

@@ -75,6 +75,12 @@ Admin::Answer Server::status() {
     route["connections"] = connections;
     route["waiting"] = waiting;
   }
+  Json certificates = Json::array();
+  for (const Tls::Shown& one : settings_->tls->shown())
+    certificates.push_back({{"file", one.file},
+                            {"expires", format_time(one.expires_us)},
+                            {"expires_in_s", (one.expires_us - journal::now_us()) / 1'000'000},
+                            {"caution", caution_about(one, journal::now_us())}});
   Json listeners = Json::array();
   for (const ListenerConfig& listener : settings_->config.listeners)
     listeners.push_back(to_string(listener.address));
@@ -99,6 +105,7 @@ Admin::Answer Server::status() {
       {"mailboxes", mailboxes_state()},
       {"recipients_known", control_.directory().size()},
       {"ldap", ldap_.state()},
+      {"certificates", certificates},
       {"listeners", listeners},
       {"connections", shared_.connections.all()},
       {"accepted", shared_.accepted.load()},

@@ -5,8 +5,12 @@
 #include <openssl/err.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
+#include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
 
 #include "journal/catalog.h"
 
@@ -18,6 +22,20 @@ std::string last_problem() {
   ERR_clear_error();
   const char* reason = ERR_reason_error_string(code);
   return reason ? reason : "unknown reason";
+}
+
+/// Why a file is of no use: that it cannot be read, or what OpenSSL says.
+std::string problem_with(const std::string& file) {
+  std::string said = last_problem();
+  if (::access(file.c_str(), R_OK) == 0) return said;
+  bool is_ours = errno == EACCES;
+  return std::string(std::strerror(errno)) + (is_ours ? ": the user that runs Holdfast must be able to read it" : "");
+}
+
+std::int64_t end_of(const X509* certificate) {
+  std::tm end{};
+  if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &end) != 1) return 0;
+  return static_cast<std::int64_t>(::timegm(&end)) * 1'000'000;
 }
 
 int version_of(const std::string& text) { return text == "1.3" ? TLS1_3_VERSION : TLS1_2_VERSION; }
@@ -65,15 +83,16 @@ Result<std::unique_ptr<const Tls>> Tls::load(const TlsConfig& config) {
     set_common(context.get(), config);
     SSL_CTX_set_options(context.get(), SSL_OP_CIPHER_SERVER_PREFERENCE);
     if (SSL_CTX_use_certificate_chain_file(context.get(), one.certificate.c_str()) != 1)
-      return Error{ErrorCode::invalid, fmt::format("{}: cannot use it as a certificate: {}", one.certificate, last_problem())};
+      return Error{ErrorCode::invalid, fmt::format("{}: cannot use it as a certificate: {}", one.certificate, problem_with(one.certificate))};
     if (SSL_CTX_use_PrivateKey_file(context.get(), one.key.c_str(), SSL_FILETYPE_PEM) != 1)
-      return Error{ErrorCode::invalid, fmt::format("{}: cannot use it as a private key: {}", one.key, last_problem())};
+      return Error{ErrorCode::invalid, fmt::format("{}: cannot use it as a private key: {}", one.key, problem_with(one.key))};
     if (SSL_CTX_check_private_key(context.get()) != 1)
       return Error{ErrorCode::invalid, fmt::format("{}: this key does not belong to the certificate {}", one.key, one.certificate)};
     static constexpr unsigned char session_context[] = "holdfast";
     SSL_CTX_set_session_id_context(context.get(), session_context, sizeof session_context);
     share_ticket_keys(context.get());
     std::vector<std::string> names = names_in(SSL_CTX_get0_certificate(context.get()));
+    tls->shown_.push_back({one.certificate, end_of(SSL_CTX_get0_certificate(context.get()))});
     tls->certificates_.push_back({std::move(context), std::move(names)});
   }
   if (!tls->certificates_.empty()) {
@@ -85,7 +104,7 @@ Result<std::unique_ptr<const Tls>> Tls::load(const TlsConfig& config) {
   bool has_trust = config.ca_file.empty() ? SSL_CTX_set_default_verify_paths(tls->client_.get()) == 1
                                           : SSL_CTX_load_verify_locations(tls->client_.get(), config.ca_file.c_str(), nullptr) == 1;
   if (!has_trust)
-    return Error{ErrorCode::invalid, fmt::format("{}: cannot use it as a list of trusted certificates: {}", config.ca_file, last_problem())};
+    return Error{ErrorCode::invalid, fmt::format("{}: cannot use it as a list of trusted certificates: {}", config.ca_file, problem_with(config.ca_file))};
   return std::unique_ptr<const Tls>(std::move(tls));
 }
 

@@ -5,6 +5,7 @@
 
 #include <openssl/ssl.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,13 @@ class Tls {
  public:
   /// Loads all certificates and keys. Errors name the file and what is wrong with it.
   static Result<std::unique_ptr<const Tls>> load(const TlsConfig& config);
+
+  /// A certificate that clients are shown.
+  struct Shown {
+    std::string file;
+    std::int64_t expires_us;  ///< microseconds since 1970
+  };
+  const std::vector<Shown>& shown() const { return shown_; }
 
   /// A new connection's state, for Stream::handshake, which takes ownership. Null only without memory.
   SSL* new_server() const;
@@ -37,6 +45,7 @@ class Tls {
   SSL_CTX* find(std::string_view name) const;
 
   std::vector<Certificate> certificates_;
+  std::vector<Shown> shown_;
   Context client_;
 };
 

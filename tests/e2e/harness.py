@@ -115,11 +115,11 @@ class Scene:
         self.stack.callback(client.close)
         return client
 
-    def certificate(self, name, *names):
+    def certificate(self, name, *names, days=90, before=()):
         """A self-signed certificate; returns the paths of certificate and key."""
         paths = self.path(f"{name}.pem"), self.path(f"{name}.key")
         alternatives = ",".join(f"DNS:{one}" for one in names or (name,))
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+        subprocess.run([*before, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days),
                         "-subj", f"/CN={name}", "-addext", f"subjectAltName={alternatives}", "-out", paths[0], "-keyout", paths[1]],
                        check=True, capture_output=True)
         return paths

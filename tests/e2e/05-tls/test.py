@@ -93,6 +93,42 @@ def _(scene):
     equal(client.send_mail(), "250 2.0.0 Ok: taken")
 
 
+@test("a certificate that expires is told of in time, and again when it has expired, until it is renewed: check, log, alert, status and metrics")
+def _(scene):
+    told, http = scene.path("told"), free_port()
+    certificate, key = scene.certificate("mail.example.org", days=5)
+    holdfast = Holdfast(scene, scene.primary(), listener="tls: starttls", yaml=f'alert_command: echo "$HOLDFAST_EVENT|$HOLDFAST_ALERT" >> {told}\ntls:\n  certificates:\n    - certificate: {certificate}\n      key: {key}\n')
+    holdfast.admin = f"http: 127.0.0.1:{http}"
+    holdfast.start()
+
+    def alerts():
+        return open(told).read().splitlines() if os.path.exists(told) else []
+
+    def seconds():
+        page = run("curl", "-s", f"http://127.0.0.1:{http}/metrics").stdout
+        return int(re.search(r"holdfast_certificate_expires_seconds\{file=\"[^\"]+\"\} (-?\d+)", page)[1])
+    wait_for(lambda: alerts() == [f"certificate|certificate: {certificate}: it expires in 4 d"], what="an alert")
+    assert holdfast.logged("where the file is new already: SIGHUP")
+    assert f"CERTIFICATE {certificate}: it expires in 4 d" in holdfast.run("status").stdout
+    assert f"a word of caution about {certificate}: it expires in 4 d" in holdfast.run("check").stderr
+    assert 4 * 86400 < seconds() <= 5 * 86400
+    old, old_key = scene.certificate("old.example.org", days=5, before=["faketime", "-f", "-8d"])
+    new, new_key = scene.certificate("new.example.org")
+    for file, other, word in ((old, old_key, f"certificate|certificate: {certificate}: it expired 3 d ago: who checks it does not connect"), (new, new_key, None)):
+        os.replace(file, certificate)
+        os.replace(other, key)
+        holdfast.signal(signal.SIGHUP)
+        if word:
+            wait_for(lambda: word in alerts(), what=word)
+            assert seconds() < 0
+    wait_for(lambda: seconds() > 80 * 86400, what="the new one")
+    assert "CERTIFICATE" not in holdfast.run("status").stdout and holdfast.run("check").stderr == ""
+    equal(len(alerts()), 2)
+    os.unlink(key)
+    refused = holdfast.run("check", check=False)
+    equal((refused.returncode, refused.stderr), (78, f"holdfast: {key}: cannot use it as a private key: No such file or directory\n"))
+
+
 @test("toward the primary: off, opportunistic, required and verify do what they say")
 def _(scene):
     certificate, key = scene.certificate("primary.example.org")
