@@ -79,6 +79,10 @@ void print_status(const Json& status) {
     fmt::print("  synced with {}: {}\n", escape(ldap["url"].get<std::string>()), last.empty() ? "not yet" : fmt::format("{} entries, last {}", ldap["people"].get<std::uint64_t>(), last));
     if (!ldap["problem"].get<std::string>().empty()) fmt::print("  NOT SYNCED: {}\n", escape(ldap["problem"].get<std::string>()));
   }
+  if (const auto& feed = status["feed"]; !feed.is_null()) {
+    fmt::print("mail store fed at {}: {} messages to be tried again\n", escape(feed["to"].get<std::string>()), feed["put_off"].get<std::uint64_t>());
+    if (!feed["problem"].get<std::string>().empty()) fmt::print("  NOT FED: {}\n", escape(feed["problem"].get<std::string>()));
+  }
   if (const auto& mailboxes = status["mailboxes"]; mailboxes.is_null()) {
     fmt::print("emergency mailboxes: NOT AVAILABLE; see the daemon's log\n");
   } else {

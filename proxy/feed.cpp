@@ -44,7 +44,12 @@ Feed::~Feed() {
   if (thread_.joinable()) thread_.join();
 }
 
-bool Feed::is_stopping() {
+Json Feed::state() const {
+  std::lock_guard lock(mutex_);
+  return {{"to", "lmtp://" + to_string(*config_.mailbox.feed)}, {"put_off", put_off_}, {"problem", problem_}};
+}
+
+bool Feed::is_stopping() const {
   std::lock_guard lock(mutex_);
   return is_stopping_;
 }
@@ -84,7 +89,6 @@ Status Feed::save() {
 void Feed::run() {
   pthread_setname_np(pthread_self(), "feed");
   std::chrono::milliseconds pause = glance;
-  std::string last_problem;
   while (!is_stopping()) {
     ReplayOptions options;
     options.to = "lmtp://" + to_string(*config_.mailbox.feed);
@@ -95,13 +99,14 @@ void Feed::run() {
     for (auto& [id, recipients] : under_way_) put_off(id, std::move(recipients));
     under_way_.clear();
     std::string problem = ran ? "" : ran.error().message;
-    if (!problem.empty() && problem != last_problem)
-      log(LogLevel::warning, "feed", {{"to", options.to}, {"problem", problem}});
-    if (problem.empty() && !last_problem.empty())
-      log(LogLevel::info, "feed", {{"to", options.to}, {"result", "goes on"}});
-    last_problem = problem;
     pause = problem.empty() ? glance : std::min<std::chrono::milliseconds>(pause * 2, longest_pause);
     std::unique_lock lock(mutex_);
+    if (!problem.empty() && problem != problem_)
+      log(LogLevel::warning, "feed", {{"to", options.to}, {"problem", problem}});
+    if (problem.empty() && !problem_.empty())
+      log(LogLevel::info, "feed", {{"to", options.to}, {"result", "goes on"}});
+    problem_ = problem;
+    put_off_ = later_.size();
     wake_.wait_for(lock, pause, [this] { return is_stopping_; });
   }
 }

@@ -17,6 +17,7 @@
 
 #include "journal/journal.h"
 #include "proxy/config.h"
+#include "proxy/json.h"
 #include "proxy/replay.h"
 
 namespace holdfast::proxy {
@@ -27,6 +28,9 @@ class Feed : private ReplayJob {
   static Result<std::unique_ptr<Feed>> start(journal::Journal& journal, const Config& config);
   /// Finishes the entry that it is at.
   ~Feed() override;
+
+  /// How it stands: where it feeds to, how many entries are to be tried again, and what hinders it. Thread-safe.
+  Json state() const;
 
  private:
   struct Later {
@@ -39,7 +43,7 @@ class Feed : private ReplayJob {
   Status load();
   Status save();
   void run();
-  bool is_stopping();
+  bool is_stopping() const;
   std::unique_ptr<ReplayItem> next() override;
   void done(const ReplayResult& result) override;
   std::unique_ptr<ReplayItem> item(journal::RecordId id, const std::set<std::uint32_t>* only);
@@ -52,9 +56,11 @@ class Feed : private ReplayJob {
   journal::RecordId position_ = 0;  ///< entries up to it are done, or in later_
   std::map<journal::RecordId, Later> later_;
   std::map<journal::RecordId, std::set<std::uint32_t>> under_way_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable wake_;
   bool is_stopping_ = false;
+  std::string problem_;       ///< of the last attempt to reach the store, for others to see
+  std::size_t put_off_ = 0;   ///< entries in later_, likewise
   std::thread thread_;
 };
 

@@ -102,6 +102,10 @@ std::string metrics_of(const Json& status) {
   page.begin("certificate_expires_seconds", gauge, "Until a certificate that clients are shown expires.");
   for (const Json& one : status["certificates"]) page.add(one["expires_in_s"].get<double>(), {{"file", one["file"].get<std::string>()}});
   page.one("recipients_known", gauge, "Recipients that the directory knows to exist.", status["recipients_known"].get<double>());
+  page.begin("directory_synced", gauge, "Whether the last sync with LDAP succeeded; only where it is configured.");
+  if (const Json& ldap = status["ldap"]; !ldap.is_null()) page.add(ldap["problem"].get<std::string>().empty() ? 1 : 0);
+  page.begin("feed_works", gauge, "Whether the mail store that is fed takes mail; only where one is configured.");
+  if (const Json& feed = status["feed"]; !feed.is_null()) page.add(feed["problem"].get<std::string>().empty() ? 1 : 0);
   const Json& mailboxes = status["mailboxes"];
   if (mailboxes.is_object()) {
     page.one("mailbox_accounts", gauge, "People who have an emergency mailbox.", mailboxes["accounts"].get<double>());

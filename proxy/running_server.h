@@ -94,6 +94,7 @@ class Server {
   void alert_of_held(const std::string& route, const std::string& what);
   void alert_of(const std::string& event, const std::string& what);
   void watch_flag(const Config& config);
+  Json feed_state() const;
   Admin::Answer status();
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
@@ -112,6 +113,7 @@ class Server {
   Shared shared_;
   std::unique_ptr<failover::MailboxStore> mailbox_store_;
   std::unique_ptr<Feed> feed_;
+  std::string feed_problem_;  ///< why there is none
   std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
   std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};

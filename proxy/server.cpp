@@ -183,8 +183,10 @@ int Server::run() {
 
   if (config.mailbox.feed) {
     auto feed = Feed::start(shared_.journal, config);
-    if (feed) feed_ = std::move(*feed);
-    else log(LogLevel::error, "feed", {{"problem", feed.error().message}});
+    if (feed)
+      feed_ = std::move(*feed);
+    else
+      log(LogLevel::error, "feed", {{"problem", feed_problem_ = feed.error().message}});
   }
 
   event_base_dispatch(base_.get());

@@ -62,6 +62,13 @@ Json Server::mailboxes_state() {
   return *state;
 }
 
+/// Null where none is configured.
+Json Server::feed_state() const {
+  if (feed_) return feed_->state();
+  if (feed_problem_.empty() || !settings_->config.mailbox.feed) return nullptr;
+  return {{"to", "lmtp://" + to_string(*settings_->config.mailbox.feed)}, {"put_off", 0}, {"problem", feed_problem_}};
+}
+
 Admin::Answer Server::status() {
   auto routes = control_.status();
   if (!routes) return routes.error();
@@ -105,6 +112,7 @@ Admin::Answer Server::status() {
       {"mailboxes", mailboxes_state()},
       {"recipients_known", control_.directory().size()},
       {"ldap", ldap_.state()},
+      {"feed", feed_state()},
       {"certificates", certificates},
       {"listeners", listeners},
       {"connections", shared_.connections.all()},

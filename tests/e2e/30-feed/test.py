@@ -44,6 +44,7 @@ def _(scene):
     for number in range(5, 8):
         world.send(f"n{number}", "ada")
     wait_for(lambda: "feed" in open(holdfast.log).read(), what="the log to say so")
+    wait_for(lambda: re.search(r"mail store fed at lmtp://127.0.0.1:\d+: \d messages to be tried again\n  NOT FED: ", holdfast.run("status").stdout), what="a word in status")
     holdfast.stop()
     again = scene.primary(port=store.port, replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(lambda one: TAKEN)})
     holdfast.start()
@@ -109,6 +110,7 @@ def _(scene):
         world.holdfast.start()
         world.send("still mail", "ada")
         wait_for(lambda: world.holdfast.logged("feed.json: damaged"), what=f"a word about {damage}")
+        assert re.search("NOT FED: .*feed.json: damaged", world.holdfast.run("status").stdout)
         world.holdfast.stop()
     equal(store.messages, [])
 
