@@ -68,7 +68,9 @@ def _(scene):
 def _(scene):
     http, port = free_port(), free_port()
     primary = scene.primary(port=port)
-    holdfast = Holdfast(scene, primary, yaml=QUICK)
+    certificate, key = scene.certificate("mail.example.org")
+    store = free_port()  # nobody is there
+    holdfast = Holdfast(scene, primary, listener="tls: starttls", yaml=QUICK + f"mailbox:\n  feed: lmtp://127.0.0.1:{store}\ntls:\n  certificates:\n    - certificate: {certificate}\n      key: {key}\n")
     holdfast.admin = f"http: 127.0.0.1:{http}"
     holdfast.start()
     prometheus = Prometheus(scene, http)
