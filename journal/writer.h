@@ -54,7 +54,7 @@ struct WriterState {
   bool is_segment_empty = true;  ///< the newest one has no records
   std::uint64_t commits = 0;    ///< to the disk, since the start, those that failed too
   std::chrono::nanoseconds commit_time{0};       ///< what they took together
-  std::chrono::nanoseconds commit_under_way{0};  ///< since when one is; 0: none is
+  std::chrono::nanoseconds commit_under_way{0};  ///< for how long one has been; 0: none is
 };
 
 class Writer {

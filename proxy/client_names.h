@@ -23,7 +23,6 @@ struct ClientName {
   std::string verified;             ///< the same, where that name has this address; else empty
   bool is_reverse_unsure = false;   ///< where reverse is empty: DNS did not say, it may have a name
   bool is_verified_unsure = false;  ///< likewise
-  bool operator==(const ClientName&) const = default;
 };
 
 class ClientNames {
@@ -34,7 +33,7 @@ class ClientNames {
   /// Waits for DNS, for some seconds at most; of what is not known by then it is not sure.
   ///
   /// @param address  an IP address
-  /// @param is_moot  whether nobody waits any more; asked when the wakeup is fired. May be empty
+  /// @param is_moot  whether nobody waits any more; asked now and then. May be empty
   Task<ClientName> find(std::string address, Wakeup& wakeup, std::function<bool()> is_moot = {});
 
   /// Will be asked for soon. Thread-safe, does not wait.
@@ -42,9 +41,6 @@ class ClientNames {
 
   /// Nobody is told anything from now on: to be called before the loops go.
   void stop();
-
-  /// What the system's resolver says now. Blocks.
-  static ClientName look_up(const std::string& address);
 
  private:
   struct Answer {
@@ -70,6 +66,8 @@ class ClientNames {
     bool is_stopping = false;
   };
 
+  /// What the system's resolver says now. Blocks.
+  static ClientName look_up(const std::string& address);
   void add_thread();
   void tell_of_silence(const std::string& address);
   static void run(std::shared_ptr<State> state);

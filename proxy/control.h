@@ -131,6 +131,8 @@ class Control {
   void remember(ControlledRoute& route);
   void watch_room(ControlledRoute& route);
   void watch_age(ControlledRoute& route);
+  std::int64_t came_us(const ControlledRoute& route, failover::EntryId entry) const;
+  Duration age(const ControlledRoute& route, failover::EntryId entry) const;
   std::optional<Duration> expires_in(const ControlledRoute& route) const;
   Json describe(ControlledRoute& route);
   std::vector<failover::EntryId> held_behind(ControlledRoute& route, failover::EntryId after, std::size_t most);

@@ -234,12 +234,16 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
   co_return true;
 }
 
+/// When a held entry came, as far as the log knows it.
+std::int64_t Control::came_us(const ControlledRoute& route, failover::EntryId entry) const { return journal_.written_us(entry, route.queue.time_us(entry)); }
+
+Duration Control::age(const ControlledRoute& route, failover::EntryId entry) const { return Duration((journal::now_us() - came_us(route, entry)) / 1000); }
+
 /// Until the oldest of what waits expires; nothing where nothing waits.
 std::optional<Duration> Control::expires_in(const ControlledRoute& route) const {
   std::optional<failover::EntryId> oldest = route.queue.oldest();
   if (!oldest) return std::nullopt;
-  Duration age((journal::now_us() - journal_.written_us(*oldest, route.queue.time_us(*oldest))) / 1000);
-  return std::max(Duration(0), config_of(route).max_hold - age);
+  return std::max(Duration(0), config_of(route).max_hold - age(route, *oldest));
 }
 
 /// Tells once that held mail will expire, while there is time to do something. In a drain the primary has a say in each message.
@@ -257,21 +261,19 @@ void Control::watch_age(ControlledRoute& route) {
 /// Only so many at one look: the loop has other things to do.
 void Control::expire(ControlledRoute& route) {
   const FailoverConfig& config = config_of(route);
-  auto came_us = [&](failover::EntryId id) { return journal_.written_us(id, route.queue.time_us(id)); };
-  auto age = [&](failover::EntryId id) { return Duration((journal::now_us() - came_us(id)) / 1000); };
   std::size_t left = clock_.is_trusted_after(config.max_hold) ? expire_step : 0;
-  for (std::optional<failover::EntryId> id = route.queue.oldest(); id && left-- > 0 && age(*id) > config.max_hold; id = route.queue.first_after(*id)) {
+  for (std::optional<failover::EntryId> id = route.queue.oldest(); id && left-- > 0 && age(route, *id) > config.max_hold; id = route.queue.first_after(*id)) {
     std::optional<failover::HoldQueue::Delivery> all = route.queue.take(*id);
     if (all) expire_entry(route, std::move(*all)).spawn();
     if (!route.queue.has(*id)) break;  // it went at once
   }
   if (config.delay_notice == Duration(0) || !clock_.is_trusted_after(config.delay_notice)) return;
   left = expire_step;
-  for (std::optional<failover::EntryId> id = route.queue.first_after(route.delay_told_to); id && left-- > 0 && age(*id) > config.delay_notice;
+  for (std::optional<failover::EntryId> id = route.queue.first_after(route.delay_told_to); id && left-- > 0 && age(route, *id) > config.delay_notice;
        id = route.queue.first_after(*id)) {
     route.delay_told_to = *id;
     // Those that were due before this start were told then.
-    bool is_new = came_us(*id) + config.delay_notice.count() * 1000 > started_us_;
+    bool is_new = came_us(route, *id) + config.delay_notice.count() * 1000 > started_us_;
     if (is_new) tell_delay(route, *id).spawn();
   }
 }

@@ -65,6 +65,8 @@ void add_routes(Page& page, const Json& routes) {
   page.begin("held_expires_seconds", gauge, "Until the oldest held message expires (failover.max_hold); only where some is held.");
   for (const Json& route : routes)
     if (!route["expires_in_s"].is_null()) page.add(route["expires_in_s"].get<double>(), {{"route", name(route)}});
+  page.begin("held_expires_soon", gauge, "Whether the route holds, and a fifth of failover.max_hold is left of that, or a day.");
+  for (const Json& route : routes) page.add(route["expires_soon"].get<bool>() ? 1 : 0, {{"route", name(route)}});
   page.begin("held_limit_reached", gauge, "Whether no more mail is held, and senders are told 452 in a hold.");
   for (const Json& route : routes) page.add(route["limit_reached"].get<std::string>().empty() ? 0 : 1, {{"route", name(route)}});
   page.begin("messages_total", counter, "Messages that came over the relay, by what became of them, since the start.");

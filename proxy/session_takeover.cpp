@@ -51,9 +51,13 @@ bool Session::has_client_left() const {
 /// @param why  why the last connection was lost; empty when there was none.
 /// @param is_switching  this primary has accepted nothing from the client yet
 Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching) {
+  auto is_moot = [this] { return has_client_left() || board_->is_held(); };
   // DNS is not the primary: it may take its time.
-  bool tells_name = route().identity == Identity::xclient && !facts_.name;
-  if (tells_name) facts_.name = co_await worker_.shared.names.find(facts_.client.address, wakeup_, [this] { return has_client_left(); });
+  bool tells_name = route().identity == Identity::xclient && !facts_.name && !is_moot();
+  if (tells_name) {
+    ClientName name = co_await worker_.shared.names.find(facts_.client.address, wakeup_, is_moot);
+    if (!is_moot()) facts_.name = std::move(name);
+  }
   Control& control = worker_.shared.control;
   Deadline began = Clock::now();
   // That may be the client's or its message's doing: only many such losses say something about the primary.
@@ -75,7 +79,6 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     is_first = false;
     Opening opening{settings_, route_, facts_, std::max(by, Clock::now() + std::chrono::milliseconds(20))};
     opening.is_fresh = !may_be_pooled;
-    auto is_moot = [this] { return has_client_left() || board_->is_held(); };
     opening.is_gone = is_moot;
     opening.is_ungreeted = needs_ungreeted_ || !helo_line_.empty();
     why = co_await try_primary(opening, by, is_full);

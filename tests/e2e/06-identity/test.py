@@ -183,6 +183,19 @@ def _(scene):
         equal(log.read().count("DNS does not say in time what clients are called"), 1)
 
 
+@test("who waits for DNS when the primary goes out does so no longer: Holdfast needs no name")
+def _(scene):
+    names = NameServer(scene, {(reverse("127.0.1.1"), PTR): None})
+    with open(scene.path("resolv.conf"), "w") as file:
+        file.write(f"nameserver {names.ADDRESS}\noptions timeout:30 attempts:3\n")
+    holdfast = scene.holdfast(scene.primary(), route="identity: xclient", before=names.before)
+    client = scene.client(holdfast.port, source=("127.0.1.1", 0), greeting=False)
+    wait_for(lambda: names.asked, what="the question")
+    holdfast.run("failover", "hold", "--reason", "test")
+    equal(client.reply(), "220 holdfast.example.org ESMTP")
+    assert not holdfast.logged("DNS does not say in time")
+
+
 @test("a primary that does not offer XCLIENT is not used with identity: xclient")
 def _(scene):
     holdfast = scene.holdfast(scene.primary(), route="identity: xclient", yaml=PASS)

@@ -203,6 +203,7 @@ def _(scene):
     wait_for(lambda: os.path.exists(told) and "held|primary|route primary: EXPIRES SOON: the oldest held message expires in 22 h" in open(told).read(), what="an alert")
     assert holdfast.logged("remedy=\"repair the primary, or raise failover.max_hold (5d) and SIGHUP\"")
     assert 22 * 3600 < metric() < 23 * 3600
+    assert 'holdfast_held_expires_soon{route="primary"} 1\n' in run("curl", "-s", f"http://127.0.0.1:{http}/metrics").stdout
     holdfast.yaml = holdfast.yaml.replace("max_hold: 5d", "max_hold: 14d")
     holdfast.write_config()
     holdfast.signal(signal.SIGHUP)
