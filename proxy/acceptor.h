@@ -20,11 +20,13 @@ Status check_free(const ListenerConfig& listener);
 class Acceptor {
  public:
   Acceptor(Worker& worker, ListenerConfig listener, FileDescriptor socket);
+  /// Takes no more clients. They are refused, unless the service manager keeps the socket for the next start.
   ~Acceptor();
   Acceptor(const Acceptor&) = delete;
   Acceptor& operator=(const Acceptor&) = delete;
 
   const ListenerConfig& listener() const { return listener_; }
+  const FileDescriptor& socket() const { return socket_; }
 
  private:
   static void on_connection(evutil_socket_t, short, void* acceptor);

@@ -20,6 +20,7 @@
 #include "proxy/flag_file.h"
 #include "proxy/certificate_watch.h"
 #include "proxy/journal_watch.h"
+#include "proxy/kept_sockets.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/maintenance.h"
 #include "proxy/service_manager.h"
@@ -43,9 +44,10 @@ struct Running {
 
 class Server {
  public:
-  Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal)
+  Server(std::string config_path, std::shared_ptr<const Settings> settings, journal::Journal& journal, KeptSockets& kept)
       : config_path_(std::move(config_path)),
         settings_(std::move(settings)),
+        kept_(kept),
         control_(journal, resolver_, names_, occupancy_, journal.take_store(),
                  {[this](const std::string& route) { tell_sessions(route); },
                   [this](const std::string& route, const failover::RouteState::Status& status) { alert_of_route(route, status); },
@@ -65,7 +67,8 @@ class Server {
     ListenerConfig listener;
     std::shared_ptr<FileDescriptor> socket;  ///< a task must be copyable
   };
-  Result<std::vector<NewListener>> open_listeners(const Config& config) const;
+  Result<std::vector<NewListener>> open_listeners(const Config& config);
+  Result<std::vector<FileDescriptor>> sockets_for(const ListenerConfig& listener, std::size_t least);
   void use(const std::vector<NewListener>& opened, const Config& config);
   Status open_mailboxes();
   Status notice_restoration(failover::MailboxStore& store);
@@ -104,6 +107,7 @@ class Server {
 
   std::string config_path_;
   std::shared_ptr<const Settings> settings_;
+  KeptSockets& kept_;
   Resolver resolver_;
   ClientNames names_;
   Occupancy occupancy_;

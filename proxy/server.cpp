@@ -90,7 +90,7 @@ void Server::watch_names(const Config& config, std::chrono::milliseconds patienc
 }
 
 /// Opens what is not listened on yet; clients wait in the system's queue until use().
-Result<std::vector<Server::NewListener>> Server::open_listeners(const Config& config) const {
+Result<std::vector<Server::NewListener>> Server::open_listeners(const Config& config) {
   std::vector<NewListener> opened;
   auto has = [](const Running& running, const ListenerConfig& listener) {
     return std::find(running.listeners.begin(), running.listeners.end(), listener) != running.listeners.end();
@@ -101,20 +101,39 @@ Result<std::vector<Server::NewListener>> Server::open_listeners(const Config& co
     });
   };
   for (const ListenerConfig& listener : config.listeners)
-    if (Status free = is_ours(listener) ? Status() : check_free(listener); !free) return free.error();
+    if (Status free = is_ours(listener) || kept_.has(listener.address) ? Status() : check_free(listener); !free) return free.error();
   for (const ListenerConfig& listener : config.listeners) {
-    for (const auto& running : workers_) {
-      if (!running->serves(listener, mailbox_store_ != nullptr) || has(*running, listener)) continue;
-      Result<FileDescriptor> socket = listen_on(listener);
-      if (!socket) return socket.error();
-      opened.push_back({running.get(), listener, std::make_shared<FileDescriptor>(std::move(*socket))});
-    }
+    std::vector<Running*> serving;
+    for (const auto& running : workers_)
+      if (running->serves(listener, mailbox_store_ != nullptr) && !has(*running, listener)) serving.push_back(running.get());
+    if (serving.empty()) continue;
+    auto sockets = sockets_for(listener, serving.size());
+    if (!sockets) return sockets.error();
+    for (std::size_t i = 0; i < sockets->size(); ++i)
+      opened.push_back({serving[i % serving.size()], listener, std::make_shared<FileDescriptor>(std::move((*sockets)[i]))});
   }
   return opened;
 }
 
-/// Brings the workers' listeners in line with the configuration.
+/// All that were kept, since clients wait in each, and new ones.
+Result<std::vector<FileDescriptor>> Server::sockets_for(const ListenerConfig& listener, std::size_t least) {
+  std::vector<FileDescriptor> sockets = kept_.use(listener.address);
+  bool has_kept = !sockets.empty();
+  while (sockets.size() < least) {
+    Result<FileDescriptor> socket = listen_on(listener);
+    // The system lets only the same user's share an address: otherwise two workers take clients from one.
+    if (!socket && has_kept) socket = duplicate(sockets.front());
+    if (!socket) return socket.error();
+    sockets.push_back(std::move(*socket));
+  }
+  return sockets;
+}
+
+/// Brings the workers' listeners in line with the configuration. From now on the service manager keeps them over a restart.
 void Server::use(const std::vector<NewListener>& opened, const Config& config) {
+  std::vector<FileDescriptor> to_be_kept;
+  for (const NewListener& one : opened) to_be_kept.push_back(duplicate(*one.socket));
+  service_manager_.keep(std::move(to_be_kept));
   for (const NewListener& one : opened)
     one.running->worker.loop.post([one] { one.running->acceptors.push_back(std::make_unique<Acceptor>(one.running->worker, one.listener, std::move(*one.socket))); });
   for (const auto& running : workers_) {
@@ -122,7 +141,9 @@ void Server::use(const std::vector<NewListener>& opened, const Config& config) {
     one->listeners = config.listeners;
     one->worker.loop.post([one, listeners = config.listeners] {
       std::erase_if(one->acceptors, [&](const auto& acceptor) {
-        return std::find(listeners.begin(), listeners.end(), acceptor->listener()) == listeners.end();
+        bool is_wanted = std::find(listeners.begin(), listeners.end(), acceptor->listener()) != listeners.end();
+        if (!is_wanted) stop_listening(acceptor->socket());
+        return !is_wanted;
       });
     });
   }
@@ -154,9 +175,10 @@ int Server::run() {
   if (Status opened = open_mailboxes(); !opened) log(LogLevel::error, "mailbox", {{"problem", opened.error().message}, {"result", "there are no emergency mailboxes; mail goes on"}});
   auto listeners = open_listeners(config);
   if (!listeners) return give_up(listeners.error());
-  use(*listeners, config);
   if (Status opened = open_admin(); !opened) return give_up(opened.error());
   if (Status opened = open_http(); !opened) return give_up(opened.error());
+  use(*listeners, config);
+  kept_.settle();
   std::vector<std::unique_ptr<event, decltype(&event_free)>> events;
   for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) {
     events.emplace_back(evsignal_new(base_.get(), signal, &Server::on_signal, this), &event_free);
@@ -426,6 +448,7 @@ void Server::on_tick() {
 }
 
 int serve(const std::string& config_path) {
+  KeptSockets kept;
   std::signal(SIGPIPE, SIG_IGN);
   // Until they are listened to, operators' signals must not end the process.
   std::signal(SIGUSR1, SIG_IGN);
@@ -440,7 +463,7 @@ int serve(const std::string& config_path) {
   if (!journal) return give_up(journal.error());
   if (std::string doubt = journal::doubt_about_disk(config.journal.path); !doubt.empty())
     log(LogLevel::warning, "journal", {{"path", config.journal.path}, {"problem", doubt}, {"remedy", "journal.path on a local disk"}});
-  int code = Server(config_path, *settings, **journal).run();
+  int code = Server(config_path, *settings, **journal, kept).run();
   journal->reset();
   return code;
 }

@@ -4,6 +4,9 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
+
+#include "journal/files.h"
 
 namespace holdfast::proxy {
 
@@ -20,14 +23,18 @@ class ServiceManager {
   void alive();
   /// A line for `systemctl status`.
   void show(const std::string& state);
+  /// Sockets for the next start (kept_sockets.h). It knows those that it has already, and lets go of those that listen no more.
+  void keep(std::vector<FileDescriptor> sockets);
 
  private:
   void tell(const std::string& assignments);
-  bool send(const std::string& assignments) const;
+  void hand_over();
+  bool send(const std::string& assignments, const FileDescriptor* first = nullptr, std::size_t count = 0) const;
 
   std::string socket_;
   std::string state_, shown_;
   bool is_behind_ = false;  ///< it has missed something
+  std::vector<FileDescriptor> to_be_kept_;
   std::chrono::steady_clock::time_point next_sign_{};
 };
 

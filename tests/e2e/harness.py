@@ -139,6 +139,7 @@ class Holdfast:
         self.log = scene.path(f"{name}.log")
         self.process, self.admin = None, ""
         self.before, self.binary = before, BINARY  # what starts it: a command and its arguments; and the program
+        self.passed = ()  # descriptors that it gets
         scene.stack.callback(self.stop)
 
     def write_config(self):
@@ -163,7 +164,7 @@ listeners:
     def start(self, ready=True):
         self.write_config()
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([*self.before, self.binary, "-c", self.config, "serve"], stderr=log)
+            self.process = subprocess.Popen([*self.before, self.binary, "-c", self.config, "serve"], stderr=log, pass_fds=self.passed)
         if ready:
             wait_for(lambda: self.process.poll() is not None or self.answers(), what="Holdfast to start")
             if self.process.poll() is not None:

@@ -7,6 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
+from service_manager import ServiceManager
 
 DAEMON_USER = "nobody"
 AS_DAEMON = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
@@ -34,23 +35,6 @@ def daemon_of_a_user(scene, **options):
     holdfast.socket = os.path.join(home, "admin.sock")
     holdfast.binary = shutil.copy(BINARY, scene.path("holdfast"))  # the build may be in a folder that only root may enter
     return holdfast.start()
-
-
-class ServiceManager:
-    """What a daemon says to systemd."""
-
-    def __init__(self, scene, path):
-        self.socket = scene.stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        self.socket.bind(path)
-        self.socket.settimeout(10)
-
-    def next(self, but="WATCHDOG=1", patience=20):
-        end = time.monotonic() + patience
-        while time.monotonic() < end:
-            said = self.socket.recv(4096).decode()
-            if said != but:
-                return said
-        raise AssertionError("it says nothing else")
 
 
 @test("what root's commands leave in the journal of a daemon that does not run as root, the daemon can use")
