@@ -70,6 +70,12 @@ std::string_view to_string(Source source) {
   return "learned";
 }
 
+Source source_of(std::string_view word) {
+  for (Source source : {Source::imported, Source::ldap})
+    if (word == to_string(source)) return source;
+  return Source::learned;
+}
+
 bool says_unknown(std::string_view reply) {
   if (!reply.starts_with("550") && !reply.starts_with("551") && !reply.starts_with("553")) return false;
   std::string_view enhanced = enhanced_status(reply);

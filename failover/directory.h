@@ -33,6 +33,8 @@ struct DirectoryOptions {
 /// Where an entry of the directory comes from. Imported and synced ones do not age.
 enum class Source : std::uint8_t { learned = 0, imported = 1, ldap = 2 };
 std::string_view to_string(Source source);
+/// The inverse; learned when it is no such word.
+Source source_of(std::string_view word);
 
 class Directory {
  public:

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "journal/result.h"
+#include "proxy/json.h"
 
 namespace holdfast::proxy {
 
@@ -24,7 +25,11 @@ void add_rekey_command(CLI::App& group, const std::string& config, int& exit_cod
 void add_replay_command(CLI::App& group, const std::string& config, int& exit_code);
 
 /// `journal show` and `queue show`: all about one entry.
-int show_entry(const std::string& config, std::uint64_t id, bool as_json);
+///
+/// @param held  what the daemon says of it when it is held (Control::queue_show()); else nothing
+int show_entry(const std::string& config, std::uint64_t id, bool as_json, const Json& held = Json());
+/// What the daemon says of a recipient of held mail: "deferred, again at 2026-11-28T03:00:00.000000Z  451 4.3.2 busy"
+std::string text_of_held(const Json& recipient);
 
 /// Prints the error for a person on standard error and gives the exit code that goes with it.
 int fail(const Error& error);

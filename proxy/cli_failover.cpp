@@ -83,7 +83,15 @@ void print_held(const Json& one) {
   fmt::print("{:>8}  {}  {}  <{}>  {} bytes\n", one["id"].get<std::uint64_t>(), text_of(one, "time"), text_of(one, "route"), text_of(one, "mail_from"),
              one["size"].get<std::uint64_t>());
   for (const Json& recipient : one["recipients"])
-    fmt::print("{:>10}<{}>  {}  {}\n", "", text_of(recipient, "address"), text_of(recipient, "status"), text_of(recipient, "reply"));
+    fmt::print("{:>10}<{}>  {}\n", "", text_of(recipient, "address"), text_of_held(recipient));
+}
+
+/// What the journal has of it, and what the daemon does with it.
+int queue_show(const std::string& config, std::uint64_t id, bool as_json) {
+  auto held = ask(config, "/queue/show", {{"id", id}});
+  if (!held) return fail(held.error());
+  if (held->contains("problem")) fmt::print(stderr, "holdfast: {}\n", text_of(*held, "problem"));
+  return show_entry(config, id, as_json, held->contains("problem") ? Json() : *held);
 }
 
 /// Page by page: the daemon's queue may be long, and it has other things to do.
@@ -197,7 +205,7 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
   command = group->add_subcommand("show", "all about one held entry");
   command->add_option("ID", id, "the entry's number")->required();
   command->add_flag("--json", as_json, "one JSON object a line");
-  command->callback([&config, &exit_code] { exit_code = show_entry(config, id, as_json); });
+  command->callback([&config, &exit_code] { exit_code = queue_show(config, id, as_json); });
   command = group->add_subcommand("retry", "deliver now what waits for its next attempt, or was kept for you");
   command->add_option("ID", id, "the entry's number");
   command->add_flag("--all", all, "everything");

@@ -210,7 +210,14 @@ int rebuild(const std::string& config_path) {
 
 }  // namespace
 
-int show_entry(const std::string& config_path, std::uint64_t id, bool as_json) {
+std::string text_of_held(const Json& recipient) {
+  std::string text = recipient.at("status").get<std::string>();
+  if (recipient.at("next_attempt").is_string()) text += ", again at " + recipient["next_attempt"].get<std::string>();
+  std::string reply = escape(recipient.at("reply").get<std::string>());
+  return reply.empty() ? text : text + "  " + reply;
+}
+
+int show_entry(const std::string& config_path, std::uint64_t id, bool as_json, const Json& held) {
   auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
   Result<Entry> entry = (*reader)->entry(id);
@@ -224,6 +231,8 @@ int show_entry(const std::string& config_path, std::uint64_t id, bool as_json) {
   json["segment"] = entry->segment;
   for (std::size_t i = 0; i < entry->message.recipients.size(); ++i)
     json["recipients"][i]["params"] = entry->message.recipients[i].params;
+  if (held.is_object())
+    for (const Json& one : held.at("recipients")) json["recipients"][one.at("index").get<std::size_t>()]["held"] = one;
   if (as_json) {
     fmt::print("{}\n", to_line(json));
     return EX_OK;
@@ -232,9 +241,11 @@ int show_entry(const std::string& config_path, std::uint64_t id, bool as_json) {
     if (key == "recipients") continue;
     fmt::print("{:<12} {}\n", key, value.is_string() ? escape(value.get<std::string>()) : to_line(value));
   }
-  for (const auto& one : json["recipients"])
+  for (const auto& one : json["recipients"]) {
     fmt::print("{:<12} {}  {}  {}  {}\n", "recipient", escape(one["address"].get<std::string>()), one["outcome"].get<std::string>(),
                escape(one["reply"].get<std::string>()), escape(one["params"].get<std::string>()));
+    if (one.contains("held")) fmt::print("{:<12} {}\n", "", text_of_held(one["held"]));
+  }
   return EX_OK;
 }
 

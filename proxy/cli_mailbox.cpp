@@ -6,8 +6,11 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iostream>
+#include <map>
+#include <set>
 #include <sstream>
 
 #include "failover/accounts.h"
@@ -15,6 +18,7 @@
 #include "journal/crypto.h"
 #include "journal/files.h"
 #include "proxy/accounts.h"
+#include "proxy/address.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/config.h"
@@ -48,6 +52,7 @@ class Accounts {
     return accounts;
   }
 
+  const Config& config() const { return config_; }
   Result<Json> list() const {
     return store_ ? accounts_to_json(*store_)
                   : ask_admin(config_.admin_socket, "/mailbox/list");
@@ -64,7 +69,7 @@ class Accounts {
     if (!store_) {
       auto answer = ask_admin(config_.admin_socket, "/directory/list");
       if (!answer) return answer.error();
-      return people_from_json({{"people", *answer}});
+      return people_from_json(*answer);
     }
     failover::Directory directory{failover::DirectoryOptions()};
     auto stored = journal_->take_store();
@@ -203,7 +208,37 @@ Result<std::vector<std::pair<std::string, std::string>>> read_csv(const std::str
   return rows;
 }
 
-int import(const std::string& config, const std::string& csv, bool from_directory,
+/// The people in the directory; of those who were only learned, the ones in domains that a route names: a primary also takes mail
+/// for the world from machines that it trusts. With domains, all of these and nobody else. Tells whom that leaves out.
+std::vector<std::string> people_to_add(const Accounts& accounts, const std::vector<failover::Directory::Person>& people,
+                                       const std::set<std::string>& domains) {
+  std::vector<std::string> addresses;
+  std::map<std::string, std::size_t> left_out;
+  for (const auto& person : people) {
+    if (!person.exists || !person.members.empty()) continue;
+    std::string domain = journal::normalise(domain_of(person.address));
+    bool is_ours = person.source != failover::Source::learned || is_served(accounts.config(), domain);
+    if (domains.empty() ? is_ours : domains.contains(domain))
+      addresses.push_back(person.address);
+    else if (domains.empty())
+      ++left_out[domain];
+  }
+  if (left_out.empty()) return addresses;
+  constexpr std::size_t most_named = 10;
+  std::vector<std::pair<std::string, std::size_t>> named(most_named);
+  named.resize(std::partial_sort_copy(left_out.begin(), left_out.end(), named.begin(), named.end(),
+                                      [](const auto& a, const auto& b) { return a.second > b.second; }) - named.begin());
+  std::string list;
+  for (const auto& [domain, count] : named) list += fmt::format("{}{} ({})", list.empty() ? "" : ", ", escape(domain), count);
+  if (left_out.size() > most_named) list += ", ...";
+  fmt::print(stderr,
+             "holdfast: left out, since they were only learned from mail, in domains that no route names: {}. For those of a "
+             "domain of yours: --domain NAME\n",
+             list);
+  return addresses;
+}
+
+int import(const std::string& config, const std::string& csv, bool from_directory, const std::vector<std::string>& domains,
            const std::string& passwords_to) {
   if (csv.empty() == !from_directory)
     return fail({ErrorCode::invalid, "name a CSV file, or say --directory"}), EX_USAGE;
@@ -213,8 +248,12 @@ int import(const std::string& config, const std::string& csv, bool from_director
   if (from_directory) {
     auto people = accounts->directory();
     if (!people) return fail(people.error());
-    for (const auto& person : *people)
-      if (person.exists && person.members.empty()) rows.emplace_back(person.address, "");
+    std::set<std::string> wanted;
+    for (const std::string& domain : domains) wanted.insert(journal::normalise(domain));
+    for (const std::string& address : people_to_add(*accounts, *people, wanted)) rows.emplace_back(address, "");
+    if (rows.empty())
+      return fail({ErrorCode::not_found, "the directory has nobody to make an account for" +
+                                             (domains.empty() ? std::string() : fmt::format(" in {}", fmt::join(domains, ", ")))});
   } else {
     auto read = read_csv(csv);
     if (!read) return fail(read.error());
@@ -263,6 +302,7 @@ int import(const std::string& config, const std::string& csv, bool from_director
 
 void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_code) {
   static std::string address, file, passwords_to;
+  static std::vector<std::string> domains;
   static bool as_json = false, generates = false, from_directory = false;
   CLI::App* group = app.add_subcommand("mailbox", "emergency mailboxes: who may log in");
   group->require_subcommand(1);
@@ -295,10 +335,11 @@ void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_co
   command = group->add_subcommand("import", "accounts for many; those who have one keep it as it is");
   command->add_option("FILE", file, "CSV: address,password; where the password is missing, one is made");
   command->add_flag("--directory", from_directory, "everybody whom the directory knows, instead of a file");
+  command->add_option("--domain", domains, "with --directory: only people of this domain; may be said several times");
   command->add_option("--passwords-to", passwords_to,
                       "a new file (readable by you alone) for the passwords that are made");
   command->callback(
-      [&config, &exit_code] { exit_code = import(config, file, from_directory, passwords_to); });
+      [&config, &exit_code] { exit_code = import(config, file, from_directory, domains, passwords_to); });
 }
 
 }  // namespace holdfast::proxy

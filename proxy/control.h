@@ -107,6 +107,8 @@ class Control {
   /// A page of what is held on a route, or on all when its name is empty, oldest first: at most so many entries, which go on behind
   /// an entry of a route. "next" says where the following page begins.
   Result<Json> queue_list(const std::string& route, const std::string& from_route, failover::EntryId after, std::size_t most);
+  /// One held entry as in the list, with the recipients that it waits for.
+  Result<Json> queue_show(failover::EntryId entry);
   /// 0 means all.
   Result<Json> queue_retry(failover::EntryId entry);
   Result<Json> queue_drop(failover::EntryId entry, const std::string& by, const std::string& reason);

@@ -116,12 +116,17 @@ std::vector<failover::EntryId> Control::held_behind(ControlledRoute& route, fail
 Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
   auto entry = journal_.entry(id);
   Json recipients = Json::array();
-  auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts) {
+  auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts, const Json& next_attempt = nullptr) {
     bool is_known = entry && index < entry->message.recipients.size();
-    recipients.push_back({{"address", is_known ? entry->message.recipients[index].address : ""}, {"status", status}, {"reply", reply}, {"attempts", attempts}});
+    recipients.push_back({{"index", index}, {"address", is_known ? entry->message.recipients[index].address : ""}, {"status", status}, {"reply", reply},
+                          {"attempts", attempts}, {"next_attempt", next_attempt}});
   };
-  for (const failover::HoldQueue::Waiting& one : route.queue.waiting(id))
-    add(one.index, one.is_in_flight ? "delivering" : one.attempts > 0 ? "deferred" : "waiting", one.reply, one.attempts);
+  for (const failover::HoldQueue::Waiting& one : route.queue.waiting(id)) {
+    bool is_deferred = !one.is_in_flight && one.attempts > 0;
+    auto left = std::chrono::duration_cast<std::chrono::microseconds>(std::max(one.due, Clock::now()) - Clock::now());
+    add(one.index, one.is_in_flight ? "delivering" : is_deferred ? "deferred" : "waiting", one.reply, one.attempts,
+        is_deferred ? Json(format_time(journal::now_us() + left.count())) : Json());
+  }
   auto kept = route.kept.find(id);
   if (kept != route.kept.end())
     for (const auto& [index, words] : kept->second) add(index, "kept", words, 1);
@@ -155,6 +160,15 @@ Result<Json> Control::queue_list(const std::string& name, const std::string& fro
       return Json{{"entries", entries}, {"next", next}};
     }
     return Json{{"entries", entries}, {"next", nullptr}};
+  });
+}
+
+Result<Json> Control::queue_show(failover::EntryId id) {
+  return ask([this, id] {
+    OnDisk waiting = find_on_disk(id);
+    for (auto& [name, route] : routes_)
+      if (waiting.route == route.get() || route->queue.has(id) || route->kept.count(id) > 0) return describe_held(*route, id);
+    return Json{{"problem", fmt::format("entry {} is not held", id)}};
   });
 }
 

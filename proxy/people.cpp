@@ -117,20 +117,22 @@ Json address_book(const std::vector<Directory::Person>& people) {
   return list;
 }
 
-std::vector<Directory::Person> people_from_json(const Json& json) {
-  std::vector<Directory::Person> people;
-  for (const auto& one : json.at("people")) {
+std::vector<Directory::Person> people_from_json(const Json& people) {
+  std::vector<Directory::Person> list;
+  for (const auto& one : people) {
     Directory::Person person;
     person.address = one.at("address").get<std::string>();
     person.exists = one.value("exists", true);
-    person.source = Source::imported;
+    person.source = failover::source_of(one.value("source", std::string()));
     person.time_us = journal::now_us();
+    person.reply = one.value("reply", std::string());
     person.name = one.value("name", std::string());
     person.telephone = one.value("telephone", std::string());
     person.aliases = one.value("aliases", std::vector<std::string>());
-    people.push_back(std::move(person));
+    person.members = one.value("members", std::vector<std::string>());
+    list.push_back(std::move(person));
   }
-  return people;
+  return list;
 }
 
 }  // namespace holdfast::proxy

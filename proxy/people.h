@@ -18,7 +18,7 @@ Result<std::vector<failover::Directory::Person>> read_people_file(const std::str
 Json people_to_json(const std::vector<failover::Directory::Person>& people);
 /// What colleagues see of each other: {"address", "name", "telephone", "aliases", "is_group"} of all who exist.
 Json address_book(const std::vector<failover::Directory::Person>& people);
-/// The inverse of people_to_json(), of {"people": [...]}. Throws nlohmann's exception when it is something else.
-std::vector<failover::Directory::Person> people_from_json(const Json& json);
+/// The inverse of people_to_json(); confirmed now. Throws nlohmann's exception when it is something else.
+std::vector<failover::Directory::Person> people_from_json(const Json& people);
 
 }  // namespace holdfast::proxy

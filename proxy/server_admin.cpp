@@ -160,6 +160,7 @@ void Server::answer_on_delivery() {
     return control_.queue_list(text(request, "route"), text(request, "from_route"), number(request, "after"),
                                std::clamp<std::uint64_t>(number(request, "limit"), 1, page));
   });
+  admin_->on("/queue/show", [this](const Request& request) { return control_.queue_show(number(request, "id")); });
   admin_->on("/queue/retry",
              [this](const Request& request) { return control_.queue_retry(number(request, "id")); });
   admin_->on("/queue/drop", [this](const Request& request) {
@@ -204,7 +205,8 @@ void Server::answer_on_people() {
   });
   admin_->on("/directory/ldap", [this](const Request&) { return ldap_.state(); });
   admin_->on("/directory/import", [this](const Request& request) -> Admin::Answer {
-    std::vector<failover::Directory::Person> people = people_from_json(request.body);
+    std::vector<failover::Directory::Person> people = people_from_json(request.body.at("people"));
+    for (auto& person : people) person.source = failover::Source::imported;
     std::size_t count = people.size();
     control_.directory().import(std::move(people));
     log(LogLevel::info, "directory", {{"imported", count}, {"by", request.user}});

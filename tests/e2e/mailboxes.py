@@ -67,3 +67,12 @@ def subjects(session, folder="INBOX"):
 
 def bodies(session, uids="1:*"):
     return [one[1] for one in checked(session.uid("FETCH", uids, "(BODY.PEEK[])")) if isinstance(one, tuple)]
+
+
+def refused(action, words):
+    try:
+        answer = action()
+    except imaplib.IMAP4.error as error:
+        assert words in str(error), error
+        return
+    assert answer[0] == "NO" and words in str(answer), answer

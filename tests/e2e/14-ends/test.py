@@ -1,4 +1,5 @@
 """How held mail ends: delivered, bounced, expired or dropped, each on record; and nobody is told who should not be."""
+import datetime
 import email
 import glob
 import os
@@ -98,6 +99,12 @@ def _(scene):
     equal(outcome(holdfast, forged)["outcome"], "held")
     listed = [json.loads(line) for line in holdfast.run("queue", "list", "--json").stdout.splitlines()]
     equal([(one["id"], one["recipients"][0]["status"]) for one in listed], [(forged, "kept")])
+    shown = json.loads(holdfast.run("queue", "show", str(forged), "--json").stdout)
+    equal((shown["id"], shown["recipients"][0]["held"]["status"], shown["recipients"][0]["held"]["reply"]), (forged, "kept", "550 5.1.1 nobody here"))
+    assert re.search(r"\n +kept  550 5.1.1 nobody here\n", holdfast.run("queue", "show", str(forged)).stdout)
+    ended = holdfast.run("queue", "show", str(other))
+    assert "delivered" in ended.stdout and "is not held" in ended.stderr, ended
+    equal(holdfast.run("queue", "show", "99999", check=False).returncode, 66)
     assert "KEPT FOR YOU" in holdfast.run("status").stdout
     equal(outside.messages, [])
     holdfast.run("queue", "retry", str(forged))
@@ -134,6 +141,28 @@ def _(scene):
     equal(holdfast.status()["routes"][0]["held"], 0)
     equal(holdfast.run("queue", "list", "--json").stdout, "")
     assert holdfast.run("queue", "list", "--route", "nowhere", check=False).returncode != 0
+
+
+@test("what is refused for now waits: the queue tells until when and why, and retry does not wait")
+def _(scene):
+    primary = scene.primary(replies={"RCPT": b"451 4.2.1 mailbox busy\r\n"})
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="failover:\n  retry_min: 1h\n  retry_max: 2h\n")
+    holdfast.run("failover", "hold", "--reason", "test")
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.run("failover", "auto", "--reason", "test")
+
+    def recipient():
+        return json.loads(holdfast.run("queue", "list", "--json").stdout)["recipients"][0]
+    wait_for(lambda: recipient()["status"] == "deferred", what="the refusal")
+    [entry] = holdfast.entries()
+    left = datetime.datetime.fromisoformat(recipient()["next_attempt"]) - datetime.datetime.now(datetime.timezone.utc)
+    assert datetime.timedelta(minutes=50) < left < datetime.timedelta(minutes=61), left
+    told = r"deferred, again at \d{4}-\d\d-\d\dT[0-9:.]+Z  451 4\.2\.1 mailbox busy\n"
+    for words in (["list"], ["show", str(entry["id"])]):
+        assert re.search(told, holdfast.run("queue", *words).stdout), words
+    primary.replies["RCPT"] = b"250 2.1.5 Ok\r\n"
+    holdfast.run("queue", "retry", str(entry["id"]))
+    wait_for(lambda: outcome(holdfast, entry["id"])["outcome"] == "delivered", what="the delivery")
 
 
 @test("what is held for longer than max_hold expires, with a notification; a delay is told before, once")

@@ -152,6 +152,9 @@ def _(scene):
           ("Ada Lovelace", "+44 20 7946 0001", ["countess@example.org"], "ldap"))
     equal(found["bob@example.org"]["aliases"], ["robert@example.org"])
     equal(found["engineers@example.org"]["members"], ["ada@example.org", "bob@example.org"])
+    holdfast.run("mailbox", "import", "--directory", "--passwords-to", scene.path("made.csv"))
+    accounts = [line.split(",")[0] for line in open(scene.path("made.csv")).read().splitlines()[1:]]
+    equal(accounts, sorted(address for address, one in found.items() if not one["members"]), "a group logs in nowhere")
     slapd.modify(person("eve", "mail: eve@example.org") + f"dn: uid=bob,ou=people,{BASE}\nchangetype: delete\n\n" +
                  f"dn: uid=ada,ou=people,{BASE}\nchangetype: modify\nreplace: telephoneNumber\ntelephoneNumber: +44 20 7946 0002\n\n")
     # The entry of the newcomer is unknown by name and changed: it is read as a change, not by reading everything anew.

@@ -207,6 +207,17 @@ def _(scene):
     said = process.communicate()[1]
     equal(process.returncode, 75)
     assert "interrupted" in said and "goes on from here" in said, said
+    # Where it stands can be kept elsewhere: for a journal that cannot be written, or a second replay of the same.
+    elsewhere, kept = scene.path("elsewhere"), scene.path("how-far")
+    process = subprocess.Popen([*command[:5], "--to", f"maildir:{elsewhere}", "--rate", "20", "--progress", kept], stderr=subprocess.DEVNULL)
+    wait_for(lambda: os.path.exists(kept) and len(open(kept).read().splitlines()) > 3, what="some progress")
+    process.kill()
+    process.wait()
+    done = len(os.listdir(f"{elsewhere}/new"))
+    assert 0 < done < 40, done
+    holdfast.run("journal", "replay", "--to", f"maildir:{elsewhere}", "--progress", kept)
+    equal(len(os.listdir(f"{elsewhere}/new")), 40)
+    assert not os.path.exists(kept), "what is over leaves no progress behind"
     # Also while it waits for the next one's turn, a quarter of an hour away.
     slow = scene.path("slow")
     process = subprocess.Popen([*command[:5], "--to", f"maildir:{slow}", "--rate", "0.001"], stderr=subprocess.PIPE, text=True)

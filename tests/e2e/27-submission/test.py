@@ -47,6 +47,19 @@ def _(scene):
     assert any(one.endswith(original) and b"X-Holdfast-Sent" not in one for one in contents), contents
 
 
+@test("with return_sent: off, what was sent is in Sent, goes to whom it is for, and to nobody else")
+def _(scene):
+    office = Office(scene, mailbox="open: hold\ngrace: 1h\nreturn_sent: off")
+    office.hold()
+    office.submission().sendmail("ada@example.org", ["bob@example.org"], message("while away"))
+    wait_for(lambda: subjects(office.log_in("ada"), "Sent") == ["while away"], what="it to be in Sent")
+    [entry] = office.holdfast.entries()
+    equal([one["address"] for one in entry["recipients"]], ["bob@example.org"])
+    office.back()
+    wait_for(lambda: office.holdfast.entries()[0]["recipients"][0]["outcome"] == "delivered", what="the delivery")
+    equal([bytes(one[1]).count(b"X-Holdfast-Sent") for one in office.primary.messages], [0])
+
+
 @test("nobody writes as somebody else: envelope and From are the person's own addresses, aliases and sub-addresses too")
 def _(scene):
     office = Office(scene)
