@@ -297,12 +297,14 @@ void Directory::replace(Source source, std::vector<Person> people) {
   for (const std::string& key : gone) drop(key);
 }
 
-bool Directory::remove(std::string_view address) {
+std::optional<Source> Directory::remove(std::string_view address) {
   std::unique_lock lock(mutex_);
   std::string key = key_of(address);
-  if (!people_.count(key)) return false;
-  drop(key);
-  return true;
+  auto found = people_.find(key);
+  if (found == people_.end()) return std::nullopt;
+  Source source = found->second.source;
+  if (source != Source::ldap) drop(key);
+  return source;
 }
 
 std::vector<Directory::Person> Directory::list() const {

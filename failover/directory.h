@@ -79,7 +79,8 @@ class Directory {
   void import(std::vector<Person> people);
   /// Replaces all that came from that source: those who are gone there are gone here. What was imported stays as it is.
   void replace(Source source, std::vector<Person> people);
-  bool remove(std::string_view address);
+  /// Forgets an address, unless it comes from LDAP, which would bring it back. Returns where it comes from; nothing when it is not known.
+  std::optional<Source> remove(std::string_view address);
   std::vector<Person> list() const;
   std::size_t size() const;
   std::size_t count(Source source) const;

@@ -149,6 +149,15 @@ int directory_import(const std::string& config, const std::string& file) {
   return report(ask(config, "/directory/import", {{"people", people_to_json(*people)}}), "recipients imported");
 }
 
+int directory_remove(const std::string& config, const std::string& address) {
+  auto answer = ask(config, "/directory/remove", {{"address", address}});
+  if (!answer) return fail(answer.error());
+  fmt::print("{} is forgotten\n", escape(address));
+  std::string file = text_of(*answer, "comes_back_from");
+  if (!file.empty()) fmt::print(stderr, "holdfast: where it stands in {}, the next start or SIGHUP brings it back\n", file);
+  return EX_OK;
+}
+
 /// Waits until the daemon has synced, however long the LDAP server takes.
 int directory_sync(const std::string& config) {
   auto asked = ask(config, "/directory/sync");
@@ -172,7 +181,7 @@ int directory_sync(const std::string& config) {
 
 void add_failover_commands(CLI::App& app, const std::string& config, int& exit_code) {
   // Options live as long as the program.
-  static std::string route, reason, file;
+  static std::string route, reason, file, address;
   static std::uint64_t id = 0, limit = 1000;
   static bool as_json = false, all = false;
   static FilterOptions when;
@@ -228,6 +237,9 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
   command = group->add_subcommand("import", "add recipients from a file: one address a line, or CSV with a heading line");
   command->add_option("FILE", file, "the file")->required();
   command->callback([&config, &exit_code] { exit_code = directory_import(config, file); });
+  command = group->add_subcommand("remove", "forget an address; the primary's next answer about it, or an import, brings it back");
+  command->add_option("ADDRESS", address, "the address")->required();
+  command->callback([&config, &exit_code] { exit_code = directory_remove(config, address); });
 }
 
 }  // namespace holdfast::proxy

@@ -212,6 +212,16 @@ void Server::answer_on_people() {
     log(LogLevel::info, "directory", {{"imported", count}, {"by", request.user}});
     return Json{{"imported", count}};
   });
+  admin_->on("/directory/remove", [this](const Request& request) -> Admin::Answer {
+    std::string address = text(request, "address");
+    auto source = control_.directory().remove(address);
+    if (!source) return Error{ErrorCode::not_found, fmt::format("{}: the directory has no such address", address)};
+    if (*source == failover::Source::ldap)
+      return Error{ErrorCode::invalid, fmt::format("{} comes from LDAP, and would be back with the next sync: remove it there", address)};
+    bool comes_back = *source == failover::Source::imported && !settings_->config.directory.file.empty();
+    log(LogLevel::info, "directory", {{"removed", 1}, {"by", request.user}});
+    return Json{{"removed", address}, {"comes_back_from", comes_back ? settings_->config.directory.file : ""}};
+  });
 }
 
 Admin::Answer Server::erase(const Request& request) {

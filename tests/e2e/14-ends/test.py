@@ -278,7 +278,7 @@ def _(scene):
     equal(outcome(holdfast, entry)["outcome"], "held")
 
 
-@test("the directory is imported from files of both kinds, listed, and bad lines are refused by number")
+@test("the directory is imported from files of both kinds, listed, and bad lines are refused by number; one address is forgotten")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())
     plain = scene.path("plain.txt")
@@ -295,6 +295,19 @@ def _(scene):
     holdfast.stop()
     holdfast.start()
     equal(len(holdfast.run("directory", "list", "--json").stdout.splitlines()), 3, "after a restart")
+    for gone in ("Learned@Example.org", "x@example.org"):
+        equal(holdfast.run("directory", "remove", gone).stdout, f"{gone} is forgotten\n")
+    equal(holdfast.run("directory", "remove", "learned@example.org", check=False).returncode, 66)
+    holdfast.stop()
+    holdfast.start()
+    equal([json.loads(line)["address"] for line in holdfast.run("directory", "list", "--json").stdout.splitlines()], ["y@example.org"])
+    with open(plain, "w") as file:
+        file.write("z@example.org\n")
+    holdfast.yaml = f"directory:\n  file: {plain}\n"
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: "z@example.org" in holdfast.run("directory", "list").stdout, what="the file")
+    assert f"in {plain}, the next start or SIGHUP brings it back" in holdfast.run("directory", "remove", "z@example.org").stderr
 
 
 @test("held mail goes with its original parameters, and a message without a line end at its end stays as it was")

@@ -155,6 +155,8 @@ def _(scene):
     holdfast.run("mailbox", "import", "--directory", "--passwords-to", scene.path("made.csv"))
     accounts = [line.split(",")[0] for line in open(scene.path("made.csv")).read().splitlines()[1:]]
     equal(accounts, sorted(address for address, one in found.items() if not one["members"]), "a group logs in nowhere")
+    refused = holdfast.run("directory", "remove", "ada@example.org", check=False)
+    assert refused.returncode == 78 and "remove it there" in refused.stderr, refused
     slapd.modify(person("eve", "mail: eve@example.org") + f"dn: uid=bob,ou=people,{BASE}\nchangetype: delete\n\n" +
                  f"dn: uid=ada,ou=people,{BASE}\nchangetype: modify\nreplace: telephoneNumber\ntelephoneNumber: +44 20 7946 0002\n\n")
     # The entry of the newcomer is unknown by name and changed: it is read as a change, not by reading everything anew.
