@@ -46,18 +46,13 @@ Session::~Session() {
   worker_.shared.connections.leave();
 }
 
-void Session::stop() {
-  is_stopped_ = true;
-  wakeup_.fire();
-}
-
 Task<void> Session::run(std::unique_ptr<Session> session) {
   Session& self = *session;
   bool is_greeted = co_await self.greet();
   if (is_greeted) co_await self.converse();
   self.flush();
   co_await self.take_leave();
-  if (self.upstream_ && self.has_quiet() && !self.is_stopped_)
+  if (self.upstream_ && self.has_quiet())
     self.worker_.pool.give_back(self.settings_, self.route_, std::move(self.upstream_));
   log(LogLevel::debug, "disconnect", {{"session", self.id_}, {"client", to_string(self.facts_.client)}});
 }
@@ -67,11 +62,11 @@ Task<void> Session::run(std::unique_ptr<Session> session) {
 Task<void> Session::take_leave() {
   Deadline patience = after(std::chrono::seconds(10));
   bool goes_on = true;
-  while (goes_on && client_.unsent() > 0 && !client_.is_broken() && !is_stopped_) goes_on = co_await wakeup_.wait(patience);
+  while (goes_on && client_.unsent() > 0 && !client_.is_broken()) goes_on = co_await wakeup_.wait(patience);
   if (!is_refused_) co_return;
   client_.end_writing();
   patience = after(std::chrono::seconds(2));
-  while (goes_on && client_.is_alive() && !is_stopped_) {
+  while (goes_on && client_.is_alive()) {
     client_.consume(client_.input().size());
     goes_on = co_await wakeup_.wait(patience);
   }
@@ -91,7 +86,7 @@ Task<void> Session::converse() {
     }
     flush();
     is_over_ = is_over_ || (is_refused_ && awaited_.empty());
-    if (is_over_ || is_stopped_) co_return;
+    if (is_over_) co_return;
 
     bool is_interlude_due = awaited_.empty() && mode_ != Mode::commands && mode_ != Mode::auth;
     if (is_interlude_due) {

@@ -4,7 +4,7 @@
 // replies come back in order; Holdfast's own replies take their place in that order. Content is handed to the journal before
 // the primary gets its end (session_content.cpp).
 //
-// The session owns its streams and is one coroutine; stop() makes it end by itself.
+// The session owns its streams and is one coroutine, which ends by itself.
 #pragma once
 
 #include <deque>
@@ -31,9 +31,8 @@ class Session {
   /// The whole session. Keeps itself alive; the object goes when the task ends.
   static Task<void> run(std::unique_ptr<Session> session);
 
-  /// Ends the session at its next quiet moment, or at once.
+  /// Ends the session at its next quiet moment.
   void drain() { wakeup_.fire(); }
-  void stop();
   /// The breaker of a route has tripped: whoever waits for its primary waits in vain.
   void primary_is_out(const std::string& route);
 
@@ -175,6 +174,8 @@ class Session {
   std::optional<Capabilities> capabilities_;  ///< what the primary offered in answer to EHLO
   std::string auth_;       ///< the mechanism with which the client logged in at the primary
   std::string pending_auth_;
+  bool has_lost_login_ = false;  ///< the primary went between two steps of it
+  static constexpr std::string_view login_is_lost = "4.7.0 Temporary authentication failure";
 
   std::deque<Awaited> awaited_;
   bool is_synchronising_ = false;  ///< a command is out after which the client must wait
@@ -186,7 +187,6 @@ class Session {
   std::uint64_t commands_ = 0, errors_ = 0;
   bool is_over_ = false;    ///< nothing more is to be read from the client
   bool is_refused_ = false; ///< Holdfast ends the session; it is over when what is due has been answered
-  bool is_stopped_ = false; ///< end at once
 };
 
 }  // namespace holdfast::proxy

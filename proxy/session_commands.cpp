@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "proxy/address.h"
 #include "proxy/log.h"
@@ -82,6 +83,10 @@ void Session::answer_error(int code, std::string_view text) {
 }
 
 void Session::take_command(std::string_view line) {
+  if (std::exchange(has_lost_login_, false)) {
+    mode_ = Mode::commands;
+    return answer(454, login_is_lost);
+  }
   if (mode_ == Mode::auth) {
     Awaited awaited;
     awaited.verb = Verb::auth;

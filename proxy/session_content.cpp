@@ -91,7 +91,7 @@ Task<bool> Session::wait_for_content(Deadline& due, std::uint64_t& size_then) {
     due = after(limits().timeouts.data_block);
     size_then = content.draft.size();
   }
-  if (is_stopped_ || client_.is_broken()) co_return false;
+  if (client_.is_broken()) co_return false;
   bool in_time = co_await wakeup_.wait(due);
   if (in_time) co_return true;
   say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
@@ -151,7 +151,7 @@ Task<Session::Next> Session::relay_bdat(BdatCommand chunk, std::string line) {
         due = after(limits().timeouts.data_block);
         left_then = left;
       }
-      if (is_stopped_ || client_.is_broken()) co_return abandon_content();
+      if (client_.is_broken()) co_return abandon_content();
       bool in_time = co_await wakeup_.wait(due);
       if (!in_time) {
         say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));

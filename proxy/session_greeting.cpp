@@ -52,7 +52,7 @@ Task<bool> Session::read_proxy_header() {
       if (!header.is_local) facts_ = {header.source, header.destination};
       co_return true;
     }
-    bool goes_on = state == ProxyParse::incomplete && client_.is_alive() && !is_stopped_;
+    bool goes_on = state == ProxyParse::incomplete && client_.is_alive();
     if (goes_on) goes_on = co_await wakeup_.wait(deadline);
     if (!goes_on) {
       log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "no valid PROXY header from a balancer that must send one"}});

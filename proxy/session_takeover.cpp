@@ -42,7 +42,7 @@ void Session::primary_is_out(const std::string& route) {
 /// Nobody is there to be served: the connection is lost, or was ended before anything was said on it.
 bool Session::has_client_left() const {
   bool has_said_something = !helo_line_.empty() || !awaited_.empty() || !client_.input().empty() || transaction_.is_open;
-  return is_stopped_ || client_.is_broken() || (client_.is_ended() && !has_said_something);
+  return client_.is_broken() || (client_.is_ended() && !has_said_something);
 }
 
 /// Brings the session back to a live primary, or to where Holdfast answers for it. Neither may be when an operator has decided that
@@ -96,7 +96,7 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     if (says_it_again || (refusal_ && is_new_session) || (is_unwanted && (is_switching || !transaction_.is_open))) co_return Reached::refused;
     if (is_unwanted) break;
     Deadline next = std::min(by, Clock::now() + pause);
-    while (Clock::now() < next && !board_->is_held() && !is_stopped_) co_await wakeup_.wait(next);
+    while (Clock::now() < next && !board_->is_held()) co_await wakeup_.wait(next);
   }
   is_primary_out_ = false;
   if (has_client_left()) co_return Reached::nowhere;
@@ -216,12 +216,14 @@ Task<std::string> Session::replay_envelope(Deadline by, bool is_batch) {
 void Session::write_outstanding() {
   for (Awaited& awaited : awaited_) {
     if (awaited.verb == Verb::auth && awaited.own_reply.empty()) {
-      awaited.own_reply = own_reply(454, "4.7.0 Temporary authentication failure");
+      awaited.own_reply = own_reply(454, login_is_lost);
       mode_ = Mode::commands;
+      is_synchronising_ = false;
     }
     if (upstream_ && awaited.own_reply.empty()) upstream_->stream.write(awaited.line);
   }
-  if (awaited_.empty() && mode_ == Mode::auth) mode_ = Mode::commands;
+  // The client's next line is still one of the exchange, perhaps its password: it must not be taken for a command.
+  has_lost_login_ = awaited_.empty() && mode_ == Mode::auth;
   greeting_sent_ = Clock::now();
   if (upstream_) upstream_->stream.flush();
 }

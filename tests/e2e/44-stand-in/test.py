@@ -1,0 +1,141 @@
+"""While the primary is away each command has an answer of Holdfast's own; and what seldom happens as it goes: in the middle of chunks, or of a login."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+from harness import *
+
+HELLO, FROM, TO = "EHLO client.example.net", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>"
+
+
+def held(scene, **options):
+    """A Holdfast that knows b@example.org and whose route is on hold."""
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, **options)
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.run("failover", "hold", "--reason", "test")
+    return holdfast
+
+
+@test("in a hold every command is answered, in and out of a transaction; who says HELO can send")
+def _(scene):
+    holdfast = held(scene)
+    client = scene.client(holdfast.port)
+    assert client.greeting.startswith("220 holdfast.example.org"), client.greeting
+    for command, expected in ((HELLO, "250-holdfast.example.org"), ("NOOP", "250 2.0.0 Ok"), ("HELP", "214 2.0.0 "), ("VRFY b@example.org", "252 2.0.0 "),
+                              ("EXPN staff", "502 5.5.2 "), ("ETRN example.org", "458 4.3.0 "), ("JUMP up", "502 5.5.2 "), ("RSET", "250 2.0.0 Ok"),
+                              (TO, "503 5.5.1 "), ("DATA", "503 5.5.1 "), (FROM, "250 2.1.0 "), (FROM, "503 5.5.1 "), ("DATA", "503 5.5.1 "),
+                              ("RCPT TO:<stranger@example.org>", "450 4.2.1 "), ("DATA", "554 5.5.1 "), (TO, "250 2.1.5 "), ("VRFY b@example.org", "252 2.0.0 "),
+                              ("DATA", "354 "), ("Subject: x\r\n\r\nhello\r\n.", "250 2.0.0 Ok: queued as "), ("DATA", "503 5.5.1 "),
+                              ("HELO client.example.net", "250 holdfast.example.org"), (FROM, "250 "), (TO, "250 "), ("DATA", "354 "),
+                              ("Subject: y\r\n\r\nhello\r\n.", "250 2.0.0 Ok: queued as "), ("QUIT", "221 2.0.0 ")):
+        reply = client.ask(command)
+        assert reply.startswith(expected), (command, reply)
+    equal([[one["outcome"] for one in entry["recipients"]] for entry in holdfast.entries()], [["forwarded"], ["deferred", "held"], ["held"]])
+
+
+@test("unknown_recipients: reject refuses whom nobody knows, and takes whom somebody does")
+def _(scene):
+    holdfast = held(scene, route="unknown_recipients: reject")
+    client = scene.client(holdfast.port)
+    client.ask(HELLO)
+    client.ask(FROM)
+    assert client.ask("RCPT TO:<stranger@example.org>").startswith("550 5.1.1 ")
+    assert client.ask(TO).startswith("250")
+
+
+@test("a series of chunks goes on without its primary, or is given up: NOOP and RSET may come in it, other commands not")
+def _(scene):
+    for end in ("LAST", "RSET", HELLO, "QUIT"):
+        primary = scene.primary()
+        holdfast = scene.holdfast(primary)
+        client = scene.client(holdfast.port)
+        for command in (HELLO, FROM, TO):
+            assert client.ask(command).startswith("250")
+        client.send("BDAT 14\r\nSubject: x\r\n\r\n")
+        assert client.reply().startswith("250")
+        primary.stop()
+        wait_for(lambda: holdfast.status()["routes"][0]["upstreams"][0]["last_error"], what="the loss to be noticed")
+        equal(client.ask("NOOP"), "250 2.0.0 Ok")
+        assert client.ask(FROM).startswith("503 5.5.1 "), end
+        assert client.ask("DATA").startswith("503 5.5.1 "), end
+        client.send("BDAT 6\r\nhello\n" if end == "RSET" else "BDAT 7\r\nhello\r\n")
+        reply = client.reply()
+        if end == "RSET":
+            assert reply.startswith("521"), reply  # a bare line feed is refused here as it is everywhere
+            holdfast.stop()
+            continue
+        assert reply.startswith("250"), (end, reply)
+        if end == "LAST":
+            client.send("BDAT 0 LAST\r\n")
+            assert client.reply().startswith("250 2.0.0 Ok: queued as "), end
+            equal(holdfast.content(holdfast.entries()[0]["id"]), b"Subject: x\r\n\r\nhello\r\n")
+        else:
+            assert client.ask(end).startswith("221" if end == "QUIT" else "250"), end
+            equal(holdfast.entries(), [], end)
+        if end == HELLO:
+            for command in (FROM, TO):
+                assert client.ask(command).startswith("250")
+        holdfast.stop()
+
+
+@test("RSET gives up a series of chunks whose primary is away, and the next message is taken")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary)
+    client = scene.client(holdfast.port)
+    for command in (HELLO, FROM, TO, "BDAT 14\r\nSubject: x\r\n"):
+        assert client.ask(command).startswith("250")
+    primary.stop()
+    wait_for(lambda: holdfast.status()["routes"][0]["upstreams"][0]["last_error"], what="the loss to be noticed")
+    assert client.ask("RSET").startswith("250")
+    for command in (FROM, TO, "BDAT 14 LAST\r\nSubject: y\r\n"):
+        assert client.ask(command).startswith("250"), command
+    [entry] = holdfast.entries()
+    equal((entry["subject"], entry["recipients"][0]["outcome"]), ("y", "held"))
+
+
+def login_primary(scene, **more):
+    """Asks twice before it lets somebody in."""
+    return scene.primary(replies={"EHLO": b"250-primary.example.org\r\n250-AUTH LOGIN\r\n250 ENHANCEDSTATUSCODES\r\n", "AUTH": b"334 VXNlcm5hbWU6\r\n",
+                                  "DXNLCG==": b"334 UGFzc3dvcmQ6\r\n", "C2VJCMV0": b"235 2.7.0 Welcome\r\n", **more})
+
+
+@test("a login in several steps passes to the primary; nothing of it stays on record but how")
+def _(scene):
+    primary = login_primary(scene)
+    holdfast = scene.holdfast(primary, listener="role: submission")
+    client = scene.client(holdfast.port)
+    assert "AUTH LOGIN" in client.ask(HELLO)
+    for line, expected in (("AUTH LOGIN", "334 VXNlcm5hbWU6"), ("dXNlcg==", "334 UGFzc3dvcmQ6"), ("c2VjcmV0", "235 2.7.0 Welcome")):
+        equal(client.ask(line), expected)
+    assert client.send_mail(helo=None).startswith("250")
+    shown = json.loads(holdfast.run("journal", "show", str(holdfast.entries()[0]["id"]), "--json").stdout)
+    equal((shown["auth"], shown["direction"]), ("LOGIN", "outbound"))
+    assert "c2VjcmV0" not in open(holdfast.log).read()
+
+
+@test("a primary that goes in the middle of a login: the client is told to try again, and can")
+def _(scene):
+    for dies_at in ("AUTH", "DXNLCG==", "C2VJCMV0", "between"):
+        first, second = login_primary(scene, **{dies_at: None}), login_primary(scene)
+        holdfast = scene.holdfast(None, listener="role: submission", yaml="threads: 1", upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"])
+        client, other = scene.client(holdfast.port), scene.client(holdfast.port)
+        client.ask(HELLO)
+        for line in ("AUTH LOGIN", "dXNlcg==", "c2VjcmV0"):
+            if dies_at == "between" and line == "c2VjcmV0":
+                first.stop()
+                other.ask("NOOP")  # the one loop has seen it by now
+            reply = client.ask(line)
+            if not reply.startswith("334"):
+                break
+        equal((line, reply[:9]), ({"AUTH": "AUTH LOGIN", "DXNLCG==": "dXNlcg=="}.get(dies_at, "c2VjcmV0"), "454 4.7.0"), dies_at)
+        assert not any(b"c2VjcmV0" in session.received for session in second.sessions), "a secret is no command"
+        for line, expected in (("AUTH LOGIN", "334"), ("dXNlcg==", "334"), ("c2VjcmV0", "235")):
+            equal(client.ask(line)[:3], expected, dies_at)
+        assert client.send_mail(helo=None).startswith("250"), dies_at
+        equal(len(second.messages), 1)
+        holdfast.stop()
+
+
+main()
