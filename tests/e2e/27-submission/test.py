@@ -106,6 +106,38 @@ def _(scene):
     assert client.ask("From: ada@example.org\r\n\r\nx\n.\r\n.").startswith("521"), "bare LF"
 
 
+@test("TLS: STARTTLS and implicit; nothing that was said before it counts")
+def _(scene):
+    certificate, key = scene.certificate("mail.example.org")
+    implicit = free_port()
+    office = Office(scene, egress_yaml=f"tls:\n  certificates:\n    - certificate: {certificate}\n      key: {key}\n")
+    office.holdfast.listeners += f"\n  tls: starttls\n- address: 127.0.0.1:{implicit}\n  role: submission\n  tls: implicit"
+    office.holdfast.stop()
+    office.holdfast.start()
+    office.hold()
+    context = ssl.create_default_context(cafile=certificate)
+    login = "AUTH PLAIN " + base64.b64encode(f"\0ada@example.org\0{PASSWORD}".encode()).decode()
+    starts, whole = scene.client(office.submission_port), scene.client(implicit, greeting=False).start_tls("mail.example.org", context)
+    assert "STARTTLS" in starts.ask("EHLO x")
+    assert starts.ask(login).startswith("235")
+    assert starts.ask("STARTTLS").startswith("220")
+    starts.start_tls("mail.example.org", context)
+    assert starts.ask("MAIL FROM:<ada@example.org>").startswith("530"), "a login before TLS is forgotten"
+    assert whole.reply().startswith("220")
+    for client in (starts, whole):
+        assert "STARTTLS" not in client.ask("EHLO x")
+        assert client.ask("STARTTLS").startswith("503")
+        assert client.ask(login).startswith("235")
+        assert client.send_mail(message("safe"), sender="ada@example.org", recipient="bob@example.org", helo=None).startswith("250")
+    shown = [json.loads(office.holdfast.run("journal", "show", str(entry["id"]), "--json").stdout) for entry in office.holdfast.entries()]
+    equal({(one["protocol"], one["tls"].split()[0]) for one in shown}, {("ESMTPSA", "TLSv1.3")})
+    early = scene.client(office.submission_port)
+    early.ask("EHLO x")
+    early.send("STARTTLS\r\nMAIL FROM:<ada@example.org>\r\n")
+    assert early.reply().startswith("554 5.5.1")
+    equal(early.rest(), "")
+
+
 @test("hostile bytes in commands, and too many commands, are refused as they are everywhere; nothing of it goes out")
 def _(scene):
     office = Office(scene, egress_yaml="limits:\n  commands: 25\n  errors: 100\n")

@@ -1,5 +1,6 @@
 """Accounts of the emergency mailboxes: who has one, when it opens, and who guesses passwords."""
 import os
+import pty
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -125,6 +126,28 @@ def _(scene):
         raw.line()
         raw.send(f"x {bad}\r\n")
         assert raw.line().startswith(b"x BAD"), bad
+
+
+@test("a password is asked for on a terminal, twice, and not shown")
+def _(scene):
+    world = World(scene, people=())
+    for first, second, expected in (("a good password", "a good password", 0), ("a good password", "a god password", 64)):
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen([BINARY, "-c", world.holdfast.config, "mailbox", "passwd" if expected else "add", "ada@example.org"], stdin=theirs, stdout=theirs, stderr=theirs)
+        seen = b""
+        for question, answer in ((b"New password: ", first), (b"Once more: ", second)):
+            while not seen.endswith(question):
+                seen += os.read(ours, 1000)
+            os.write(ours, answer.encode() + b"\n")
+        equal(process.wait(20), expected)
+        os.close(theirs)
+        with contextlib.suppress(OSError):
+            while more := os.read(ours, 1000):
+                seen += more
+        assert b"good" not in seen, seen
+        assert (b"nothing was changed" if expected else b"the account is there") in seen, seen
+        os.close(ours)
+    equal(world.log_in("ada", "a good password").state, "AUTH")
 
 
 @test("mailbox_open is about the people of its route")
