@@ -169,6 +169,10 @@ Task<bool> Courier::envelope(Errand& errand) {
         errand.result.verdicts.push_back({one, *reply});
     } else if (reply->code == 354) {
       errand.is_asked = true;
+    } else if (!reply->is_transient() && !reply->is_permanent()) {
+      // Nothing was delivered, whatever it says.
+      fail(errand, "it answered DATA with neither 354 nor a refusal: " + reply->summary());
+      co_return false;
     } else if (!errand.accepted.empty()) {
       give_all(errand, *reply);
     }

@@ -64,11 +64,16 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
   if (!why.empty() && !trouble_since_) control.faltered(*board_, why);
   refusal_.reset();
   bool is_unwanted = false, is_full = false;
+  bool was_well = why.empty() && !trouble_since_;
   if (!trouble_since_) trouble_since_ = began;
   if (content_ && content_->is_bdat) content_->is_orphaned = true;
   Duration patience = route().failover.takeover_after + Duration(board_->opening_takes.load(std::memory_order_relaxed));
   Deadline since = *trouble_since_, by = since + patience;
   bool is_first = why.empty();
+  // It can be reached, and fails at the same thing each time: not as fast as it can.
+  bool goes_round = !why.empty() && since < began;
+  Deadline next_round = began + std::clamp<Clock::duration>(began - since, first_pause, longest_pause);
+  while (goes_round && Clock::now() < std::min(next_round, by) && !is_moot()) co_await wakeup_.wait(std::min(next_round, by));
   // A connection that was in the pool may have ended of age; that is no trouble.
   bool may_be_pooled = helo_line_.empty() && !transaction_.is_open && awaited_.empty() && is_first && !needs_ungreeted_;
   bool may_go_live = auth_.empty();
@@ -83,6 +88,7 @@ Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching
     opening.is_ungreeted = needs_ungreeted_ || !helo_line_.empty();
     why = co_await try_primary(opening, by, is_full);
     if (upstream_) {
+      if (was_well) trouble_since_.reset();  // it has greeted; the client may take its time
       write_outstanding();
       co_return Reached::live;
     }

@@ -133,7 +133,12 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
     std::optional<Reply> go_ahead = co_await upstream_->read_reply(wakeup_, after(limits().timeouts.data_start));
     if (!go_ahead) failure = upstream_->failure;
     if (!go_ahead || go_ahead->code == 421) co_return none;
-    if (go_ahead->code != 354) co_return go_ahead;
+    bool is_refusal = go_ahead->is_transient() || go_ahead->is_permanent();
+    if (is_refusal) co_return go_ahead;
+    if (go_ahead->code != 354) {
+      failure = "it answered DATA with neither 354 nor a refusal";
+      co_return none;
+    }
   }
   for (std::uint32_t index = 0;; ++index) {
     auto frame = worker_.shared.journal.frame(*entry, index);

@@ -185,6 +185,30 @@ def progress(holdfast):
     return lines
 
 
+@test("a target whose disk is full is named, nothing half is left there, and the same command goes on when there is room")
+def _(scene):
+    bodies = [f"Subject: {number}\r\n\r\n".encode() + (b"y" * 900 + b"\r\n") * 200 for number in range(20)]
+    holdfast = world(scene, bodies)
+    disk = small_disk(scene, 4)
+    if not disk:
+        return
+    for kind in ("maildir", "eml", "mbox"):
+        place = os.path.join(disk, "out")
+        ballast = fill_disk(disk, 1 << 20)
+        stopped = holdfast.run("journal", "replay", "--to", f"{kind}:{place}", check=False)
+        equal(stopped.returncode, 74, kind)
+        assert "No space left on device. The same command goes on from here" in stopped.stderr, (kind, stopped.stderr)
+        os.unlink(ballast)
+        holdfast.run("journal", "replay", "--to", f"{kind}:{place}")
+        if kind == "eml":
+            found = [open(os.path.join(place, name), "rb").read() for name in os.listdir(place)]
+        else:
+            box = mailbox.mbox(place, create=False) if kind == "mbox" else mailbox.Maildir(place, create=False)
+            found = [unquoted(box.get_bytes(key)) if kind == "mbox" else box.get_bytes(key) for key in box.keys()]
+        equal(sorted(found), sorted(bodies), kind)
+        run("rm", "-rf", place)
+
+
 @test("killed in the middle, replays to files go on where they stood: nothing twice, nothing half")
 def _(scene):
     bodies = [f"Subject: {number}\r\n\r\n".encode() + b"From x\r\n" * 20000 for number in range(40)]

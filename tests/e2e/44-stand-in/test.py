@@ -95,6 +95,44 @@ def _(scene):
     equal((entry["subject"], entry["recipients"][0]["outcome"]), ("y", "held"))
 
 
+@test("421 on a connection on which nothing goes on is nobody's: the client goes on, on another")
+def _(scene):
+    primary = scene.primary()
+    holdfast = scene.holdfast(primary, yaml="threads: 1")
+    client, other = scene.client(holdfast.port), scene.client(holdfast.port)
+    client.ask(HELLO)
+    mine, = [session for session in primary.sessions if any(line.startswith(b"EHLO") for line in session.lines)]
+    mine.connection.sendall(b"421 4.4.2 primary.example.org Error: timeout exceeded\r\n")
+    mine.close()
+    other.ask("NOOP")  # the one loop has seen it by now
+    assert client.send_mail(helo=None).startswith("250 2.0.0 Ok: taken")
+    equal(len(primary.messages), 1)
+    assert not holdfast.status()["routes"][0]["upstreams"][0]["last_error"]
+
+
+@test("a primary that answers DATA with 250 is not believed: the message goes over another connection, or is held")
+def _(scene):
+    second, first = scene.primary(), scene.primary(replies={"DATA": b"250 2.0.0 Ok\r\n"})
+    holdfast = scene.holdfast(None, upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], yaml="failover:\n  probe_interval: 1h\n  takeover_after: 2s\n")
+    assert scene.client(holdfast.port).send_mail().startswith("250 2.0.0 Ok: taken")
+    equal((len(first.messages), len(second.messages)), (0, 1))
+    second.stop()
+    assert scene.client(holdfast.port).send_mail().startswith("250 2.0.0 Ok: queued as ")
+    equal([one["recipients"][0]["outcome"] for one in holdfast.entries()], ["forwarded", "held"])
+    equal(first.messages, [])
+
+
+@test("a client that took its time before it spoke goes to the next address when the first one fails then; the route stays as it is")
+def _(scene):
+    second, first = scene.primary(), scene.primary(replies={"EHLO": None})
+    holdfast = scene.holdfast(None, upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], yaml="failover:\n  probe_interval: 1h\n  takeover_after: 100ms\n")
+    client = scene.client(holdfast.port)
+    time.sleep(0.5)
+    assert client.ask(HELLO).startswith("250-primary.example.org")
+    assert client.send_mail(helo=None).startswith("250 2.0.0 Ok: taken")
+    equal((holdfast.status()["routes"][0]["state"], len(second.messages)), ("pass", 1))
+
+
 def login_primary(scene, **more):
     """Asks twice before it lets somebody in."""
     return scene.primary(replies={"EHLO": b"250-primary.example.org\r\n250-AUTH LOGIN\r\n250 ENHANCEDSTATUSCODES\r\n", "AUTH": b"334 VXNlcm5hbWU6\r\n",
