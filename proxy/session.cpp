@@ -333,6 +333,7 @@ Task<Session::Next> Session::switch_route() {
       // Its word on this recipient. The others have another primary.
       client_.write(refusal_->wire);
       is_over_ = refusal_->code == 421;
+      trouble_since_.reset();
       use_route(before);
       co_return Next::go_on;
     }

@@ -133,6 +133,20 @@ def _(scene):
     equal((holdfast.status()["routes"][0]["state"], len(second.messages)), ("pass", 1))
 
 
+@test("a refusal by another route's primary is no trouble of this one: when an address of it fails later, the next serves")
+def _(scene):
+    second, first, other = scene.primary(), scene.primary(replies={"RCPT": None}), scene.primary(replies={"greeting": b"554 5.7.1 No service for you\r\n"})
+    holdfast = scene.holdfast(None, upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], yaml="failover:\n  probe_interval: 1h\n  takeover_after: 100ms\n",
+                              routes=f'- name: other\n  domains: ["example.com"]\n  upstreams: ["127.0.0.1:{other.port}"]')
+    client = scene.client(holdfast.port)
+    for command, expected in ((HELLO, "250"), (FROM, "250"), ("RCPT TO:<x@example.com>", "554 5.7.1")):
+        reply = client.ask(command)
+        assert reply.startswith(expected), (command, reply)
+    time.sleep(0.5)
+    assert client.ask(TO).startswith("250 2.1.5 Ok"), "the second address's answer"
+    equal((holdfast.status()["routes"][0]["state"], len(second.sessions) > 0), ("pass", True))
+
+
 def login_primary(scene, **more):
     """Asks twice before it lets somebody in."""
     return scene.primary(replies={"EHLO": b"250-primary.example.org\r\n250-AUTH LOGIN\r\n250 ENHANCEDSTATUSCODES\r\n", "AUTH": b"334 VXNlcm5hbWU6\r\n",
