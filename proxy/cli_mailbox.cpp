@@ -334,8 +334,8 @@ void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_co
   command->callback([&config, &exit_code] { exit_code = remove(config, address); });
   command = group->add_subcommand("import", "accounts for many; those who have one keep it as it is");
   command->add_option("FILE", file, "CSV: address,password; where the password is missing, one is made");
-  command->add_flag("--directory", from_directory, "everybody whom the directory knows, instead of a file");
-  command->add_option("--domain", domains, "with --directory: only people of this domain; may be said several times");
+  CLI::Option* directory = command->add_flag("--directory", from_directory, "everybody whom the directory knows, instead of a file");
+  command->add_option("--domain", domains, "only people of this domain; may be said several times")->needs(directory);
   command->add_option("--passwords-to", passwords_to,
                       "a new file (readable by you alone) for the passwords that are made");
   command->callback(

@@ -122,7 +122,8 @@ Result<std::vector<FileDescriptor>> Server::sockets_for(const ListenerConfig& li
   while (sockets.size() < least) {
     Result<FileDescriptor> socket = listen_on(listener);
     // The system lets only the same user's share an address: otherwise two workers take clients from one.
-    if (!socket && has_kept) socket = duplicate(sockets.front());
+    FileDescriptor shared = !socket && has_kept ? duplicate(sockets.front()) : FileDescriptor();
+    if (shared) socket = std::move(shared);
     if (!socket) return socket.error();
     sockets.push_back(std::move(*socket));
   }
@@ -132,7 +133,8 @@ Result<std::vector<FileDescriptor>> Server::sockets_for(const ListenerConfig& li
 /// Brings the workers' listeners in line with the configuration. From now on the service manager keeps them over a restart.
 void Server::use(const std::vector<NewListener>& opened, const Config& config) {
   std::vector<FileDescriptor> to_be_kept;
-  for (const NewListener& one : opened) to_be_kept.push_back(duplicate(*one.socket));
+  for (const NewListener& one : opened)
+    if (FileDescriptor socket = duplicate(*one.socket)) to_be_kept.push_back(std::move(socket));
   service_manager_.keep(std::move(to_be_kept));
   for (const NewListener& one : opened)
     one.running->worker.loop.post([one] { one.running->acceptors.push_back(std::make_unique<Acceptor>(one.running->worker, one.listener, std::move(*one.socket))); });

@@ -193,6 +193,7 @@ def _(scene):
     office.log_in("carl", made["carl@example.org"])
     done, made = import_directory(office, scene.path("nobody.csv"), "--domain", "elsewhere.example")
     equal((done.returncode, made), (66, {}), done)
+    equal(run(BINARY, "-c", holdfast.config, "mailbox", "import", "some.csv", "--domain", "example.org").returncode, 64)
     assert "nobody" in done.stderr and "elsewhere.example" in done.stderr, done.stderr
 
 
