@@ -64,11 +64,7 @@ Status copy_bytes(const std::string& from, const std::string& to) {
     ssize_t got = ::read(in.get(), buffer, sizeof buffer);
     if (got == 0) break;
     if (got < 0) return lmdb_error(errno, from);
-    for (ssize_t done = 0; done < got;) {
-      ssize_t written = ::write(out.get(), buffer + done, static_cast<std::size_t>(got - done));
-      if (written < 0 && errno != EINTR) return lmdb_error(errno, to);
-      if (written > 0) done += written;
-    }
+    if (!write_all(out.get(), {buffer, static_cast<std::size_t>(got)})) return lmdb_error(errno, to);
   }
   if (::fsync(out.get()) != 0) return lmdb_error(errno, to);
   return {};

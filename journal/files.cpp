@@ -38,7 +38,7 @@ struct Holder {
 /// What whoever has the lock has written into the file.
 Holder holder_of(int file) {
   char text[64];
-  ssize_t size = ::pread(file, text, sizeof text, 0);
+  ssize_t size = read_at(file, text, 0);
   std::string_view held(text, size > 0 ? static_cast<std::size_t>(size) : 0);
   std::string process(held.substr(0, held.find_first_of(" \n")));
   bool is_command = held.substr(process.size()).starts_with(command_mark);
@@ -92,19 +92,45 @@ Status make_folder(const std::string& path) {
   return {};
 }
 
+bool write_all(int file, std::string_view bytes) {
+  while (!bytes.empty()) {
+    ssize_t written = ::write(file, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return false;
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return true;
+}
+
+bool write_all_at(int file, std::string_view bytes, std::uint64_t offset) {
+  while (!bytes.empty()) {
+    ssize_t written = ::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return false;
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+    offset += static_cast<std::uint64_t>(written);
+  }
+  return true;
+}
+
+ssize_t read_at(int file, std::span<char> buffer, std::uint64_t offset) {
+  std::size_t filled = 0;
+  while (filled < buffer.size()) {
+    ssize_t got = ::pread(file, buffer.data() + filled, buffer.size() - filled, static_cast<off_t>(offset + filled));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return -1;
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+  }
+  return static_cast<ssize_t>(filled);
+}
+
 Status write_file(const std::string& path, std::string_view content, unsigned mode) {
   std::string draft = path + ".new";
   AsOwner owner(draft);
   FileDescriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   if (!file) return failed(path, "write");
-  std::string_view left = content;
-  while (!left.empty()) {
-    ssize_t written = ::write(file.get(), left.data(), left.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) break;
-    left.remove_prefix(static_cast<std::size_t>(written));
-  }
-  if (!left.empty() || ::fsync(file.get()) != 0 || ::rename(draft.c_str(), path.c_str()) != 0) {
+  if (!write_all(file.get(), content) || ::fsync(file.get()) != 0 || ::rename(draft.c_str(), path.c_str()) != 0) {
     Error error = failed(path, "write");
     ::unlink(draft.c_str());
     return error;
@@ -193,8 +219,7 @@ Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self
   }
   std::string mine = fmt::format("{}{}\n", ::getpid(), self.is_command ? command_mark : "");
   // A courtesy to whoever meets the lock, who must not see a part of it; failing to write it (a full disk) changes nothing.
-  bool is_written = ::pwrite(file.get(), mine.data(), mine.size(), 0) == static_cast<ssize_t>(mine.size());
-  if (is_written) [[maybe_unused]] int cut = ::ftruncate(file.get(), static_cast<off_t>(mine.size()));
+  if (write_all_at(file.get(), mine, 0)) [[maybe_unused]] int cut = ::ftruncate(file.get(), static_cast<off_t>(mine.size()));
   return file;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -54,6 +55,16 @@ class AsOwner {
  private:
   bool is_other_ = false;
 };
+
+/// Writes all of it, on from where the file stands. Returns false when that fails; errno says why.
+bool write_all(int file, std::string_view bytes);
+
+/// Writes all of it there. Returns false when that fails; errno says why.
+bool write_all_at(int file, std::string_view bytes, std::uint64_t offset);
+
+/// Fills the buffer from there on. Returns how many bytes are in it, fewer only at the file's end; -1 when reading fails, and
+/// errno says why.
+ssize_t read_at(int file, std::span<char> buffer, std::uint64_t offset);
 
 /// Makes names that were created, renamed or removed in the folder of path survive a power loss.
 Status sync_folder_of(const std::string& path);

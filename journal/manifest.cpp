@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <span>
 #include <sstream>
 
 #include "journal/crypto.h"
@@ -31,20 +32,6 @@ struct Blocks {
 /// So many blocks are hashed side by side, a stretch of each at a time: together they stay in the processor's cache.
 constexpr std::size_t blocks_at_once = 16, stretch = 32 * 1024;
 
-/// Fills the buffer from there on; fewer bytes at the file's end.
-Result<std::string_view> read_at(int file, const std::string& path, std::uint64_t offset, char* buffer, std::size_t size) {
-  std::size_t filled = 0;
-  while (filled < size) {
-    ssize_t got = ::pread(file, buffer + filled, size - filled, static_cast<off_t>(offset + filled));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0)
-      return Error{ErrorCode::io, fmt::format("{}: reading failed at byte {}: {}", path, offset + filled, std::strerror(errno))};
-    if (got == 0) break;
-    filled += static_cast<std::size_t>(got);
-  }
-  return std::string_view(buffer, filled);
-}
-
 Result<Blocks> read_blocks(const std::string& path, const std::function<void(std::uint64_t)>& on_bytes) {
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return lmdb_error(errno, path);
@@ -58,12 +45,15 @@ Result<Blocks> read_blocks(const std::string& path, const std::function<void(std
     for (std::size_t offset = 0; offset < manifest_block; offset += stretch) {
       std::vector<Sha256Piece> pieces;
       for (std::size_t i = 0; i < blocks_at_once; ++i) {
-        auto bytes = read_at(file.get(), path, begin + i * manifest_block + offset, buffer.data() + i * stretch, stretch);
-        if (!bytes) return bytes.error();
-        is_at_end |= bytes->size() < stretch;
-        blocks.size += bytes->size();
+        std::uint64_t place = begin + i * manifest_block + offset;
+        std::span<char> part = std::span(buffer).subspan(i * stretch, stretch);
+        ssize_t got = read_at(file.get(), part, place);
+        if (got < 0) return Error{ErrorCode::io, fmt::format("{}: reading failed at byte {} or after it: {}", path, place, std::strerror(errno))};
+        std::string_view bytes(part.data(), static_cast<std::size_t>(got));
+        is_at_end |= bytes.size() < stretch;
+        blocks.size += bytes.size();
         bool is_last = offset + stretch == manifest_block;
-        pieces.push_back({&streams[i], *bytes, is_last ? &hashes[i] : nullptr});
+        pieces.push_back({&streams[i], bytes, is_last ? &hashes[i] : nullptr});
       }
       feed(pieces);
     }

@@ -40,10 +40,17 @@ Result<std::string> read_file(const std::string& path) {
     return Error{ErrorCode::permission,
                  fmt::format("{}: other users may read the key file (mode {:04o}); run: chmod 600 {}", path,
                              status.st_mode & 07777U, path)};
+  // It may be a pipe.
   char text[most_bytes];
-  ssize_t size = ::read(file.get(), text, sizeof text);
-  if (size < 0) return Error{ErrorCode::io, fmt::format("{}: {}", path, std::strerror(errno))};
-  return std::string(text, static_cast<std::size_t>(size));
+  std::size_t size = 0;
+  while (size < sizeof text) {
+    ssize_t got = ::read(file.get(), text + size, sizeof text - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return Error{ErrorCode::io, fmt::format("{}: {}", path, std::strerror(errno))};
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  return std::string(text, size);
 }
 
 Result<std::string> run_command(const std::string& command) {

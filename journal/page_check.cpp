@@ -122,7 +122,7 @@ class PageCheck {
   Result<std::vector<Node>> read(PageNumber page, std::uint16_t kind) {
     if (page < 2 || page > meta_.last_page) return damaged(page);
     buffer_.resize(meta_.page_size);
-    ssize_t got = ::pread(file_, buffer_.data(), buffer_.size(), static_cast<off_t>(page * meta_.page_size));
+    ssize_t got = read_at(file_, buffer_, page * meta_.page_size);
     if (got < 0) return Error{ErrorCode::io, fmt::format("{}: {}", path_, std::strerror(errno))};
     const char* bytes = buffer_.data();
     auto lower = number_at<std::uint16_t>(bytes + 12), upper = number_at<std::uint16_t>(bytes + 14);
@@ -160,9 +160,9 @@ Tree tree_at(const char* bytes) {
   return {number_at<PageNumber>(bytes + root_at), number_at<std::uint16_t>(bytes + depth_at)};
 }
 
-std::optional<Meta> read_meta(int file, off_t place) {
+std::optional<Meta> read_meta(int file, std::uint64_t place) {
   char bytes[page_header + trees_at + 2 * tree_size + 16];
-  if (::pread(file, bytes, sizeof bytes, place) != static_cast<ssize_t>(sizeof bytes)) return std::nullopt;
+  if (read_at(file, bytes, place) != static_cast<ssize_t>(sizeof bytes)) return std::nullopt;
   const char* meta = bytes + page_header;
   if (number_at<std::uint32_t>(meta) != magic) return std::nullopt;
   const char* end = meta + trees_at + 2 * tree_size;
@@ -178,7 +178,7 @@ Status check_pages_written_next(const std::string& path) {
   if (!file) return Error{ErrorCode::io, fmt::format("{}: {}", path, std::strerror(errno))};
   std::optional<Meta> meta = read_meta(file.get(), 0);
   if (!meta || meta->page_size < 512 || meta->page_size > 65536) return {};
-  std::optional<Meta> other = read_meta(file.get(), static_cast<off_t>(meta->page_size));
+  std::optional<Meta> other = read_meta(file.get(), meta->page_size);
   if (other && other->transaction > meta->transaction) meta = other;
   return PageCheck(path, file.get(), *meta).run();
 }

@@ -211,7 +211,7 @@ Status destroy_key(int file, const std::string& path, const std::string& sealed_
     at = static_cast<const char*>(
         ::memmem(at, size - static_cast<std::size_t>(at - begin), sealed_key.data(), sealed_key.size()));
     if (!at) break;
-    is_gone = ::pwrite(file, zeros.data(), zeros.size(), at - begin) == static_cast<ssize_t>(zeros.size());
+    is_gone = write_all_at(file, zeros, static_cast<std::uint64_t>(at - begin));
     at += sealed_key.size();
   }
   int reason = errno;
@@ -226,12 +226,9 @@ Status overwrite(int file, const std::string& path) {
   struct stat there;
   if (::fstat(file, &there) != 0) return lmdb_error(errno, path);
   const std::string zeros(1 << 20, '\0');
-  for (off_t at = 0; at < there.st_size;) {
-    ssize_t written = ::pwrite(file, zeros.data(), std::min<std::size_t>(zeros.size(), static_cast<std::size_t>(there.st_size - at)), at);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return lmdb_error(written < 0 ? errno : EIO, path);
-    at += written;
-  }
+  const auto size = static_cast<std::uint64_t>(there.st_size);
+  for (std::uint64_t at = 0; at < size; at += zeros.size())
+    if (!write_all_at(file, std::string_view(zeros).substr(0, size - at), at)) return lmdb_error(errno, path);
   if (::fsync(file) != 0) return lmdb_error(errno, path);
   return {};
 }

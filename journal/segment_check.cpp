@@ -173,13 +173,7 @@ SegmentReport report_from(const nlohmann::json& line) {
 [[noreturn]] void run_child(const std::string& journal, std::uint32_t number, const std::optional<KeyRing>& keys, const Chain& before,
                             RecordId indexed, int out) {
   auto send = [out](const std::string& line) {
-    std::string_view left = line;
-    while (!left.empty()) {
-      ssize_t sent = ::write(out, left.data(), left.size());
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent <= 0) ::_exit(1);
-      left.remove_prefix(static_cast<std::size_t>(sent));
-    }
+    if (!write_all(out, line)) ::_exit(1);
   };
   SegmentReport report;
   report.chain = before;

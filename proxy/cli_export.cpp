@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "journal/files.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
@@ -26,15 +27,9 @@ struct ExportCommand {
 };
 
 /// Writes all bytes or says why not.
-Status write_out(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0)
-      return Error{ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return {};
+Status write_out(std::string_view bytes) {
+  if (journal::write_all(STDOUT_FILENO, bytes)) return {};
+  return Error{ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
 }
 
 int export_content(const Config& config, journal::Reader& reader, const ExportCommand& command) {
@@ -46,7 +41,7 @@ int export_content(const Config& config, journal::Reader& reader, const ExportCo
   Status written;
   Status read = reader.content(*entry, [&](std::string_view piece) {
     hash.update(piece);
-    written = write_out(STDOUT_FILENO, piece);
+    written = write_out(piece);
     return static_cast<bool>(written);
   });
   if (!written) return fail(written.error());

@@ -3,6 +3,7 @@
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -16,12 +17,19 @@ namespace holdfast::proxy {
 namespace {
 
 Status append_to(const std::string& path, const std::string& line) {
-  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
-  std::string text = line + "\n";
-  bool is_written = file &&
-                    ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-                    ::fsync(file.get()) == 0;
-  if (is_written) return {};
+  FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  // Of a file that we may only write to, nobody can say how it ends.
+  if (!file && errno == EACCES) file = FileDescriptor(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+  struct stat before {};
+  if (file && ::fstat(file.get(), &before) == 0) {
+    // A line whose end was lost with the power takes no other with it.
+    char last = '\n';
+    bool is_torn = before.st_size > 0 && journal::read_at(file.get(), {&last, 1}, static_cast<std::uint64_t>(before.st_size) - 1) == 1 && last != '\n';
+    if (journal::write_all(file.get(), (is_torn ? "\n" : "") + line + "\n") && ::fsync(file.get()) == 0) return {};
+    int reason = errno;
+    [[maybe_unused]] int cut = ::ftruncate(file.get(), before.st_size);
+    errno = reason;
+  }
   return Error{ErrorCode::io,
                fmt::format("journal.publish_heads: {}: cannot append: {}", path, std::strerror(errno))};
 }

@@ -25,14 +25,9 @@ Error file_error(const std::string& path) {
   return {code, fmt::format("{}: cannot be written: {}", path, std::strerror(errno))};
 }
 
-Status write_all(int fd, std::string_view bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return file_error(path);
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return {};
+Status write_to(const FileDescriptor& file, std::string_view bytes, const std::string& path) {
+  if (journal::write_all(file.get(), bytes)) return {};
+  return file_error(path);
 }
 
 /// Why an entry could not be written: the target, which ends the replay, or the entry itself, which does not.
@@ -131,7 +126,7 @@ class FolderTarget : public FileTarget {
         ::openat(handle_.get(), draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file) return {file_error(folder_ + "/" + draft), {}};
     Written written = write_payload(
-        item, [&](std::string_view piece) { return write_all(file.get(), piece, folder_ + "/" + draft); });
+        item, [&](std::string_view piece) { return write_to(file, piece, folder_ + "/" + draft); });
     bool is_whole = written.target && written.damage.empty();
     // Mail programs take the file's time for when the message came.
     timespec time{static_cast<time_t>(message.time_us / 1000000),
@@ -254,7 +249,7 @@ class MboxTarget : public FileTarget {
 
   Status flush(std::size_t above) {
     if (text_.size() <= above) return {};
-    Status written = write_all(file_.get(), text_, path_);
+    Status written = write_to(file_, text_, path_);
     written_ += text_.size();
     text_.clear();
     return written;

@@ -51,7 +51,7 @@ Status ReplayProgress::note(journal::RecordId id, const std::vector<std::uint32_
                             std::uint64_t file_size) {
   if (!file_) return {};
   std::string line = fmt::format("{} {} {}\n", id, file_size, fmt::join(recipients, " "));
-  if (::write(file_.get(), line.data(), line.size()) == static_cast<ssize_t>(line.size())) return {};
+  if (journal::write_all(file_.get(), line)) return {};
   return Error{errno == ENOSPC ? ErrorCode::no_space : ErrorCode::io,
                fmt::format("{}: the progress cannot be kept: {}", path_, std::strerror(errno))};
 }

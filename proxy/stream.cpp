@@ -264,8 +264,24 @@ void Stream::flush(std::string_view more, std::string_view still_more) {
   if (!output_.empty()) want_write(true);
 }
 
+/// False when the peer does not take all that was written until then. Nothing is read meanwhile.
+Task<bool> Stream::drain(Deadline deadline) {
+  if (unsent() == 0) co_return !is_broken_;
+  want_read(false);
+  bool in_time = true;
+  while (in_time && unsent() > 0 && !is_broken_) in_time = co_await owner_->wait(deadline);
+  if (!is_broken_) want_read(true);
+  co_return in_time && !is_broken_;
+}
+
 Task<std::string> Stream::handshake(SSL* ssl, bool as_server, Deadline deadline) {
-  ssl_.reset(ssl);
+  std::unique_ptr<SSL, FreeSsl> own(ssl);
+  bool is_drained = co_await drain(deadline);
+  if (!is_drained) {
+    fail();
+    co_return "the peer did not take what was said before it";
+  }
+  ssl_ = std::move(own);
   SSL_set_fd(ssl, socket_.get());
   if (as_server)
     SSL_set_accept_state(ssl);

@@ -52,7 +52,7 @@ class Stream {
   static constexpr std::size_t flood_mark = 128 * 1024;
   bool is_flooded() const { return unsent() > flood_mark; }
 
-  /// Becomes TLS. Bytes that came before and were not consumed are the caller's mistake: it must refuse them first.
+  /// Becomes TLS, when all that was written has been sent in plain. Bytes that came before and were not consumed are the caller's mistake: it must refuse them first.
   /// Returns an empty text, or why the handshake failed.
   Task<std::string> handshake(SSL* ssl, bool as_server, Deadline deadline);
   bool is_tls() const { return ssl_ != nullptr; }
@@ -72,6 +72,7 @@ class Stream {
   static void on_writable(evutil_socket_t, short, void* stream);
   void read_some();
   ssize_t receive(char* out, std::size_t size);
+  Task<bool> drain(Deadline deadline);
   bool send_output();
   ssize_t send_some(std::string_view bytes);
   void want_read(bool wanted);

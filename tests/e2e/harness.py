@@ -266,8 +266,14 @@ class Postfix:
 class Client:
     """Sends what it is told, byte for byte."""
 
-    def __init__(self, port, greeting=True, source=None, host="127.0.0.1"):
-        self.socket = socket.create_connection((host, port), timeout=30, source_address=source)
+    def __init__(self, port, greeting=True, source=None, host="127.0.0.1", receive_buffer=None):
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.socket.settimeout(30)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind(source)
+        self.socket.connect((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.greeting = self.reply() if greeting else None

@@ -34,6 +34,23 @@ def _(scene):
     assert holdfast.entries()[0]["tls"].startswith("TLSv1.3 TLS_"), holdfast.entries()[0]["tls"]
 
 
+@test("a client that has not read what was said before STARTTLS gets it in plain, and then TLS")
+def _(scene):
+    primary = scene.primary(replies={"HELP": (b"214-" + b"help " * 80 + b"\r\n") * 100 + b"214 2.0.0 that is all\r\n"})
+    holdfast = scene.holdfast(primary, listener="tls: starttls", yaml=tls_yaml(scene.certificate("mx.example.org")))
+    # How much the system keeps for a client that does not read, only the system knows.
+    for count in range(60, 100, 2):
+        client = scene.client(holdfast.port, receive_buffer=4096)
+        client.ask("EHLO client.example.net")
+        client.send("HELP\r\n" * count + "STARTTLS\r\n")
+        wait_for(lambda: primary.sessions[-1].lines.count(b"HELP") == count, what="the primary's replies")
+        for _ in range(count):
+            assert client.reply().endswith("214 2.0.0 that is all")
+        equal(client.reply(), "220 2.0.0 Ready to start TLS", count)
+        equal(client.start_tls("mx.example.org").send_mail(), "250 2.0.0 Ok: taken")
+        client.close()
+
+
 @test("implicit TLS works from the first byte")
 def _(scene):
     primary = scene.primary()
