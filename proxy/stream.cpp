@@ -108,7 +108,10 @@ void Stream::fail() {
 void Stream::fail_sending() {
   has_lost_output_ = true;
   is_broken_ = false;
-  if (!is_ended_) read_some();
+  for (std::size_t had = SIZE_MAX; is_alive() && had != input().size() && input().size() <= input_mark;) {
+    had = input().size();
+    read_some();
+  }
   fail();
 }
 
