@@ -42,7 +42,10 @@ FileDescriptor start_connect(const SocketAddress& address, const SocketAddress* 
   ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   ::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
   bool is_placed = !source || connect_from(socket.get(), *source);
-  if (!is_placed || (::connect(socket.get(), address.get(), address.size) != 0 && errno != EINPROGRESS)) socket.reset();
+  if (is_placed && (::connect(socket.get(), address.get(), address.size) == 0 || errno == EINPROGRESS)) return socket;
+  int reason = errno;
+  socket.reset();
+  errno = reason;
   return socket;
 }
 
@@ -124,12 +127,11 @@ void Stream::on_readable(evutil_socket_t, short, void* self) {
 void Stream::on_writable(evutil_socket_t, short, void* self) {
   auto* stream = static_cast<Stream*>(self);
   if (stream->is_connecting_) {
-    int problem = 0;
-    socklen_t size = sizeof problem;
-    ::getsockopt(stream->socket_.get(), SOL_SOCKET, SO_ERROR, &problem, &size);
+    socklen_t size = sizeof stream->connect_problem_;
+    ::getsockopt(stream->socket_.get(), SOL_SOCKET, SO_ERROR, &stream->connect_problem_, &size);
     stream->is_connecting_ = false;
     stream->want_write(false);
-    if (problem != 0) return stream->fail();
+    if (stream->connect_problem_ != 0) return stream->fail();
     stream->want_read(true);
   } else if (!stream->is_shaking_hands_) {
     stream->send_output();

@@ -40,6 +40,8 @@ class Stream {
   /// It broke while something was being sent, which the peer has not got whole.
   bool has_lost_output() const { return has_lost_output_; }
   bool is_connecting() const { return is_connecting_; }
+  /// Why the system could not connect, as errno has it; 0 when it could.
+  int connect_problem() const { return connect_problem_; }
   /// Looks for bytes now instead of waiting for the loop to tell.
   void poll_input();
 
@@ -84,13 +86,14 @@ class Stream {
   Wakeup* owner_;
   std::string input_, output_;
   std::size_t input_start_ = 0, output_start_ = 0;
+  int connect_problem_ = 0;
   bool is_connecting_ = false, is_ended_ = false, is_broken_ = false, has_lost_output_ = false;
   bool is_reading_ = false, is_writing_ = false, is_shaking_hands_ = false;
   std::unique_ptr<SSL, FreeSsl> ssl_;
   event read_event_, write_event_;
 };
 
-/// Starts to connect. Returns nothing when the system refuses at once.
+/// Starts to connect. Returns nothing when the system refuses at once; errno says why.
 ///
 /// @param source  from where, which may be an address of any machine (transparency.h); null for the system's choice
 FileDescriptor start_connect(const SocketAddress& address, const SocketAddress* source = nullptr);

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include "proxy/base64.h"
@@ -31,6 +33,14 @@ bool is_silent(const std::unique_ptr<Upstream>& upstream) { return upstream && u
 Reply out_of_reach(const Opening& opening) {
   return {421, own_reply(421, fmt::format("4.7.0 {} The mail server cannot be reached from {}, try again later or from another address",
                                           opening.settings->config.hostname, opening.client.client.address))};
+}
+
+/// What errno says of connecting, in words of who has to do something about it.
+std::string why_not_connected(int reason) {
+  if (reason == 0 || reason == ECONNREFUSED || reason == ECONNRESET) return "it refuses the connection";
+  if (reason == EADDRNOTAVAIL)
+    return "cannot connect: this machine has no port left for another connection to it; raise net.ipv4.ip_local_port_range";
+  return fmt::format("cannot connect: {}", std::strerror(reason));
 }
 
 /// As XCLIENT has it.
@@ -109,7 +119,7 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, Source sou
   bool with_tls = mode != UpstreamTls::off;
   for (;;) {
     FileDescriptor socket = start_connect(address, from ? &*from : nullptr);
-    if (!socket) co_return "cannot connect";
+    if (!socket) co_return why_not_connected(errno);
     upstream = std::make_unique<Upstream>(std::move(socket), wakeup, index);
     upstream->room = occupancy_.of(opening.config().upstreams[index]);
     upstream->is_counted.emplace(upstream->room, &Occupancy::Address::attempts);
@@ -135,7 +145,7 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
     connect_by = due_for_greeting(opening, upstream.address, connect_latest);
     if (!in_time && Clock::now() >= connect_by) co_return "it does not answer to connecting";
   }
-  if (!upstream.stream.is_alive()) co_return "it refuses the connection";
+  if (!upstream.stream.is_alive()) co_return why_not_connected(upstream.stream.connect_problem());
   if (config.identity == Identity::proxy_v2)
     upstream.stream.flush(make_proxy_header(opening.client.client, opening.client.server));
   if (config.is_tls_from_start) {

@@ -18,9 +18,12 @@ FAULTS = {
     "established connections lost, new ones too": ["add rule inet fault in tcp dport 2525 ct state established drop", "add rule inet fault in tcp dport 2525 ct state new drop"],
     "refuses": ["add rule inet fault in tcp dport 2525 tcp flags syn reject with tcp reset", "add rule inet fault in tcp dport 2525 drop"],
     "resets": ["add rule inet fault in tcp dport 2525 reject with tcp reset"],
+    "out of reach, as routers say": ["add rule inet fault in tcp dport 2525 reject with icmpx host-unreachable"],
     "accepts and says nothing": ["add rule inet fault in tcp dport 2525 tcp flags psh drop"],
     "drops the FIN": ["add rule inet fault out tcp sport 2525 tcp flags fin drop", "add rule inet fault in tcp dport 2525 tcp flags psh drop"],
 }
+# What status says of the primary then, where the network says why.
+SHOWN = {"refuses": "it refuses the connection", "resets": "it refuses the connection", "out of reach, as routers say": "cannot connect: No route to host"}
 
 
 class Far:
@@ -103,6 +106,8 @@ def _(scene):
         taken = time.monotonic() - begin
         assert taken < BOUND, f"{fault}: {taken:.1f} s"
         wait_for(lambda: state(holdfast) == "hold", seconds=BOUND, what=f"{fault}: the breaker")
+        shown = SHOWN.get(fault, "")
+        wait_for(lambda: shown in holdfast.status()["routes"][0]["upstreams"][0]["last_error"], what=f"{fault}: {shown}")
         far.repair()
         wait_for(lambda: state(holdfast) == "pass" and holdfast.status()["routes"][0]["held"] == 0, seconds=60, what=f"{fault}: the drain")
         wait_for(lambda: expected <= set(far.subjects()), what=f"{fault}: the mail")
