@@ -205,7 +205,7 @@ Task<void> Control::tick() {
   Wakeup wakeup(loop_);
   while (!is_stopping_) {
     co_await wakeup.wait(Clock::now() + tick_interval);
-    clock_.look(journal::now_us(), Clock::now());
+    clock_.look(journal::now_us(), std::chrono::steady_clock::now());
     for (auto& [name, route] : routes_) {
       std::uint64_t successes = route->board.successes.load(std::memory_order_relaxed);
       if (successes != route->seen_successes) {

@@ -82,7 +82,7 @@ void Keeper::run() {
       is_last = wake_.wait_for(lock, std::chrono::seconds(1), [this] { return is_stopping_; });
     }
     store();
-    clock_.look(journal::now_us(), Clock::now());
+    clock_.look(journal::now_us(), std::chrono::steady_clock::now());
     if (clock_.is_trusted_after(usual_term)) directory_.forget_aged(journal::now_us());
     if (std::string domain = directory_.take_lost_domain(); !domain.empty())
       log(LogLevel::warning, "directory", {{"problem", "one after the other, people who were known are refused at " + domain + ", and nobody is taken"},

@@ -15,11 +15,11 @@
 
 #include "journal/files.h"
 #include "journal/ticket.h"
+#include "proxy/clock.h"
 #include "proxy/units.h"
 
 namespace holdfast::proxy {
 
-using Clock = std::chrono::steady_clock;
 using Deadline = Clock::time_point;
 
 class Wakeup;

@@ -123,7 +123,7 @@ class Server {
   std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
   std::unique_ptr<event, decltype(&event_free)> reload_event_{nullptr, &event_free};
   std::unique_ptr<Admin> admin_, http_;
-  Clock::time_point started_ = Clock::now();
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
   Clock::time_point next_prune_ = Clock::now();

@@ -430,7 +430,7 @@ void Server::on_tick() {
   journal_watch_.look(settings_->config.journal);
   certificate_watch_.look(*settings_->tls);
   Duration retention = settings_->config.journal.retention;
-  clock_.look(journal::now_us(), Clock::now());
+  clock_.look(journal::now_us(), std::chrono::steady_clock::now());
   bool is_prune_due = retention > Duration(0) && Clock::now() >= next_prune_ && clock_.is_trusted_after(retention);
   if (is_prune_due) {
     next_prune_ = Clock::now() + std::min<Duration>(retention, std::chrono::minutes(10));
@@ -452,6 +452,7 @@ void Server::on_tick() {
 
 int serve(const std::string& config_path) {
   KeptSockets kept;
+  ClockKeeper clock;
   std::signal(SIGPIPE, SIG_IGN);
   // What is this large is given back when it is freed. glibc's own mark would rise with what was freed before, and leave a
   // burst's memory in pieces.

@@ -118,7 +118,7 @@ Admin::Answer Server::status() {
       {"connections", shared_.connections.all()},
       {"accepted", shared_.accepted.load()},
       {"version", HOLDFAST_VERSION},
-      {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(Clock::now() - started_).count()}};
+      {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_).count()}};
 }
 
 /// What programs of this machine may read: the state, also as metrics, and the address book.
