@@ -223,6 +223,38 @@ def _(scene):
     equal(received, holdfast.run("journal", "head", "--all").stdout.splitlines())
 
 
+@test("a disk that has no room for a published head has no part of it; it follows when there is room")
+def _(scene):
+    disk = small_disk(scene, 1)
+    if not disk:
+        return
+    published = os.path.join(disk, "published")
+    holdfast = scene.holdfast(scene.primary(), journal=f"publish_heads: [{published}]")
+
+    def seal(count):
+        for _ in range(count):
+            fill(scene, holdfast, 1)
+            holdfast.run("journal", "seal")
+
+    def shown():
+        return open(published).read()
+
+    def all_heads():
+        return holdfast.run("journal", "head", "--all").stdout
+
+    seal(1)
+    wait_for(lambda: os.path.exists(published) and shown() == all_heads(), what="the first head")
+    ballast = fill_disk(disk, 0)
+    # The last page of the file has room for whole heads, and then for a part of one.
+    seal(4096 // len(shown()) + 1)
+    wait_for(lambda: holdfast.logged("cannot append"), what="the problem in the log")
+    assert all_heads().startswith(shown()) and shown() != all_heads(), (shown(), all_heads())
+    os.remove(ballast)
+    seal(1)
+    wait_for(lambda: shown() == all_heads(), what="all heads")
+    equal(verified(holdfast, "--heads", published)[0], 0)
+
+
 @test("a reader written from FORMAT.md alone finds the same: entries, contents, outcomes, states, erasures, heads and manifests")
 def _(scene):
     holdfast = world(scene)
