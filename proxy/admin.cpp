@@ -78,7 +78,7 @@ Result<std::unique_ptr<Admin>> Admin::open_http(event_base* base, const HostPort
   std::unique_ptr<Admin> admin(new Admin(""));
   admin->http_ = evhttp_new(base);
   evhttp_set_timeout(admin->http_, 5);
-  evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET);
+  evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
   evhttp_set_max_headers_size(admin->http_, 8192);
   evhttp_set_max_body_size(admin->http_, 1024);
   if (evhttp_bind_socket(admin->http_, address.host.c_str(), address.port) != 0)
@@ -121,7 +121,7 @@ void Admin::serve(evhttp_request* http, void* asked) {
                   : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
   bool is_text = answer && resource.to_text;
   std::string out = is_text ? resource.to_text(body) : to_line(body) + "\n";
-  evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
+  if (evhttp_request_get_command(http) != EVHTTP_REQ_HEAD) evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
   evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", is_text ? resource.type : "application/json");
   evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
 }

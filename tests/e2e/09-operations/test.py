@@ -272,6 +272,8 @@ def _(scene):
     scene.client(holdfast.port).send_mail()
     head, page = run("curl", "-s", "-D", "-", f"http://127.0.0.1:{port}/metrics").stdout.split("\n\n", 1)
     assert "Content-Type: text/plain; version=0.0.4" in head, head
+    only_head = run("curl", "-sSI", f"http://127.0.0.1:{port}/metrics")
+    assert only_head.stdout.startswith("HTTP/1.1 200 OK") and "holdfast" not in only_head.stdout, only_head
     values, kinds = {}, set()
     for line in page.splitlines():
         if line.startswith("# "):
