@@ -73,7 +73,6 @@ Status Control::restore(ControlledRoute& route) {
                                       {"result", "the breaker finds out"}, {"remedy", "if an operator had decided: holdfast failover hold or pass"}});
   std::optional<journal::StateRecord> before = known ? *known : std::nullopt;
   failover::RouteState::Status status;
-  status.mode = config_of(route).mode;
   status.since_us = started_us_;
   if (before) {
     status.state = static_cast<failover::State>(before->state);
@@ -100,10 +99,9 @@ Status Control::restore(ControlledRoute& route) {
   route.board.held.store(held, std::memory_order_relaxed);
   route.is_all_loaded = held == 0;
   refill(route);
-  bool has_changed = route.state.set_backlog(held == 0, journal::now_us());
   // A configured mode that was never recorded takes effect now.
-  if (!before && status.mode != failover::Mode::automatic)
-    has_changed |= route.state.set_mode(status.mode, "configuration", "failover.mode", journal::now_us());
+  bool has_changed = !before && route.state.set_mode(config_of(route).mode, "configuration", "failover.mode", journal::now_us());
+  has_changed |= route.state.set_backlog(held == 0, journal::now_us());
   apply(route, has_changed);
   return {};
 }

@@ -34,6 +34,14 @@ def _(scene):
     equal([[one["outcome"] for one in entry["recipients"]] for entry in holdfast.entries()], [["forwarded"], ["deferred", "held"], ["held"]])
 
 
+@test("a route that is configured to hold holds from its first start on, and says that the configuration has it so")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), yaml="failover:\n  mode: hold\ndirectory:\n  catch_all: [example.org]")
+    route = holdfast.status()["routes"][0]
+    equal([route[key] for key in ("state", "mode", "by", "reason")], ["hold", "hold", "configuration", "failover.mode"])
+    assert scene.client(holdfast.port).send_mail().startswith("250 2.0.0 Ok: queued as ")
+
+
 @test("unknown_recipients: reject refuses whom nobody knows, and takes whom somebody does")
 def _(scene):
     holdfast = held(scene, route="unknown_recipients: reject")
