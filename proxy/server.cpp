@@ -457,6 +457,7 @@ int serve(const std::string& config_path) {
   // What is this large is given back when it is freed. glibc's own mark would rise with what was freed before, and leave a
   // burst's memory in pieces.
   ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 2 << 20);
   // Until they are listened to, operators' signals must not end the process.
   std::signal(SIGUSR1, SIG_IGN);
   std::signal(SIGUSR2, SIG_IGN);
