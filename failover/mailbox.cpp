@@ -297,6 +297,7 @@ Status Mailbox::rename(const std::string& from, const std::string& to) {
 
 Status Mailbox::subscribe(const std::string& name, bool is_subscribed) {
   ViewPtr view = find(name);
+  if (!view && !is_subscribed) return {};  // programs forget a folder so after they have renamed it
   if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
   Folder folder = view->folder;
   folder.is_subscribed = is_subscribed;

@@ -348,6 +348,8 @@ Task<void> ImapSession::serve_command() {
       co_await login(text);
     } else if (is("AUTHENTICATE")) {
       co_await authenticate(text);
+    } else if (is("STARTTLS")) {
+      bad(stream_.is_tls() ? "TLS is active already" : "TLS is not offered here");
     } else {
       bad("log in first");
     }
