@@ -143,8 +143,8 @@ class Holdfast:
         scene.stack.callback(self.stop)
 
     def write_config(self):
-        # Probes would stand in the scripted primaries' records: only scenarios about failover have them.
-        failover = "" if "failover:" in self.yaml else "failover:\n  probe_interval: 1h\n"
+        # Probes would stand in the scripted primaries' records: only scenarios about failover have them. And a slow machine is no failure.
+        failover = "" if "failover:" in self.yaml else "failover:\n  probe_interval: 1h\n  takeover_after: 5s\n"
         listed = ", ".join(f'"{one}"' for one in self.upstreams)
         with open(self.config, "w") as file:
             file.write(f"""hostname: holdfast.example.org

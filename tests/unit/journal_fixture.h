@@ -103,7 +103,6 @@ struct JournalFixture {
   TemporaryFolder folder;
   JournalOptions options;
   WaitingQueue queue;
-  std::vector<std::string> problems;
 
   JournalFixture() {
     options.path = folder.path + "/journal";
@@ -118,8 +117,15 @@ struct JournalFixture {
 
   Result<std::unique_ptr<Journal>> open() {
     return Journal::open(options, [this](bool is_error, const std::string& what) {
-      if (is_error) problems.push_back(what);
+      std::lock_guard lock(mutex_);
+      if (is_error) problems_.push_back(what);
     });
+  }
+
+  /// What the journals that were opened have told; their threads go on telling.
+  std::vector<std::string> problems() {
+    std::lock_guard lock(mutex_);
+    return problems_;
   }
 
   /// Feeds content in pieces and waits for the commit. Returns the entry's id, or 0.
@@ -177,6 +183,10 @@ struct JournalFixture {
     std::fputc(byte ^ 0x10, file);
     std::fclose(file);
   }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> problems_;
 };
 
 inline std::string some_content(std::size_t size) {

@@ -190,7 +190,7 @@ TEST_CASE_METHOD(JournalFixture, "a damaged newest segment does not stop the mai
   {
     auto journal = open();
     REQUIRE(journal);
-    CHECK(problems.size() >= 1);
+    CHECK(problems().size() >= 1);
     id = add(**journal, "after\r\n");
     REQUIRE(id > 0);
   }
@@ -275,7 +275,7 @@ TEST_CASE_METHOD(JournalFixture, "a segment gets its head before anything in it 
     goes_on.set_value();
     while (!std::filesystem::exists(head_path(options.path, 3))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  CHECK(problems == std::vector<std::string>());
+  CHECK(problems() == std::vector<std::string>());
   Verification verification = this->verification();
   for (const Finding& finding : verification.findings) UNSCOPED_INFO(finding.what);
   CHECK(verification.findings.empty());

@@ -77,7 +77,7 @@ TEST_CASE_METHOD(NotepadFixture, "outcomes that were not committed when Holdfast
   CHECK(replies() == std::vector<std::string>{"250 one, later", "250 two"});
   CHECK(last == then);
   CHECK(verification().findings.empty());
-  CHECK(problems.empty());
+  CHECK(problems().empty());
 }
 
 TEST_CASE_METHOD(NotepadFixture, "outcomes that were not committed are there also when a segment had just begun") {
@@ -91,7 +91,7 @@ TEST_CASE_METHOD(NotepadFixture, "outcomes that were not committed are there als
   });
   CHECK(replies() == std::vector<std::string>{"250 one", "250 two"});
   CHECK(verification().findings.empty());
-  CHECK(problems.empty());
+  CHECK(problems().empty());
 }
 
 TEST_CASE_METHOD(NotepadFixture, "an outcome that was noted while a segment was being begun is there too: it is sealed with the key of the one before") {
@@ -182,7 +182,7 @@ TEST_CASE_METHOD(NotepadFixture, "a notepad with nonsense on it does no harm, an
   }
   std::filesystem::remove(path());
   CHECK(verification().findings.empty());
-  CHECK(problems.empty());
+  CHECK(problems().empty());
 }
 
 TEST_CASE_METHOD(NotepadFixture, "held entries that were sent and not answered for when Holdfast was killed are marked as possible duplicates, once") {
@@ -231,5 +231,5 @@ TEST_CASE_METHOD(NotepadFixture, "held entries that were sent and not answered f
   CHECK_FALSE(std::filesystem::exists(path()));
   ::munmap(sent, 4 * sizeof(RecordId));
   CHECK(verification().findings.empty());
-  CHECK(problems.empty());
+  CHECK(problems().empty());
 }

@@ -94,7 +94,7 @@ TEST_CASE_METHOD(JournalFixture, "few segments are open at a time, however many 
   CHECK(seen == ids);
   for (RecordId id : ids) CHECK(content_of(*reader, id) == some_content(100));
   CHECK(open_segments(options.path) <= most_open);
-  CHECK(problems == std::vector<std::string>());
+  CHECK(problems() == std::vector<std::string>());
 }
 
 TEST_CASE_METHOD(JournalFixture, "a segment that was closed for others is the same object as long as somebody uses it") {
@@ -330,5 +330,5 @@ TEST_CASE_METHOD(JournalFixture,
   REQUIRE(*state);
   CHECK((**state).mode == 1);
   CHECK((**state).reason == "ransomware");
-  CHECK(problems == std::vector<std::string>());
+  CHECK(problems() == std::vector<std::string>());
 }

@@ -168,7 +168,8 @@ def _(scene):
     with open(scene.path("resolv.conf"), "w") as file:
         file.write(f"nameserver {names.ADDRESS}\noptions timeout:30 attempts:3\n")
     postfix = scene.postfix("smtpd_authorized_xclient_hosts = 127.0.0.1", "smtpd_recipient_restrictions = reject_unknown_client_hostname, permit", before=names.before)
-    holdfast = scene.holdfast(postfix, route="identity: xclient", before=names.before, yaml="failover:\n  probe_interval: 100ms")
+    holdfast = scene.holdfast(postfix, route="identity: xclient", before=names.before,
+                              yaml="failover:\n  probe_interval: 100ms\n  takeover_after: 4s")  # less than DNS is given
     clients = [scene.client(holdfast.port, source=(f"127.0.1.{number}", 0), greeting=False) for number in range(1, 80)]
     for client in clients:
         equal(client.reply(), "220 trial.example.org ESMTP Postfix")
