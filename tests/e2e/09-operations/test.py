@@ -97,6 +97,22 @@ def _(scene):
     assert "is `holdfast serve` running" in stopped.stderr
 
 
+@test("the manual page names every command, and no other")
+def _(scene):
+    def commands_of(*words):
+        text = run(BINARY, *words, "--help").stdout
+        found = re.findall(r"^  (\S+)", text[text.index("Subcommands:"):], re.M) if "Subcommands:" in text else []
+        return set().union(*(commands_of(*words, one) for one in found)) or {" ".join(words)}
+    with open(os.path.join(ROOT, "deploy", "holdfast.8")) as file:
+        page = re.findall(r"^\.It Cm (.*)", file.read(), re.M)
+    named = set()
+    for line in page:
+        names = re.split(r" Fl | Op ", line)[0].split(" | ")
+        group, _, first = names[0].rpartition(" ")
+        named |= {f"{group} {one}".strip() for one in [first, *names[1:]]}
+    equal({one for one in named if one != "journal legal-hold"}, {one for one in commands_of() if not one.startswith("journal legal-hold")})
+
+
 @test("output that cannot be written is an error, not a crash and not success; an empty value is no filter for everything")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())
