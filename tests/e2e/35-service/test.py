@@ -183,7 +183,12 @@ def _(scene):
     unit = os.path.join(root, "usr/lib/systemd/system/holdfast.service")
     checked = run("systemd-analyze", "verify", "--recursive-errors=no", f"--root={root}", unit)
     equal((checked.returncode, checked.stdout + checked.stderr), (0, ""))
-    assert run(os.path.join(root, "usr/bin/holdfast"), "--version").stdout.startswith("holdfast")
+    assert os.path.exists(os.path.join(root, "usr/share/man/man8/holdfast.8"))
+    program = os.path.join(root, "usr/bin/holdfast")
+    assert run(program, "--version").stdout.startswith("holdfast")
+    hardened = run("readelf", "-W", "-h", "-d", "--dyn-syms", program).stdout
+    for trait in ("(Position-Independent Executable file)", "BIND_NOW", "__stack_chk_fail", "_chk@"):
+        assert trait in hardened, trait
 
 
 main()
