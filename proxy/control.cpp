@@ -114,7 +114,7 @@ Status Control::start() {
   thread_ = std::thread([this] {
     for (auto& [name, route] : routes_) set_to_work(*route);
     tick().spawn();
-    loop_.run();
+    loop_.run("control");
   });
   return {};
 }

@@ -99,7 +99,8 @@ class Control {
   /// An entry, durable in the journal, is Holdfast's to deliver.
   void hold(RouteBoard& board, journal::RecordId entry, std::int64_t time_us, std::vector<HeldRecipient> recipients);
 
-  // For operators; thread-safe, they wait for the control loop (at most half a second, else an error).
+  // For operators; thread-safe, they wait for the control loop: questions at most half a second, decisions four, which are carried out
+  // though, however late. Else an error (unavailable).
   /// route may be empty for all.
   Result<Json> set_mode(const std::string& route, failover::Mode mode, const std::string& by, const std::string& reason);
   void set_flag(bool is_there, const std::string& path);
@@ -115,7 +116,9 @@ class Control {
 
  private:
   // On the control loop (control.cpp).
+  std::optional<Json> call(std::function<Json()> action, std::chrono::milliseconds patience);
   Result<Json> ask(std::function<Json()> question);
+  Result<Json> decide(std::function<Json()> action);
   std::size_t index_of(const ControlledRoute& route) const;
   const FailoverConfig& config_of(const ControlledRoute& route) const;
   ControlledRoute& route_named(const std::string& name);

@@ -9,18 +9,38 @@
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
+namespace {
 
-Result<Json> Control::ask(std::function<Json()> question) {
+/// Who only looks wants to know soon that there is no answer; whose decision is on its way, whether it was taken. Both are less than
+/// ask_admin() waits.
+constexpr std::chrono::milliseconds patience_of_questions{500}, patience_of_decisions{4000};
+/// A page of a list is over after this, too: what it shows may have to come from a disk that is busy, and deliveries wait meanwhile.
+constexpr std::chrono::milliseconds longest_page{100};
+
+}  // namespace
+
+std::optional<Json> Control::call(std::function<Json()> action, std::chrono::milliseconds patience) {
   auto answer = std::make_shared<std::promise<Json>>();
   auto future = answer->get_future();
-  loop_.post([answer, question = std::move(question)] { answer->set_value(question()); });
-  if (future.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready)
-    return Error{ErrorCode::unavailable, "the control loop does not answer; see the log"};
+  loop_.post([answer, action = std::move(action)] { answer->set_value(action()); });
+  if (future.wait_for(patience) != std::future_status::ready) return std::nullopt;
   return future.get();
 }
 
+Result<Json> Control::ask(std::function<Json()> question) {
+  std::optional<Json> answer = call(std::move(question), patience_of_questions);
+  if (!answer) return Error{ErrorCode::unavailable, "the control loop does not answer; see the log"};
+  return *std::move(answer);
+}
+
+Result<Json> Control::decide(std::function<Json()> action) {
+  std::optional<Json> answer = call(std::move(action), patience_of_decisions);
+  if (!answer) return Error{ErrorCode::unavailable, "the control loop has not answered yet; the decision takes effect when it does, see holdfast status and the log"};
+  return *std::move(answer);
+}
+
 Result<Json> Control::set_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
-  return ask([this, name, mode, by, reason] {
+  return decide([this, name, mode, by, reason] {
     Json changed = Json::array();
     for (auto& [route_name, route] : routes_) {
       bool is_meant = name.empty() ? !settings_->config.routes[index_of(*route)].is_egress : name == route_name;
@@ -151,13 +171,16 @@ Result<Json> Control::queue_list(const std::string& name, const std::string& fro
   return ask([this, name, from_route, after, most] {
     if (!name.empty() && routes_.count(name) == 0) return Json{{"problem", fmt::format("there is no route named \"{}\"", name)}};
     Json entries = Json::array();
+    const Deadline over = Clock::now() + longest_page;
     for (auto route = routes_.lower_bound(from_route); route != routes_.end(); ++route) {
       if (!name.empty() && name != route->first) continue;
       failover::EntryId behind = route->first == from_route ? after : 0;
-      for (failover::EntryId id : held_behind(*route->second, behind, most - entries.size())) entries.push_back(describe_held(*route->second, id));
-      if (entries.size() < most) continue;
-      Json next = {{"route", route->first}, {"after", entries.back()["id"]}};
-      return Json{{"entries", entries}, {"next", next}};
+      for (failover::EntryId id : held_behind(*route->second, behind, most - entries.size())) {
+        entries.push_back(describe_held(*route->second, id));
+        if (entries.size() < most && Clock::now() < over) continue;
+        Json next = {{"route", route->first}, {"after", id}};
+        return Json{{"entries", entries}, {"next", next}};
+      }
     }
     return Json{{"entries", entries}, {"next", nullptr}};
   });
@@ -173,7 +196,7 @@ Result<Json> Control::queue_show(failover::EntryId id) {
 }
 
 Result<Json> Control::queue_retry(failover::EntryId id) {
-  return ask([this, id] {
+  return decide([this, id] {
     std::uint64_t count = 0;
     for (auto& [name, route] : routes_) {
       for (auto kept = route->kept.begin(); kept != route->kept.end();) {
@@ -195,7 +218,7 @@ Result<Json> Control::queue_retry(failover::EntryId id) {
 }
 
 Result<Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
-  return ask([this, id, by, reason] {
+  return decide([this, id, by, reason] {
     std::string text = fmt::format("dropped by {}: {}", by, reason);
     auto drop = [&](ControlledRoute& route, const Words& words) {
       settle(route, id, journal::Outcome::dropped, words);

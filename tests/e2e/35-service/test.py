@@ -152,6 +152,24 @@ def _(scene):
     equal(manager.next(but="STATUS=mail passes"), "WATCHDOG=1")
 
 
+@test("a decision that is taken late is told when it is taken; one that takes too long is not called refused, and is taken")
+def _(scene):
+    holdfast = Holdfast(scene, scene.primary()).start()
+    [control] = [int(one) for one in os.listdir(f"/proc/{holdfast.process.pid}/task") if open(f"/proc/{holdfast.process.pid}/task/{one}/comm").read().strip() == "control"]
+
+    def decide(mode):
+        return subprocess.Popen([BINARY, "-c", holdfast.config, "failover", mode, "--reason", "test"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with stopped(control):
+        late = decide("hold")
+        time.sleep(1)  # as long as a page takes that comes from a disk which is busy
+    out, problem = late.communicate(timeout=10)
+    equal((late.returncode, out, problem), (0, "route primary: state hold, mode hold\n", ""))
+    with stopped(control):
+        out, problem = decide("auto").communicate(timeout=10)
+        assert "takes effect when it does" in problem, problem
+    wait_for(lambda: holdfast.status()["routes"][0]["mode"] == "auto", what="the decision")
+
+
 @test("what systemd's journal reads has a priority, and no time of its own")
 def _(scene):
     for log_format, expected in (("text", r"<6>info ready listening="), ("json", r'<6>\{.*"event":"ready"')):
