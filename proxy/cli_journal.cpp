@@ -108,7 +108,10 @@ struct Stats {
 Result<Stats> count(journal::Reader& reader, const std::string& path) {
   Stats stats;
   std::int64_t week_ago = journal::now_us() - static_cast<std::int64_t>(Stats::week_days) * 86400 * 1000000;
+  const std::vector<std::uint32_t>& segments = reader.segments();
+  ProgressBar bar("counting");
   Status read = reader.each({}, false, [&](const Entry& entry) {
+    bar.show(static_cast<double>(entry.segment - segments.front()) / (segments.back() - segments.front() + 1));
     ++stats.entries;
     stats.content_bytes += entry.message.size;
     if (stats.oldest_us == 0) stats.oldest_us = entry.message.time_us;
@@ -121,7 +124,7 @@ Result<Stats> count(journal::Reader& reader, const std::string& path) {
     return true;
   });
   if (!read) return read.error();
-  for (std::uint32_t number : reader.segments())
+  for (std::uint32_t number : segments)
     if (auto segment = reader.segment(number)) {
       stats.stored_bytes += (*segment)->environment().used_bytes();
       stats.compacted_segments += (*segment)->header().is_compacted;

@@ -333,14 +333,15 @@ def _(scene):
     assert "0000000002.lmdb" in rebuilt.stderr, rebuilt.stderr
 
 
-@test("verify shows a progress bar on a terminal only")
+@test("verify and stats show a progress bar on a terminal only")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())
     send(scene, holdfast, 30, size=50000)
-    shown = run("script", "-qec", f"{BINARY} -c {holdfast.config} journal verify", "/dev/null")
-    assert "verifying [" in shown.stdout and "all is well" in shown.stdout, shown.stdout
-    plain = holdfast.run("journal", "verify")
-    assert "verifying" not in plain.stdout + plain.stderr
+    for command, bar, words in (("verify", "verifying [", "all is well"), ("stats", "counting [", "30 entries in 1 segments")):
+        shown = run("script", "-qec", f"{BINARY} -c {holdfast.config} journal {command}", "/dev/null")
+        assert bar in shown.stdout and words in shown.stdout, shown.stdout
+        plain = holdfast.run("journal", command)
+        assert bar not in plain.stdout + plain.stderr
 
 
 main()
