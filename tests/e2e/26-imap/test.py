@@ -125,6 +125,7 @@ def _(scene):
     in_answer(raw.ask("CAPABILITY"), "* CAPABILITY IMAP4rev1 LITERAL+", " OK ")
     in_answer(raw.ask('ID ("name" "x")'), '* ID ("name" "Holdfast")')
     in_answer(raw.ask("SELECT INBOX"), " BAD log in first")
+    in_answer(raw.ask("STARTTLS"), " BAD TLS is not offered here")
     in_answer(raw.ask("NONSENSE"), " BAD ")
     in_answer(raw.ask("LOGIN ada@example.org wrong-password"), " NO [AUTHENTICATIONFAILED]")
     in_answer(raw.ask("LOGIN nobody@example.org wrong-password"), " NO [AUTHENTICATIONFAILED]")

@@ -161,7 +161,10 @@ def _(scene):
         return subprocess.Popen([BINARY, "-c", holdfast.config, "failover", mode, "--reason", "test"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with stopped(control):
         late = decide("hold")
-        time.sleep(1)  # as long as a page takes that comes from a disk which is busy
+        try:
+            raise AssertionError(f"it gave up: {late.wait(timeout=1)}")
+        except subprocess.TimeoutExpired:
+            pass
     out, problem = late.communicate(timeout=10)
     equal((late.returncode, out, problem), (0, "route primary: state hold, mode hold\n", ""))
     with stopped(control):
