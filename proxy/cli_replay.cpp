@@ -112,7 +112,7 @@ class Job : public ReplayJob {
     if (options_.is_report) {
       item->payload = journal_report(item->entry, item->payload, hostname_);
       message.mail_from.clear();
-      message.mail_params.clear();
+      message.mail_params = body_of_report(item->entry);
     }
     if (!options_.to_recipients.empty()) {
       message.recipients.clear();

@@ -28,6 +28,8 @@ std::string offered_params(std::string_view params, const Capabilities& capabili
 
 }  // namespace
 
+bool is_binary(const journal::MessageRecord& message) { return upper(message.mail_params).find("BODY=BINARYMIME") != std::string::npos; }
+
 Payload payload_of(const journal::Entry& entry, std::function<Result<std::optional<std::string>>(std::uint32_t index)> read_frame) {
   std::uint64_t frames = std::max<std::uint64_t>(1, (entry.message.size + journal::frame_plain_size - 1) / journal::frame_plain_size);
   return {entry.message.size, static_cast<std::uint32_t>(frames), std::move(read_frame)};
@@ -118,6 +120,7 @@ void Courier::prepare(Errand& errand) {
   if (errand.adds_received_line) errand.received_line = failover::received_line(errand.entry, opening_->settings->config.hostname, for_recipient);
   std::string size = offers.has("SIZE") ? fmt::format(" SIZE={}", errand.payload.size + errand.received_line.size()) : std::string();
   errand.uses_bdat = offers.has("CHUNKING") && must_be_exact(errand);
+  errand.is_unfit = !offers.has("CHUNKING") && has_bare_newlines(errand);
   errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, offered_params(message.mail_params, offers)));
   for (std::uint32_t one : recipients) {
     const journal::Recipient& recipient = message.recipients[one];
@@ -130,7 +133,7 @@ void Courier::prepare(Errand& errand) {
 void Courier::announce(Errand& errand) {
   prepare(errand);
   errand.is_announced = true;
-  if (!upstream_->own_capabilities->has("PIPELINING")) return;
+  if (errand.is_unfit || !upstream_->own_capabilities->has("PIPELINING")) return;
   for (const std::string& line : errand.lines) upstream_->stream.write(line);
 }
 
@@ -138,6 +141,11 @@ void Courier::announce(Errand& errand) {
 Task<bool> Courier::envelope(Errand& errand) {
   const std::vector<std::uint32_t>& recipients = errand.delivery.recipients;
   const std::vector<std::string>& lines = errand.lines;
+  if (errand.is_unfit) {
+    errand.accepted = recipients;
+    give_all(errand, {451, own_reply(451, "4.6.3 The mail server takes no binary content now (CHUNKING)")});
+    co_return false;
+  }
   bool is_batch = upstream_->own_capabilities->has("PIPELINING");
   std::optional<Reply> refusal;
   for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -201,14 +209,24 @@ void Courier::start_over(Errand& errand) {
   errand.lines.clear();
   errand.accepted.clear();
   errand.result = DeliveryResult();
-  errand.is_announced = errand.is_asked = errand.follows = false;
+  errand.is_announced = errand.is_asked = errand.follows = errand.is_unfit = false;
+}
+
+/// Content of which DATA would make something else, or more than one message (RFC 3030 3).
+bool Courier::has_bare_newlines(Errand& errand) {
+  if (!is_binary(errand.entry.message)) return false;
+  NewlineCheck newlines;
+  for (std::uint32_t index = 0; index < errand.payload.frames; ++index) {
+    auto frame = errand.payload.frame(index);
+    if (!frame || !*frame) return false;  // content() tells of that
+    if (!newlines.feed(**frame)) return true;
+  }
+  return !newlines.is_whole();
 }
 
 /// Content that DATA could not carry bit for bit: binary, or without a line end at its end.
 bool Courier::must_be_exact(Errand& errand) {
-  const journal::MessageRecord& message = errand.entry.message;
-  bool is_binary = upper(message.mail_params).find("BODY=BINARYMIME") != std::string::npos;
-  if (is_binary) return true;
+  if (is_binary(errand.entry.message)) return true;
   auto last = errand.only_frame ? Result(errand.only_frame) : errand.payload.frame(errand.payload.frames - 1);
   return last && *last && !(*last)->empty() && !(*last)->ends_with("\r\n");
 }

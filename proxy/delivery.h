@@ -33,6 +33,8 @@ struct Payload {
   std::uint32_t frames;
   std::function<Result<std::optional<std::string>>(std::uint32_t index)> frame;
 };
+/// Lines mean nothing in its content (RFC 3030 3).
+bool is_binary(const journal::MessageRecord& message);
 /// The content of an entry, as read_frame gives it.
 Payload payload_of(const journal::Entry& entry, std::function<Result<std::optional<std::string>>(std::uint32_t index)> read_frame);
 
@@ -52,6 +54,7 @@ struct Errand {
   std::vector<std::string> lines;         ///< MAIL, RCPT and DATA
   std::vector<std::uint32_t> accepted;
   bool uses_bdat = false, is_announced = false, is_asked = false;
+  bool is_unfit = false;  ///< this primary takes no content like this
   bool follows = false;  ///< its envelope went out before the primary had answered for the message ahead of it
 };
 
@@ -89,6 +92,7 @@ class Courier {
   void announce(Errand& errand);
   Task<bool> envelope(Errand& errand);
   void start_over(Errand& errand);
+  static bool has_bare_newlines(Errand& errand);
   bool must_be_exact(Errand& errand);
   Task<void> content(Errand& errand, const Occasions& occasions);
   Task<void> take_verdicts(Errand& errand);

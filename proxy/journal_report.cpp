@@ -5,8 +5,6 @@
 
 #include <ctime>
 
-#include "proxy/command.h"
-
 namespace holdfast::proxy {
 namespace {
 
@@ -19,6 +17,8 @@ std::string one_line(const std::string& text) {
 
 }  // namespace
 
+std::string body_of_report(const journal::Entry& entry) { return is_binary(entry.message) ? "BODY=BINARYMIME" : "BODY=8BITMIME"; }
+
 Payload journal_report(const journal::Entry& entry, const Payload& content, const std::string& hostname) {
   const journal::MessageRecord& message = entry.message;
   // Random, and so nowhere in the content.
@@ -28,10 +28,7 @@ Payload journal_report(const journal::Entry& entry, const Payload& content, cons
                   one_line(message.subject), one_line(message.message_id));
   for (const journal::Recipient& one : message.recipients)
     facts += fmt::format("Recipient: {}\r\n", one_line(one.address));
-  bool is_wide = upper(message.mail_params).find("BODY=8BITMIME") != std::string::npos ||
-                 upper(message.mail_params).find("SMTPUTF8") != std::string::npos;
-  bool is_binary = upper(message.mail_params).find("BODY=BINARYMIME") != std::string::npos;
-  const char* encoding = is_binary ? "binary" : is_wide ? "8bit" : "7bit";
+  const char* encoding = is_binary(message) ? "binary" : "8bit";  // not all who send 8-bit text say so
   std::string head = fmt::format(
       "From: <journal@{0}>\r\nDate: {1:%a, %d %b %Y %H:%M:%S} +0000\r\nSubject: Journal "
       "Report\r\nMessage-ID: <journal-report-{2}.{3}@{0}>\r\n"

@@ -1,5 +1,5 @@
-// Occupancy: how many connections Holdfast has to each address of its primaries, how many wait for one, and whether it answers, over all
-// loops.
+// Occupancy: how many connections Holdfast has to each address of its primaries, how many wait for one, whether it answers, and knows
+// chunks, over all loops.
 //
 // A primary may take only so many from one address, and all of them are Holdfast's.
 #pragma once
@@ -23,6 +23,7 @@ class Occupancy {
     std::atomic<std::uint64_t> attempts{0};     ///< that the primary has not answered yet
     std::atomic<std::uint64_t> connections{0};  ///< that it has greeted
     std::atomic<std::uint64_t> waiting{0};
+    std::atomic<bool> takes_chunks{false};      ///< as it said last (RFC 3030)
 
     bool is_serving() const { return connections > 0; }
     /// Whether a connection that it refuses may be one too many: it may refuse one before it greets another, and may notice late that one

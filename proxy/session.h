@@ -64,6 +64,7 @@ class Session {
   bool take_commands();
   void take_command(std::string_view line);
   bool inherits_greeting(std::string_view line) const;
+  bool takes_chunks() const;
   bool may_interrupt_chunks(Verb verb);
   void take_envelope(const Command& command, std::string_view line);
   void forward(Awaited awaited, std::string_view line);
@@ -172,6 +173,7 @@ class Session {
   std::string helo_line_;  ///< the client's last EHLO or HELO, for a new connection to the primary
   std::string helo_;       ///< the name in it
   std::optional<Capabilities> capabilities_;  ///< what the primary offered in answer to EHLO
+  bool offers_chunks_ = false;  ///< what the client was told; a primary that took another's place may know none
   std::string auth_;       ///< the mechanism with which the client logged in at the primary
   std::string pending_auth_;
   bool has_lost_login_ = false;  ///< the primary went between two steps of it

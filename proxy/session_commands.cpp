@@ -120,11 +120,13 @@ void Session::take_command(std::string_view line) {
       return forward(std::move(awaited), line);
     case Verb::bdat:
       bdat_ = parse_bdat(command.argument);
-      // Where the next command begins depends on this number: when it is bad, there is no safe way on.
+      // Where the next command begins depends on this number: when it is bad, there is no safe way on. And to a primary that knows no
+      // chunks, its bytes would be commands.
       if (!bdat_) return say_goodbye(501, "5.5.4 Syntax: BDAT count [LAST]");
-      if (capabilities_ && !capabilities_->has("CHUNKING")) return say_goodbye(502, "5.5.1 Error: command not implemented");
+      if (!(capabilities_ ? offers_chunks_ : takes_chunks())) return say_goodbye(502, "5.5.1 Error: command not implemented");
       if (bdat_->size > limits().message_size) return say_goodbye(552, "5.3.4 Error: chunk exceeds the message size limit");
-      line_ = std::string(line) + "\r\n";
+      // So that there is but one way to read the number.
+      line_ = fmt::format("BDAT {}{}\r\n", bdat_->size, bdat_->is_last ? " LAST" : "");
       mode_ = Mode::bdat;
       is_synchronising_ = true;
       return;
@@ -154,6 +156,9 @@ void Session::take_command(std::string_view line) {
       return forward(std::move(awaited), line);
   }
 }
+
+/// Whether the primary on this connection knows BDAT: as it said to the client's EHLO, or to somebody else's where there was none.
+bool Session::takes_chunks() const { return capabilities_ ? capabilities_->has("CHUNKING") : upstream_ && upstream_->room->takes_chunks; }
 
 /// In a series of chunks that no primary gets for the moment, only what ends the series may come, and further chunks.
 bool Session::may_interrupt_chunks(Verb verb) {

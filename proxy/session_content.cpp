@@ -129,7 +129,9 @@ Task<Session::Next> Session::relay_data() {
 
 /// A chunk: its bytes are counted, not searched. The last chunk is kept back, whole or but for its last byte, until the commit.
 Task<Session::Next> Session::relay_bdat(BdatCommand chunk, std::string line) {
-  if (content_ && content_->is_orphaned) upstream_.reset();
+  // The one that offered chunks may have gone since, and another be there.
+  bool is_for_another = (content_ && content_->is_orphaned) || !takes_chunks();
+  if (is_for_another) upstream_.reset();
   bool is_part = transaction_.has_accepted_recipients();
   if (is_part) begin_content();
   std::uint64_t left = chunk.size;

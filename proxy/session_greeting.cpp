@@ -100,7 +100,9 @@ Task<Session::Next> Session::client_starttls() {
 
 void Session::take_ehlo_reply(Reply& reply) {
   capabilities_ = Capabilities::of(reply);
+  offers_chunks_ = takes_chunks();
   if (!is_holding_) board_->learn_ehlo(reply);
+  if (upstream_) upstream_->room->takes_chunks = offers_chunks_;
   EhloPolicy policy;
   policy.offers_starttls = listener_.tls == ListenerTls::starttls && !client_.is_tls();
   policy.passes_auth = listener_.role == Role::submission;

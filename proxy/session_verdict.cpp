@@ -126,7 +126,13 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
   }
   std::uint64_t size = entry->message.size, sent = 0;
   ContentEncoder encoder;
-  if (content.is_bdat) {
+  // To one that knows no chunks, their bytes would be commands.
+  bool in_chunks = content.is_bdat && takes_chunks();
+  if (transaction_.is_binary && !in_chunks) {
+    failure = "it takes no binary content";
+    co_return none;
+  }
+  if (in_chunks) {
     upstream_->stream.write(fmt::format("BDAT {} LAST\r\n", size));
   } else {
     upstream_->stream.flush("DATA\r\n");
@@ -148,8 +154,8 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
     }
     if (!*frame) break;
     sent += (*frame)->size();
-    bool is_over = content.is_bdat && sent == size;  // the last octet of a chunk ends the message
-    if (content.is_bdat || encoder.is_plain(**frame)) {
+    bool is_over = in_chunks && sent == size;  // the last octet of a chunk ends the message
+    if (in_chunks || encoder.is_plain(**frame)) {
       encoder.skip(**frame);
       upstream_->stream.flush(**frame);
     } else {
@@ -166,7 +172,7 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
       co_return none;
     }
   }
-  if (!content.is_bdat) upstream_->stream.write(encoder.end());
+  if (!in_chunks) upstream_->stream.write(encoder.end());
   upstream_->stream.flush();
   std::optional<Reply> reply = co_await final_reply(failure);
   is_end_sent = !upstream_->stream.has_lost_output();

@@ -179,6 +179,7 @@ Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening&
   upstream.greeter = Greeter::holdfast;
   ++upstream.greetings;
   upstream.own_capabilities = Capabilities::of(*reply);
+  upstream.room->takes_chunks = upstream.own_capabilities->has("CHUNKING");
   upstream.ehlo = std::move(*reply);
   co_return "";
 }

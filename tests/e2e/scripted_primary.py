@@ -53,6 +53,11 @@ class ScriptedPrimary:
                 session.close()
             threading.Thread(target=session.run, daemon=True).start()
 
+    def takes_chunks(self):
+        """Whether it knows BDAT: to one that does not, what follows the line are commands."""
+        ehlo = self.replies["EHLO"]
+        return callable(ehlo) or b"CHUNKING" in ehlo
+
     def lines(self):
         """All command lines of all sessions, in order."""
         return [line for session in self.sessions for line in session.lines]
@@ -86,7 +91,9 @@ class PrimarySession:
         return line
 
     def say(self, what, line=b""):
-        reply = self.primary.replies.get(what, b"502 5.5.2 Error: command not recognized\r\n")
+        unknown = b"502 5.5.2 Error: command not recognized\r\n"
+        is_known = what != "BDAT" or self.primary.takes_chunks()
+        reply = self.primary.replies.get(what, unknown) if is_known else unknown
         if callable(reply):
             reply = reply(self, line)
         if reply is None:
@@ -104,7 +111,7 @@ class PrimarySession:
                 line = self.line()
                 self.lines.append(line)
                 verb = line.split(b" ")[0].decode("latin-1").upper()
-                if verb == "BDAT":
+                if verb == "BDAT" and self.primary.takes_chunks():
                     self.bdat(line)
                     continue
                 reply = self.say(verb, line)

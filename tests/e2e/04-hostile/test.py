@@ -169,6 +169,46 @@ def _(scene):
     assert holdfast.logged("someone may be tampering")
 
 
+NO_CHUNKS = b"250-primary.example.org\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+
+
+@test("the bytes of a chunk never become commands to a primary that knows no chunks: BDAT is taken only where it offers that")
+def _(scene):
+    primary = scene.primary(replies={"EHLO": NO_CHUNKS})
+    holdfast = scene.holdfast(primary)
+    smuggled = "XCLIENT ADDR=192.0.2.1 LOGIN=root\r\n"
+    for greeting in ("", "HELO client.example.net\r\n", HELLO):
+        for envelope in ("", ENVELOPE):
+            client = scene.client(holdfast.port)
+            for line in (greeting + envelope).splitlines():
+                client.ask(line)
+            client.send(f"BDAT {len(smuggled)} LAST\r\n{smuggled}")
+            equal(client.rest(), "502 5.5.1 Error: command not implemented\r\n", (greeting, envelope))
+    assert not any(b"XCLIENT" in session.received for session in primary.sessions)
+
+
+@test("a message in chunks whose primary dies goes to another that knows none as DATA, and its lines never become commands")
+def _(scene):
+    body = f"Subject: x\r\n\r\nRSET\r\n.\r\n{SMUGGLED}XCLIENT ADDR=192.0.2.1\r\n"
+    cut = body.index("MAIL")
+    whole = f"BDAT {len(body)} LAST\r\n{body}"
+    in_two = f"BDAT {cut}\r\n{body[:cut]}BDAT {len(body) - cut} LAST\r\n{body[cut:]}"
+    for step, chunks in [("BDAT", whole), ("BDAT", in_two), ("RCPT", whole), ("RCPT", in_two), ("MAIL", in_two)]:
+        first = scene.primary(replies={step: lambda session, line: None})
+        second = scene.primary(replies={"EHLO": NO_CHUNKS})
+        holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"])
+        client = scene.client(holdfast.port)
+        assert "CHUNKING" in client.ask(HELLO.strip())
+        client.send(ENVELOPE + chunks)
+        replies = [client.reply() for _ in range(2 + chunks.count("BDAT"))]
+        equal([reply[:3] for reply in replies], ["250"] * len(replies), (step, replies))
+        equal([content for _, content in second.messages], [body.encode()], step)
+        commands = {line.split(b" ")[0] for line in second.lines()}
+        assert commands <= {b"EHLO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"QUIT", b"NOOP"}, (step, commands)
+        assert not any(b"evil" in line for line in second.lines()), (step, second.lines())
+        holdfast.stop()
+
+
 @test("too many errors, commands and recipients end in a clear reply")
 def _(scene):
     primary = scene.primary()
