@@ -105,6 +105,11 @@ std::optional<RecordCell> decode_record_cell(std::string_view bytes) {
   return cell;
 }
 
+std::optional<RecordKind> kind_of_cell(std::string_view bytes) {
+  if (bytes.empty()) return std::nullopt;
+  return static_cast<RecordKind>(bytes.front());
+}
+
 SealedRecord seal_record(const Key& key, RecordKind kind, std::string_view encoded) {
   std::string plain(salt_size, '\0');
   random_bytes(plain.data(), salt_size);

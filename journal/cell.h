@@ -69,6 +69,8 @@ struct RecordCell {
 };
 std::string encode_record_cell(const RecordCell& cell);
 std::optional<RecordCell> decode_record_cell(std::string_view bytes);
+/// What decode_record_cell() would say of its kind; nothing of an empty one.
+std::optional<RecordKind> kind_of_cell(std::string_view bytes);
 
 /// A record, encrypted and committed to, that has no place in the log yet.
 struct SealedRecord {

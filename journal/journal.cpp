@@ -275,8 +275,8 @@ Result<std::vector<RecordId>> Journal::messages_after(RecordId id, std::size_t m
     if (found.size() >= most) break;
     auto segment = segments_->get(number);
     if (!segment) continue;
-    Status walked = (*segment)->each_record(id + 1, [&](Segment::StoredRecord& record) {
-      if (record.kind == RecordKind::message && !record.is_erased) found.push_back(record.id);
+    Status walked = (*segment)->each_record_of(RecordKind::message, id + 1, [&](Segment::StoredRecord& record) {
+      if (!record.is_erased) found.push_back(record.id);
       return found.size() < most;
     });
     if (!walked) return walked.error();

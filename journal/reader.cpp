@@ -48,8 +48,8 @@ Status Reader::load_recent_outcomes() {
       if (segment.error().code == ErrorCode::corrupt) continue;
       return segment.error();
     }
-    Status read = (*segment)->each_record(indexed_ + 1, [&](Segment::StoredRecord& record) {
-      if (record.kind == RecordKind::outcome && record.damage.empty() && !record.is_erased)
+    Status read = (*segment)->each_record_of(RecordKind::outcome, indexed_ + 1, [&](Segment::StoredRecord& record) {
+      if (record.damage.empty() && !record.is_erased)
         if (auto outcome = decode_outcome(record.encoded)) recent_outcomes_[outcome->entry].push_back(std::move(*outcome));
       return true;
     });
@@ -166,8 +166,8 @@ Status Reader::each_record(RecordKind kind, const Filter& filter, const std::fun
   for (std::uint32_t number : within_time_of(filter)) {
     auto segment = this->segment(number);
     if (!segment && segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
-    Status read = !segment ? segment.error() : (*segment)->each_record(0, [&](Segment::StoredRecord& record) {
-      if (record.kind == kind && record.damage.empty()) visit(record);
+    Status read = !segment ? segment.error() : (*segment)->each_record_of(kind, 0, [&](Segment::StoredRecord& record) {
+      if (record.damage.empty()) visit(record);
       return true;
     });
     if (!read && all) all = read;

@@ -253,16 +253,23 @@ Result<std::optional<Segment::StoredRecord>> Segment::record(RecordId id) const 
 }
 
 Status Segment::each_record(RecordId from, const std::function<bool(StoredRecord&)>& visit) const {
-  return walk(from, false, visit);
+  return walk(from, false, std::nullopt, visit);
+}
+
+Status Segment::each_record_of(RecordKind kind, RecordId from, const std::function<bool(StoredRecord&)>& visit) const {
+  return walk(from, false, kind, visit);
 }
 
 Status Segment::each_record_backwards(RecordId from, const std::function<bool(StoredRecord&)>& visit) const {
-  return walk(from, true, visit);
+  return walk(from, true, std::nullopt, visit);
 }
 
-Status Segment::walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const {
+Status Segment::walk(RecordId from, bool backwards, std::optional<RecordKind> kind, const std::function<bool(StoredRecord&)>& visit) const {
+  auto is_wanted = [kind](std::string_view cell) { return !kind || kind_of_cell(cell) == kind; };
   for (;;) {
     std::vector<StoredRecord> batch;
+    int seen = 0;
+    RecordId last = from;
     {
       Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
       if (!transaction) return transaction.error();
@@ -270,20 +277,23 @@ Status Segment::walk(RecordId from, bool backwards, const std::function<bool(Sto
       if (!cursor) return cursor.error();
       auto item = cursor->at_or_after(cell_key(from, backwards));
       if (backwards && item && !*item) item = cursor->last();
-      while (item && *item && batch.size() < records_a_transaction) {
+      while (item && *item && seen < records_a_transaction) {
         std::optional<CellKey> key = parse_cell_key((*item)->key);
         if (!key) return Error{ErrorCode::corrupt, fmt::format("{}: a cell has a damaged key", path())};
-        if (key->is_record && (backwards ? key->cell <= from : key->cell >= from))
-          batch.push_back(open_cell(key->cell, (*item)->value));
+        if (key->is_record && (backwards ? key->cell <= from : key->cell >= from)) {
+          ++seen;
+          last = key->cell;
+          if (is_wanted((*item)->value)) batch.push_back(open_cell(key->cell, (*item)->value));
+        }
         item = backwards ? cursor->previous() : cursor->next();
       }
       if (!item) return item.error();
     }
     for (StoredRecord& record : batch)
       if (!visit(record)) return {};
-    if (batch.size() < records_a_transaction) return {};
-    if (backwards && batch.back().id == 0) return {};
-    from = backwards ? batch.back().id - 1 : batch.back().id + 1;
+    if (seen < records_a_transaction) return {};
+    if (backwards && last == 0) return {};
+    from = backwards ? last - 1 : last + 1;
   }
 }
 

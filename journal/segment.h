@@ -78,7 +78,9 @@ class Segment {
   Result<std::optional<StoredRecord>> record(RecordId id) const;
   /// Calls visit for each record from the id on, in order, in read transactions of bounded length, until visit returns false.
   Status each_record(RecordId from, const std::function<bool(StoredRecord&)>& visit) const;
-  /// The same from the newest at or before the id backwards.
+  /// Only those of a kind: the others are not opened, and what is damaged of them is not noticed.
+  Status each_record_of(RecordKind kind, RecordId from, const std::function<bool(StoredRecord&)>& visit) const;
+  /// All from the newest at or before the id backwards.
   Status each_record_backwards(RecordId from, const std::function<bool(StoredRecord&)>& visit) const;
 
   /// One frame of a message's content, by its index; nothing after the last. Error: corrupt.
@@ -96,7 +98,7 @@ class Segment {
   Result<std::string> cells(const ContentPlace& place, std::uint32_t index, std::size_t plain_size) const;
   Result<std::string> pieces(const ContentPlace& place, std::uint32_t index) const;
   StoredRecord open_cell(CellNumber cell, std::string_view value) const;
-  Status walk(RecordId from, bool backwards, const std::function<bool(StoredRecord&)>& visit) const;
+  Status walk(RecordId from, bool backwards, std::optional<RecordKind> kind, const std::function<bool(StoredRecord&)>& visit) const;
 
   Environment environment_;
   SegmentHeader header_;
