@@ -6,10 +6,12 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include "journal/catalog.h"
 #include "proxy/command.h"
@@ -17,6 +19,26 @@
 
 namespace holdfast::proxy {
 namespace {
+
+/// Nothing that is done again after so long may be done without a pause.
+constexpr Duration least_pause{10};
+/// What is longer serves nobody who has to read or type it.
+constexpr std::size_t longest_route_name = 100;
+
+/// In lower case; "*" stands for all others.
+std::string read_domain(const Value& value) {
+  std::string domain = journal::normalise(value.non_empty());
+  bool is_plain = domain.find_first_of("*@/ \t") == std::string::npos;
+  if (domain != "*" && !is_plain) value.refuse(fmt::format("\"{}\" is no domain; write example.org, its subdomains by themselves, or * for all others", domain));
+  return domain;
+}
+
+std::string read_hostname(const Value& value) {
+  std::string name = value.non_empty();
+  bool is_plain = std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) != 0 || std::string_view("-._[]:").find(static_cast<char>(c)) != std::string_view::npos; });
+  if (!is_plain) value.refuse(fmt::format("\"{}\" is no host name; write mx.example.org", name));
+  return name;
+}
 
 ListenerConfig read_listener(const Value& value) {
   Section section(value);
@@ -52,7 +74,7 @@ void read_trip(const Value& value, failover::BreakerOptions& breaker) {
     breaker.trip_after = Duration::zero();
     return;
   }
-  breaker.trip_after = value.duration();
+  breaker.trip_after = value.duration_of_at_least(least_pause);
   breaker.trip_failures = 0;
 }
 
@@ -63,12 +85,12 @@ FailoverConfig read_failover(const Value& value, FailoverConfig failover, std::s
     failover.mode = v.one_of<failover::Mode>(
         {{"auto", failover::Mode::automatic}, {"hold", failover::Mode::hold}, {"pass", failover::Mode::pass}});
   });
-  for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{
-           {"probe_interval", &failover.probe_interval}, {"takeover_after", &failover.takeover_after},
-           {"release_after", &failover.breaker.release_after}, {"max_hold", &failover.max_hold},
-           {"retry_min", &failover.retry.retry_min}, {"retry_max", &failover.retry.retry_max},
-           {"delay_notice", &failover.delay_notice}})
-    section.read(key, [slot = slot](const Value& one) { *slot = one.duration(); });
+  for (auto [key, slot, least] : std::initializer_list<std::tuple<const char*, Duration*, Duration>>{
+           {"probe_interval", &failover.probe_interval, least_pause}, {"takeover_after", &failover.takeover_after, Duration(0)},
+           {"release_after", &failover.breaker.release_after, Duration(0)}, {"max_hold", &failover.max_hold, least_pause},
+           {"retry_min", &failover.retry.retry_min, least_pause}, {"retry_max", &failover.retry.retry_max, least_pause},
+           {"delay_notice", &failover.delay_notice, Duration(0)}})
+    section.read(key, [slot = slot, least = least](const Value& one) { *slot = one.duration_of_at_least(least); });
   section.read("trip_after", [&](const Value& v) { read_trip(v, failover.breaker); });
   section.read("drain_concurrency", [&](const Value& v) { failover.drain_concurrency = v.count(1); });
   section.read("doubt_after", [&](const Value& v) { failover.doubt_after = v.count(0); });
@@ -100,10 +122,7 @@ LdapConfig read_ldap(const Value& value) {
     if (ldap.page_size > 100'000) v.refuse("must be at most 100000");
   });
   for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{{"interval", &ldap.interval}, {"timeout", &ldap.timeout}})
-    section.read(key, [slot = slot](const Value& one) {
-      *slot = one.duration();
-      if (*slot < std::chrono::seconds(1)) one.refuse("must be at least 1s");
-    });
+    section.read(key, [slot = slot](const Value& one) { *slot = one.duration_of_at_least(std::chrono::seconds(1)); });
   section.finish();
   return ldap;
 }
@@ -193,8 +212,10 @@ RouteConfig read_route(const Value& value, const FailoverConfig& failover) {
   Section section(value);
   RouteConfig route;
   route.failover = failover;
-  route.name = section.required("name").non_empty();
-  for (const Value& domain : section.required("domains").list()) route.domains.push_back(journal::normalise(domain.non_empty()));
+  Value name = section.required("name");
+  route.name = name.non_empty();
+  if (route.name.size() > longest_route_name) name.refuse(fmt::format("must have at most {} characters", longest_route_name));
+  for (const Value& domain : section.required("domains").list()) route.domains.push_back(read_domain(domain));
   Value upstreams = section.required("upstreams");
   for (const Value& upstream : upstreams.list()) route.upstreams.push_back(upstream.host_port());
   if (route.upstreams.empty()) upstreams.refuse("name at least one address of the primary");
@@ -253,7 +274,7 @@ LimitsConfig read_limits(const Value& value) {
     for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{
              {"connect", &t.connect}, {"greeting", &t.greeting}, {"command", &t.command}, {"mail", &t.mail}, {"rcpt", &t.rcpt},
              {"data_start", &t.data_start}, {"data_block", &t.data_block}, {"data_end", &t.data_end}})
-      timeouts.read(key, [slot = slot](const Value& one) { *slot = one.duration(); });
+      timeouts.read(key, [slot = slot](const Value& one) { *slot = one.duration_of_at_least(least_pause); });
     timeouts.finish();
   });
   section.finish();
@@ -312,7 +333,7 @@ Config read_config(const Value& root) {
   Section section(root);
   Config config;
   config.hostname = own_hostname();
-  section.read("hostname", [&](const Value& v) { config.hostname = v.non_empty(); });
+  section.read("hostname", [&](const Value& v) { config.hostname = read_hostname(v); });
   Value listeners = section.required("listeners");
   for (const Value& one : listeners.list()) config.listeners.push_back(read_listener(one));
   if (config.listeners.empty()) listeners.refuse("name at least one address to listen on");

@@ -55,6 +55,12 @@ class Value {
     return *value;
   }
 
+  Duration duration_of_at_least(Duration least) const {
+    Duration value = duration();
+    if (value < least) refuse(fmt::format("must be at least {}", to_text(least)));
+    return value;
+  }
+
   std::uint64_t size() const {
     std::optional<std::uint64_t> value = parse_size(text());
     if (!value || *value == 0)
@@ -138,12 +144,14 @@ class Section {
 
   void finish() const {
     if (!value_.is_set()) return;
+    std::set<std::string> seen;
     for (const auto& item : value_.node()) {
       std::string key = item.first.Scalar();
-      if (asked_.count(key)) continue;
+      bool is_first = seen.insert(key).second;
+      if (is_first && asked_.count(key)) continue;
       std::string path = value_.path().empty() ? key : value_.path() + "." + key;
       Value(item.first, value_.file(), path)
-          .refuse(fmt::format("there is no such key; known here: {}", fmt::join(asked_, ", ")));
+          .refuse(is_first ? fmt::format("there is no such key; known here: {}", fmt::join(asked_, ", ")) : "this key is here twice");
     }
   }
 

@@ -49,6 +49,20 @@ TEST_CASE("errors name the line, the key and the remedy") {
   CHECK(error_of(replaced(smallest, "2525", "2525\n    tls: starttls")).find("names no certificate") != std::string::npos);
 }
 
+TEST_CASE("what would do harm is refused: no pauses, names that nothing can be found by, keys that are there twice") {
+  for (const char* key : {"probe_interval", "retry_min", "retry_max", "max_hold", "trip_after"})
+    CHECK(error_of(smallest + "failover:\n  " + key + ": 0s\n") == std::string("holdfast.yaml:10: failover.") + key + ": must be at least 10ms");
+  CHECK(error_of(smallest + "failover:\n  takeover_after: 0s\n") == "");
+  CHECK(error_of(smallest + "limits:\n  timeouts:\n    connect: 0s\n") == "holdfast.yaml:11: limits.timeouts.connect: must be at least 10ms");
+  CHECK(error_of(replaced(smallest, "name: primary", "name: " + std::string(101, 'x'))) == "holdfast.yaml:4: routes[0].name: must have at most 100 characters");
+  for (const char* domain : {"*.example.org", "user@example.org", "example.org, example.net"})
+    CHECK(error_of(replaced(smallest, "\"*\"", std::string("'") + domain + "'")).find("is no domain; write example.org") != std::string::npos);
+  CHECK(error_of(smallest + "hostname: mx example\n") == "holdfast.yaml:9: hostname: \"mx example\" is no host name; write mx.example.org");
+  CHECK(error_of(smallest + "hostname: '[192.0.2.1]'\n") == "");
+  CHECK(error_of(smallest + "journal:\n  path: /elsewhere\n") == "holdfast.yaml:9: journal: this key is here twice");
+  CHECK(error_of(smallest + "limits:\n  errors: 3\n  errors: 4\n") == "holdfast.yaml:11: limits.errors: this key is here twice");
+}
+
 TEST_CASE("durations and sizes carry units") {
   CHECK(parse_duration("500ms") == Duration(500));
   CHECK(parse_duration("14d") == std::chrono::hours(14 * 24));
