@@ -21,7 +21,9 @@
 #include "proxy/address.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
+#include "proxy/command.h"
 #include "proxy/config.h"
+#include "proxy/csv.h"
 #include "proxy/journal_access.h"
 #include "proxy/json.h"
 #include "proxy/log.h"
@@ -185,25 +187,26 @@ int remove(const std::string& config, const std::string& address) {
   return EX_OK;
 }
 
-/// Addresses, each with a password or nothing, from CSV: address,password.
+/// Addresses, each with a password or nothing, from CSV: address,password. The separator is the first that may be one.
 Result<std::vector<std::pair<std::string, std::string>>> read_csv(const std::string& path) {
   std::ifstream in(path);
   if (!in) return Error{ErrorCode::not_found, fmt::format("{}: cannot be read", path)};
   std::vector<std::pair<std::string, std::string>> rows;
   int number = 0;
-  for (std::string line; std::getline(in, line);) {
+  for (std::string whole; std::getline(in, whole);) {
     ++number;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.empty() || line.front() == '#' || (number == 1 && line.starts_with("address"))) continue;
-    std::size_t comma = line.find(',');
-    std::string address = line.substr(0, comma),
-                password = comma == std::string::npos ? "" : line.substr(comma + 1);
-    if (password.size() >= 2 && password.front() == '"' && password.back() == '"')
-      password = password.substr(1, password.size() - 2);
-    if (address.find('@') == std::string::npos)
+    std::string_view line = csv_line(whole, number == 1);
+    if (line.empty() || line.front() == '#' || (number == 1 && upper(line).starts_with("ADDRESS"))) continue;
+    std::size_t separator = line.find_first_of(",;\t");
+    std::vector<std::string> fields = split_csv(line, separator == std::string_view::npos ? ',' : line[separator]);
+    if (fields[0].find('@') == std::string::npos)
       return Error{ErrorCode::invalid, fmt::format("{}:{}: \"{}\" is no mail address; write address,password",
-                                                   path, number, escape(address))};
-    rows.emplace_back(address, password);
+                                                   path, number, escape(fields[0]))};
+    if (fields.size() > 2)
+      return Error{ErrorCode::invalid, fmt::format("{}:{}: there are {} fields, not two; put a password with \"{}\" in it in quotes",
+                                                   path, number, fields.size(), line[separator])};
+    fields.resize(2);
+    rows.emplace_back(std::move(fields[0]), std::move(fields[1]));
   }
   return rows;
 }

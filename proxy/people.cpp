@@ -9,34 +9,13 @@
 #include "proxy/address.h"
 #include "proxy/admin.h"
 #include "proxy/command.h"
+#include "proxy/csv.h"
 
 namespace holdfast::proxy {
 namespace {
 
 using failover::Directory;
 using failover::Source;
-
-/// One line of CSV (RFC 4180): fields may be quoted, a quote within is doubled.
-std::vector<std::string> split_csv(const std::string& line, char separator) {
-  std::vector<std::string> fields(1);
-  bool is_quoted = false;
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    char c = line[i];
-    if (is_quoted && c == '"' && i + 1 < line.size() && line[i + 1] == '"')
-      fields.back() += line[++i];
-    else if (c == '"')
-      is_quoted = !is_quoted;
-    else if (c == separator && !is_quoted)
-      fields.emplace_back();
-    else
-      fields.back() += c;
-  }
-  for (std::string& field : fields) {
-    while (!field.empty() && field.front() == ' ') field.erase(0, 1);
-    while (!field.empty() && field.back() == ' ') field.pop_back();
-  }
-  return fields;
-}
 
 bool is_address(const std::string& text) {
   std::optional<Path> path = parse_path(text);
@@ -58,10 +37,9 @@ Result<std::vector<Directory::Person>> parse_people(const std::string& text, con
   char separator = ',';
   std::istringstream in(text);
   std::size_t number = 0;
-  for (std::string line; std::getline(in, line);) {
+  for (std::string whole; std::getline(in, whole);) {
     ++number;
-    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
-    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const std::string line(csv_line(whole, number == 1));
     if (line.empty() || line.front() == '#') continue;
     auto refuse = [&](const std::string& what) { return Error{ErrorCode::invalid, fmt::format("{}:{}: {}", name, number, what)}; };
     bool is_heading = people.empty() && columns.empty() && line.find('@') == std::string::npos;

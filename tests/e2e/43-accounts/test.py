@@ -66,10 +66,20 @@ def _(scene):
     equal(os.stat(scene.path("made.csv")).st_mode & 0o777, 0o600)
     made = open(scene.path("made.csv")).read().splitlines()[1].split(",")
     equal(made[0], "carl@example.org")
+    # As spreadsheets write it: a mark at the begin, semicolons, quotes. What could be read in two ways is refused.
+    with open(scene.path("sheet.csv"), "wb") as file:
+        file.write(b'\xef\xbb\xbfAddress;Password\r\n"frida@example.org";"a ""quoted""; password "\r\n')
+    assert "1 accounts added" in mailbox("import", scene.path("sheet.csv")).stdout
+    with open(scene.path("comma.csv"), "w") as file:
+        file.write("gina@example.org,half a password, and the rest\n")
+    done = mailbox("import", scene.path("comma.csv"))
+    assert done.returncode != 0 and 'comma.csv:1: there are 3 fields, not two; put a password with "," in it in quotes' in done.stderr, done.stderr
     holdfast.start()
     world.log_in("ada", "a new password")
     world.log_in("bob", "bobs own password")
     world.log_in("carl", made[1])
+    world.log_in("frida", 'a "quoted"; password ')
+    mailbox("remove", "frida@example.org")
     generated = mailbox("add", "dora@example.org", "--generate").stdout.strip()
     world.log_in("dora", generated)
     equal([json.loads(line)["address"] for line in mailbox("list", "--json").stdout.splitlines()],
