@@ -1,5 +1,6 @@
 // `holdfast journal export`: one entry's content, or all of a person's (GDPR Art. 15).
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -23,14 +24,53 @@ namespace {
 
 struct ExportCommand {
   journal::RecordId id = 0;
-  std::string subject, folder, reason;
+  std::vector<std::string> addresses;  ///< of one person
+  std::string folder, reason;
 };
 
-/// Writes all bytes or says why not.
-Status write_out(std::string_view bytes) {
-  if (journal::write_all(STDOUT_FILENO, bytes)) return {};
-  return Error{ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
-}
+/// Content on its way out: the exact bytes; but to a terminal, on which a message could do things, lines that can only be read.
+class Output {
+ public:
+  /// Error: io.
+  Status write(std::string_view piece) {
+    if (!is_terminal_) return put(piece);
+    line_ += piece;
+    std::string text;
+    std::size_t begin = 0;
+    for (std::size_t end; (end = line_.find('\n', begin)) != std::string::npos; begin = end + 1) {
+      std::string_view line = std::string_view(line_).substr(begin, end - begin);
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      text += shown(line) + "\n";
+    }
+    line_.erase(0, begin);
+    return put(text);
+  }
+
+  /// After the last piece.
+  Status end() {
+    if (!is_terminal_) return {};
+    if (!line_.empty())
+      if (Status put_out = put(shown(line_) + "\n"); !put_out) return put_out;
+    fmt::print(stderr, "holdfast: on a terminal control characters are shown as \\x1b; the exact bytes come in a file: > FILE\n");
+    return {};
+  }
+
+ private:
+  static Status put(std::string_view bytes) {
+    if (journal::write_all(STDOUT_FILENO, bytes)) return {};
+    return Error{ErrorCode::io, fmt::format("cannot write the output: {}", std::strerror(errno))};
+  }
+
+  /// Tabs are for reading, too.
+  static std::string shown(std::string_view line) {
+    std::string text;
+    for (std::size_t tab; (tab = line.find('\t')) != std::string_view::npos; line.remove_prefix(tab + 1)) text += printable(line.substr(0, tab)) + '\t';
+    return text + printable(line);
+  }
+
+  const bool is_terminal_ = ::isatty(STDOUT_FILENO) != 0;
+  std::string line_;  ///< what came of it so far
+};
 
 int export_content(const Config& config, journal::Reader& reader, const ExportCommand& command) {
   Result<journal::Entry> entry = reader.entry(command.id);
@@ -38,12 +78,14 @@ int export_content(const Config& config, journal::Reader& reader, const ExportCo
   if (Status recorded = record_access(config, "journal export", command.reason, {command.id}); !recorded)
     return fail(recorded.error());
   journal::Sha256 hash;
+  Output output;
   Status written;
   Status read = reader.content(*entry, [&](std::string_view piece) {
     hash.update(piece);
-    written = write_out(piece);
+    written = output.write(piece);
     return static_cast<bool>(written);
   });
+  if (written) written = output.end();
   if (!written) return fail(written.error());
   if (!read) return fail(read.error());
   if (hash.finish() != entry->message.content_hash)
@@ -131,18 +173,21 @@ class SubjectJob : public ReplayJob {
 };
 
 int export_subject(const Config& config, journal::Reader& reader, const ExportCommand& command) {
-  journal::Filter sent, received;
-  sent.sender = received.recipient = command.subject;
   std::vector<journal::RecordId> ids;
-  for (const journal::Filter& filter : {sent, received}) {
-    auto found = reader.ids(filter);
-    if (!found) return fail(found.error());
-    ids.insert(ids.end(), found->begin(), found->end());
+  for (const std::string& address : command.addresses) {
+    journal::Filter sent, received;
+    sent.sender = received.recipient = address;
+    for (const journal::Filter& filter : {sent, received}) {
+      auto found = reader.ids(filter);
+      if (!found) return fail(found.error());
+      ids.insert(ids.end(), found->begin(), found->end());
+    }
   }
+  const std::string person = fmt::format("{}", fmt::join(command.addresses, ", "));
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   if (Status recorded =
-          record_access(config, "journal export --subject " + command.subject, command.reason, ids);
+          record_access(config, "journal export --subject " + person, command.reason, ids);
       !recorded)
     return fail(recorded.error());
   ReplayProgress unkept;
@@ -160,13 +205,13 @@ int export_subject(const Config& config, journal::Reader& reader, const ExportCo
   job.reset();  // and with it the progress bar
   for (const std::string& problem : problems) fmt::print(stderr, "holdfast: {}\n", escape(problem));
   fmt::print(stderr, "{} entries of {} exported to {}, with index.csv and index.json\n",
-             ids.size() - problems.size(), escape(command.subject), escape(command.folder));
+             ids.size() - problems.size(), escape(person), escape(command.folder));
   return problems.empty() && reader.damaged() == 0 ? EX_OK : EX_DATAERR;
 }
 
 int run(const std::string& config_path, const ExportCommand& command) {
-  bool is_one = command.id != 0, is_person = !command.subject.empty() && !command.folder.empty();
-  if (is_one == is_person || (is_one && !command.subject.empty()))
+  bool is_one = command.id != 0, is_person = !command.addresses.empty() && !command.folder.empty();
+  if (is_one == is_person || (is_one && !command.addresses.empty()))
     return fail({ErrorCode::invalid, "name an entry, or a person with --subject ADDRESS --to DIR"}), EX_USAGE;
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
@@ -182,7 +227,7 @@ void add_export_command(CLI::App& group, const std::string& config, int& exit_co
   CLI::App* app = group.add_subcommand(
       "export", "an entry's exact content to standard output, or all of a person's entries to a folder");
   app->add_option("ID", command.id, "the entry's number");
-  app->add_option("--subject", command.subject, "a person's address: all entries that it sent or received");
+  app->add_option("--subject", command.addresses, "a person's address: all entries that it sent or received; may be said several times");
   app->add_option("--to", command.folder, "with --subject: the folder");
   app->add_option("--reason", command.reason, "why; goes into the journal's record of who read what");
   app->callback([&config, &exit_code] { exit_code = run(config, command); });

@@ -1,5 +1,7 @@
 """The journal from outside: list, show, export, stats, verify and rebuild, while the daemon writes, and when things are broken."""
+import contextlib
 import os
+import pty
 import random
 import shutil
 import sys
@@ -73,6 +75,17 @@ def _(scene):
     for arguments in (["journal", "list"], ["journal", "show", entry], ["journal", "list", "--json"]):
         out = holdfast.run(*arguments, binary=True).stdout
         assert b"\x1b" not in out and b"\x07" not in out, out
+    # The exact bytes go to a file or a pipe; a terminal gets what can be read of them.
+    assert b"\x1b[2J" in holdfast.content(entry)
+    ours, theirs = pty.openpty()
+    said = subprocess.run([BINARY, "-c", holdfast.config, "journal", "export", entry], stdout=theirs, stderr=subprocess.PIPE, text=True)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while more := os.read(ours, 1000):
+            shown += more
+    equal(shown.replace(b"\r\n", b"\n"), b"Subject: \\x1b[2J\\x1b]0;owned\\x07 \\xff\n\nx\n")
+    assert said.returncode == 0 and "the exact bytes come in a file" in said.stderr, said
 
 
 @test("all commands work while the daemon writes")

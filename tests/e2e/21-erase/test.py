@@ -259,6 +259,11 @@ def _(scene):
     equal([row["file"] for row in rows], [one["file"] for one in index])
     equal(rows[-3]["subject"], "'=HYPERLINK(1)", "no spreadsheet takes it for a formula")
     equal([row["subject"] for row in rows[-2:]] + [one["subject"] for one in index[-2:]], ["Grüße"] * 4, "decoded, and UTF-8 whatever was sent")
+    people = ["ada@example.org", "bob@example.org"]
+    theirs = [one["id"] for one in holdfast.entries() if set(people) & {one["mail_from"], *(to["address"] for to in one["recipients"])}]
+    holdfast.run("journal", "export", *(word for person in people for word in ("--subject", person)), "--to", scene.path("both"))
+    with open(scene.path("both/index.json")) as file:
+        equal([one["id"] for one in json.load(file)], theirs, "each once, in order")
     one = by(holdfast)[0]
     holdfast.run("journal", "export", str(one))
     holdfast.run("journal", "replay", "--to", "eml:" + scene.path("eml"), "--reason", "archive")
@@ -266,14 +271,14 @@ def _(scene):
     holdfast.run("journal", "export", str(one), "--reason", "without the daemon")
     seen = [json.loads(line) for line in holdfast.run("journal", "accesses", "--json").stdout.splitlines()]
     equal([(access["command"].split(" --to")[0], access["reason"], access["entries"]) for access in seen],
-          [("journal export --subject ADA@example.org", "request 15", 11), ("journal export", "", 1), ("journal replay", "archive", 27), ("journal export", "without the daemon", 1)])
-    equal(seen[1]["ids"], [one])
+          [("journal export --subject ADA@example.org", "request 15", 11), ("journal export --subject ada@example.org, bob@example.org", "", len(theirs)), ("journal export", "", 1), ("journal replay", "archive", 27), ("journal export", "without the daemon", 1)])
+    equal(seen[2]["ids"], [one])
     assert all(access["by"].startswith("user ") for access in seen)
     sound(holdfast)
     holdfast.journal = "access_log: false"
     holdfast.write_config()
     holdfast.run("journal", "export", str(one))
-    equal(len(holdfast.run("journal", "accesses").stdout.splitlines()), 4)
+    equal(len(holdfast.run("journal", "accesses").stdout.splitlines()), 5)
     equal(holdfast.run("journal", "export", check=False).returncode, 64)
 
 
