@@ -5,8 +5,10 @@
 namespace holdfast::proxy {
 namespace {
 
+bool is_blank(char c) { return c == ' ' || c == '\t'; }
+
 std::string_view skip_blanks(std::string_view text) {
-  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
   return text;
 }
 
@@ -84,7 +86,7 @@ std::optional<Path> parse_path(std::string_view text) {
     if (!text.starts_with('>')) return std::nullopt;
     text.remove_prefix(1);
   }
-  if (!text.empty() && text.front() != ' ') return std::nullopt;
+  if (!text.empty() && !is_blank(text.front())) return std::nullopt;
   return Path{address, skip_blanks(text)};
 }
 

@@ -82,7 +82,7 @@ std::optional<EnvelopeCommand> parse_envelope(std::string_view argument, std::st
   if (!path) return std::nullopt;
   EnvelopeCommand command{path->address, path->rest, {}};
   for (std::string_view rest = path->rest; !rest.empty();) {
-    std::size_t end = std::min(rest.find(' '), rest.size());
+    std::size_t end = std::min(rest.find_first_of(" \t"), rest.size());
     std::string_view token = rest.substr(0, end);
     std::size_t equal = token.find('=');
     bool has_value = equal != std::string_view::npos;

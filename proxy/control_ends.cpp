@@ -210,7 +210,8 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
 
   auto ticket = std::make_shared<LoopTicket>(loop_, wakeup);
   journal::Draft draft(journal_.writer(), ticket);
-  draft.append(failover::write_notification(notification));
+  const std::string text = failover::write_notification(notification);
+  draft.append(text);
   journal::MessageRecord record;
   record.time_us = notification.time_us;
   record.direction = journal::Direction::outbound;
@@ -219,7 +220,9 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
   record.client = record.server = "127.0.0.1:0";
   record.helo = settings_->config.hostname;
   record.protocol = "ESMTP";
-  record.mail_params = upper(message.mail_params).find("SMTPUTF8") != std::string::npos ? "SMTPUTF8" : "";
+  bool is_wide = std::any_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 128; });
+  bool is_international = upper(message.mail_params).find("SMTPUTF8") != std::string::npos;
+  record.mail_params = is_international ? "BODY=8BITMIME SMTPUTF8" : is_wide ? "BODY=8BITMIME" : "";
   record.message_id = fmt::format("holdfast-{}@{}", notification.id, notification.reporting_mta);
   record.subject = "delivery status notification";
   record.recipients.push_back({message.mail_from, "NOTIFY=NEVER", "", journal::Outcome::held});

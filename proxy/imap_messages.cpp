@@ -67,7 +67,8 @@ std::uint32_t ImapSession::number_of(std::uint32_t uid) const {
 std::vector<std::uint32_t> ImapSession::chosen(const SequenceSet& set, bool by_uid) const {
   std::uint32_t largest =
       by_uid ? (uids_.empty() ? 0 : uids_.back()) : static_cast<std::uint32_t>(uids_.size());
-  std::vector<bool> is_chosen(uids_.size());
+  using Span = std::pair<std::size_t, std::size_t>;
+  std::vector<Span> spans;  // of places in uids_; they may overlap
   for (auto [first, last] : set.ranges) {
     if (first == 0) first = largest;
     if (last == 0) last = largest;
@@ -80,11 +81,13 @@ std::vector<std::uint32_t> ImapSession::chosen(const SequenceSet& set, bool by_u
       begin = first == 0 ? 0 : first - 1;
       end = std::min<std::size_t>(last, uids_.size());
     }
-    for (std::size_t i = begin; i < end; ++i) is_chosen[i] = true;
+    if (begin < end) spans.emplace_back(begin, end);
   }
+  std::sort(spans.begin(), spans.end());
   std::vector<std::uint32_t> uids;
-  for (std::size_t i = 0; i < uids_.size(); ++i)
-    if (is_chosen[i]) uids.push_back(uids_[i]);
+  std::size_t next = 0;
+  for (auto [begin, end] : spans)
+    for (next = std::max(next, begin); next < end; ++next) uids.push_back(uids_[next]);
   return uids;
 }
 
@@ -93,12 +96,11 @@ std::vector<std::uint32_t> ImapSession::chosen(const SequenceSet& set, bool by_u
 void ImapSession::show_news(bool may_expunge) {
   if (!view_) return;
   if (view_->is_gone) return stop("the folder was deleted");
-  if (may_expunge)
+  if (may_expunge) {
     for (std::size_t i = uids_.size(); i > 0; --i)
-      if (!view_->find(uids_[i - 1])) {
-        untagged(fmt::format("{} EXPUNGE", i));
-        uids_.erase(uids_.begin() + static_cast<std::ptrdiff_t>(i - 1));
-      }
+      if (!view_->find(uids_[i - 1])) untagged(fmt::format("{} EXPUNGE", i));
+    std::erase_if(uids_, [this](std::uint32_t uid) { return !view_->find(uid); });
+  }
   std::uint32_t last = uids_.empty() ? 0 : uids_.back();
   bool has_new = !view_->messages.empty() && view_->messages.back().uid > last;
   if (view_->folder.modseq > shown_modseq_)

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 namespace holdfast::proxy {
@@ -18,6 +19,7 @@ void ProgressBar::show(double share, const std::string& more) {
   if (!is_shown_ || now - last_ < std::chrono::milliseconds(100)) return;
   last_ = now;
   constexpr int width = 40;
+  share = std::clamp(share, 0.0, 1.0);
   int full = static_cast<int>(share * width);
   double elapsed = std::chrono::duration<double>(now - begun_).count();
   std::string left = share > 0.01 ? fmt::format("{:.0f} s left", elapsed / share - elapsed) : "";

@@ -16,16 +16,20 @@ constexpr std::string_view signature{"\r\n\r\n\0\r\nQUIT\n", 12};
 constexpr std::size_t max_text_header = 107;
 constexpr std::size_t max_binary_header = 4096;
 
+/// An IPv4 address that is written as an IPv6 one ("::ffff:192.0.2.7"), as of a socket that takes both, is IPv4.
 std::string address_text(int family, const char* bytes) {
+  constexpr std::string_view mapped{"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12};
+  bool is_mapped = family == AF_INET6 && std::string_view(bytes, 16).starts_with(mapped);
   char text[INET6_ADDRSTRLEN];
-  return inet_ntop(family, bytes, text, sizeof text) ? text : "";
+  return inet_ntop(is_mapped ? AF_INET : family, is_mapped ? bytes + mapped.size() : bytes, text, sizeof text) ? text : "";
 }
 
 int port_of(const char* bytes) { return static_cast<unsigned char>(bytes[0]) << 8 | static_cast<unsigned char>(bytes[1]); }
 
-bool is_address(int family, const std::string& text) {
+/// As it is written usually; empty when it is none.
+std::string usual_address(int family, const std::string& text) {
   char bytes[16];
-  return inet_pton(family, text.c_str(), bytes) == 1;
+  return inet_pton(family, text.c_str(), bytes) == 1 ? address_text(family, bytes) : "";
 }
 
 /// "PROXY TCP4 192.0.2.1 192.0.2.2 1234 25\r\n"
@@ -48,11 +52,11 @@ ProxyParse parse_text(std::string_view input, ProxyHeader& header, std::size_t& 
   if (words.size() != 6 || (words[1] != "TCP4" && words[1] != "TCP6")) return ProxyParse::malformed;
   int family = words[1] == "TCP4" ? AF_INET : AF_INET6;
   auto source_port = parse_number(words[4]), destination_port = parse_number(words[5]);
-  if (!is_address(family, words[2]) || !is_address(family, words[3]) || !source_port || *source_port > 65535 ||
-      !destination_port || *destination_port > 65535)
+  std::string source = usual_address(family, words[2]), destination = usual_address(family, words[3]);
+  if (source.empty() || destination.empty() || !source_port || *source_port > 65535 || !destination_port || *destination_port > 65535)
     return ProxyParse::malformed;
-  header.source = {words[2], static_cast<int>(*source_port)};
-  header.destination = {words[3], static_cast<int>(*destination_port)};
+  header.source = {source, static_cast<int>(*source_port)};
+  header.destination = {destination, static_cast<int>(*destination_port)};
   return ProxyParse::complete;
 }
 

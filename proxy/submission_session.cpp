@@ -296,7 +296,9 @@ void SubmissionSession::mail(const Command& command) {
   for (const Parameter& one : envelope->parameters) {
     bool is_known = one.key == "SIZE" || one.key == "BODY" || one.key == "SMTPUTF8" || one.key == "AUTH" ||
                     one.key == "RET" || one.key == "ENVID";
-    if (!is_known) return error(555, "5.5.4 Unsupported option: " + one.key);
+    // Content comes by DATA: as lines.
+    bool is_binary = one.key == "BODY" && upper(one.value) != "7BIT" && upper(one.value) != "8BITMIME";
+    if (!is_known || is_binary) return error(555, fmt::format("5.5.4 Unsupported option: {}", one.text));
     std::optional<std::uint64_t> size = one.key == "SIZE" ? parse_number(one.value) : std::nullopt;
     if (size && *size > settings_->config.limits.message_size)
       return error(552, "5.3.4 Message size exceeds fixed limit");

@@ -25,6 +25,12 @@ TEST_CASE("envelopes are read with their parameters") {
   CHECK(parse_envelope("from:<>", "FROM:")->address.empty());
   CHECK(parse_envelope("TO: <a@b>", "TO:")->address == "a@b");
   CHECK(parse_envelope("TO:a@b NOTIFY=NEVER", "TO:")->address == "a@b");
+  // Servers take a tab for a blank: what stands behind it is a parameter of its own, not a part of the one before.
+  auto with_tab = parse_envelope("FROM:\t<a@b.c>\tSIZE=1\tBODY=BINARYMIME", "FROM:");
+  REQUIRE(with_tab);
+  CHECK(with_tab->address == "a@b.c");
+  REQUIRE(with_tab->parameters.size() == 2);
+  CHECK(with_tab->parameters[1].key == "BODY");
   CHECK_FALSE(parse_envelope("TO:<a@b>", "FROM:"));
   CHECK_FALSE(parse_envelope("TO:<a@b>x", "TO:"));
   CHECK_FALSE(parse_envelope("TO <a@b>", "TO:"));

@@ -21,6 +21,18 @@ TEST_CASE("version 1 headers") {
   CHECK(header.is_local);
 }
 
+TEST_CASE("an IPv4 client is one, also behind a balancer that listens on an IPv6 socket for both") {
+  ProxyHeader header;
+  std::size_t consumed = 0;
+  REQUIRE(parse("PROXY TCP6 ::ffff:192.0.2.7 ::ffff:192.0.2.1 1 2\r\n", header, consumed) == ProxyParse::complete);
+  CHECK(header.source == Endpoint{"192.0.2.7", 1});
+  CHECK(header.destination == Endpoint{"192.0.2.1", 2});
+  REQUIRE(parse("PROXY TCP6 2001:DB8:0::7 2001:db8::1 1 2\r\n", header, consumed) == ProxyParse::complete);
+  CHECK(header.source.address == "2001:db8::7");
+  REQUIRE(parse(make_proxy_header({"::ffff:192.0.2.7", 1}, {"::ffff:192.0.2.1", 2}), header, consumed) == ProxyParse::complete);
+  CHECK(header.source == Endpoint{"192.0.2.7", 1});
+}
+
 TEST_CASE("version 2 headers, and those Holdfast makes") {
   for (auto [source, destination] : {std::pair(Endpoint{"192.0.2.7", 40000}, Endpoint{"192.0.2.1", 25}), {Endpoint{"2001:db8::7", 65535}, Endpoint{"::1", 1}}}) {
     std::string wire = make_proxy_header(source, destination);

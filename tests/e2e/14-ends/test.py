@@ -64,11 +64,12 @@ def outcome(holdfast, entry):
 @test("a permanent refusal of a verified sender's message makes a notification, by the egress route, with the original header")
 def _(scene):
     holdfast, primary, outside, comes_back = world(scene)
-    entry, = held(scene, holdfast, primary, [("a@example.net", "gone@example.org", CHECKED + "Message-ID: <1@x>\r\nSubject: =?utf-8?q?h=C3=A4llo?=\r\n\r\nsecret body\r\n", " NOTIFY=FAILURE ORCPT=rfc822;gone@example.org")])
+    entry, = held(scene, holdfast, primary, [("a@example.net", "gone@example.org", CHECKED + "Message-ID: <1@x>\r\nSubject: =?utf-8?q?h=C3=A4llo?=\r\nX-Raw: h\u00e4llo\r\n\r\nsecret body\r\n", " NOTIFY=FAILURE ORCPT=rfc822;gone@example.org")])
     comes_back()
     wait_for(lambda: outside.messages, what="the notification")
     envelope, content = outside.messages[0]
     equal([line.split(b" SIZE")[0].split(b" NOTIFY")[0] for line in envelope], [b"MAIL FROM:<>", b"RCPT TO:<a@example.net>"])
+    assert b"BODY=8BITMIME" in envelope[0], envelope[0]  # the header that it returns is
     report = email.message_from_bytes(content)
     equal(report.get_content_type(), "multipart/report")
     equal(report.get_param("report-type"), "delivery-status")

@@ -146,6 +146,7 @@ def _(scene):
     client.ask("EHLO x")
     login = base64.b64encode(f"\0ada@example.org\0{PASSWORD}".encode())
     assert client.ask("AUTH PLAIN " + login.decode()).startswith("235")
+    equal(client.ask("MAIL FROM:<ada@example.org> BODY=BINARYMIME"), "555 5.5.4 Unsupported option: BODY=BINARYMIME")
     assert client.ask("MAIL FROM:<ada@example.org> SMTPUTF8").startswith("250")
     for hostile in (b"RCPT TO:<customer\x0b@example.com>", b"RCPT TO:<customer\x00@example.com>", b"RCPT TO:<customer@example.com> ORCPT=rfc822;a\x1b", b"NOOP \xc3\xa4",
                     b"RCPT TO:<\xff@example.com>"):
