@@ -159,7 +159,7 @@ class Control {
   /// Entries of a route in memory at once; the rest waits on disk.
   static constexpr std::size_t window = 20000;
   Task<void> dispatch(ControlledRoute& route);
-  void refill(ControlledRoute& route);
+  bool refill(ControlledRoute& route);
   Status load(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients);
   void enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients);
   bool may_deliver(const ControlledRoute& route) const;

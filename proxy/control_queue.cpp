@@ -61,12 +61,14 @@ void Control::keep_unreadable(ControlledRoute& route, journal::RecordId id, cons
   log(LogLevel::error, "held", {{"entry", id}, {"problem", why}, {"remedy", "holdfast journal verify; then holdfast queue retry or drop"}});
 }
 
-void Control::refill(ControlledRoute& route) {
-  if (route.is_all_loaded || route.queue.size() >= window / 2) return;
+/// Reads on where the queue has room. Returns whether there may be more on disk at once.
+bool Control::refill(ControlledRoute& route) {
+  if (route.is_all_loaded || route.queue.size() >= window / 2) return false;
+  journal::RecordId indexed = journal_.indexed();
   auto held = journal_.held_after(route.loaded_to, refill_step);
   if (!held) {
     log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", held.error().message}});
-    return;
+    return false;
   }
   std::uint32_t mine = journal::route_hash(route.board.name);
   for (const journal::Catalog::Held& one : *held) {
@@ -75,7 +77,10 @@ void Control::refill(ControlledRoute& route) {
     if (Status loaded = load(route, one.entry, one.recipients); !loaded) keep_unreadable(route, one.entry, one.recipients, loaded.error().message);
   }
   route.settled_ahead.erase(route.settled_ahead.begin(), route.settled_ahead.upper_bound(route.loaded_to));
-  if (held->size() < refill_step && route.loaded_to >= route.skipped_to) route.is_all_loaded = true;
+  if (held->size() == refill_step) return true;
+  // What was skipped last may have been ended meanwhile: it is enough that the index, which lags behind, has come so far.
+  if (std::max(route.loaded_to, indexed) >= route.skipped_to) route.is_all_loaded = true;
+  return false;
 }
 
 void Control::update_backlog(ControlledRoute& route) {
@@ -94,7 +99,7 @@ void Control::remember(ControlledRoute& route) {
 Task<void> Control::dispatch(ControlledRoute& route) {
   route.wakeup = std::make_unique<Wakeup>(loop_);
   while (!is_stopping_) {
-    refill(route);
+    bool reads_on = refill(route);
     if (!route.is_configured) hand_over(route);
     while (may_deliver(route) && route.under_way < config_of(route).drain_concurrency) {
       std::unique_ptr<Errand> first = next_errand(route, nullptr);
@@ -104,7 +109,6 @@ Task<void> Control::dispatch(ControlledRoute& route) {
     }
     update_backlog(route);
     remember(route);
-    bool reads_on = !route.is_all_loaded && route.queue.size() < window / 2 && route.loaded_to >= route.skipped_to;
     Deadline next = Clock::now() + (reads_on ? std::chrono::milliseconds(1) : std::chrono::milliseconds(500));
     if (route.paused_until > Clock::now()) next = std::min(next, route.paused_until);
     if (std::optional<failover::Time> due = route.queue.next_due()) next = std::min(next, *due);
