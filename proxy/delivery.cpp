@@ -9,24 +9,6 @@
 #include "proxy/content.h"
 
 namespace holdfast::proxy {
-namespace {
-
-/// The parameters that the primary offers; SIZE is written anew, since a line is added.
-std::string offered_params(std::string_view params, const Capabilities& capabilities) {
-  std::string line = fmt::format("TO:<> {}", params);  // what is parsed out of it are views of it
-  std::optional<EnvelopeCommand> command = parse_envelope(line, "TO:");
-  std::string kept;
-  if (!command) return kept;
-  for (const Parameter& parameter : command->parameters) {
-    EnvelopeCommand one{{}, {}, {parameter}};
-    if (parameter.key == "SIZE" || parameter.key == "AUTH" || first_unoffered(one, &capabilities)) continue;
-    kept += ' ';
-    kept += parameter.text;
-  }
-  return kept;
-}
-
-}  // namespace
 
 bool is_binary(const journal::MessageRecord& message) { return upper(message.mail_params).find("BODY=BINARYMIME") != std::string::npos; }
 
@@ -118,10 +100,11 @@ void Courier::prepare(Errand& errand) {
   const std::vector<std::uint32_t>& recipients = errand.delivery.recipients;
   std::string for_recipient = recipients.size() == 1 ? message.recipients[recipients.front()].address : std::string();
   if (errand.adds_received_line) errand.received_line = failover::received_line(errand.entry, opening_->settings->config.hostname, for_recipient);
+  // Written anew, since a line is added.
   std::string size = offers.has("SIZE") ? fmt::format(" SIZE={}", errand.payload.size + errand.received_line.size()) : std::string();
   errand.uses_bdat = offers.has("CHUNKING") && must_be_exact(errand);
   errand.is_unfit = !offers.has("CHUNKING") && has_bare_newlines(errand);
-  errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, offered_params(message.mail_params, offers)));
+  errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, offered_params(message.mail_params, offers, {"SIZE", "AUTH"})));
   for (std::uint32_t one : recipients) {
     const journal::Recipient& recipient = message.recipients[one];
     errand.lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", recipient.address, offered_params(recipient.params, offers)));

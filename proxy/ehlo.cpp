@@ -43,6 +43,10 @@ bool Capabilities::has(std::string_view keyword) const {
   return std::any_of(lines_.begin(), lines_.end(), [&](const Line& line) { return line.keyword == keyword; });
 }
 
+bool Capabilities::covers(const Capabilities& other) const {
+  return std::all_of(other.lines_.begin(), other.lines_.end(), [&](const Line& line) { return has(line.keyword); });
+}
+
 std::optional<std::string> Capabilities::words_of(std::string_view keyword) const {
   for (const Line& line : lines_)
     if (line.keyword == keyword) return line.words;
@@ -82,6 +86,21 @@ std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const
       return std::string(parameter.text);
   }
   return std::nullopt;
+}
+
+std::string offered_params(std::string_view params, const Capabilities& capabilities, std::initializer_list<std::string_view> without) {
+  std::string kept;
+  if (params.empty()) return kept;
+  std::string line = fmt::format("TO:<> {}", params);  // what is parsed out of it are views of it
+  std::optional<EnvelopeCommand> command = parse_envelope(line, "TO:");
+  if (!command) return kept;
+  for (const Parameter& parameter : command->parameters) {
+    bool is_left_out = std::find(without.begin(), without.end(), parameter.key) != without.end();
+    if (is_left_out || first_unoffered({{}, {}, {parameter}}, &capabilities)) continue;
+    kept += ' ';
+    kept += parameter.text;
+  }
+  return kept;
 }
 
 }  // namespace holdfast::proxy

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ class Capabilities {
   static Capabilities of(const Reply& ehlo);
 
   bool has(std::string_view keyword) const;
+  /// Whether all keywords of the other are here too.
+  bool covers(const Capabilities& other) const;
   /// The words after a keyword, as written; nothing when it is not offered.
   std::optional<std::string> words_of(std::string_view keyword) const;
 
@@ -42,5 +45,11 @@ std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy);
 /// The first parameter of MAIL or RCPT that was not offered, as written, or nothing. Without EHLO (capabilities is null) all that
 /// Holdfast knows may be used; the primary will say what it thinks of it.
 std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const Capabilities* capabilities);
+
+/// Those parameters of a MAIL or RCPT that are offered, each behind a space.
+///
+/// @param params   as they stood in the command, parted by spaces
+/// @param without  keys that are left out in any case, in upper case
+std::string offered_params(std::string_view params, const Capabilities& capabilities, std::initializer_list<std::string_view> without = {});
 
 }  // namespace holdfast::proxy

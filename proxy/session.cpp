@@ -267,7 +267,7 @@ void Session::follow(Awaited& awaited, const Reply& reply) {
       helo_line_ = awaited.line;
       helo_ = awaited.address;
       if (upstream_) learn_greetings();
-      capabilities_.reset();
+      forget_capabilities();
       break;
     case Verb::mail:
       if (!reply.is_positive()) break;

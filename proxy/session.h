@@ -56,6 +56,7 @@ class Session {
   Task<Next> client_starttls();
   bool enter_limits();
   void take_ehlo_reply(Reply& reply);
+  void forget_capabilities();
   bool comes_second(const Awaited& awaited) const;
   void greet_elsewhere(bool was_slow);
   void learn_greetings();
@@ -68,6 +69,7 @@ class Session {
   bool may_interrupt_chunks(Verb verb);
   void take_envelope(const Command& command, std::string_view line);
   void forward(Awaited awaited, std::string_view line);
+  std::string as_offered(const Awaited& awaited) const;
   void answer(int code, std::string_view text);
   void answer_error(int code, std::string_view text);
 
@@ -172,8 +174,9 @@ class Session {
 
   std::string helo_line_;  ///< the client's last EHLO or HELO, for a new connection to the primary
   std::string helo_;       ///< the name in it
-  std::optional<Capabilities> capabilities_;  ///< what the primary offered in answer to EHLO
-  bool offers_chunks_ = false;  ///< what the client was told; a primary that took another's place may know none
+  std::optional<Capabilities> capabilities_;  ///< what the primary offers
+  std::optional<Capabilities> told_;          ///< what the client was told in answer to its EHLO
+  bool offers_less_ = false;                  ///< the primary, having taken the place of the one that the client was told about
   std::string auth_;       ///< the mechanism with which the client logged in at the primary
   std::string pending_auth_;
   bool has_lost_login_ = false;  ///< the primary went between two steps of it

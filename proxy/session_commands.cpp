@@ -63,8 +63,15 @@ bool Session::inherits_greeting(std::string_view line) const {
 void Session::forward(Awaited awaited, std::string_view line) {
   awaited.line.assign(line);
   awaited.line += "\r\n";
-  if (upstream_) upstream_->stream.write(awaited.line);
+  if (upstream_) upstream_->stream.write(as_offered(awaited));
   awaited_.push_back(std::move(awaited));
+}
+
+/// A command as this primary takes it. The client may have been told of extensions by one that is gone.
+std::string Session::as_offered(const Awaited& awaited) const {
+  if (!offers_less_ || awaited.params.empty()) return awaited.line;
+  std::string_view verb = awaited.verb == Verb::mail ? "MAIL FROM" : "RCPT TO";
+  return fmt::format("{}:<{}>{}\r\n", verb, awaited.address, offered_params(awaited.params, *capabilities_));
 }
 
 void Session::answer(int code, std::string_view text) {
@@ -98,7 +105,7 @@ void Session::take_command(std::string_view line) {
     return;
   }
   Command command = parse_command(line);
-  std::string_view fault = fault_of(command, line, capabilities_ && capabilities_->has("SMTPUTF8"));
+  std::string_view fault = fault_of(command, line, told_ && told_->has("SMTPUTF8"));
   if (!fault.empty()) return answer_error(500, fmt::format("5.5.2 Error: {}", fault));
   if (content_ && !upstream_ && !may_interrupt_chunks(command.verb)) return;
   Awaited awaited;
@@ -123,7 +130,7 @@ void Session::take_command(std::string_view line) {
       // Where the next command begins depends on this number: when it is bad, there is no safe way on. And to a primary that knows no
       // chunks, its bytes would be commands.
       if (!bdat_) return say_goodbye(501, "5.5.4 Syntax: BDAT count [LAST]");
-      if (!(capabilities_ ? offers_chunks_ : takes_chunks())) return say_goodbye(502, "5.5.1 Error: command not implemented");
+      if (!(told_ ? told_->has("CHUNKING") : takes_chunks())) return say_goodbye(502, "5.5.1 Error: command not implemented");
       if (bdat_->size > limits().message_size) return say_goodbye(552, "5.3.4 Error: chunk exceeds the message size limit");
       // So that there is but one way to read the number.
       line_ = fmt::format("BDAT {}{}\r\n", bdat_->size, bdat_->is_last ? " LAST" : "");
@@ -192,7 +199,7 @@ void Session::take_envelope(const Command& command, std::string_view line) {
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, prefix);
   if (!envelope)
     return is_mail ? answer_error(501, "5.1.7 Bad sender address syntax") : answer_error(501, "5.1.3 Bad recipient address syntax");
-  if (auto unoffered = first_unoffered(*envelope, capabilities_ ? &*capabilities_ : nullptr))
+  if (auto unoffered = first_unoffered(*envelope, told_ ? &*told_ : nullptr))
     return answer_error(555, fmt::format("5.5.4 Unsupported option: {}", *unoffered));
   awaited.address = std::string(envelope->address);
   awaited.params = std::string(envelope->params);

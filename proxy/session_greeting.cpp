@@ -93,16 +93,23 @@ Task<Session::Next> Session::client_starttls() {
   bool is_spent = upstream_ && !worker_.pool.takes_another_greeting(*upstream_);
   if (transaction_.is_open || is_spent) drop_upstream();
   end_transaction();
-  capabilities_.reset();
+  forget_capabilities();
   helo_line_.clear();
   co_return Next::go_on;
 }
 
+void Session::forget_capabilities() {
+  capabilities_.reset();
+  told_.reset();
+  offers_less_ = false;
+}
+
 void Session::take_ehlo_reply(Reply& reply) {
   capabilities_ = Capabilities::of(reply);
-  offers_chunks_ = takes_chunks();
+  told_ = capabilities_;
+  offers_less_ = false;
   if (!is_holding_) board_->learn_ehlo(reply);
-  if (upstream_) upstream_->room->takes_chunks = offers_chunks_;
+  if (upstream_) upstream_->room->takes_chunks = takes_chunks();
   EhloPolicy policy;
   policy.offers_starttls = listener_.tls == ListenerTls::starttls && !client_.is_tls();
   policy.passes_auth = listener_.role == Role::submission;

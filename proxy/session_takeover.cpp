@@ -173,6 +173,7 @@ Task<std::string> Session::replay(Deadline by) {
     bool is_extended = capabilities_.has_value();
     if (is_extended) {
       capabilities_ = Capabilities::of(*reply);
+      offers_less_ = told_ && !capabilities_->covers(*told_);
       is_batch = capabilities_->has("PIPELINING");
     }
   }
@@ -182,13 +183,16 @@ Task<std::string> Session::replay(Deadline by) {
 }
 
 Task<std::string> Session::replay_envelope(Deadline by, bool is_batch) {
-  auto space = [](const std::string& params) { return params.empty() ? std::string() : " " + params; };
-  std::vector<std::string> lines{fmt::format("MAIL FROM:<{}>{}\r\n", transaction_.mail_from, space(transaction_.mail_params))};
+  auto offered = [this](const std::string& params) {
+    if (offers_less_) return offered_params(params, *capabilities_);
+    return params.empty() ? params : " " + params;
+  };
+  std::vector<std::string> lines{fmt::format("MAIL FROM:<{}>{}\r\n", transaction_.mail_from, offered(transaction_.mail_params))};
   std::vector<std::size_t> asked;
   for (std::size_t i = 0; i < transaction_.recipients.size(); ++i) {
     const journal::Recipient& one = transaction_.recipients[i];
     if (one.outcome != journal::Outcome::pending) continue;
-    lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", one.address, space(one.params)));
+    lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", one.address, offered(one.params)));
     asked.push_back(i);
   }
   if (is_batch) {
@@ -226,7 +230,7 @@ void Session::write_outstanding() {
       mode_ = Mode::commands;
       is_synchronising_ = false;
     }
-    if (upstream_ && awaited.own_reply.empty()) upstream_->stream.write(awaited.line);
+    if (upstream_ && awaited.own_reply.empty()) upstream_->stream.write(as_offered(awaited));
   }
   // The client's next line is still one of the exchange, perhaps its password: it must not be taken for a command.
   has_lost_login_ = awaited_.empty() && mode_ == Mode::auth;

@@ -28,6 +28,16 @@ TEST_CASE("SIZE is the smaller of both") {
   CHECK(filter_ehlo(ehlo("250-mx\r\n250 SIZE\r\n"), {false, false, 4000}) == "250-mx\r\n250 SIZE 4000\r\n");
 }
 
+TEST_CASE("of parameters, those that are offered are kept, as written") {
+  Capabilities offered = Capabilities::of(ehlo("250-mx\r\n250-SIZE 1\r\n250-AUTH PLAIN\r\n250 8bitmime\r\n"));
+  CHECK(offered_params("", offered) == "");
+  CHECK(offered_params("size=1  body=8BitMime RET=HDRS SMTPUTF8 AUTH=<>", offered) == " size=1 body=8BitMime AUTH=<>");
+  CHECK(offered_params("size=1 body=8BitMime AUTH=<>", offered, {"SIZE", "AUTH"}) == " body=8BitMime");
+  CHECK(offered_params("BODY=BINARYMIME", offered) == "");
+  CHECK(offered.covers(Capabilities::of(ehlo("250-other\r\n250 8BITMIME\r\n"))));
+  CHECK_FALSE(offered.covers(Capabilities::of(ehlo("250-mx\r\n250 DSN\r\n"))));
+}
+
 TEST_CASE("parameters that were not offered are found") {
   Capabilities offered = Capabilities::of(ehlo("250-mx\r\n250-SIZE 1\r\n250 8bitmime\r\n"));
   auto unoffered = [&](const std::string& argument) { return first_unoffered(*parse_envelope(argument, "FROM:"), &offered); };

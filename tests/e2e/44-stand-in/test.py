@@ -146,6 +146,23 @@ def _(scene):
         holdfast.stop()
 
 
+@test("the next address knows fewer extensions than the one that greeted the client: it gets the commands without them, and the client no error")
+def _(scene):
+    def plain(session, line):
+        return b"250 Ok\r\n" if line.endswith(b">") else b"555 5.5.4 Unsupported option\r\n"
+    for step in ("NOOP", "MAIL", "RCPT", "DATA", "content"):
+        second = scene.primary(replies={"EHLO": b"250-second.example.org\r\n250 PIPELINING\r\n", "MAIL": plain, "RCPT": plain})
+        first = scene.primary(replies={step: None})
+        holdfast = scene.holdfast(None, upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], yaml="failover:\n  probe_interval: 1h\n")
+        client = scene.client(holdfast.port)
+        for command in (HELLO, "NOOP", FROM + " SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x", TO + " NOTIFY=NEVER ORCPT=rfc822;b@example.org", "DATA", "Subject: x\r\n\r\nhello\r\n."):
+            reply = client.ask(command)
+            assert reply.startswith(("250", "354")), (step, command, reply)
+        equal((holdfast.status()["routes"][0]["state"], [envelope for envelope, _ in second.messages]), ("pass", [[FROM.encode(), TO.encode()]]), step)
+        equal(client.ask(FROM + " FOO=1"), "555 5.5.4 Unsupported option: FOO=1")
+        holdfast.stop()
+
+
 @test("a refusal by another route's primary is no trouble of this one: when an address of it fails later, the next serves")
 def _(scene):
     second, first, other = scene.primary(), scene.primary(replies={"RCPT": None}), scene.primary(replies={"greeting": b"554 5.7.1 No service for you\r\n"})
