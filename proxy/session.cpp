@@ -194,6 +194,7 @@ bool Session::take_replies() {
       upstream_->stream.consume(consumed);
       if (!awaited_.empty()) {
         take_reply(reply);
+        if (has_unsent_) send_unsent();
         has_moved = true;
         continue;
       }

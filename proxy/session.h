@@ -44,7 +44,8 @@ class Session {
     std::string address, params;  ///< of MAIL and RCPT
     bool is_binary = false;
     bool must_be_refused = false;  ///< malformed: a primary that takes it is not to be trusted
-    std::string line;          ///< the command as sent to the primary, with its CRLF
+    std::string line;          ///< the command, with its CRLF
+    bool is_sent = true;       ///< to this primary; not yet, where one that is gone was asked too
   };
   /// How a step ended.
   enum class Next { go_on, close };
@@ -104,6 +105,7 @@ class Session {
   Task<std::string> replay(Deadline by);
   Task<std::string> replay_envelope(Deadline by, bool is_batch);
   void write_outstanding();
+  void send_unsent();
   void learn_recipient(const std::string& address, const Reply& reply);
   void note_verdict(const Reply& reply);
   StandIn stand_in() const;
@@ -176,6 +178,7 @@ class Session {
   std::string helo_;       ///< the name in it
   std::optional<Capabilities> capabilities_;  ///< what the primary offers
   std::optional<Capabilities> told_;          ///< what the client was told in answer to its EHLO
+  bool has_unsent_ = false;                   ///< what is awaited was asked of a primary that is gone, and not of this one yet
   bool offers_less_ = false;                  ///< the primary, having taken the place of the one that the client was told about
   std::string auth_;       ///< the mechanism with which the client logged in at the primary
   std::string pending_auth_;

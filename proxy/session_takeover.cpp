@@ -230,12 +230,26 @@ void Session::write_outstanding() {
       mode_ = Mode::commands;
       is_synchronising_ = false;
     }
-    if (upstream_ && awaited.own_reply.empty()) upstream_->stream.write(as_offered(awaited));
+    awaited.is_sent = !awaited.own_reply.empty();
   }
+  send_unsent();
   // The client's next line is still one of the exchange, perhaps its password: it must not be taken for a command.
   has_lost_login_ = awaited_.empty() && mode_ == Mode::auth;
   greeting_sent_ = Clock::now();
   if (upstream_) upstream_->stream.flush();
+}
+
+/// All at once, or, where this primary does not pipeline, what is the next to be answered.
+void Session::send_unsent() {
+  bool is_batch = capabilities_ && capabilities_->has("PIPELINING");
+  has_unsent_ = false;
+  if (!upstream_) return;
+  for (Awaited& awaited : awaited_) {
+    if (!awaited.own_reply.empty()) continue;
+    has_unsent_ = !is_batch && &awaited != &awaited_.back();
+    if (!std::exchange(awaited.is_sent, true)) upstream_->stream.write(as_offered(awaited));
+    if (!is_batch) return;
+  }
 }
 
 void Session::learn_recipient(const std::string& address, const Reply& reply) {

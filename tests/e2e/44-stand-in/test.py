@@ -163,6 +163,22 @@ def _(scene):
         holdfast.stop()
 
 
+@test("what was pipelined to an address that died is asked one at a time of one that does not pipeline")
+def _(scene):
+    for step in ("MAIL", "RCPT", "DATA"):
+        second, first = scene.primary(replies={"EHLO": b"250 second.example.org\r\n"}), scene.primary(replies={step: None})
+        holdfast = scene.holdfast(None, upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], yaml="failover:\n  probe_interval: 1h\n")
+        client = scene.client(holdfast.port)
+        client.ask(HELLO)
+        client.send("\r\n".join((FROM, TO, TO, "DATA", "")))
+        equal([client.reply()[:3] for _ in range(4)], ["250", "250", "250", "354"], step)
+        equal(client.ask("Subject: x\r\n\r\nhello\r\n."), "250 2.0.0 Ok: taken", step)
+        commands = [read for session in second.sessions for read in session.reads if not read.startswith(b"Subject")]
+        assert all(read.count(b"\r\n") == 1 for read in commands), (step, commands)
+        equal(holdfast.status()["routes"][0]["state"], "pass")
+        holdfast.stop()
+
+
 @test("a refusal by another route's primary is no trouble of this one: when an address of it fails later, the next serves")
 def _(scene):
     second, first, other = scene.primary(), scene.primary(replies={"RCPT": None}), scene.primary(replies={"greeting": b"554 5.7.1 No service for you\r\n"})
