@@ -105,12 +105,11 @@ Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_e
   note_verdict(*reply);
   bool keeps_some = std::any_of(transaction_.recipients.begin(), transaction_.recipients.end(),
                                 [](const journal::Recipient& one) { return one.outcome == journal::Outcome::held; });
-  if (!keeps_some || !is_committed) co_return *reply;
   // Some recipients were accepted before the primary went, and refused after: they are Holdfast's, if the message is anybody's.
-  if (!reply->is_positive()) {
-    for (journal::Recipient& one : transaction_.recipients)
-      if (one.outcome == journal::Outcome::held) one.outcome = journal::Outcome::deferred;
-    co_return *reply;
+  if (!keeps_some || !reply->is_positive()) co_return *reply;
+  if (!is_committed) {
+    upstream_.reset();
+    co_return own_verdict();
   }
   std::optional<Reply> held = co_await hold_message(content, &*reply);
   co_return held ? *reply : own_verdict();
@@ -279,9 +278,11 @@ journal::MessageRecord Session::make_record() const {
   record.mail_from = transaction_.mail_from;
   record.mail_params = transaction_.mail_params;
   record.recipients = transaction_.recipients;
-  if (is_holding_)
-    for (journal::Recipient& one : record.recipients)
-      if (one.outcome == journal::Outcome::pending) one.outcome = journal::Outcome::held;
+  // What Holdfast is to keep for some, it keeps only if the primary takes the message: until then it is nobody's.
+  journal::Outcome before = is_holding_ ? journal::Outcome::pending : journal::Outcome::held;
+  journal::Outcome now = is_holding_ ? journal::Outcome::held : journal::Outcome::pending;
+  for (journal::Recipient& one : record.recipients)
+    if (one.outcome == before) one.outcome = now;
   HeaderFields fields = read_header_fields(content_->draft.beginning());
   record.message_id = std::move(fields.message_id);
   record.subject = std::move(fields.subject);

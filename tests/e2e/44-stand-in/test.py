@@ -179,6 +179,53 @@ def _(scene):
         holdfast.stop()
 
 
+def refusing_second(scene, content):
+    """An address that dies when it is to have the content, and one that takes its place and does not know all recipients."""
+    second = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 Unknown\r\n" if b"<c@" in line else b"250 2.1.5 Ok\r\n", "content": content})
+    first = scene.primary(replies={"DATA": None})
+    holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], yaml="failover:\n  probe_interval: 100ms\n")
+    client = scene.client(holdfast.port)
+    for command in (HELLO, FROM, TO, "RCPT TO:<c@example.org>"):
+        assert client.ask(command).startswith("250")
+    equal(client.ask("DATA")[:3], "354")
+    client.send("Subject: x\r\n\r\nhello\r\n.\r\n")
+    return holdfast, client, second
+
+
+def outcomes(holdfast):
+    return [[one["outcome"] for one in entry["recipients"]] for entry in holdfast.entries()]
+
+
+@test("a recipient that only the address before had accepted: the message is held for it, if the next takes the message")
+def _(scene):
+    holdfast, client, second = refusing_second(scene, b"250 2.0.0 Ok: taken\r\n")
+    equal(client.reply(), "250 2.0.0 Ok: taken")
+    wait_for(lambda: outcomes(holdfast) == [["forwarded", "held"]] and holdfast.status()["routes"][0]["held"] == 1, what="the hold")
+    second.replies["RCPT"] = b"250 2.1.5 Ok\r\n"
+    holdfast.run("queue", "retry", str(holdfast.entries()[0]["id"]))
+    wait_for(lambda: outcomes(holdfast) == [["forwarded", "delivered"]], what="the delivery")
+    equal([envelope[1:] for envelope, _ in second.messages], [[TO.encode()], [b"RCPT TO:<c@example.org>"]])
+
+
+@test("and for nobody if the next refuses the message, or Holdfast dies before its answer: the client comes again")
+def _(scene):
+    for code, expected in (("452 4.2.2 Full", "deferred"), ("550 5.7.1 No", "rejected")):
+        holdfast, client, second = refusing_second(scene, f"{code}\r\n".encode())
+        equal(client.reply(), code)
+        wait_for(lambda: outcomes(holdfast) == [[expected] * 2], what="the outcome")
+        holdfast.stop()
+        second.replies.update({"RCPT": b"250 2.1.5 Ok\r\n", "content": b"250 2.0.0 Ok\r\n"})
+        holdfast.start()
+        equal((holdfast.status()["routes"][0]["held"], len(second.messages)), (0, 1))
+    is_asked = threading.Event()
+    holdfast, client, second = refusing_second(scene, lambda session, line: is_asked.set() or b"")
+    is_asked.wait(20)
+    holdfast.kill()
+    second.replies.update({"RCPT": b"250 2.1.5 Ok\r\n", "content": b"250 2.0.0 Ok\r\n"})
+    holdfast.start()
+    equal((outcomes(holdfast), holdfast.status()["routes"][0]["held"], len(second.messages)), ([["abandoned"] * 2], 0, 1))
+
+
 @test("a refusal by another route's primary is no trouble of this one: when an address of it fails later, the next serves")
 def _(scene):
     second, first, other = scene.primary(), scene.primary(replies={"RCPT": None}), scene.primary(replies={"greeting": b"554 5.7.1 No service for you\r\n"})
