@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <unordered_set>
 #include <utility>
 
 namespace holdfast::failover {
@@ -24,7 +25,9 @@ void HoldQueue::add(EntryId id, std::int64_t time_us, const std::vector<Recipien
   for (const Recipient& one : recipients) {
     Pending pending;
     pending.lane = one.lane;
-    if (entry.recipients.emplace(one.index, std::move(pending)).second) lanes_[one.lane].insert(id);
+    if (!entry.recipients.emplace(one.index, std::move(pending)).second) continue;
+    lanes_[one.lane].insert(id);
+    ++recipients_;
   }
   ready_.insert(id);
 }
@@ -103,6 +106,7 @@ void HoldQueue::remove(EntryId id, std::uint32_t recipient) {
   if (pending == found->second.recipients.end()) return;
   std::uint64_t lane = pending->second.lane;
   found->second.recipients.erase(pending);
+  --recipients_;
   // One address may stand twice in an envelope.
   bool is_still_in_lane = std::any_of(found->second.recipients.begin(), found->second.recipients.end(),
                                       [&](const auto& other) { return other.second.lane == lane; });
@@ -174,6 +178,21 @@ std::optional<EntryId> HoldQueue::oldest() const {
 std::optional<Time> HoldQueue::next_due() const {
   if (deferred_.empty()) return std::nullopt;
   return deferred_.begin()->first;
+}
+
+std::size_t HoldQueue::blocked(Time now) const {
+  std::unordered_set<std::uint64_t> lanes;
+  for (const auto& [due, id] : deferred_) {
+    auto found = entries_.find(id);
+    if (found == entries_.end()) continue;
+    for (const auto& [index, one] : found->second.recipients)
+      if (one.due > now && is_front(id, one.lane)) lanes.insert(one.lane);
+  }
+  if (lanes.empty()) return 0;
+  return static_cast<std::size_t>(std::count_if(entries_.begin(), entries_.end(), [&](const auto& entry) {
+    const auto& recipients = entry.second.recipients;
+    return std::all_of(recipients.begin(), recipients.end(), [&](const auto& one) { return lanes.count(one.second.lane) > 0; });
+  }));
 }
 
 std::vector<HoldQueue::Waiting> HoldQueue::waiting(EntryId id) const {

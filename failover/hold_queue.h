@@ -67,6 +67,10 @@ class HoldQueue {
   void retry_now(EntryId id);
 
   std::size_t size() const { return entries_.size(); }
+  /// Of all entries together.
+  std::size_t recipients() const { return recipients_; }
+  /// How many entries can go to nobody now: each of their recipients was refused for now, or waits behind such a refusal.
+  std::size_t blocked(Time now) const;
   bool has(EntryId id) const { return entries_.count(id) > 0; }
   bool is_in_flight(EntryId id) const;
   /// The oldest entry; nothing when empty.
@@ -101,6 +105,7 @@ class HoldQueue {
 
   RetryOptions options_;
   std::map<EntryId, Entry> entries_;
+  std::size_t recipients_ = 0;
   std::unordered_map<std::uint64_t, std::set<EntryId>> lanes_;
   std::set<EntryId> ready_;                ///< perhaps deliverable now
   std::multimap<Time, EntryId> deferred_;  ///< to be looked at then

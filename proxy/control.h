@@ -50,6 +50,8 @@ struct ControlledRoute {
   std::uint64_t under_way = 0;       ///< deliveries
   std::uint64_t delivered = 0;       ///< entries, since the start
   failover::EntryId skipped_to = 0;  ///< entries up to here were left on disk, for want of room in the queue
+  std::size_t blocked = 0;           ///< entries in the queue that could go to nobody when that was looked at last
+  Deadline looks_again{};            ///< at that
   std::set<failover::EntryId> settled_ahead;  ///< of those left on disk: the queue must not load them
   failover::EntryId delay_told_to = 0;
   std::uint64_t seen_successes = 0;
@@ -158,8 +160,11 @@ class Control {
   // Held mail: what is delivered when (control_queue.cpp).
   /// Entries of a route in memory at once; the rest waits on disk.
   static constexpr std::size_t window = 20000;
+  /// What waits behind recipients who take nothing comes on top of it, up to so many recipients: about 100 MB.
+  static constexpr std::size_t most_recipients = 500'000;
   Task<void> dispatch(ControlledRoute& route);
   bool refill(ControlledRoute& route);
+  bool has_room(ControlledRoute& route);
   Status load(ControlledRoute& route, journal::RecordId entry, const std::vector<std::uint32_t>& recipients);
   void enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients);
   bool may_deliver(const ControlledRoute& route) const;

@@ -61,9 +61,21 @@ void Control::keep_unreadable(ControlledRoute& route, journal::RecordId id, cons
   log(LogLevel::error, "held", {{"entry", id}, {"problem", why}, {"remedy", "holdfast journal verify; then holdfast queue retry or drop"}});
 }
 
-/// Reads on where the queue has room. Returns whether there may be more on disk at once.
+/// Whether more may come into memory. What waits for recipients who take nothing keeps nobody else's mail out of it.
+bool Control::has_room(ControlledRoute& route) {
+  std::size_t size = route.queue.size();
+  if (size < window / 2) return true;
+  if (!may_deliver(route) || route.queue.recipients() >= most_recipients) return false;
+  if (Clock::now() >= route.looks_again) {
+    route.blocked = route.queue.blocked(Clock::now());
+    route.looks_again = Clock::now() + std::chrono::milliseconds(500);
+  }
+  return size - std::min(size, route.blocked) < window / 2;
+}
+
+/// Reads on where there is room. Returns whether there may be more on disk at once.
 bool Control::refill(ControlledRoute& route) {
-  if (route.is_all_loaded || route.queue.size() >= window / 2) return false;
+  if (route.is_all_loaded || !has_room(route)) return false;
   journal::RecordId indexed = journal_.indexed();
   auto held = journal_.held_after(route.loaded_to, refill_step);
   if (!held) {

@@ -92,6 +92,28 @@ TEST_CASE("a deferred recipient waits, longer each time, and holds back only its
   CHECK(queue.size() == 0);
 }
 
+TEST_CASE("entries that wait behind a deferred recipient, and for nobody else, are counted") {
+  HoldQueue queue(options());
+  Time now{100s};
+  queue.add(1, 0, {{0, 7}});
+  queue.add(2, 0, {{0, 7}, {1, 7}});
+  queue.add(3, 0, {{0, 7}, {1, 8}});
+  queue.add(4, 0, {{0, 8}});
+  CHECK(queue.recipients() == 6);
+  CHECK(queue.blocked(now) == 0);
+  REQUIRE(queue.next(now)->id == 1);
+  queue.defer(1, 0, "452", now);
+  CHECK(queue.blocked(now) == 2);
+  CHECK(queue.blocked(now + 1s) == 0);
+  REQUIRE(queue.next(now)->id == 3);
+  queue.remove(3, 1);
+  CHECK(queue.blocked(now) == 3);
+  queue.retry_now(1);
+  CHECK(queue.blocked(now) == 0);
+  queue.remove(1, 0);
+  CHECK(queue.recipients() == 4);
+}
+
 TEST_CASE("a delivery that did not happen is put back, and taken again") {
   HoldQueue queue(options());
   Time now{100s};

@@ -112,4 +112,36 @@ def _(scene):
     assert "all is well" in holdfast.run("journal", "verify").stdout
 
 
+def crowd(port, count):
+    client = Client(port)
+    client.ask("EHLO sender.example.net")
+    for _ in range(count):
+        client.send("MAIL FROM:<a@example.net>\r\nRCPT TO:<full@example.org>\r\nDATA\r\nSubject: x\r\n\r\n.\r\n")
+        for code in ("250", "250", "354", "250"):
+            assert client.reply().startswith(code)
+
+
+@test("however much waits for a recipient whose mailbox is full, it holds back nobody else")
+def _(scene):
+    primary = scene.primary(replies={"RCPT": lambda session, line: b"452 4.2.2 Full\r\n" if b"<full@" in line and is_full else b"250 2.1.5 Ok\r\n"})
+    is_full = False
+    holdfast = scene.holdfast(primary, yaml=YAML)
+    for recipient in ("full", "other"):
+        scene.client(holdfast.port).send_mail(recipient=f"{recipient}@example.org")
+    holdfast.run("failover", "hold", "--reason", "test")
+    senders = [multiprocessing.Process(target=crowd, args=(holdfast.port, 6_000)) for _ in range(SENDERS)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    client = scene.client(holdfast.port)
+    for _ in range(100):
+        assert client.send_mail(recipient="other@example.org").startswith("250")
+    equal(holdfast.status()["routes"][0]["held"], 24_100)
+    is_full = True
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 102, what="what is for the other")
+    equal(holdfast.status()["routes"][0]["held"], 24_000)
+
+
 main()
