@@ -5,6 +5,14 @@
 #include "journal/catalog.h"
 
 namespace holdfast::proxy {
+namespace {
+
+const RouteConfig& route_of(const Settings& settings, const std::string& address) {
+  std::size_t at = address.rfind('@');
+  return settings.config.routes[route_of_domain(settings.config, at == std::string::npos ? "" : address.substr(at + 1), 0)];
+}
+
+}  // namespace
 
 void MailboxGate::look(const Settings& settings, Deadline now) {
   for (const RouteConfig& route : settings.config.routes)
@@ -12,15 +20,13 @@ void MailboxGate::look(const Settings& settings, Deadline now) {
 }
 
 bool MailboxGate::is_open(const Settings& settings, const std::string& address, Deadline now) const {
+  return is_open(opens(settings, address), route_of(settings, address).name, now, settings.config.mailbox.grace);
+}
+
+MailboxOpen MailboxGate::opens(const Settings& settings, const std::string& address) const {
   const MailboxConfig& mailbox = settings.config.mailbox;
-  std::size_t at = address.rfind('@');
-  const RouteConfig& route =
-      settings.config
-          .routes[route_of_domain(settings.config, at == std::string::npos ? "" : address.substr(at + 1), 0)];
-  MailboxOpen open = route.mailbox_open.value_or(mailbox.open);
-  if (auto own = mailbox.people.find(journal::normalise(address)); own != mailbox.people.end())
-    open = own->second;
-  return is_open(open, route.name, now, mailbox.grace);
+  if (auto own = mailbox.people.find(journal::normalise(address)); own != mailbox.people.end()) return own->second;
+  return route_of(settings, address).mailbox_open.value_or(mailbox.open);
 }
 
 bool MailboxGate::is_open(MailboxOpen open, const std::string& route, Deadline now, Duration grace) const {

@@ -20,6 +20,8 @@ class MailboxGate {
   void look(const Settings& settings, Deadline now);
   /// address is a person's.
   bool is_open(const Settings& settings, const std::string& address, Deadline now) const;
+  /// When the person's mailbox is open, as configured: for the person, the route, or all.
+  MailboxOpen opens(const Settings& settings, const std::string& address) const;
   /// Routes whose people may log in now.
   std::vector<std::string> open_routes(const Settings& settings, Deadline now) const;
 

@@ -116,11 +116,11 @@ Task<void> SubmissionSession::data() {
   for (const Recipient& one : recipients_)
     if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->route == one.route; }))
       outgoing(one.route);
-  // What people send while the primary is out is to be in their usual mailbox afterwards.
+  // What people send because the primary is out, or was until just now, is to be in their usual mailbox afterwards.
   std::size_t own_route = route_of(person_);
   const RouteConfig& own = settings_->config.routes[own_route];
-  bool returns = settings_->config.mailbox.returns_sent && !own.is_egress &&
-                 worker_.shared.control.board(own.name).is_held();
+  bool is_for_hold = worker_.shared.control.board(own.name).is_held() || service_.gate.opens(*settings_, person_) == MailboxOpen::hold;
+  bool returns = settings_->config.mailbox.returns_sent && !own.is_egress && is_for_hold;
   if (returns) {
     Outgoing* copy = outgoing(own_route);
     copy->is_return = true;

@@ -3,6 +3,7 @@
 The primary runs in a network namespace that the test makes for itself, at the other end of a virtual cable; nftables is the fault.
 """
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -33,6 +34,8 @@ class Far:
         self.name = f"holdfast-{os.getpid()}"
         self.near = f"hf{os.getpid()}a"
         self.messages = scene.path("far.messages")
+        for left in re.findall(r"hf\d+a", run("ip", "-o", "addr", "show", "to", HERE).stdout):  # by a run that was killed
+            run("ip", "link", "del", left)
         for command in (f"netns add {self.name}", f"link add {self.near} type veth peer name far netns {self.name}", f"addr add {HERE}/30 dev {self.near}", f"link set {self.near} up",
                         f"-n {self.name} addr add {THERE}/30 dev far", f"-n {self.name} link set far up", f"-n {self.name} link set lo up"):
             made = run("ip", *command.split())

@@ -47,6 +47,18 @@ def _(scene):
     assert any(one.endswith(original) and b"X-Holdfast-Sent" not in one for one in contents), contents
 
 
+@test("who was writing when the primary came back has that in the usual mailbox too")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    session = office.submission()
+    time.sleep(1)  # that the mailbox is open is noticed a few times a second
+    office.back()
+    wait_for(lambda: office.holdfast.status()["routes"][0]["state"] == "pass", what="pass")
+    session.sendmail("ada@example.org", ["bob@example.org"], message("just finished"))
+    wait_for(lambda: sorted(envelope[1] for envelope, _ in office.primary.messages) == [b"RCPT TO:<ada@example.org> NOTIFY=NEVER", b"RCPT TO:<bob@example.org>"], what="both at the primary")
+
+
 @test("with return_sent: off, what was sent is in Sent, goes to whom it is for, and to nobody else")
 def _(scene):
     office = Office(scene, mailbox="open: hold\ngrace: 1h\nreturn_sent: off")
