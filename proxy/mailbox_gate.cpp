@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "journal/catalog.h"
+#include "proxy/address.h"
 
 namespace holdfast::proxy {
 namespace {
 
 const RouteConfig& route_of(const Settings& settings, const std::string& address) {
-  std::size_t at = address.rfind('@');
-  return settings.config.routes[route_of_domain(settings.config, at == std::string::npos ? "" : address.substr(at + 1), 0)];
+  return settings.config.routes[route_of_domain(settings.config, domain_of(address), 0)];
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ class Session {
   bool may_interrupt_chunks(Verb verb);
   void take_envelope(const Command& command, std::string_view line);
   void forward(Awaited awaited, std::string_view line);
-  std::string as_offered(const Awaited& awaited) const;
+  void send(const Awaited& awaited);
   void answer(int code, std::string_view text);
   void answer_error(int code, std::string_view text);
 

@@ -63,15 +63,15 @@ bool Session::inherits_greeting(std::string_view line) const {
 void Session::forward(Awaited awaited, std::string_view line) {
   awaited.line.assign(line);
   awaited.line += "\r\n";
-  if (upstream_) upstream_->stream.write(as_offered(awaited));
+  if (upstream_) send(awaited);
   awaited_.push_back(std::move(awaited));
 }
 
-/// A command as this primary takes it. The client may have been told of extensions by one that is gone.
-std::string Session::as_offered(const Awaited& awaited) const {
-  if (!offers_less_ || awaited.params.empty()) return awaited.line;
+/// A command to the primary, as this one takes it. The client may have been told of extensions by one that is gone.
+void Session::send(const Awaited& awaited) {
+  if (!offers_less_ || awaited.params.empty()) return upstream_->stream.write(awaited.line);
   std::string_view verb = awaited.verb == Verb::mail ? "MAIL FROM" : "RCPT TO";
-  return fmt::format("{}:<{}>{}\r\n", verb, awaited.address, offered_params(awaited.params, *capabilities_));
+  upstream_->stream.write(fmt::format("{}:<{}>{}\r\n", verb, awaited.address, offered_params(awaited.params, *capabilities_)));
 }
 
 void Session::answer(int code, std::string_view text) {

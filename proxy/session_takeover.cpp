@@ -247,7 +247,7 @@ void Session::send_unsent() {
   for (Awaited& awaited : awaited_) {
     if (!awaited.own_reply.empty()) continue;
     has_unsent_ = !is_batch && &awaited != &awaited_.back();
-    if (!std::exchange(awaited.is_sent, true)) upstream_->stream.write(as_offered(awaited));
+    if (!std::exchange(awaited.is_sent, true)) send(awaited);
     if (!is_batch) return;
   }
 }
