@@ -14,6 +14,7 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <system_error>
 
 #include "journal/files.h"
 
@@ -44,9 +45,26 @@ std::string user_of(evhttp_request* request) {
   return entry ? entry->pw_name : fmt::format("uid {}", peer.uid);
 }
 
+Admin::Answer answer_of(const Admin::Work& work) {
+  try {
+    return work();
+  } catch (const Json::exception& problem) {
+    return Error{ErrorCode::invalid, problem.what()};
+  }
+}
+
+void reply(evhttp_request* http, const AnswerForm& form, const Admin::Answer& answer) {
+  Json body = answer ? *answer : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
+  bool is_text = answer && form.to_text;
+  std::string out = is_text ? form.to_text(body) : to_line(body) + "\n";
+  if (evhttp_request_get_command(http) != EVHTTP_REQ_HEAD) evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
+  evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", is_text ? form.type : "application/json");
+  evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& path) {
+Result<std::unique_ptr<Admin>> Admin::open(Loop& loop, const std::string& path) {
   auto failed = [&](const char* what) {
     return Error{ErrorCode::unavailable, fmt::format("{}: cannot {}: {}; choose another admin.socket", path, what, std::strerror(errno))};
   };
@@ -63,8 +81,8 @@ Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& 
   ::umask(before);
   if (bound != 0) return failed("bind");
   if (::listen(socket.get(), 64) != 0) return failed("listen");
-  std::unique_ptr<Admin> admin(new Admin(path));
-  admin->http_ = evhttp_new(base);
+  std::unique_ptr<Admin> admin(new Admin(loop, path));
+  admin->http_ = evhttp_new(loop.base());
   evhttp_set_timeout(admin->http_, 5);
   evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET | EVHTTP_REQ_POST);
   evhttp_set_max_headers_size(admin->http_, 8192);
@@ -74,9 +92,9 @@ Result<std::unique_ptr<Admin>> Admin::open(event_base* base, const std::string& 
   return admin;
 }
 
-Result<std::unique_ptr<Admin>> Admin::open_http(event_base* base, const HostPort& address) {
-  std::unique_ptr<Admin> admin(new Admin(""));
-  admin->http_ = evhttp_new(base);
+Result<std::unique_ptr<Admin>> Admin::open_http(Loop& loop, const HostPort& address) {
+  std::unique_ptr<Admin> admin(new Admin(loop, ""));
+  admin->http_ = evhttp_new(loop.base());
   evhttp_set_timeout(admin->http_, 5);
   evhttp_set_allowed_methods(admin->http_, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
   evhttp_set_max_headers_size(admin->http_, 8192);
@@ -87,14 +105,20 @@ Result<std::unique_ptr<Admin>> Admin::open_http(event_base* base, const HostPort
 }
 
 Admin::~Admin() {
+  for (const auto& resource : resources_)
+    for (std::thread& one : resource->working) one.join();
   if (http_) evhttp_free(http_);
   if (!path_.empty()) ::unlink(path_.c_str());
 }
 
-void Admin::on(const std::string& resource, Handler handler) { add(resource, {std::move(handler)}); }
+void Admin::on(const std::string& resource, Handler handler) { add(resource, {this, {}, std::move(handler), nullptr, {}}); }
 
-void Admin::on_text(const std::string& resource, Handler handler, const char* type, std::string (*to_text)(const Json&)) {
-  add(resource, {std::move(handler), type, to_text});
+void Admin::on_waiting(const std::string& resource, Handler handler) {
+  on_prepared(resource, [handler = std::move(handler)](const Request& request) -> Work { return [handler, request] { return handler(request); }; });
+}
+
+void Admin::on_prepared(const std::string& resource, Preparation preparation, AnswerForm form) {
+  add(resource, {this, form, nullptr, std::move(preparation), {}});
 }
 
 void Admin::add(const std::string& name, Resource resource) {
@@ -103,27 +127,45 @@ void Admin::add(const std::string& name, Resource resource) {
 }
 
 void Admin::serve(evhttp_request* http, void* asked) {
-  const Resource& resource = *static_cast<Resource*>(asked);
+  Resource& resource = *static_cast<Resource*>(asked);
   Request request;
   request.user = user_of(http);
   evbuffer* sent = evhttp_request_get_input_buffer(http);
   std::string text(evbuffer_get_length(sent), '\0');
   evbuffer_copyout(sent, text.data(), text.size());
   request.body = text.empty() ? Json::object() : Json::parse(text, nullptr, false);
-  Answer answer = Error{ErrorCode::invalid, "the request is no JSON object"};
+  if (!request.body.is_object()) return reply(http, resource.form, Error{ErrorCode::invalid, "the request is no JSON object"});
+  Work work;
+  Answer answer = answer_of([&]() -> Answer {
+    if (resource.handler) return resource.handler(request);
+    work = resource.preparation(request);
+    return Json();
+  });
+  if (work)
+    resource.admin->begin(http, resource, std::move(work));
+  else
+    reply(http, resource.form, answer);
+}
+
+/// Has the work done, and its answer sent. Whoever asked may have gone by then: libevent keeps the request for us.
+void Admin::begin(evhttp_request* http, Resource& resource, Work work) {
+  constexpr std::size_t most_at_once = 32;
+  if (resource.working.size() >= most_at_once)
+    return reply(http, resource.form, Error{ErrorCode::busy, fmt::format("{} such requests are being worked on already; try again later", most_at_once)});
+  auto thread = resource.working.emplace(resource.working.end());
   try {
-    if (request.body.is_object()) answer = resource.handler(request);
-  } catch (const Json::exception& problem) {
-    answer = Error{ErrorCode::invalid, problem.what()};
+    *thread = std::thread([this, http, &resource, thread, work = std::move(work)] {
+      Answer answer = answer_of(work);
+      loop_.post([http, &resource, thread, answer = std::move(answer)] {
+        thread->join();
+        resource.working.erase(thread);
+        reply(http, resource.form, answer);
+      });
+    });
+  } catch (const std::system_error& problem) {
+    resource.working.erase(thread);
+    reply(http, resource.form, Error{ErrorCode::unavailable, fmt::format("cannot start a thread: {}", problem.what())});
   }
-  Json body = answer
-                  ? *answer
-                  : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
-  bool is_text = answer && resource.to_text;
-  std::string out = is_text ? resource.to_text(body) : to_line(body) + "\n";
-  if (evhttp_request_get_command(http) != EVHTTP_REQ_HEAD) evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
-  evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", is_text ? resource.type : "application/json");
-  evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
 }
 
 Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body, std::chrono::milliseconds patience) {

@@ -57,6 +57,8 @@ void print_status(const Json& status) {
     if (std::uint64_t waiting = route["waiting"].get<std::uint64_t>())
       fmt::print("  {} CLIENTS WAIT for a connection: the primary takes no more than the {} that it has\n", waiting, route["connections"].get<std::uint64_t>());
     if (!route["problem"].get<std::string>().empty()) fmt::print("  PROBLEM: {}\n", escape(route["problem"].get<std::string>()));
+    if (std::int64_t late_s = route["late_s"].get<std::int64_t>(); late_s > 0)
+      fmt::print("  NOT UP TO DATE: what decides has not answered for {} s, as when the disk hangs; a decision takes effect when it does\n", late_s);
     for (const auto& upstream : route["upstreams"]) {
       bool is_healthy = upstream["healthy"].get<bool>();
       fmt::print("  upstream {}  {}\n", upstream["address"].get<std::string>(),
@@ -85,6 +87,8 @@ void print_status(const Json& status) {
   }
   if (const auto& mailboxes = status["mailboxes"]; mailboxes.is_null()) {
     fmt::print("emergency mailboxes: NOT AVAILABLE; see the daemon's log\n");
+  } else if (mailboxes["problem"] != "") {
+    fmt::print("emergency mailboxes: PROBLEM: {}\n", mailboxes["problem"].get<std::string>());
   } else {
     std::string open;
     for (const auto& route : mailboxes["open_routes"]) open += (open.empty() ? "" : ", ") + route.get<std::string>();

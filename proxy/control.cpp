@@ -111,6 +111,7 @@ Status Control::start() {
   if (Status found = find_departed(); !found) return found;
   for (auto& [name, route] : routes_)
     if (Status restored = restore(*route); !restored) return restored.error();
+  note_status();
   thread_ = std::thread([this] {
     for (auto& [name, route] : routes_) set_to_work(*route);
     tick().spawn();
@@ -167,6 +168,7 @@ void Control::apply_breaker(ControlledRoute& route, bool was_open) {
   log(is_open ? LogLevel::warning : LogLevel::info, "breaker",
       {{"route", route.board.name}, {"state", is_open ? "open" : "closed"}, {"reason", is_open ? route.breaker.reason() : "the primary answers again"}});
   apply(route, route.state.set_breaker(is_open, route.breaker.reason(), journal::now_us()));
+  note_status();
   if (is_open) calls_.on_trip(route.board.name);
 }
 
@@ -201,8 +203,9 @@ void Control::apply(ControlledRoute& route, bool has_changed) {
 /// What happened on the live side since the last look.
 Task<void> Control::tick() {
   Wakeup wakeup(loop_);
-  while (!is_stopping_) {
+  for (unsigned ticks = 0; !is_stopping_; ++ticks) {
     co_await wakeup.wait(Clock::now() + tick_interval);
+    if (ticks % 10 == 0) note_status();
     clock_.look(journal::now_us(), std::chrono::steady_clock::now());
     for (auto& [name, route] : routes_) {
       std::uint64_t successes = route->board.successes.load(std::memory_order_relaxed);

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <thread>
 
@@ -105,8 +106,11 @@ class Control {
   // though, however late. Else an error (unavailable).
   /// route may be empty for all.
   Result<Json> set_mode(const std::string& route, failover::Mode mode, const std::string& by, const std::string& reason);
+  /// The same for all routes, without waiting for it.
+  void set_all(failover::Mode mode, const std::string& by, const std::string& reason);
   void set_flag(bool is_there, const std::string& path);
-  Result<Json> status();
+  /// All configured routes. When the control loop does not answer, what is known of before, with its age as "late_s".
+  Json status();
   /// A page of what is held on a route, or on all when its name is empty, oldest first: at most so many entries, which go on behind
   /// an entry of a route. "next" says where the following page begins.
   Result<Json> queue_list(const std::string& route, const std::string& from_route, failover::EntryId after, std::size_t most);
@@ -141,7 +145,10 @@ class Control {
   std::int64_t came_us(const ControlledRoute& route, failover::EntryId entry) const;
   Duration age(const ControlledRoute& route, failover::EntryId entry) const;
   std::optional<Duration> expires_in(const ControlledRoute& route) const;
+  Json take_mode(const std::string& route, failover::Mode mode, const std::string& by, const std::string& reason);
   Json describe(ControlledRoute& route);
+  Json describe_all();
+  void note_status();
   std::vector<failover::EntryId> held_behind(ControlledRoute& route, failover::EntryId after, std::size_t most);
   Json describe_held(ControlledRoute& route, failover::EntryId entry);
   struct OnDisk {
@@ -219,6 +226,10 @@ class Control {
   std::atomic<std::uint64_t> unanswered_{0};  ///< deliveries whose whole content was sent, on all routes
   bool is_stopping_ = false;
   std::thread thread_;
+
+  std::mutex known_mutex_;
+  Json known_;  ///< describe_all() of that time
+  std::chrono::steady_clock::time_point known_at_;
 };
 
 }  // namespace holdfast::proxy

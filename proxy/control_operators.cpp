@@ -39,17 +39,24 @@ Result<Json> Control::decide(std::function<Json()> action) {
   return *std::move(answer);
 }
 
-Result<Json> Control::set_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
-  return decide([this, name, mode, by, reason] {
-    Json changed = Json::array();
-    for (auto& [route_name, route] : routes_) {
-      bool is_meant = name.empty() ? !settings_->config.routes[index_of(*route)].is_egress : name == route_name;
-      if (!is_meant || !route->is_configured) continue;
-      apply(*route, route->state.set_mode(mode, by, reason, journal::now_us()));
-      changed.push_back(describe(*route));
-    }
-    return changed;
-  });
+Json Control::take_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
+  Json changed = Json::array();
+  for (auto& [route_name, route] : routes_) {
+    bool is_meant = name.empty() ? !settings_->config.routes[index_of(*route)].is_egress : name == route_name;
+    if (!is_meant || !route->is_configured) continue;
+    apply(*route, route->state.set_mode(mode, by, reason, journal::now_us()));
+    changed.push_back(describe(*route));
+  }
+  note_status();
+  return changed;
+}
+
+Result<Json> Control::set_mode(const std::string& route, failover::Mode mode, const std::string& by, const std::string& reason) {
+  return decide([this, route, mode, by, reason] { return take_mode(route, mode, by, reason); });
+}
+
+void Control::set_all(failover::Mode mode, const std::string& by, const std::string& reason) {
+  loop_.post([this, mode, by, reason] { take_mode("", mode, by, reason); });
 }
 
 void Control::set_flag(bool is_there, const std::string& path) {
@@ -57,6 +64,7 @@ void Control::set_flag(bool is_there, const std::string& path) {
     for (auto& [name, route] : routes_)
       if (!settings_->config.routes[index_of(*route)].is_egress)
         apply(*route, route->state.set_flag(is_there, "flag file " + path, journal::now_us()));
+    note_status();
   });
 }
 
@@ -93,21 +101,36 @@ Json Control::describe(ControlledRoute& route) {
   return json;
 }
 
-Result<Json> Control::status() {
-  return ask([this] {
-    Json all = Json::array();
-    for (const RouteConfig& config : settings_->config.routes) {
-      Json one = describe(route_named(config.name));
-      Json upstreams = Json::array();
-      for (const HostPort& upstream : config.upstreams) {
-        std::string problem = occupancy_.of(upstream)->problem();
-        upstreams.push_back({{"address", to_string(upstream)}, {"healthy", problem.empty()}, {"last_error", problem}});
-      }
-      one["upstreams"] = upstreams;
-      all.push_back(one);
+Json Control::describe_all() {
+  Json all = Json::array();
+  for (const RouteConfig& config : settings_->config.routes) {
+    Json one = describe(route_named(config.name));
+    Json upstreams = Json::array();
+    for (const HostPort& upstream : config.upstreams) {
+      std::string problem = occupancy_.of(upstream)->problem();
+      upstreams.push_back({{"address", to_string(upstream)}, {"healthy", problem.empty()}, {"last_error", problem}});
     }
-    return all;
-  });
+    one["upstreams"] = upstreams;
+    one["late_s"] = 0;
+    all.push_back(one);
+  }
+  return all;
+}
+
+/// For who asks while this loop cannot answer, because the disk keeps it waiting.
+void Control::note_status() {
+  Json all = describe_all();
+  std::lock_guard lock(known_mutex_);
+  known_ = std::move(all);
+  known_at_ = std::chrono::steady_clock::now();
+}
+
+Json Control::status() {
+  if (Result<Json> now = ask([this] { return describe_all(); })) return *std::move(now);
+  std::lock_guard lock(known_mutex_);
+  Json all = known_;
+  for (Json& route : all) route["late_s"] = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - known_at_).count();
+  return all;
 }
 
 // ---- Held mail

@@ -187,7 +187,10 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
   if (!gathered.is_gathering || out.size() > 32 * 1024) flush_log();
 }
 
-void gather_log() { gathered.is_gathering = true; }
+void gather_log(bool is_wanted) {
+  gathered.is_gathering = is_wanted;
+  if (!is_wanted) flush_log();
+}
 
 void flush_log() {
   if (gathered.lines.empty()) return;

@@ -41,8 +41,8 @@ bool is_logged(LogLevel level);
 /// Adds a line. event is a short name such as "message" or "connect".
 void log(LogLevel level, std::string_view event, std::initializer_list<Field> fields);
 
-/// Makes this thread gather lines until flush_log(). For threads that come by often.
-void gather_log();
+/// Makes this thread gather lines until flush_log(), or no longer. For threads that come by often.
+void gather_log(bool is_wanted);
 void flush_log();
 
 /// text with control characters as escapes; safe for terminals.

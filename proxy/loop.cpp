@@ -32,13 +32,14 @@ Loop::~Loop() { event_del(&poke_event_); }
 
 void Loop::run(const char* name) {
   pthread_setname_np(pthread_self(), name);
-  gather_log();
+  gather_log(true);
   while (!is_stopping_) {
     event_base_loop(base_.get(), EVLOOP_ONCE);
     now_ = Clock::now();
     run_ready();
     flush_log();
   }
+  gather_log(false);
 }
 
 void Loop::run_ready() {

@@ -109,7 +109,7 @@ std::string metrics_of(const Json& status) {
   page.begin("feed_works", gauge, "Whether the mail store that is fed takes mail; only where one is configured.");
   if (const Json& feed = status["feed"]; !feed.is_null()) page.add(feed["problem"].get<std::string>().empty() ? 1 : 0);
   const Json& mailboxes = status["mailboxes"];
-  if (mailboxes.is_object()) {
+  if (mailboxes.contains("accounts")) {
     page.one("mailbox_accounts", gauge, "People who have an emergency mailbox.", mailboxes["accounts"].get<double>());
     page.one("mailbox_people", gauge, "People who are logged in.", mailboxes["people"].get<double>());
   }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -73,13 +74,15 @@ class Server {
   Status open_mailboxes();
   Status notice_restoration(failover::MailboxStore& store);
   Status ask_mailboxes(std::function<Status(MailboxService&)> question, std::chrono::milliseconds patience = std::chrono::milliseconds(500));
-  Json mailboxes_state();
+  Json mailboxes_state(std::shared_ptr<const Settings> settings);
+  Json routes_state();
   Admin::Answer set_account(const Json& body);
   Status open_http();
   Status open_admin();
   void answer_on_delivery();
   void answer_on_journal();
   void answer_on_people();
+  Admin::Work set_mode(const Admin::Request& request);
   Admin::Answer erase(const Admin::Request& request);
   Admin::Answer record_access(const Admin::Request& request);
   Admin::Answer record_legal_hold(const Admin::Request& request);
@@ -98,7 +101,7 @@ class Server {
   void alert_of(const std::string& event, const std::string& what);
   void watch_flag(const Config& config);
   Json feed_state() const;
-  Admin::Answer status();
+  Admin::Work status();
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
   static void on_signal(evutil_socket_t signal, short, void* self);
@@ -120,9 +123,10 @@ class Server {
   std::string feed_problem_;  ///< why there is none
   std::unique_ptr<FlagFile> flag_file_;
   std::vector<std::unique_ptr<Running>> workers_;
-  std::unique_ptr<event_base, decltype(&event_base_free)> base_{nullptr, &event_base_free};
+  Loop loop_;  ///< the main thread's
   std::unique_ptr<event, decltype(&event_free)> reload_event_{nullptr, &event_free};
   std::unique_ptr<Admin> admin_, http_;
+  std::mutex accounts_mutex_;  ///< two changes of an account do not mix
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   Clock::time_point stop_by_{};
   bool is_draining_ = false;

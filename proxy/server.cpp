@@ -164,7 +164,6 @@ int Server::run() {
   shared_.connections.set_capacity(raise_descriptor_limit(config));
   constexpr auto patience = std::chrono::seconds(5);
   watch_names(config, patience);
-  base_.reset(event_base_new());
   alerter_.set_command(config.alert_command);
   control_.configure(settings_);
   if (Status started = control_.start(); !started) return give_up(started.error());
@@ -184,11 +183,11 @@ int Server::run() {
   kept_.settle();
   std::vector<std::unique_ptr<event, decltype(&event_free)>> events;
   for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) {
-    events.emplace_back(evsignal_new(base_.get(), signal, &Server::on_signal, this), &event_free);
+    events.emplace_back(evsignal_new(loop_.base(), signal, &Server::on_signal, this), &event_free);
     event_add(events.back().get(), nullptr);
   }
-  reload_event_.reset(event_new(base_.get(), -1, EV_PERSIST, &Server::on_reload, this));
-  events.emplace_back(event_new(base_.get(), -1, EV_PERSIST, &Server::on_timer, this), &event_free);
+  reload_event_.reset(event_new(loop_.base(), -1, EV_PERSIST, &Server::on_reload, this));
+  events.emplace_back(event_new(loop_.base(), -1, EV_PERSIST, &Server::on_timer, this), &event_free);
   timeval quarter_of_a_second{0, 250000};
   event_add(events.back().get(), &quarter_of_a_second);
 
@@ -214,7 +213,7 @@ int Server::run() {
       log(LogLevel::error, "feed", {{"problem", feed_problem_ = feed.error().message}});
   }
 
-  event_base_dispatch(base_.get());
+  loop_.run("holdfast");  // as the process is called
 
   // While the mailboxes still answer it.
   shared_.journal.interrupt();
@@ -245,8 +244,7 @@ void Server::on_reload(evutil_socket_t, short, void* self) {
 }
 
 void Server::set_all(failover::Mode mode, const char* signal) {
-  auto changed = control_.set_mode("", mode, fmt::format("signal {}", signal), mode == failover::Mode::hold ? "hold forced" : "given back to auto");
-  if (!changed) log(LogLevel::error, "failover", {{"problem", changed.error().message}});
+  control_.set_all(mode, fmt::format("signal {}", signal), mode == failover::Mode::hold ? "hold forced" : "given back to auto");
 }
 
 /// Called on the control thread.
@@ -260,7 +258,7 @@ void Server::tell_sessions(const std::string& route) {
 void Server::watch_flag(const Config& config) {
   flag_file_.reset();
   if (config.flag_file.empty()) return control_.set_flag(false, config.flag_file);
-  flag_file_ = std::make_unique<FlagFile>(base_.get(), config.flag_file, [this](bool is_there) { control_.set_flag(is_there, settings_->config.flag_file); });
+  flag_file_ = std::make_unique<FlagFile>(loop_.base(), config.flag_file, [this](bool is_there) { control_.set_flag(is_there, settings_->config.flag_file); });
 }
 
 /// On a backup that was put back, numbers after its end are given anew: nothing that somebody remembers may mean them.
@@ -305,7 +303,7 @@ Status Server::ask_mailboxes(std::function<Status(MailboxService&)> question, st
   auto done = std::make_shared<std::promise<Status>>();
   worker.loop.post([service = worker.mailboxes, question = std::move(question), done] { done->set_value(question(*service)); });
   auto answer = done->get_future();
-  if (answer.wait_for(patience) != std::future_status::ready) return Error{ErrorCode::unavailable, "the mailboxes do not answer"};
+  if (answer.wait_for(patience) != std::future_status::ready) return Error{ErrorCode::unavailable, "the mailboxes do not answer: they wait for the disk, or a long search keeps them busy"};
   return answer.get();
 }
 
@@ -447,7 +445,7 @@ void Server::on_tick() {
       if (worker->mailboxes) worker->mailboxes->look(*worker->settings, worker->loop.now());
     });
   bool is_done = shared_.connections.all() == 0 && control_.has_every_answer();
-  if (is_draining_ && (is_done || Clock::now() >= stop_by_)) event_base_loopbreak(base_.get());
+  if (is_draining_ && (is_done || Clock::now() >= stop_by_)) loop_.stop();
 }
 
 int serve(const std::string& config_path) {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <future>
+#include <mutex>
 
 #include "journal/catalog.h"
 #include "journal/write_record.h"
@@ -35,6 +35,7 @@ std::string user_of(const Request& request) {
 Admin::Answer Server::set_account(const Json& body) {
   if (!mailbox_store_)
     return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
+  std::lock_guard one_at_a_time(accounts_mutex_);
   auto changed = apply_account_change(*mailbox_store_, body, [this](const std::string& address) {
     return ask_mailboxes([address](MailboxService& service) { return service.remove(address); });
   });
@@ -45,20 +46,21 @@ Admin::Answer Server::set_account(const Json& body) {
   return Json{{"change", *changed}};
 }
 
-/// Who may log in, and who is. Null when the mailboxes could not be opened, or do not answer.
-Json Server::mailboxes_state() {
+/// Who may log in, and who is; or a "problem". Null when the mailboxes could not be opened.
+Json Server::mailboxes_state(std::shared_ptr<const Settings> settings) {
   if (!mailbox_store_) return nullptr;
-  auto accounts = mailbox_store_->count_accounts();
   auto state = std::make_shared<Json>();
-  Status answered = ask_mailboxes([state, settings = settings_](MailboxService& service) {
+  Status answered = ask_mailboxes([state, settings, &store = *mailbox_store_](MailboxService& service) -> Status {
     std::set<std::string> people;
     for (const ImapSession* session : service.sessions)
       if (!session->person().empty()) people.insert(session->person());
-    *state = {{"open_routes", service.gate.open_routes(*settings, Clock::now())}, {"sessions", service.sessions.size()}, {"people", people.size()}};
-    return Status();
+    auto accounts = store.count_accounts();
+    if (!accounts) return accounts.error();
+    *state = {{"problem", ""}, {"open_routes", service.gate.open_routes(*settings, Clock::now())}, {"sessions", service.sessions.size()},
+              {"people", people.size()}, {"accounts", *accounts}};
+    return {};
   });
-  if (!accounts || !answered) return nullptr;
-  (*state)["accounts"] = *accounts;
+  if (!answered) return {{"problem", answered.error().message}};
   return *state;
 }
 
@@ -69,19 +71,8 @@ Json Server::feed_state() const {
   return {{"to", "lmtp://" + to_string(*settings_->config.mailbox.feed)}, {"put_off", 0}, {"problem", feed_problem_}};
 }
 
-Admin::Answer Server::status() {
-  auto routes = control_.status();
-  if (!routes) return routes.error();
-  for (auto& route : *routes) {
-    std::uint64_t connections = 0, waiting = 0;
-    for (const auto& upstream : route["upstreams"]) {
-      auto room = occupancy_.of(*parse_host_port(upstream["address"].get<std::string>()));
-      connections += room->connections.load(std::memory_order_relaxed);
-      waiting += room->waiting.load(std::memory_order_relaxed);
-    }
-    route["connections"] = connections;
-    route["waiting"] = waiting;
-  }
+/// What belongs to the main thread is looked at now; the control loop and the mailboxes are asked without it.
+Admin::Work Server::status() {
   Json certificates = Json::array();
   for (const Tls::Shown& one : settings_->tls->shown())
     certificates.push_back({{"file", one.file},
@@ -92,8 +83,8 @@ Admin::Answer Server::status() {
   for (const ListenerConfig& listener : settings_->config.listeners)
     listeners.push_back(to_string(listener.address));
   journal::WriterState writer = shared_.journal.writer().state();
-  return Json{
-      {"routes", *routes},
+  Json state = {
+      {"routes", nullptr},
       {"journal",
        {{"entries", shared_.journal.entries()},
         {"bytes", shared_.journal.bytes()},
@@ -109,7 +100,7 @@ Admin::Answer Server::status() {
         {"writable", writer.is_working && writer.refuses_why.empty()},
         {"last_error", writer.is_working && !writer.refuses_why.empty() ? writer.refuses_why : writer.last_error},
         {"bypassed", shared_.bypassed.load()}}},
-      {"mailboxes", mailboxes_state()},
+      {"mailboxes", nullptr},
       {"recipients_known", control_.directory().size()},
       {"ldap", ldap_.state()},
       {"feed", feed_state()},
@@ -119,16 +110,37 @@ Admin::Answer Server::status() {
       {"accepted", shared_.accepted.load()},
       {"version", HOLDFAST_VERSION},
       {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_).count()}};
+  return [this, state = std::move(state), settings = settings_]() mutable -> Admin::Answer {
+    state["routes"] = routes_state();
+    state["mailboxes"] = mailboxes_state(settings);
+    return std::move(state);
+  };
+}
+
+/// With the connections to each route's primary, of all loops.
+Json Server::routes_state() {
+  Json routes = control_.status();
+  for (auto& route : routes) {
+    std::uint64_t connections = 0, waiting = 0;
+    for (const auto& upstream : route["upstreams"]) {
+      auto room = occupancy_.of(*parse_host_port(upstream["address"].get<std::string>()));
+      connections += room->connections.load(std::memory_order_relaxed);
+      waiting += room->waiting.load(std::memory_order_relaxed);
+    }
+    route["connections"] = connections;
+    route["waiting"] = waiting;
+  }
+  return routes;
 }
 
 /// What programs of this machine may read: the state, also as metrics, and the address book.
 Status Server::open_http() {
   if (!settings_->config.admin_http) return {};
-  auto http = Admin::open_http(base_.get(), *settings_->config.admin_http);
+  auto http = Admin::open_http(loop_, *settings_->config.admin_http);
   if (!http) return http.error();
   http_ = std::move(*http);
-  http_->on("/status", [this](const Request&) { return status(); });
-  http_->on_text("/metrics", [this](const Request&) { return status(); }, metrics_type, &metrics_of);
+  http_->on_prepared("/status", [this](const Request&) { return status(); });
+  http_->on_prepared("/metrics", [this](const Request&) { return status(); }, {metrics_type, &metrics_of});
   http_->on("/address-book", [this](const Request&) { return address_book(control_.directory().list()); });
   return {};
 }
@@ -136,7 +148,7 @@ Status Server::open_http() {
 /// What operators may ask and say on the admin socket.
 Status Server::open_admin() {
   if (settings_->config.admin_socket.empty()) return {};
-  auto admin = Admin::open(base_.get(), settings_->config.admin_socket);
+  auto admin = Admin::open(loop_, settings_->config.admin_socket);
   if (!admin) return admin.error();
   admin_ = std::move(*admin);
   answer_on_delivery();
@@ -146,32 +158,36 @@ Status Server::open_admin() {
 }
 
 void Server::answer_on_delivery() {
-  admin_->on("/status", [this](const Request&) { return status(); });
-  admin_->on("/failover", [this](const Request& request) -> Admin::Answer {
-    std::optional<failover::Mode> mode = failover::parse_mode(text(request, "mode"));
-    std::string route = text(request, "route");
-    if (!mode) return Error{ErrorCode::invalid, "the mode is hold, pass or auto"};
-    if (!route.empty() && !find_route(settings_->config, route))
-      return Error{ErrorCode::not_found, fmt::format("there is no route named \"{}\"", route)};
-    return control_.set_mode(route, *mode, user_of(request), text(request, "reason"));
-  });
-  admin_->on("/queue/list", [this](const Request& request) {
+  admin_->on_prepared("/status", [this](const Request&) { return status(); });
+  admin_->on_prepared("/failover", [this](const Request& request) { return set_mode(request); });
+  admin_->on_waiting("/queue/list", [this](const Request& request) {
     constexpr std::uint64_t page = 500;  // so many do not keep the control loop from its work
     return control_.queue_list(text(request, "route"), text(request, "from_route"), number(request, "after"),
                                std::clamp<std::uint64_t>(number(request, "limit"), 1, page));
   });
-  admin_->on("/queue/show", [this](const Request& request) { return control_.queue_show(number(request, "id")); });
-  admin_->on("/queue/retry",
-             [this](const Request& request) { return control_.queue_retry(number(request, "id")); });
-  admin_->on("/queue/drop", [this](const Request& request) {
+  admin_->on_waiting("/queue/show", [this](const Request& request) { return control_.queue_show(number(request, "id")); });
+  admin_->on_waiting("/queue/retry",
+                     [this](const Request& request) { return control_.queue_retry(number(request, "id")); });
+  admin_->on_waiting("/queue/drop", [this](const Request& request) {
     return control_.queue_drop(number(request, "id"), user_of(request), text(request, "reason"));
   });
 }
 
+Admin::Work Server::set_mode(const Request& request) {
+  std::optional<failover::Mode> mode = failover::parse_mode(text(request, "mode"));
+  std::string route = text(request, "route");
+  bool is_known = route.empty() || find_route(settings_->config, route);
+  return [=, this, by = user_of(request), reason = text(request, "reason")]() -> Admin::Answer {
+    if (!mode) return Error{ErrorCode::invalid, "the mode is hold, pass or auto"};
+    if (!is_known) return Error{ErrorCode::not_found, fmt::format("there is no route named \"{}\"", route)};
+    return control_.set_mode(route, *mode, by, reason);
+  };
+}
+
 void Server::answer_on_journal() {
   admin_->on("/journal/erase", [this](const Request& request) { return erase(request); });
-  admin_->on("/journal/access", [this](const Request& request) { return record_access(request); });
-  admin_->on("/journal/legal-hold", [this](const Request& request) { return record_legal_hold(request); });
+  admin_->on_waiting("/journal/access", [this](const Request& request) { return record_access(request); });
+  admin_->on_waiting("/journal/legal-hold", [this](const Request& request) { return record_legal_hold(request); });
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
     std::string reason = request.body.at("reason").get<std::string>();
@@ -180,23 +196,23 @@ void Server::answer_on_journal() {
     });
   });
   admin_->on("/journal/rekey", [this](const Request& request) { return rekey(request); });
-  admin_->on("/journal/commit", [this](const Request&) {
+  admin_->on_waiting("/journal/commit", [this](const Request&) {
     constexpr auto patience = std::chrono::milliseconds(200);  // with a slow disk
     return Json{{"committed", shared_.journal.writer().commit_now(patience)}};
   });
-  admin_->on("/journal/seal", [this](const Request&) {
+  admin_->on_waiting("/journal/seal", [this](const Request&) {
     return Json{{"segment", shared_.journal.seal()}};
   });
   admin_->on("/job", [this](const Request& request) { return maintenance_.state(number(request, "job")); });
 }
 
 void Server::answer_on_people() {
-  admin_->on("/mailbox/list", [this](const Request&) -> Admin::Answer {
+  admin_->on_waiting("/mailbox/list", [this](const Request&) -> Admin::Answer {
     if (!mailbox_store_)
       return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
     return accounts_to_json(*mailbox_store_);
   });
-  admin_->on("/mailbox/set", [this](const Request& request) { return set_account(request.body); });
+  admin_->on_waiting("/mailbox/set", [this](const Request& request) { return set_account(request.body); });
   admin_->on("/directory/list",
              [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {

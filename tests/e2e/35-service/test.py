@@ -168,7 +168,12 @@ def _(scene):
     out, problem = late.communicate(timeout=10)
     equal((late.returncode, out, problem), (0, "route primary: state hold, mode hold\n", ""))
     with stopped(control):
-        out, problem = decide("auto").communicate(timeout=10)
+        waiting = decide("auto")
+        [route] = holdfast.status()["routes"]
+        equal(waiting.poll(), None, "the decision waits, and the state is told")
+        equal((route["state"], route["reason"], route["late_s"] >= 0), ("hold", "test", True))
+        assert re.search(r"NOT UP TO DATE: .* for \d+ s", holdfast.run("status").stdout)
+        out, problem = waiting.communicate(timeout=10)
         assert "takes effect when it does" in problem, problem
     wait_for(lambda: holdfast.status()["routes"][0]["mode"] == "auto", what="the decision")
 

@@ -77,6 +77,61 @@ def _(scene):
     assert scene.client(holdfast.port).send_mail().startswith("250 2.0.0 Ok: queued as")
 
 
+@test("who asks for the state, or decides, is answered at once while other commands wait for the disk")
+def _(scene):
+    disk = Disk(scene)
+    holdfast = scene.holdfast(scene.primary(), yaml="mailbox:\n  grace: 1h", before=disk.before)
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    entry = str(holdfast.entries()[0]["id"])
+    disk.does([("fdatasync", 0, 0, 2000000), ("fsync", 0, 0, 2000000)])
+    password = scene.path("password")
+    with open(password, "w") as file:
+        file.write("correct horse battery staple\n")
+    for command in (["journal", "export", entry], ["mailbox", "add", "ada@example.org", "--password-file", password]):
+        waiting, modes = subprocess.Popen([BINARY, "-c", holdfast.config, *command], stdout=subprocess.DEVNULL), []
+        while waiting.poll() is None:
+            holdfast.run("failover", "hold" if len(modes) % 2 else "auto", "--reason", "test")
+            modes.append(holdfast.status()["routes"][0]["mode"])
+        equal(waiting.returncode, 0, command)
+        assert len(modes) > 5, (command, modes)
+        assert all(mode == ("hold" if number % 2 else "auto") for number, mode in enumerate(modes)), modes
+
+
+@test("while the file system is frozen for a snapshot, the state is told and decisions are taken; what waited goes on with the thaw")
+def _(scene):
+    if not os.path.exists("/dev/loop-control"):
+        return print("  skipped: this system has no loop devices")
+    image, folder = scene.path("image"), scene.path("mounted")
+    os.mkdir(folder)
+    for command in (["truncate", "-s", "400M", image], ["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, folder]):
+        subprocess.run(command, check=True)
+    scene.stack.callback(run, "umount", "-l", folder)
+    holdfast = scene.holdfast(scene.primary(), route="unknown_recipients: accept", yaml="mailbox:\n  grace: 1h", journal_path=os.path.join(folder, "journal"))
+    client = scene.client(holdfast.port)
+    client.send_mail()
+    os.sync()  # no page of the journal may be written to now without the file system's leave
+    subprocess.run(["fsfreeze", "--freeze", folder], check=True)
+    try:
+        client.ask("MAIL FROM:<a@example.net>")
+        equal(client.ask("RCPT TO:<b@example.org>"), "250 2.1.5 Ok")
+        client.ask("DATA")
+        client.send("Subject: x\r\n\r\nx\r\n.\r\n")
+        shown = subprocess.Popen([BINARY, "-c", holdfast.config, "mailbox", "list"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        scene.stack.callback(shown.wait)
+        equal(holdfast.status()["routes"][0]["state"], "pass")
+        holdfast.signal(signal.SIGUSR1)
+        wait_for(lambda: holdfast.status()["routes"][0]["state"] == "hold", what="the signal's effect")
+        holdfast.run("failover", "auto", "--reason", "test")
+        equal(holdfast.status()["routes"][0]["state"], "pass")
+        assert "PROBLEM: the mailboxes do not answer" in holdfast.run("status").stdout
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", folder], check=True)
+    assert client.reply().startswith("250")
+    wait_for(lambda: "PROBLEM" not in holdfast.run("status").stdout, what="the mailboxes")
+    holdfast.run("journal", "verify")
+    holdfast.stop()
+
+
 @test("a sender hears of a refusal once, also when Holdfast is killed as soon as that is on disk")
 def _(scene):
     disk = Disk(scene)
