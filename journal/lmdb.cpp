@@ -21,6 +21,8 @@ namespace {
 
 /// With less than this, a failed write failed for want of space.
 constexpr unsigned long least_free = 1024 * 1024;
+/// At once, in all processes.
+constexpr unsigned most_readers = 1000;
 /// So long one waits for the transactions of others before a file is opened anew, with a glance now and then: a mutex that can be waited
 /// for with a limit is one that ThreadSanitizer does not see.
 constexpr auto patience = std::chrono::seconds(1);
@@ -28,6 +30,24 @@ constexpr auto glance = std::chrono::milliseconds(1);
 
 MDB_val value_of(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
 std::string_view view_of(const MDB_val& value) { return {static_cast<const char*>(value.mv_data), value.mv_size}; }
+
+/// LMDB maps its lock file into memory and writes it there: a page of it for which the disk has no room would end the process.
+/// Returns 0, or ENOSPC and the like; 0 also where there can be no lock file, which LMDB finds out.
+int allocate_lock_file(const std::string& path) {
+  constexpr off_t whole_size = 64 * 1024;  // somewhat more than most_readers take
+  constexpr blkcnt_t blocks_of = 512;      // bytes, as stat() counts them
+  FileDescriptor made(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (made) {
+    int code = ::posix_fallocate(made.get(), 0, whole_size);
+    if (code != 0) ::unlink(path.c_str());
+    return code;
+  }
+  // Of an older version, or of a process that was killed while it made it. Others may have it open: its size stays.
+  struct stat info {};
+  if (errno != EEXIST || ::stat(path.c_str(), &info) != 0 || info.st_blocks * blocks_of >= info.st_size) return 0;
+  FileDescriptor there(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  return there && ::fallocate(there.get(), FALLOC_FL_KEEP_SIZE, 0, info.st_size) != 0 && errno == ENOSPC ? ENOSPC : 0;
+}
 
 }  // namespace
 
@@ -76,14 +96,15 @@ Status Environment::Opened::open() {
   std::unique_ptr<MDB_env, Close> opening(raw);
   return_faults_of(raw);
   if (map_size > 0) mdb_env_set_mapsize(raw, map_size);
-  mdb_env_set_maxreaders(raw, 1000);
+  mdb_env_set_maxreaders(raw, most_readers);
   unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD;
   if (mode != Mode::write) flags |= MDB_RDONLY;
   if (mode == Mode::sealed) flags |= MDB_NOLOCK;
   AsOwner owner(path);
-  int code = mdb_env_open(raw, path.c_str(), flags, 0600);
-  // A copy on read-only media has no lock file and no writer: read it without one.
-  if (mode == Mode::read && (code == EROFS || code == EACCES)) {
+  int code = mode == Mode::sealed ? 0 : allocate_lock_file(path + "-lock");
+  if (code == 0) code = mdb_env_open(raw, path.c_str(), flags, 0600);
+  // A copy on read-only media, or on a full disk, has no lock file and no writer: read it without one.
+  if (mode == Mode::read && (code == EROFS || code == EACCES || code == ENOSPC)) {
     opening.reset();
     if (mdb_env_create(&raw)) return lmdb_error(code, path);
     opening.reset(raw);

@@ -134,6 +134,7 @@ void Writer::roll_soon() {
   {
     std::lock_guard lock(mutex_);
     must_roll_ = true;
+    state_.roll_problem.clear();
     queue_is_pressing_ = true;
   }
   wake_.notify_one();

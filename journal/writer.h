@@ -52,6 +52,7 @@ struct WriterState {
   RecordId last_mail = 0;       ///< the last message or outcome since the start
   std::uint32_t segment = 0;
   bool is_segment_empty = true;  ///< the newest one has no records
+  std::string roll_problem;      ///< why a new one could not be begun, when that was tried last
   std::uint64_t commits = 0;    ///< to the disk, since the start, those that failed too
   std::chrono::nanoseconds commit_time{0};       ///< what they took together
   std::chrono::nanoseconds commit_under_way{0};  ///< for how long one has been; 0: none is
@@ -193,7 +194,6 @@ class Writer {
   enum class Rest { none, until_work, until_pressed } rest_ = Rest::none;  ///< what the thread is to be woken for
   std::atomic<bool> must_roll_{false}, is_refusing_{false};
   std::chrono::steady_clock::time_point next_roll_{};  ///< after one that failed; the writer's own, as is why it failed
-  std::string last_roll_problem_;
   std::shared_ptr<const SegmentKey> key_;
   WriterState state_;
   std::optional<std::chrono::steady_clock::time_point> commit_began_;  ///< of one that is under way

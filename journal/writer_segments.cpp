@@ -86,9 +86,12 @@ void Writer::roll_if_due() {
   Status rolled = roll();
   std::string problem = rolled ? "" : rolled.error().message;
   if (!rolled) next_roll_ = now + retry_delay;
-  if (!rolled && problem != last_roll_problem_)
-    on_event_(true, fmt::format("cannot begin a new segment, going on with the old one: {}", problem));
-  last_roll_problem_ = std::move(problem);
+  {
+    std::lock_guard lock(mutex_);
+    std::swap(state_.roll_problem, problem);
+  }
+  if (!rolled && rolled.error().message != problem)
+    on_event_(true, fmt::format("cannot begin a new segment, going on with the old one: {}", rolled.error().message));
 }
 
 Status Writer::roll() {

@@ -176,22 +176,36 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
   return EX_OK;
 }
 
-/// Waits until the segment has its head, and prints it. socket: the admin socket of the daemon that makes it; empty: we do.
-int wait_for_head(const std::string& journal, std::uint32_t segment, const std::string& socket) {
+/// What keeps whoever makes the heads from it, if anything: the daemon, or without one this process.
+Status look_at_sealing(const Config& config, const Reached& by) {
+  std::string problem;
+  if (by.journal) {
+    problem = by.journal->writer().state().roll_problem;
+  } else {
+    auto status = ask_admin(config.admin_socket, "/status");
+    if (!status) return Error{ErrorCode::unavailable, "the daemon ended; the next start seals it, or run this again"};
+    problem = (*status)["journal"]["segment_problem"].get<std::string>();
+  }
+  if (problem.empty()) return {};
+  return Error{ErrorCode::unavailable, problem + "; then run this again"};
+}
+
+/// Waits until the segment has its head, and prints it.
+int wait_for_head(const Config& config, std::uint32_t segment, const Reached& by) {
   constexpr auto patience = std::chrono::minutes(10);
   constexpr auto glance = std::chrono::seconds(1);
   using SteadyClock = std::chrono::steady_clock;
   auto end = SteadyClock::now() + patience, next_glance = SteadyClock::now() + glance;
   while (SteadyClock::now() < end) {
-    if (auto line = journal::read_head(journal, segment)) {
+    if (auto line = journal::read_head(config.journal.path, segment)) {
       fmt::print("{}\n", *line);
       return EX_OK;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    if (socket.empty() || SteadyClock::now() < next_glance) continue;
+    if (SteadyClock::now() < next_glance) continue;
     next_glance = SteadyClock::now() + glance;
-    if (!ask_admin(socket, "/status"))
-      return fail({ErrorCode::unavailable, fmt::format("the daemon ended before segment {} had its head; it gets it with the next start, or run this again", segment)});
+    if (Status well = look_at_sealing(config, by); !well)
+      return fail({well.error().code, fmt::format("segment {} is not sealed: {}", segment, well.error().message)});
   }
   return fail(
       {ErrorCode::unavailable,
@@ -206,13 +220,12 @@ int seal(const std::string& config_path) {
   if (!reached) return fail(reached.error());
   std::uint32_t segment =
       reached->journal ? reached->journal->seal() : reached->answer["segment"].get<std::uint32_t>();
-  const std::string socket = reached->journal ? "" : config->admin_socket;
-  if (segment != 0) return wait_for_head(config->journal.path, segment, socket);
+  if (segment != 0) return wait_for_head(*config, segment, *reached);
   // What was ended before may still wait for its head.
   auto numbers = journal::list_segments(config->journal.path);
   if (!numbers) return fail(numbers.error());
   if (numbers->size() > 1)
-    if (int code = wait_for_head(config->journal.path, (*numbers)[numbers->size() - 2], socket); code != EX_OK)
+    if (int code = wait_for_head(*config, (*numbers)[numbers->size() - 2], *reached); code != EX_OK)
       return code;
   fmt::print(stderr, "the newest segment is empty: all is sealed already\n");
   return EX_OK;

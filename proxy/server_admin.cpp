@@ -97,6 +97,7 @@ Admin::Work Server::status() {
         {"oldest", format_time(shared_.journal.oldest_us())},
         {"path", settings_->config.journal.path},
         {"segment", writer.segment},
+        {"segment_problem", writer.roll_problem},
         {"writable", writer.is_working && writer.refuses_why.empty()},
         {"last_error", writer.is_working && !writer.refuses_why.empty() ? writer.refuses_why : writer.last_error},
         {"bypassed", shared_.bypassed.load()}}},

@@ -60,6 +60,41 @@ def _(scene):
     assert "all is well" in holdfast.run("journal", "verify").stdout
 
 
+@test("no map of a file on a full disk ends the process: a segment that cannot end goes on, a start is there and takes mail when there is space")
+def _(scene):
+    disk = small_disk(scene)
+    holdfast = scene.holdfast(scene.primary(), journal_path=os.path.join(disk, "journal"))
+    client = scene.client(holdfast.port)
+    equal(client.send_mail(BODY), "250 2.0.0 Ok: taken")
+    fill(os.path.join(disk, "filler"))
+    for _ in range(2):
+        sealed = holdfast.run("journal", "seal", check=False)
+        equal(sealed.returncode, 75, sealed)
+        assert "is not sealed" in sealed.stderr and "no space left on the disk" in sealed.stderr, sealed
+        equal(client.send_mail(helo=None), FULL)
+        assert not holdfast.status()["journal"]["writable"]
+    holdfast.stop()
+    holdfast.start()
+    equal(scene.client(holdfast.port).send_mail(), FULL)
+    os.unlink(os.path.join(disk, "filler"))
+    wait_for(lambda: scene.client(holdfast.port).send_mail() == "250 2.0.0 Ok: taken", what="mail")
+    wait_for(lambda: [one["recipients"][0]["outcome"] for one in holdfast.entries()] == ["forwarded", "forwarded"], what="what became of both")
+    holdfast.run("journal", "seal")
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+    holdfast.stop()
+    # What LMDB needs beside its files, as when the folder was copied without it.
+    subprocess.run(["find", holdfast.journal_path, "-name", "*-lock", "-delete"], check=True)
+    fill(os.path.join(disk, "filler"))
+    holdfast.start(ready=False)
+    equal(holdfast.process.wait(20), 75)
+    assert "no space left on the disk; free some" in open(holdfast.log).readlines()[-1]
+    equal(len(holdfast.entries()), 2)
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+    os.unlink(os.path.join(disk, "filler"))
+    holdfast.start()
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
+
+
 @test("a large message that fills the disk in its middle gets 452 at its end, and the session goes on")
 def _(scene):
     disk = small_disk(scene)
