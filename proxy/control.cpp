@@ -27,16 +27,23 @@ void Control::configure(std::shared_ptr<const Settings> settings) {
   directory_.set_options(settings->config.directory.options);
   auto take = [this, settings] {
     settings_ = settings;
-    for (auto& [name, route] : routes_) route->is_configured = false;
-    for (const RouteConfig& config : settings_->config.routes) {
+    std::vector<ControlledRoute*> added;
+    for (auto& [name, route] : routes_) {
+      route->is_configured = false;
+      route->index = 0;
+    }
+    for (std::size_t index = 0; index < settings_->config.routes.size(); ++index) {
+      const RouteConfig& config = settings_->config.routes[index];
       std::unique_ptr<ControlledRoute>& route = routes_[config.name];
-      bool is_new = !route;
-      if (is_new) route = std::make_unique<ControlledRoute>(board(config.name), config.failover);
+      if (!route) added.push_back((route = std::make_unique<ControlledRoute>(board(config.name), config.failover)).get());
       route->is_configured = true;
+      route->index = index;
       route->breaker.set_options(config.failover.breaker);
       route->queue.set_options(config.failover.retry);
       route->trust.set_doubt_after(config.failover.doubt_after);
-      if (!is_new || !thread_.joinable()) continue;
+    }
+    if (!thread_.joinable()) return;  // start() does the rest
+    for (ControlledRoute* route : added) {
       if (Status restored = restore(*route); !restored) log(LogLevel::error, "failover", {{"problem", restored.error().message}});
       set_to_work(*route);
     }
@@ -57,12 +64,8 @@ void Control::set_to_work(ControlledRoute& route) {
   dispatch(route).spawn();
 }
 
-std::size_t Control::index_of(const ControlledRoute& route) const {
-  return find_route(settings_->config, route.board.name).value_or(0);
-}
-
 const FailoverConfig& Control::config_of(const ControlledRoute& route) const {
-  return settings_->config.routes[index_of(route)].failover;
+  return settings_->config.routes[route.index].failover;
 }
 
 /// The state of before the last stop, and what is held.
@@ -168,7 +171,6 @@ void Control::apply_breaker(ControlledRoute& route, bool was_open) {
   log(is_open ? LogLevel::warning : LogLevel::info, "breaker",
       {{"route", route.board.name}, {"state", is_open ? "open" : "closed"}, {"reason", is_open ? route.breaker.reason() : "the primary answers again"}});
   apply(route, route.state.set_breaker(is_open, route.breaker.reason(), journal::now_us()));
-  note_status();
   if (is_open) calls_.on_trip(route.board.name);
 }
 
@@ -271,7 +273,7 @@ Task<void> Control::probe(ControlledRoute& route) {
 }
 
 Opening Control::opening_as_self(const ControlledRoute& route) const {
-  Opening opening{settings_, index_of(route), {{"127.0.0.1", 0}, {"127.0.0.1", 25}, ClientName{"localhost", "localhost"}}, Deadline::max()};
+  Opening opening{settings_, route.index, {{"127.0.0.1", 0}, {"127.0.0.1", 25}, ClientName{"localhost", "localhost"}}, Deadline::max()};
   Duration usual = std::max(usual_patience, config_of(route).takeover_after);
   opening.connect_patience = usual;
   opening.by = Clock::now() + std::max(usual, route.patience);
@@ -288,10 +290,10 @@ Task<void> Control::watch_standbys(ControlledRoute& route) {
     auto due = [&] { return last + probes_a_look * config_of(route).probe_interval; };
     while (!is_stopping_ && Clock::now() < due()) co_await route.watcher->wait(due());
     if (is_stopping_) co_return;
-    const std::vector<HostPort> upstreams = route.is_configured ? settings_->config.routes[index_of(route)].upstreams : std::vector<HostPort>();
+    const std::vector<HostPort> upstreams = route.is_configured ? settings_->config.routes[route.index].upstreams : std::vector<HostPort>();
     for (std::size_t i = 0; i < upstreams.size(); ++i) {
       bool is_needed = i == route.probed;
-      bool has_changed = !route.is_configured || settings_->config.routes[index_of(route)].upstreams != upstreams;
+      bool has_changed = !route.is_configured || settings_->config.routes[route.index].upstreams != upstreams;
       if (!is_needed && !has_changed) co_await look_at(route, i);
     }
   }

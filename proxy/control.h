@@ -68,6 +68,7 @@ struct ControlledRoute {
   std::string limit_reached;         ///< the key of a limit on held mail that keeps more from being held
   bool expires_soon = false;         ///< the oldest of what is held, unless the primary comes back
   bool is_configured = true;
+  std::size_t index = 0;             ///< among the configured; of one that is not, the first's, whose limits it takes over
 };
 
 class Control {
@@ -125,7 +126,6 @@ class Control {
   std::optional<Json> call(std::function<Json()> action, std::chrono::milliseconds patience);
   Result<Json> ask(std::function<Json()> question);
   Result<Json> decide(std::function<Json()> action);
-  std::size_t index_of(const ControlledRoute& route) const;
   const FailoverConfig& config_of(const ControlledRoute& route) const;
   ControlledRoute& route_named(const std::string& name);
   void apply(ControlledRoute& route, bool has_changed);

@@ -42,7 +42,7 @@ Result<Json> Control::decide(std::function<Json()> action) {
 Json Control::take_mode(const std::string& name, failover::Mode mode, const std::string& by, const std::string& reason) {
   Json changed = Json::array();
   for (auto& [route_name, route] : routes_) {
-    bool is_meant = name.empty() ? !settings_->config.routes[index_of(*route)].is_egress : name == route_name;
+    bool is_meant = name.empty() ? !settings_->config.routes[route->index].is_egress : name == route_name;
     if (!is_meant || !route->is_configured) continue;
     apply(*route, route->state.set_mode(mode, by, reason, journal::now_us()));
     changed.push_back(describe(*route));
@@ -62,7 +62,7 @@ void Control::set_all(failover::Mode mode, const std::string& by, const std::str
 void Control::set_flag(bool is_there, const std::string& path) {
   loop_.post([this, is_there, path] {
     for (auto& [name, route] : routes_)
-      if (!settings_->config.routes[index_of(*route)].is_egress)
+      if (!settings_->config.routes[route->index].is_egress)
         apply(*route, route->state.set_flag(is_there, "flag file " + path, journal::now_us()));
     note_status();
   });

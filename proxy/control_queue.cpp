@@ -152,9 +152,9 @@ std::unique_ptr<Errand> Control::next_errand(ControlledRoute& route, const Erran
 /// A connection on which the primary is told who the client was, or comes to see.
 Task<Opening> Control::opening_for(const ControlledRoute& route, const journal::MessageRecord& message, Wakeup& wakeup) {
   ClientFacts client{endpoint_of(message.client), endpoint_of(message.server)};
-  bool tells_name = settings_->config.routes[index_of(route)].identity == Identity::xclient;
+  bool tells_name = settings_->config.routes[route.index].identity == Identity::xclient;
   if (tells_name) client.name = co_await names_.find(client.client.address, wakeup);
-  Opening opening{settings_, index_of(route), std::move(client), Deadline::max()};
+  Opening opening{settings_, route.index, std::move(client), Deadline::max()};
   opening.may_hide_client = true;  // better from Holdfast's address than never
   co_return opening;
 }
