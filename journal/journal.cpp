@@ -295,6 +295,7 @@ std::int64_t Journal::written_us(RecordId id, std::int64_t time_us) const {
   if (!segment) return time_us;
   const std::uint32_t number = (*segment)->header().number;
   for (std::uint32_t one : {number, number - 1}) {
+    if (one == 0) continue;  // before the first
     auto place = segments_->place(one);
     // A clock that was ahead once is not believed either.
     if (place && place->created_us <= now_us()) time_us = std::max(time_us, place->created_us);

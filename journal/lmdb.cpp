@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -49,12 +50,21 @@ int allocate_lock_file(const std::string& path) {
   return there && ::fallocate(there.get(), FALLOC_FL_KEEP_SIZE, 0, info.st_size) != 0 && errno == ENOSPC ? ENOSPC : 0;
 }
 
+/// LMDB reports a write of which only a part was taken as EIO, which says nothing.
+int why_half_written(const std::string& path) {
+  struct statvfs disk;
+  if (::statvfs(path.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < least_free) return ENOSPC;
+  struct stat file {};
+  rlimit largest{};
+  bool is_limited = ::getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur != RLIM_INFINITY;
+  if (is_limited && ::stat(path.c_str(), &file) == 0 && static_cast<rlim_t>(file.st_size) + least_free > largest.rlim_cur) return EFBIG;
+  return EIO;
+}
+
 }  // namespace
 
 Error lmdb_error(int code, const std::string& what) {
-  // LMDB reports a write that the disk took only half of as EIO.
-  struct statvfs disk;
-  if (code == EIO && ::statvfs(what.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < least_free) code = ENOSPC;
+  if (code == EIO) code = why_half_written(what);
   std::string sentence = what + ": " + mdb_strerror(code);
   switch (code) {
     case MDB_MAP_FULL:
@@ -62,6 +72,8 @@ Error lmdb_error(int code, const std::string& what) {
     case ENOSPC:
     case EDQUOT:
       return {ErrorCode::no_space, what + ": no space left on the disk; free some or give the journal a larger one"};
+    case EFBIG:
+      return {ErrorCode::no_space, what + ": it may not grow more; raise the limit on the size of files (LimitFSIZE, ulimit -f)"};
     case EACCES:
     case EPERM:
     case EROFS:

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <csignal>
 #include <cstring>
 #include <system_error>
 
@@ -160,6 +161,7 @@ int fail_to_write(int reason) {
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow more is an error of that write
   CLI::App app{"Holdfast: an SMTP relay that keeps a copy of every message"};
   app.set_version_flag("--version", "holdfast " HOLDFAST_VERSION);
   app.require_subcommand(1);

@@ -60,6 +60,21 @@ def _(scene):
     assert "all is well" in holdfast.run("journal", "verify").stdout
 
 
+@test("a limit on the size of files (ulimit -f) is told as such, and is a 452 until it is raised")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary(), before=["prlimit", f"--fsize={4 << 20}:unlimited"])
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    replies = [client.send_mail(BODY, helo=None) for _ in range(60)]
+    equal(set(replies), {"250 2.0.0 Ok: taken", FULL})
+    assert "it may not grow more; raise the limit on the size of files" in holdfast.status()["journal"]["last_error"]
+    run("prlimit", "--fsize=unlimited", "--pid", str(holdfast.process.pid), check=True)
+    equal(client.send_mail(BODY, helo=None), "250 2.0.0 Ok: taken")
+    wait_for(lambda: {one["recipients"][0]["outcome"] for one in holdfast.entries()} == {"forwarded"}, what="all outcomes")
+    equal(len(holdfast.entries()), replies.count("250 2.0.0 Ok: taken") + 1)
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+
+
 @test("no map of a file on a full disk ends the process: a segment that cannot end goes on, a start is there and takes mail when there is space")
 def _(scene):
     disk = small_disk(scene)
