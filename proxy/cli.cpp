@@ -194,7 +194,8 @@ int run_command_line(int argc, char** argv) {
     return app.exit(problem) == 0 ? EX_OK : EX_USAGE;
   } catch (const std::system_error& problem) {
     if (std::ferror(stdout)) return fail_to_write(problem.code().value());  // fmt::print's
-    fmt::print(stderr, "holdfast: {}\n", problem.what());
+    bool is_out_of_threads = problem.code() == std::errc::resource_unavailable_try_again;
+    fmt::print(stderr, "holdfast: {}{}\n", problem.what(), is_out_of_threads ? ": no more threads may be started; raise TasksMax, LimitNPROC or ulimit -u" : "");
     return EX_OSERR;
   }
   return exit_code;
