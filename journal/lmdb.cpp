@@ -78,8 +78,9 @@ Error lmdb_error(int code, const std::string& what) {
       return {ErrorCode::unavailable, sentence + "; the maps of the journal's files are large, but mostly empty: take away the limit on addresses (LimitAS, ulimit -v)"};
     case EACCES:
     case EPERM:
-    case EROFS:
       return {ErrorCode::permission, sentence + "; give the user that runs Holdfast access to it"};
+    case EROFS:
+      return {ErrorCode::permission, sentence + "; mount it for writing, and see in dmesg whether it became so because its disk fails"};
     case ENOENT:
       return {ErrorCode::not_found, sentence};
     case MDB_INVALID:
