@@ -178,6 +178,36 @@ def _(scene):
     wait_for(lambda: holdfast.status()["routes"][0]["mode"] == "auto", what="the decision")
 
 
+@test("whoever closes standard input, output and error before starting it: the log goes nowhere, and not into the journal")
+def _(scene):
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    holdfast = scene.holdfast(scene.primary(), before=closed)
+    for _ in range(3):
+        assert scene.client(holdfast.port).send_mail().startswith("250")
+    wait_for(lambda: len(holdfast.entries()) == 3, what="three entries")
+    for command, expected in (("verify", 74), ("list", 74), ("seal", 74), ("erase --id 2 --reason x", 74)):
+        equal(subprocess.run([*closed, BINARY, "-c", holdfast.config, "journal", *command.split()]).returncode, expected, command)
+    holdfast.stop()
+    equal(subprocess.run([*closed, BINARY, "-c", holdfast.config, "journal", "rebuild"]).returncode, 74)
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+    equal(len(holdfast.entries()), 2)
+
+
+@test("whoever blocks all signals before starting it, or ignores them, can still decide and stop it by signals")
+def _(scene):
+    blocked = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+    ignored = "[signal.signal(one, signal.SIG_IGN) for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)]"
+    for left in (blocked, ignored):
+        holdfast = scene.holdfast(scene.primary(), before=[sys.executable, "-c", f"import os, signal, sys; {left}; os.execvp(sys.argv[1], sys.argv[1:])"])
+        for number, mode in ((signal.SIGUSR1, "hold"), (signal.SIGUSR2, "auto")):
+            holdfast.signal(number)
+            wait_for(lambda: holdfast.status()["routes"][0]["mode"] == mode, what=mode)
+        holdfast.signal(signal.SIGHUP)
+        wait_for(lambda: holdfast.logged("certificates were read again"), what="a reload")
+        holdfast.signal(signal.SIGTERM)
+        equal(holdfast.process.wait(20), 0)
+
+
 @test("what systemd's journal reads has a priority, and no time of its own")
 def _(scene):
     for log_format, expected in (("text", r"<6>info ready listening="), ("json", r'<6>\{.*"event":"ready"')):
