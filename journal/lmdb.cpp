@@ -74,6 +74,9 @@ Error lmdb_error(int code, const std::string& what) {
       return {ErrorCode::no_space, what + ": no space left on the disk; free some or give the journal a larger one"};
     case EFBIG:
       return {ErrorCode::no_space, what + ": it may not grow more; raise the limit on the size of files (LimitFSIZE, ulimit -f)"};
+    case EMFILE:
+    case ENFILE:
+      return {ErrorCode::unavailable, sentence + "; allow more of them (LimitNOFILE, ulimit -n)"};
     case ENOMEM:
       return {ErrorCode::unavailable, sentence + "; the maps of the journal's files are large, but mostly empty: take away the limit on addresses (LimitAS, ulimit -v)"};
     case EACCES:

@@ -4,9 +4,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -170,6 +172,13 @@ SegmentReport report_from(const nlohmann::json& line) {
   return report;
 }
 
+/// What keeps a segment from being read says nothing about the segment.
+bool is_about_the_machine(const Error& error) {
+  return error.code == ErrorCode::unavailable || error.code == ErrorCode::busy || error.code == ErrorCode::no_space || error.code == ErrorCode::permission;
+}
+
+constexpr int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE};
+
 [[noreturn]] void run_child(const std::string& journal, std::uint32_t number, const std::optional<KeyRing>& keys, const Chain& before,
                             RecordId indexed, int out) {
   auto send = [out](const std::string& line) {
@@ -183,6 +192,9 @@ SegmentReport report_from(const nlohmann::json& line) {
     SegmentCheck(**segment, keys.has_value(), indexed, report, [&](RecordId id) {
       if (counter++ % 64 == 0) send(fmt::format("at {} {}\n", id, report.content_bytes));
     }).run();
+  } else if (is_about_the_machine(segment.error())) {
+    send(nlohmann::json{{"error", segment.error().message}, {"code", segment.error().code}}.dump() + "\n");
+    ::_exit(0);
   } else {
     report.findings.push_back({number, 0, segment.error().message});
     report.chain.is_known = false;
@@ -204,7 +216,7 @@ Result<SegmentReport> check_segment(const std::string& journal, std::uint32_t nu
   if (child == 0) {
     in.reset();
     // The parent tells of a crash.
-    for (int crash : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE}) std::signal(crash, SIG_DFL);
+    for (int crash : crashes) std::signal(crash, SIG_DFL);
     run_child(journal, number, keys, before, indexed, out.get());
   }
   out.reset();
@@ -231,7 +243,12 @@ Result<SegmentReport> check_segment(const std::string& journal, std::uint32_t nu
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
   nlohmann::json told = nlohmann::json::parse(last_line, nullptr, false);
+  if (told.contains("error")) return Error{told["code"].get<ErrorCode>(), told["error"].get<std::string>()};
   if (!told.is_discarded()) return report_from(told);
+  bool was_killed = WIFSIGNALED(status) && std::find(std::begin(crashes), std::end(crashes), WTERMSIG(status)) == std::end(crashes);
+  if (was_killed)
+    return Error{ErrorCode::unavailable, fmt::format("{}: the process that read it was ended by signal {}, as when the machine has no memory left; run this again",
+                                                     segment_path(journal, number), WTERMSIG(status))};
   SegmentReport report;
   report.chain = before;
   report.chain.is_known = false;

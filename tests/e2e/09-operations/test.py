@@ -97,6 +97,19 @@ def _(scene):
     assert "is `holdfast serve` running" in stopped.stderr
 
 
+@test("what a process may not do is no damage: verify says what it wants, and does not call the journal damaged")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.stop()
+    verdicts = {}
+    for most in range(4, 12):
+        done = run("prlimit", f"--nofile={most}", BINARY, "-c", holdfast.config, "journal", "verify")
+        verdicts[most] = done.returncode
+        assert done.returncode == 0 or "Too many open files" in done.stderr, done
+    assert 65 not in verdicts.values() and {0, 75} <= set(verdicts.values()), verdicts
+
+
 @test("the manual page names every command, and no other")
 def _(scene):
     def commands_of(*words):
