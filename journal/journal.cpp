@@ -349,6 +349,13 @@ std::uint32_t Journal::seal() {
   return state.segment;
 }
 
+std::string Journal::displaced() {
+  const std::uint32_t number = segments_->newest();
+  auto newest = segments_->get(number);
+  bool is_displaced = newest && !(*newest)->environment().is_in_place() && segments_->newest() == number;
+  return is_displaced ? segment_path(path_, number) : "";
+}
+
 Result<Entry> Journal::entry(RecordId id) {
   auto segment = segments_->holding(id);
   if (!segment) return segment.error();

@@ -43,6 +43,8 @@ class Journal {
   /// Ends the newest segment, so that it is sealed. Returns its number, for which a head will be there soon; 0 when there is nothing
   /// in it. Thread-safe, does not wait.
   std::uint32_t seal();
+  /// The path of the file that is written to, when somebody has removed it, or put another there; else empty. Thread-safe.
+  std::string displaced();
 
   /// Commits all that was submitted: who waits for it is told now, and nobody is told anything later. For the end: nothing can be written
   /// any more. Once no thread submits.

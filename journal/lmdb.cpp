@@ -173,6 +173,14 @@ Result<std::uint64_t> Environment::file_size() const {
   return static_cast<std::uint64_t>(info.st_size);
 }
 
+bool Environment::is_in_place() const {
+  mdb_filehandle_t file = -1;
+  struct stat open {}, there {};
+  std::shared_lock in_use(opened_->in_use);
+  if (!get() || mdb_env_get_fd(get(), &file) != 0 || ::fstat(file, &open) != 0) return true;  // nothing is open: it is opened by its path
+  return ::stat(path().c_str(), &there) == 0 && open.st_dev == there.st_dev && open.st_ino == there.st_ino;
+}
+
 void Environment::reserve(std::uint64_t bytes) const {
   const std::uint64_t used = used_bytes();
   mdb_filehandle_t file = -1;

@@ -42,6 +42,8 @@ class Environment {
   Status fill_up() const;
   /// Of the file that is open, whatever stands at its path by now.
   Result<std::uint64_t> file_size() const;
+  /// Whether the file at the path is the one that is open: somebody may have removed it, or put another there.
+  bool is_in_place() const;
   /// Has the disk keep the file's next bytes for it, behind those in use, without making it longer. A disk that cannot do that does not.
   void reserve(std::uint64_t bytes) const;
   /// Bytes in use, from the start of the file to the last page. 0 while it is closed since it could not be opened anew.

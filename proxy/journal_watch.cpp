@@ -25,7 +25,7 @@ void JournalWatch::look(const JournalConfig& config) {
   watch_state(writer);
   watch_speed(writer);
   watch_room(config);
-  watch_size(config);
+  watch_refusal(config);
 }
 
 void JournalWatch::watch_state(const journal::WriterState& writer) {
@@ -66,15 +66,22 @@ void JournalWatch::watch_room(const JournalConfig& config) {
   alert_("NEARLY FULL: " + left);
 }
 
-void JournalWatch::watch_size(const JournalConfig& config) {
-  bool is_too_large = config.max_size > 0 && journal_.bytes() >= config.max_size;
-  if (std::exchange(is_too_large_, is_too_large) == is_too_large) return;
-  std::string reason = is_too_large ? fmt::format("journal.max_size ({:.1f} MiB) is reached", static_cast<double>(config.max_size) / (1 << 20)) : "";
+/// What is written into a file that nobody finds any more is not in the journal.
+void JournalWatch::watch_refusal(const JournalConfig& config) {
+  std::string reason, remedy;
+  if (std::string path = journal_.displaced(); !path.empty()) {
+    reason = path + " was removed or replaced while Holdfast writes to it";
+    remedy = "put it back, or restart Holdfast, which begins a new journal or goes on with the one that is there; until then held mail can still be delivered";
+  } else if (config.max_size > 0 && journal_.bytes() >= config.max_size) {
+    reason = fmt::format("journal.max_size ({:.1f} MiB) is reached", static_cast<double>(config.max_size) / (1 << 20));
+    remedy = "raise it, or let older segments go: journal.retention, holdfast journal prune";
+  }
+  if (std::exchange(refuses_why_, reason) == reason) return;
   journal_.writer().refuse_messages(reason);
-  if (is_too_large)
-    log(LogLevel::error, "journal", {{"problem", reason}, {"remedy", "raise it, or let older segments go: journal.retention, holdfast journal prune"}});
+  if (reason.empty())
+    log(LogLevel::info, "journal", {{"note", "mail is written down again"}});
   else
-    log(LogLevel::info, "journal", {{"note", "there is room for mail again"}});
+    log(LogLevel::error, "journal", {{"problem", reason}, {"remedy", remedy}});
 }
 
 }  // namespace holdfast::proxy

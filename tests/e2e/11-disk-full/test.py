@@ -180,7 +180,7 @@ def _(scene):
     holdfast.write_config()
     holdfast.signal(signal.SIGHUP)
     assert send_until("250 2.0.0 Ok: taken") < 200
-    wait_for(lambda: holdfast.status()["journal"]["writable"] and holdfast.logged("there is room for mail again"), what="the good news")
+    wait_for(lambda: holdfast.status()["journal"]["writable"] and holdfast.logged("mail is written down again"), what="the good news")
     assert not holdfast.status()["journal"]["nearly_full"]
     assert "all is well" in holdfast.run("journal", "verify").stdout
 

@@ -132,6 +132,31 @@ def _(scene):
     holdfast.stop()
 
 
+@test("a journal that is removed or replaced under the daemon takes no mail: 452, an alert, and 250 again when it is back, or after a restart")
+def _(scene):
+    told = scene.path("told")
+    holdfast = scene.holdfast(scene.primary(), yaml=f'alert_command: echo "$HOLDFAST_ALERT" >> {told}')
+    away, full = holdfast.journal_path + ".away", "452 4.3.1 Insufficient system storage, try again later"
+    refuses = lambda: scene.client(holdfast.port).send_mail() == full
+    takes = lambda: scene.client(holdfast.port).send_mail().startswith("250")
+    assert takes()
+    os.rename(holdfast.journal_path, away)
+    wait_for(refuses, what="a refusal")
+    assert "was removed or replaced" in holdfast.status()["journal"]["last_error"] and holdfast.logged("put it back, or restart Holdfast")
+    wait_for(lambda: os.path.exists(told) and "NOT WRITABLE" in open(told).read(), what="an alert")
+    shutil.copytree(away, holdfast.journal_path)  # looks the same, and is another
+    assert refuses()
+    shutil.rmtree(holdfast.journal_path)
+    os.rename(away, holdfast.journal_path)
+    wait_for(takes, what="mail")
+    assert "all is well" in holdfast.run("journal", "verify").stdout
+    shutil.rmtree(holdfast.journal_path)
+    wait_for(refuses, what="a refusal")
+    holdfast.stop()
+    holdfast.start()
+    assert takes() and "all is well" in holdfast.run("journal", "verify").stdout
+
+
 @test("a sender hears of a refusal once, also when Holdfast is killed as soon as that is on disk")
 def _(scene):
     disk = Disk(scene)
