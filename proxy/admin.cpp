@@ -34,15 +34,13 @@ bool answers(const std::string& path) {
   return probe && ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
 }
 
-/// The name of the user at the other end of the socket.
-std::string user_of(evhttp_request* request) {
+/// The user at the other end of the socket.
+std::optional<uid_t> user_of(evhttp_request* request) {
   bufferevent* buffer = evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
   ucred peer{};
   socklen_t size = sizeof peer;
   bool is_local = ::getsockopt(bufferevent_getfd(buffer), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0;
-  if (!is_local) return "http";
-  const passwd* entry = ::getpwuid(peer.uid);
-  return entry ? entry->pw_name : fmt::format("uid {}", peer.uid);
+  return is_local ? std::optional(peer.uid) : std::nullopt;
 }
 
 Admin::Answer answer_of(const Admin::Work& work) {
@@ -63,6 +61,14 @@ void reply(evhttp_request* http, const AnswerForm& form, const Admin::Answer& an
 }
 
 }  // namespace
+
+std::string Admin::Request::user() const {
+  if (!uid) return "http";
+  passwd entry{}, *found = nullptr;
+  std::vector<char> memory(16 * 1024);
+  ::getpwuid_r(*uid, &entry, memory.data(), memory.size(), &found);
+  return found ? found->pw_name : fmt::format("uid {}", *uid);
+}
 
 Result<std::unique_ptr<Admin>> Admin::open(Loop& loop, const std::string& path) {
   auto failed = [&](const char* what) {
@@ -129,7 +135,7 @@ void Admin::add(const std::string& name, Resource resource) {
 void Admin::serve(evhttp_request* http, void* asked) {
   Resource& resource = *static_cast<Resource*>(asked);
   Request request;
-  request.user = user_of(http);
+  request.uid = user_of(http);
   evbuffer* sent = evhttp_request_get_input_buffer(http);
   std::string text(evbuffer_get_length(sent), '\0');
   evbuffer_copyout(sent, text.data(), text.size());

@@ -1,10 +1,13 @@
 // The admin socket: HTTP on a Unix socket, for `holdfast status` and whoever else asks on this machine.
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,8 +31,10 @@ struct AnswerForm {
 class Admin {
  public:
   struct Request {
-    std::string user;             ///< who asks, as the kernel says; "http" for open_http()
-    Json body;                    ///< an object; empty when nothing was sent
+    std::optional<uid_t> uid;  ///< of who asks, as the kernel says; none for open_http()
+    Json body;                 ///< an object; empty when nothing was sent
+    /// The name of who asks, or "http". Waits, where names of users come from a server that is away. Thread-safe.
+    std::string user() const;
   };
   using Answer = Result<Json>;
   using Handler = std::function<Answer(const Request&)>;

@@ -83,6 +83,7 @@ class Server {
   void answer_on_journal();
   void answer_on_people();
   Admin::Work set_mode(const Admin::Request& request);
+  Admin::Work remove_from_directory(const Admin::Request& request);
   Admin::Answer erase(const Admin::Request& request);
   Admin::Answer record_access(const Admin::Request& request);
   Admin::Answer record_legal_hold(const Admin::Request& request);

@@ -26,7 +26,7 @@ std::uint64_t number(const Request& request, const char* key) {
   return request.body.value(key, std::uint64_t{0});
 }
 std::string user_of(const Request& request) {
-  return "user " + request.user;
+  return "user " + request.user();
 }
 
 }  // namespace
@@ -178,10 +178,10 @@ Admin::Work Server::set_mode(const Request& request) {
   std::optional<failover::Mode> mode = failover::parse_mode(text(request, "mode"));
   std::string route = text(request, "route");
   bool is_known = route.empty() || find_route(settings_->config, route);
-  return [=, this, by = user_of(request), reason = text(request, "reason")]() -> Admin::Answer {
+  return [=, this]() -> Admin::Answer {
     if (!mode) return Error{ErrorCode::invalid, "the mode is hold, pass or auto"};
     if (!is_known) return Error{ErrorCode::not_found, fmt::format("there is no route named \"{}\"", route)};
-    return control_.set_mode(route, *mode, by, reason);
+    return control_.set_mode(route, *mode, user_of(request), text(request, "reason"));
   };
 }
 
@@ -192,8 +192,8 @@ void Server::answer_on_journal() {
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
     std::string reason = request.body.at("reason").get<std::string>();
-    return maintenance_.start([this, before, by = user_of(request), reason](const Maintenance::OnProgress&) {
-      return prune(before, by, reason);
+    return maintenance_.start([this, before, request, reason](const Maintenance::OnProgress&) {
+      return prune(before, user_of(request), reason);
     });
   });
   admin_->on("/journal/rekey", [this](const Request& request) { return rekey(request); });
@@ -221,31 +221,35 @@ void Server::answer_on_people() {
     return Error{ErrorCode::invalid, "directory.ldap is not configured, so there is nothing to sync with"};
   });
   admin_->on("/directory/ldap", [this](const Request&) { return ldap_.state(); });
-  admin_->on("/directory/import", [this](const Request& request) -> Admin::Answer {
+  admin_->on_waiting("/directory/import", [this](const Request& request) -> Admin::Answer {
     std::vector<failover::Directory::Person> people = people_from_json(request.body.at("people"));
     for (auto& person : people) person.source = failover::Source::imported;
     std::size_t count = people.size();
     control_.directory().import(std::move(people));
-    log(LogLevel::info, "directory", {{"imported", count}, {"by", request.user}});
+    log(LogLevel::info, "directory", {{"imported", count}, {"by", request.user()}});
     return Json{{"imported", count}};
   });
-  admin_->on("/directory/remove", [this](const Request& request) -> Admin::Answer {
+  admin_->on_prepared("/directory/remove", [this](const Request& request) { return remove_from_directory(request); });
+}
+
+Admin::Work Server::remove_from_directory(const Request& request) {
+  return [this, request, file = settings_->config.directory.file]() -> Admin::Answer {
     std::string address = text(request, "address");
     auto source = control_.directory().remove(address);
     if (!source) return Error{ErrorCode::not_found, fmt::format("{}: the directory has no such address", address)};
     if (*source == failover::Source::ldap)
       return Error{ErrorCode::invalid, fmt::format("{} comes from LDAP, and would be back with the next sync: remove it there", address)};
-    bool comes_back = *source == failover::Source::imported && !settings_->config.directory.file.empty();
-    log(LogLevel::info, "directory", {{"removed", 1}, {"by", request.user}});
-    return Json{{"removed", address}, {"comes_back_from", comes_back ? settings_->config.directory.file : ""}};
-  });
+    bool comes_back = *source == failover::Source::imported && !file.empty();
+    log(LogLevel::info, "directory", {{"removed", 1}, {"by", request.user()}});
+    return Json{{"removed", address}, {"comes_back_from", comes_back ? file : ""}};
+  };
 }
 
 Admin::Answer Server::erase(const Request& request) {
   auto ids = request.body.at("ids").get<std::vector<journal::RecordId>>();
   std::string reason = request.body.at("reason").get<std::string>();
-  return maintenance_.start([this, ids, by = user_of(request),
-                             reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
+  return maintenance_.start([this, ids, request, reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
+    const std::string by = user_of(request);
     // What is not held has nothing to be dropped; what is on its way at this moment must arrive first.
     for (journal::RecordId id : ids) {
       auto dropped = control_.queue_drop(id, by, "erased: " + reason);
@@ -306,8 +310,8 @@ Admin::Answer Server::rekey(const Request& request) {
   std::string reason = request.body.at("reason").get<std::string>();
   // The key's source is copied: a reload may replace the settings meanwhile.
   return maintenance_.start([this, key = settings_->config.journal.key, new_key, finishes,
-                             by = user_of(request),
-                             reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
+                             request, reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
+    const std::string by = user_of(request);
     auto finished = shared_.journal.rekey(key, new_key, finishes, by, reason);
     if (!finished) return finished.error();
     log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});

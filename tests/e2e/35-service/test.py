@@ -178,6 +178,33 @@ def _(scene):
     wait_for(lambda: holdfast.status()["routes"][0]["mode"] == "auto", what="the decision")
 
 
+@test("the state is told at once while the name of another user is looked up at a server that is away")
+def _(scene):
+    source, library, slow = scene.path("names.c"), scene.path("names.so"), scene.path("slow")
+    with open(source, "w") as file:
+        file.write(f"""#include <pwd.h>
+#include <unistd.h>
+int getpwuid_r(uid_t uid, struct passwd *entry, char *memory, size_t size, struct passwd **found) {{
+  (void)uid; (void)entry; (void)memory; (void)size;
+  while (access("{slow}", F_OK) == 0) usleep(10000);
+  *found = 0;
+  return 0;
+}}
+struct passwd *getpwuid(uid_t uid) {{ struct passwd *found; getpwuid_r(uid, 0, 0, 0, &found); return 0; }}
+""")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
+    sanitizers = re.findall(r"=> (\S*lib[at]san\S*)", subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout)
+    holdfast = scene.holdfast(scene.primary(), before=["env", "LD_PRELOAD=" + ":".join([*sanitizers, library])])
+    open(slow, "w").close()
+    deciding = subprocess.Popen([BINARY, "-c", holdfast.config, "failover", "hold", "--reason", "test"], stdout=subprocess.DEVNULL)
+    for _ in range(5):
+        equal(holdfast.status()["routes"][0]["state"], "pass")
+    equal(deciding.poll(), None, "it waits for the name")
+    os.unlink(slow)
+    equal(deciding.wait(10), 0)
+    equal(holdfast.status()["routes"][0]["by"], "user uid 0")
+
+
 @test("whoever closes standard input, output and error before starting it: the log goes nowhere, and not into the journal")
 def _(scene):
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
