@@ -47,7 +47,9 @@ int allocate_lock_file(const std::string& path) {
   struct stat info {};
   if (errno != EEXIST || ::stat(path.c_str(), &info) != 0 || info.st_blocks * blocks_of >= info.st_size) return 0;
   FileDescriptor there(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  return there && ::fallocate(there.get(), FALLOC_FL_KEEP_SIZE, 0, info.st_size) != 0 && errno == ENOSPC ? ENOSPC : 0;
+  bool has_failed = there && ::fallocate(there.get(), FALLOC_FL_KEEP_SIZE, 0, info.st_size) != 0;
+  bool has_no_room = has_failed && (errno == ENOSPC || errno == EDQUOT);  // else the file system knows no such thing
+  return has_no_room ? errno : 0;
 }
 
 /// LMDB reports a write of which only a part was taken as EIO, which says nothing.
@@ -121,8 +123,8 @@ Status Environment::Opened::open() {
   AsOwner owner(path);
   int code = mode == Mode::sealed ? 0 : allocate_lock_file(path + "-lock");
   if (code == 0) code = mdb_env_open(raw, path.c_str(), flags, 0600);
-  // A copy on read-only media, or on a full disk, has no lock file and no writer: read it without one.
-  if (mode == Mode::read && (code == EROFS || code == EACCES || code == ENOSPC)) {
+  // A copy on read-only media, or on a full disk or quota, has no lock file and no writer: read it without one.
+  if (mode == Mode::read && (code == EROFS || code == EACCES || code == ENOSPC || code == EDQUOT)) {
     opening.reset();
     if (mdb_env_create(&raw)) return lmdb_error(code, path);
     opening.reset(raw);

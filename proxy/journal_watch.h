@@ -1,4 +1,5 @@
-// JournalWatch: looks now and then at how the journal is, holds mail off when it has its size, and tells when somebody should know.
+// JournalWatch: looks now and then at how the journal is, holds mail off when it has its size or its
+// files were taken away, and tells when somebody should know.
 #pragma once
 
 #include <functional>

@@ -349,5 +349,16 @@ def server_tls(certificate, key):
     return context
 
 
+def preloading(scene, source):
+    """What starts a program with a library between it and the C library: the text of a C file, compiled."""
+    paths = scene.path("preloaded.c"), scene.path("preloaded.so")
+    with open(paths[0], "w") as file:
+        file.write(source)
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", paths[1], paths[0], "-ldl"], check=True)
+    # A sanitizer of the program wants to be loaded first.
+    libraries = subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout
+    return ["env", "LD_PRELOAD=" + ":".join([*re.findall(r"=> (\S*lib[at]san\S*)", libraries), paths[1]])]
+
+
 def run(*command, **options):
     return subprocess.run(command, capture_output=True, text=True, **options)

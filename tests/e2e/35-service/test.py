@@ -180,9 +180,8 @@ def _(scene):
 
 @test("the state is told at once while the name of another user is looked up at a server that is away")
 def _(scene):
-    source, library, slow = scene.path("names.c"), scene.path("names.so"), scene.path("slow")
-    with open(source, "w") as file:
-        file.write(f"""#include <pwd.h>
+    slow = scene.path("slow")
+    names = f"""#include <pwd.h>
 #include <unistd.h>
 int getpwuid_r(uid_t uid, struct passwd *entry, char *memory, size_t size, struct passwd **found) {{
   (void)uid; (void)entry; (void)memory; (void)size;
@@ -191,10 +190,8 @@ int getpwuid_r(uid_t uid, struct passwd *entry, char *memory, size_t size, struc
   return 0;
 }}
 struct passwd *getpwuid(uid_t uid) {{ struct passwd *found; getpwuid_r(uid, 0, 0, 0, &found); return 0; }}
-""")
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
-    sanitizers = re.findall(r"=> (\S*lib[at]san\S*)", subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout)
-    holdfast = scene.holdfast(scene.primary(), before=["env", "LD_PRELOAD=" + ":".join([*sanitizers, library])])
+"""
+    holdfast = scene.holdfast(scene.primary(), before=preloading(scene, names))
     open(slow, "w").close()
     deciding = subprocess.Popen([BINARY, "-c", holdfast.config, "failover", "hold", "--reason", "test"], stdout=subprocess.DEVNULL)
     for _ in range(5):

@@ -16,13 +16,9 @@ class Disk:
     """What the disk does for who is started by `before`: rules are (call, percent that fail, errno, microseconds longer)."""
 
     def __init__(self, scene):
-        self.rules, library = scene.path("rules"), scene.path("failing_disk.so")
-        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "failing_disk.c")
-        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-        # A sanitizer of the program wants to be loaded first.
-        libraries = subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout
-        preload = re.findall(r"=> (\S*lib[at]san\S*)", libraries) + [library]
-        self.before = ["env", f"FAILING_DISK={self.rules}", "LD_PRELOAD=" + ":".join(preload)]
+        self.rules = scene.path("rules")
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "failing_disk.c")) as source:
+            self.before = [*preloading(scene, source.read()), f"FAILING_DISK={self.rules}"]
         self.does([])
 
     def does(self, rules):
