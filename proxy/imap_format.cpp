@@ -26,9 +26,12 @@ std::string encoded(const std::string& text) {
 
 std::string addresses(std::string_view header, std::string_view field) {
   std::string list;
-  for (const MailAddress& one : parse_addresses(address_field_of(header, field)))
-    list += fmt::format("({} NIL {} {})", imap_nstring(encoded(one.name)), imap_nstring(encoded(one.mailbox)),
+  for (const MailAddress& one : parse_addresses(address_field_of(header, field))) {
+    // The name of a group stands in the place of a local part; a local part is no text to encode (RFC 2047 5), or an answer would not arrive.
+    bool is_group = one.host.empty();
+    list += fmt::format("({} NIL {} {})", imap_nstring(encoded(one.name)), imap_nstring(is_group ? encoded(one.mailbox) : one.mailbox),
                         imap_nstring(one.host));
+  }
   return list.empty() ? "NIL" : "(" + list + ")";
 }
 

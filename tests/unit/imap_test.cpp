@@ -161,6 +161,12 @@ TEST_CASE("a boundary that looks like the end of an encoded word and the begin o
   CHECK(parse_mime(message).is_multipart());
 }
 
+TEST_CASE("envelopes have local parts in UTF-8 as they are (RFC 6532), names of people and groups as encoded words") {
+  std::string envelope = imap_envelope("From: Jøran <jøran@example.com>\r\nTo: Räte: a@x;\r\n\r\n");
+  CHECK(envelope.find("((\"=?UTF-8?b?SsO4cmFu?=\" NIL {6}\r\njøran \"example.com\"))") != std::string::npos);
+  CHECK(envelope.find("((NIL NIL \"=?UTF-8?b?UsOkdGU=?=\" NIL)(NIL NIL \"a\" \"x\")(NIL NIL NIL NIL))") != std::string::npos);
+}
+
 TEST_CASE("envelopes have local parts without their quotes, structures have languages as a list (RFC 3501 7.4.2)") {
   CHECK(parse_addresses("\"x \\\"y\"@example.org").front().mailbox == "x \"y");
   std::string message = "Content-Language: en, de\r\n\r\nx", one = "Content-Language: en\r\n\r\nx";
