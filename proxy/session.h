@@ -98,9 +98,25 @@ class Session {
   /// What came of it: a primary that is ready for the next command, Holdfast in its place, a primary that does not want this client
   /// (refusal_ is its word), or neither.
   enum class Reached { live, holding, refused, nowhere };
+  /// One search for a primary that takes the session over.
+  struct Search {
+    Deadline began;
+    bool is_after_loss;        ///< a connection was lost in the middle of something; otherwise there was none
+    bool was_well;             ///< nothing was wrong with the primary before
+    Deadline since{}, by{};    ///< since when it has answered nothing, and until when that is borne
+    std::string why{};         ///< it was not reached
+    bool is_full = false;      ///< it has as many connections of Holdfast's as it takes
+    bool is_unwanted = false;  ///< it does not want this client
+  };
   bool has_client_left() const;
+  bool needs_no_primary() const;
   Task<Reached> reach_primary(std::string why, bool is_switching = false);
-  Task<std::string> try_primary(const Opening& opening, Deadline by, bool& is_full);
+  Task<void> find_client_name();
+  Search begin_search(std::string why);
+  Task<void> pause_between_rounds(const Search& search);
+  Task<std::optional<Reached>> try_until_late(Search& search, bool is_switching);
+  Task<void> try_primary(const Opening& opening, Search& search);
+  Reached stand_in_for_primary(const Search& search);
   void turn_away(Reached reached);
   Task<std::string> replay(Deadline by);
   Task<std::string> replay_envelope(Deadline by, bool is_batch);

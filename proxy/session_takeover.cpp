@@ -45,98 +45,120 @@ bool Session::has_client_left() const {
   return client_.is_broken() || (client_.is_ended() && !has_said_something);
 }
 
+bool Session::needs_no_primary() const { return has_client_left() || board_->is_held(); }
+
 /// Brings the session back to a live primary, or to where Holdfast answers for it. Neither may be when an operator has decided that
 /// mail must pass, and the primary does not answer.
 ///
 /// @param why  why the last connection was lost; empty when there was none.
 /// @param is_switching  this primary has accepted nothing from the client yet
 Task<Session::Reached> Session::reach_primary(std::string why, bool is_switching) {
-  auto is_moot = [this] { return has_client_left() || board_->is_held(); };
-  // DNS is not the primary: it may take its time.
-  bool tells_name = route().identity == Identity::xclient && !facts_.name && !is_moot();
-  if (tells_name) {
-    ClientName name = co_await worker_.shared.names.find(facts_.client.address, wakeup_, is_moot);
-    if (!is_moot()) facts_.name = std::move(name);
-  }
-  Control& control = worker_.shared.control;
-  Deadline began = Clock::now();
+  co_await find_client_name();
+  Search search = begin_search(std::move(why));
+  co_await pause_between_rounds(search);
+  std::optional<Reached> reached;
+  bool is_logged_in = !auth_.empty();  // no other connection would know it
+  if (!is_logged_in) reached = co_await try_until_late(search, is_switching);
+  if (!reached) reached = stand_in_for_primary(search);
+  co_return *reached;
+}
+
+/// A primary that is told who its clients are is told their names. DNS is not the primary: it may take its time.
+Task<void> Session::find_client_name() {
+  if (route().identity != Identity::xclient || facts_.name || needs_no_primary()) co_return;
+  ClientName name = co_await worker_.shared.names.find(facts_.client.address, wakeup_, [this] { return needs_no_primary(); });
+  if (!needs_no_primary()) facts_.name = std::move(name);
+}
+
+Session::Search Session::begin_search(std::string why) {
+  Search search{.began = Clock::now(), .is_after_loss = !why.empty(), .was_well = why.empty() && !trouble_since_};
   // That may be the client's or its message's doing: only many such losses say something about the primary.
-  if (!why.empty() && !trouble_since_) control.faltered(*board_, why);
-  refusal_.reset();
-  bool is_unwanted = false, is_full = false;
-  bool was_well = why.empty() && !trouble_since_;
-  if (!trouble_since_) trouble_since_ = began;
+  if (search.is_after_loss && !trouble_since_) worker_.shared.control.faltered(*board_, why);
   if (content_ && content_->is_bdat) content_->is_orphaned = true;
-  Duration patience = route().failover.takeover_after + Duration(board_->opening_takes.load(std::memory_order_relaxed));
-  Deadline since = *trouble_since_, by = since + patience;
-  bool is_first = why.empty();
-  // It can be reached, and fails at the same thing each time: not as fast as it can.
-  bool goes_round = !why.empty() && since < began;
-  Deadline next_round = began + std::clamp<Clock::duration>(began - since, first_pause, longest_pause);
-  while (goes_round && Clock::now() < std::min(next_round, by) && !is_moot()) co_await wakeup_.wait(std::min(next_round, by));
-  // A connection that was in the pool may have ended of age; that is no trouble.
-  bool may_be_pooled = helo_line_.empty() && !transaction_.is_open && awaited_.empty() && is_first && !needs_ungreeted_;
-  bool may_go_live = auth_.empty();
-  // A client that is gone needs no primary; converse() sees that it is.
-  for (Duration pause = first_pause; may_go_live && !board_->is_held() && !has_client_left(); pause = std::min(pause * 2, longest_pause)) {
-    bool is_late = Clock::now() >= by && !is_first;
+  if (!trouble_since_) trouble_since_ = search.began;
+  search.since = *trouble_since_;
+  search.by = search.since + route().failover.takeover_after + Duration(board_->opening_takes.load(std::memory_order_relaxed));
+  search.why = std::move(why);
+  return search;
+}
+
+/// A primary that can be reached, and fails at the same thing each time, is not asked as fast as it can fail.
+Task<void> Session::pause_between_rounds(const Search& search) {
+  bool goes_round = search.is_after_loss && search.since < search.began;
+  Clock::duration pause = std::clamp<Clock::duration>(search.began - search.since, first_pause, longest_pause);
+  Deadline next = std::min(search.began + pause, search.by);
+  while (goes_round && Clock::now() < next && !needs_no_primary()) co_await wakeup_.wait(next);
+}
+
+/// Nothing, when time has run out, or the client has gone, or Holdfast is to answer.
+Task<std::optional<Session::Reached>> Session::try_until_late(Search& search, bool is_switching) {
+  bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
+  bool is_first = !search.is_after_loss;
+  // One that was in the pool may have ended of age; that is no trouble.
+  bool may_be_pooled = is_new_session && is_first && !needs_ungreeted_;
+  for (Duration pause = first_pause; !needs_no_primary(); pause = std::min(pause * 2, longest_pause)) {
+    bool is_late = !std::exchange(is_first, false) && Clock::now() >= search.by;
     if (is_late) break;
-    is_first = false;
-    Opening opening{settings_, route_, facts_, std::max(by, Clock::now() + std::chrono::milliseconds(20))};
-    opening.is_fresh = !may_be_pooled;
-    opening.is_gone = is_moot;
+    Opening opening{settings_, route_, facts_, std::max(search.by, Clock::now() + std::chrono::milliseconds(20))};
+    opening.is_fresh = !std::exchange(may_be_pooled, false);
+    opening.is_gone = [this] { return needs_no_primary(); };
     opening.is_ungreeted = needs_ungreeted_ || !helo_line_.empty();
-    why = co_await try_primary(opening, by, is_full);
+    co_await try_primary(opening, search);
     if (upstream_) {
-      if (was_well) trouble_since_.reset();  // it has greeted; the client may take its time
+      if (search.was_well) trouble_since_.reset();  // it has greeted; the client may take its time
       write_outstanding();
       co_return Reached::live;
     }
     if (is_holding_) co_return Reached::holding;
-    may_be_pooled = false;
-    is_unwanted = refusal_ && refusal_->is_about_client();
-    if (!is_unwanted && !is_full && !is_moot()) control.failed(*board_, why);
-    bool is_new_session = helo_line_.empty() && awaited_.empty() && !transaction_.is_open;
+    if (!search.is_unwanted && !search.is_full && !needs_no_primary()) worker_.shared.control.failed(*board_, search.why);
     bool says_it_again = refusal_ && refusal_->code == 421 && farewells_ > 0;
+    bool has_promised_nothing = is_switching || !transaction_.is_open;
     // It is there and does not want this client: its word.
-    if (says_it_again || (refusal_ && is_new_session) || (is_unwanted && (is_switching || !transaction_.is_open))) co_return Reached::refused;
-    if (is_unwanted) break;
-    Deadline next = std::min(by, Clock::now() + pause);
+    if (says_it_again || (refusal_ && is_new_session) || (search.is_unwanted && has_promised_nothing)) co_return Reached::refused;
+    if (search.is_unwanted) break;
+    Deadline next = std::min(search.by, Clock::now() + pause);
     while (Clock::now() < next && !board_->is_held()) co_await wakeup_.wait(next);
   }
+  co_return std::nullopt;
+}
+
+/// Opens a connection and tells it what the client has said: upstream_ is set then. Otherwise the search knows why not, and the
+/// primary's refusal is in refusal_, when it was one.
+Task<void> Session::try_primary(const Opening& opening, Search& search) {
+  refusal_.reset();
+  UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
   is_primary_out_ = false;
-  if (has_client_left()) co_return Reached::nowhere;
-  bool may_hold = board_->mode.load(std::memory_order_acquire) != failover::Mode::pass;
-  if (!may_hold) {
-    if (is_unwanted) co_return Reached::refused;
-    log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", why}});
-    co_return Reached::nowhere;
+  search.is_full = opened.full != nullptr;
+  search.why = opened.failure;
+  if (opened.upstream) {
+    upstream_ = std::move(opened.upstream);
+    search.why = co_await replay(search.by);
+    if (search.why.empty()) co_return;
+    if (upstream_ && !refusal_) worker_.pool.failed(*settings_, route_, upstream_->address, search.why);
+    upstream_.reset();
+  } else {
+    refusal_ = std::move(opened.refusal);
   }
-  if (may_go_live && !is_unwanted && !is_full && !board_->is_held()) control.gave_up(*board_, since, why);
-  log(LogLevel::info, "takeover", {{"session", id_}, {"route", route().name}, {"client", to_string(facts_.client)}, {"problem", why}});
+  search.is_unwanted = refusal_ && refusal_->is_about_client();
+}
+
+/// What becomes of a client for which no primary was found.
+Session::Reached Session::stand_in_for_primary(const Search& search) {
+  is_primary_out_ = false;
+  if (has_client_left()) return Reached::nowhere;  // converse() sees that it has
+  bool may_hold = board_->mode.load(std::memory_order_acquire) != failover::Mode::pass;
+  if (!may_hold && search.is_unwanted) return Reached::refused;
+  if (!may_hold) {
+    log(LogLevel::error, "no_upstream", {{"session", id_}, {"route", route().name}, {"problem", search.why}});
+    return Reached::nowhere;
+  }
+  bool was_tried = auth_.empty() && !board_->is_held();
+  if (was_tried && !search.is_unwanted && !search.is_full) worker_.shared.control.gave_up(*board_, search.since, search.why);
+  log(LogLevel::info, "takeover", {{"session", id_}, {"route", route().name}, {"client", to_string(facts_.client)}, {"problem", search.why}});
   trouble_since_.reset();
   is_holding_ = true;
   write_outstanding();
-  co_return Reached::holding;
-}
-
-/// Opens a connection and tells it what the client has said. Returns an empty text, or why that failed; the
-/// primary's refusal is in refusal_ then, when it was one, and is_full says whether it has as many
-/// connections of Holdfast's as it takes.
-Task<std::string> Session::try_primary(const Opening& opening, Deadline by, bool& is_full) {
-  UpstreamPool::Opened opened = co_await worker_.pool.open(opening, wakeup_);
-  is_primary_out_ = false;
-  is_full = opened.full != nullptr;
-  if (!opened.upstream) {
-    refusal_ = std::move(opened.refusal);
-    co_return opened.failure;
-  }
-  upstream_ = std::move(opened.upstream);
-  std::string failure = co_await replay(by);
-  if (failure.empty()) co_return failure;
-  if (upstream_ && !refusal_) worker_.pool.failed(*settings_, route_, upstream_->address, failure);
-  upstream_.reset();
-  co_return failure;
+  return Reached::holding;
 }
 
 /// Tells the client that there is nobody for it, and why.
