@@ -130,8 +130,15 @@ class Session {
   struct Content;
   Task<Next> relay_data();
   Task<Next> relay_bdat(BdatCommand chunk, std::string line);
+  Task<Next> read_chunk(BdatCommand chunk, bool keeps_all, std::string& held);
   Task<Next> finish_chunk(const std::string& held, std::uint64_t chunk_size);
-  Task<bool> wait_for_content(Deadline& due, std::uint64_t& size_then);
+  /// How the client gets on with sending: least_progress within each limits.timeouts.data_block.
+  struct Progress {
+    Deadline due;
+    std::uint64_t taken = 0;  ///< bytes, when the time began
+  };
+  bool is_flooded() const;
+  Task<bool> wait_for_content(Progress& progress, std::uint64_t taken);
   void begin_content();
   void take_content(std::string_view piece);
   void forward_content(std::string_view piece);

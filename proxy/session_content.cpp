@@ -84,15 +84,18 @@ void Session::watch_upstream() {
   upstream_.reset();
 }
 
+/// Whether the journal or the primary is behind: nothing more is taken from the client then.
+bool Session::is_flooded() const {
+  return (content_ && content_->draft.is_flooded()) || (upstream_ && upstream_->stream.is_flooded());
+}
+
 /// Waits for more of the content, or for room to put it. False when the session must end.
-Task<bool> Session::wait_for_content(Deadline& due, std::uint64_t& size_then) {
-  const Content& content = *content_;
-  if (content.draft.size() - size_then >= least_progress) {
-    due = after(limits().timeouts.data_block);
-    size_then = content.draft.size();
-  }
-  if (client_.is_broken()) co_return false;
-  bool in_time = co_await wakeup_.wait(due);
+///
+/// @param taken  bytes so far
+Task<bool> Session::wait_for_content(Progress& progress, std::uint64_t taken) {
+  if (client_.is_broken() || (client_.is_ended() && client_.input().empty())) co_return false;
+  if (taken - progress.taken >= least_progress) progress = {after(limits().timeouts.data_block), taken};
+  bool in_time = co_await wakeup_.wait(progress.due);
   if (in_time) co_return true;
   say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
   co_return false;
@@ -101,64 +104,62 @@ Task<bool> Session::wait_for_content(Deadline& due, std::uint64_t& size_then) {
 Task<Session::Next> Session::relay_data() {
   begin_content();
   Content& content = *content_;
-  Deadline due = after(limits().timeouts.data_block);
-  std::uint64_t size_then = 0;
+  Progress progress{after(limits().timeouts.data_block)};
   for (;;) {
     watch_upstream();
-    bool is_blocked = content.draft.is_flooded() || (upstream_ && upstream_->stream.is_flooded());
-    if (!is_blocked && !client_.input().empty()) {
-      std::size_t consumed = 0;
-      ContentDecoder::Verdict verdict =
-          content.decoder.feed(client_.input(), consumed, [this](std::string_view piece) { take_content(piece); });
-      client_.consume(consumed);
-      if (upstream_) upstream_->stream.flush();
-      if (verdict == ContentDecoder::Verdict::bare_newline) {
-        refuse_bare_newline();
-        co_return Next::close;
-      }
-      if (verdict == ContentDecoder::Verdict::end) break;
+    if (is_flooded() || client_.input().empty()) {
+      bool goes_on = co_await wait_for_content(progress, content.draft.size());
+      if (!goes_on) co_return abandon_content();
       continue;
     }
-    if (client_.is_ended() && client_.input().empty()) co_return abandon_content();
-    bool goes_on = co_await wait_for_content(due, size_then);
-    if (!goes_on) co_return abandon_content();
+    std::size_t consumed = 0;
+    ContentDecoder::Verdict verdict =
+        content.decoder.feed(client_.input(), consumed, [this](std::string_view piece) { take_content(piece); });
+    client_.consume(consumed);
+    if (upstream_) upstream_->stream.flush();
+    if (verdict == ContentDecoder::Verdict::bare_newline) {
+      refuse_bare_newline();
+      co_return Next::close;
+    }
+    if (verdict == ContentDecoder::Verdict::end) break;
   }
   Next next = co_await finish_content(content);
   co_return next;
 }
 
-/// A chunk: its bytes are counted, not searched. The last chunk is kept back, whole or but for its last byte, until the commit.
+/// A chunk. The last one is kept back, whole or but for its last byte, until the commit.
 Task<Session::Next> Session::relay_bdat(BdatCommand chunk, std::string line) {
   // The one that offered chunks may have gone since, and another be there.
   bool is_for_another = (content_ && content_->is_orphaned) || !takes_chunks();
   if (is_for_another) upstream_.reset();
-  bool is_part = transaction_.has_accepted_recipients();
-  if (is_part) begin_content();
-  std::uint64_t left = chunk.size;
-  bool keeps_all = chunk.is_last && chunk.size <= journal::frame_plain_size;
-  std::string held = line;
-  if (!keeps_all) {
-    if (upstream_) upstream_->stream.write(line);
-    held.clear();
-  }
+  if (transaction_.has_accepted_recipients()) begin_content();
   if (content_) content_->is_bdat = true;
-  Deadline due = after(limits().timeouts.data_block);
-  std::uint64_t left_then = left;
-  while (left > 0) {
+  bool keeps_all = chunk.is_last && chunk.size <= journal::frame_plain_size;
+  std::string held = keeps_all ? line : "";
+  if (!keeps_all && upstream_) upstream_->stream.write(line);
+  Next next = co_await read_chunk(chunk, keeps_all, held);
+  if (next == Next::close) co_return next;
+  if (!chunk.is_last || !content_) {
+    next = co_await finish_chunk(held, chunk.size);
+    co_return next;
+  }
+  if (!transaction_.is_binary && !content_->newlines.is_whole()) {
+    refuse_bare_newline();
+    co_return Next::close;
+  }
+  content_->held_back = std::move(held);
+  next = co_await finish_content(*content_);
+  co_return next;
+}
+
+/// Takes the bytes of a chunk, which are counted, not searched. What must wait for the commit is put into `held`.
+Task<Session::Next> Session::read_chunk(BdatCommand chunk, bool keeps_all, std::string& held) {
+  Progress progress{after(limits().timeouts.data_block)};
+  for (std::uint64_t left = chunk.size; left > 0;) {
     if (content_) watch_upstream();
-    bool is_blocked = (content_ && content_->draft.is_flooded()) || (upstream_ && upstream_->stream.is_flooded());
-    if (is_blocked || client_.input().empty()) {
-      if (client_.is_ended() && client_.input().empty()) co_return abandon_content();
-      if (left_then - left >= least_progress) {
-        due = after(limits().timeouts.data_block);
-        left_then = left;
-      }
-      if (client_.is_broken()) co_return abandon_content();
-      bool in_time = co_await wakeup_.wait(due);
-      if (!in_time) {
-        say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
-        co_return abandon_content();
-      }
+    if (is_flooded() || client_.input().empty()) {
+      bool goes_on = co_await wait_for_content(progress, chunk.size - left);
+      if (!goes_on) co_return abandon_content();
       continue;
     }
     std::string piece(client_.input().substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(left, Loop::scratch_size))));
@@ -177,17 +178,7 @@ Task<Session::Next> Session::relay_bdat(BdatCommand chunk, std::string line) {
       held = piece.substr(piece.size() - kept);
     }
   }
-  if (chunk.is_last && content_) {
-    if (!transaction_.is_binary && !content_->newlines.is_whole()) {
-      refuse_bare_newline();
-      co_return Next::close;
-    }
-    content_->held_back = std::move(held);
-    Next next = co_await finish_content(*content_);
-    co_return next;
-  }
-  Next next = co_await finish_chunk(held, chunk.size);
-  co_return next;
+  co_return Next::go_on;
 }
 
 /// A chunk that ends nothing, or that belongs to no transaction: the primary's word on it is the client's.
