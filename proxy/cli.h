@@ -13,6 +13,7 @@ namespace holdfast::proxy {
 int run_command_line(int argc, char** argv);
 
 // Each adds a group of commands. config is where -c's value will stand; exit_code gets the command's.
+void add_status_command(CLI::App& app, const std::string& config, int& exit_code);
 void add_failover_commands(CLI::App& app, const std::string& config, int& exit_code);
 void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_code);
 void add_journal_commands(CLI::App& app, const std::string& config, int& exit_code);

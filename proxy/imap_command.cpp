@@ -226,60 +226,76 @@ std::optional<std::int64_t> ImapText::date_time() {
 
 namespace {
 
+/// "1.2" of "1.2.HEADER]" and "1.2]". False when it is none; what follows the numbers is still to be read.
+bool parse_part_numbers(ImapText& text, BodySection& section) {
+  while (std::optional<std::uint64_t> part = text.number()) {
+    if (*part == 0 || *part > 100'000 || section.part.size() > 100) return false;
+    section.part.push_back(static_cast<std::uint32_t>(*part));
+    if (!text.take('.')) return text.is_next(']');
+    if (text.is_next(']')) return false;
+  }
+  return true;
+}
+
+/// "(Subject To)"
+bool parse_field_names(ImapText& text, BodySection& section) {
+  if (!text.space() || !text.take('(')) return false;
+  do {
+    std::optional<std::string> name = text.astring();
+    // It comes back in the answer's label as it is.
+    bool is_plain = name && !name->empty() && std::all_of(name->begin(), name->end(), is_atom_char);
+    if (!is_plain || section.fields.size() > 1000) return false;
+    section.fields.push_back(std::move(*name));
+  } while (text.space());
+  return text.take(')');
+}
+
+/// "HEADER.FIELDS (Subject To)", of a part or of the whole message. Returns its words, or nothing.
+std::optional<std::string> parse_part_text(ImapText& text, BodySection& section) {
+  struct Known {
+    std::string_view name;
+    BodySection::What what;
+  };
+  static constexpr Known known[] = {{"HEADER.FIELDS.NOT", BodySection::What::fields_not},
+                                    {"HEADER.FIELDS", BodySection::What::fields},
+                                    {"HEADER", BodySection::What::header},
+                                    {"TEXT", BodySection::What::text},
+                                    {"MIME", BodySection::What::mime}};
+  const Known* found = std::find_if(std::begin(known), std::end(known), [&](const Known& one) { return text.word(one.name); });
+  if (found == std::end(known)) return std::nullopt;
+  section.what = found->what;
+  if (section.what == BodySection::What::mime && section.part.empty()) return std::nullopt;
+  bool has_names = section.what == BodySection::What::fields || section.what == BodySection::What::fields_not;
+  if (!has_names) return std::string(found->name);
+  if (!parse_field_names(text, section)) return std::nullopt;
+  return fmt::format("{} ({})", found->name, fmt::join(section.fields, " "));
+}
+
+/// "<0.1024>", where there is one. False when it is malformed.
+bool parse_partial(ImapText& text, BodySection& section) {
+  if (!text.take('<')) return true;
+  std::optional<std::uint64_t> first = text.number();
+  if (!first || !text.take('.')) return false;
+  std::optional<std::uint64_t> count = text.number();
+  if (!count || *count == 0 || !text.take('>')) return false;
+  section.partial = {*first, *count};
+  section.label += fmt::format("<{}>", *first);
+  return true;
+}
+
 std::optional<BodySection> parse_section(ImapText& text, bool is_peek) {
   BodySection section;
   section.is_peek = is_peek;
-  std::string inside;
-  while (std::optional<std::uint64_t> part = text.number()) {
-    if (*part == 0 || *part > 100'000 || section.part.size() > 100) return std::nullopt;
-    section.part.push_back(static_cast<std::uint32_t>(*part));
-    inside += (inside.empty() ? "" : ".") + std::to_string(*part);
-    if (!text.take('.')) {
-      if (!text.is_next(']')) return std::nullopt;
-      break;
-    }
-    inside += '.';
-    if (text.is_next(']')) return std::nullopt;
-    std::string_view left = text.left();
-    if (!left.empty() && left.front() >= '0' && left.front() <= '9') inside.pop_back();
-  }
+  if (!parse_part_numbers(text, section)) return std::nullopt;
+  std::string inside = fmt::format("{}", fmt::join(section.part, "."));
   if (!text.is_next(']')) {
-    auto what = [&](std::string_view name, BodySection::What value) {
-      if (!text.word(name)) return false;
-      section.what = value;
-      inside += name;
-      return true;
-    };
-    bool is_known = what("HEADER.FIELDS.NOT", BodySection::What::fields_not) ||
-                    what("HEADER.FIELDS", BodySection::What::fields) ||
-                    what("HEADER", BodySection::What::header) || what("TEXT", BodySection::What::text) ||
-                    (!section.part.empty() && what("MIME", BodySection::What::mime));
-    if (!is_known) return std::nullopt;
-    if (section.what == BodySection::What::fields || section.what == BodySection::What::fields_not) {
-      if (!text.space() || !text.take('(')) return std::nullopt;
-      std::string names;
-      do {
-        std::optional<std::string> name = text.astring();
-        // It comes back in the answer's label as it is.
-        bool is_plain = name && !name->empty() && std::all_of(name->begin(), name->end(), is_atom_char);
-        if (!is_plain || section.fields.size() > 1000) return std::nullopt;
-        names += (names.empty() ? "" : " ") + *name;
-        section.fields.push_back(std::move(*name));
-      } while (text.space());
-      if (!text.take(')')) return std::nullopt;
-      inside += " (" + names + ")";
-    }
+    std::optional<std::string> words = parse_part_text(text, section);
+    if (!words) return std::nullopt;
+    inside += (inside.empty() ? "" : ".") + *words;
   }
   if (!text.take(']')) return std::nullopt;
   section.label = "BODY[" + inside + "]";
-  if (text.take('<')) {
-    std::optional<std::uint64_t> first = text.number();
-    if (!first || !text.take('.')) return std::nullopt;
-    std::optional<std::uint64_t> count = text.number();
-    if (!count || *count == 0 || !text.take('>')) return std::nullopt;
-    section.partial = {*first, *count};
-    section.label += "<" + std::to_string(*first) + ">";
-  }
+  if (!parse_partial(text, section)) return std::nullopt;
   return section;
 }
 

@@ -51,6 +51,73 @@ std::optional<std::vector<std::string>> status_items(ImapText& text) {
   return items;
 }
 
+/// What LIST and LSUB ask for (RFC 3501 6.3.8, RFC 5258).
+struct ListRequest {
+  std::vector<std::string> patterns;      ///< with the reference before each
+  bool wants_subscribed = false, wants_special = false;  ///< only these
+  bool shows_subscribed = false;          ///< in the answer
+  std::vector<std::string> status_items;  ///< RFC 5819: STATUS with each
+
+  bool wants(const failover::Folder& folder, const std::string& name) const {
+    if ((wants_subscribed && !folder.is_subscribed) || (wants_special && folder.use.empty())) return false;
+    return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+      return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern);
+    });
+  }
+};
+
+/// "(SUBSCRIBED SPECIAL-USE)", where there is one. False when it is malformed.
+bool parse_selection(ImapText& text, ListRequest& request) {
+  if (!text.take('(')) return true;
+  while (!text.take(')')) {
+    std::optional<std::string> option = text.atom();
+    if (!option) return false;
+    if (is_same_name(*option, "SUBSCRIBED")) request.wants_subscribed = request.shows_subscribed = true;
+    if (is_same_name(*option, "SPECIAL-USE")) request.wants_special = true;
+    text.space();
+  }
+  return true;
+}
+
+/// A reference, and one pattern or several in parentheses.
+bool parse_patterns(ImapText& text, ListRequest& request) {
+  std::optional<std::string> reference = text.astring();
+  if (!reference || !text.space()) return false;
+  bool has_several = text.take('(');
+  do {
+    std::optional<std::string> pattern = text.list_mailbox();
+    if (!pattern || request.patterns.size() > 100) return false;
+    request.patterns.push_back(*reference + *pattern);
+  } while (has_several && text.space());
+  return !has_several || text.take(')');
+}
+
+/// " RETURN (SUBSCRIBED STATUS (MESSAGES))", where there is one.
+bool parse_return(ImapText& text, ListRequest& request) {
+  if (!text.space()) return true;
+  if (!text.word("RETURN") || !text.space() || !text.take('(')) return false;
+  while (!text.take(')')) {
+    std::optional<std::string> option = text.atom();
+    if (!option) return false;
+    if (is_same_name(*option, "SUBSCRIBED")) request.shows_subscribed = true;
+    if (is_same_name(*option, "STATUS")) {
+      auto items = text.space() ? status_items(text) : std::nullopt;
+      if (!items) return false;
+      request.status_items = std::move(*items);
+    }
+    text.space();
+  }
+  return true;
+}
+
+std::optional<ListRequest> parse_list(ImapText& text) {
+  ListRequest request;
+  if (!text.space() || !parse_selection(text, request)) return std::nullopt;
+  text.space();
+  if (!parse_patterns(text, request) || !parse_return(text, request) || !text.at_end()) return std::nullopt;
+  return request;
+}
+
 }  // namespace
 
 /// A blank and a folder's name, in UTF-8.
@@ -70,47 +137,12 @@ std::shared_ptr<failover::Mailbox::View> ImapSession::folder(ImapText& text) {
 }
 
 void ImapSession::list(ImapText& text, bool only_subscribed) {
-  bool wants_use = false, wants_special = false, wants_subscribed = only_subscribed, shows_subscribed = false;
-  std::vector<std::string> wanted_status;
-  auto refuse = [this] { bad("the arguments are not understood"); };
-  if (!text.space()) return refuse();
-  if (text.take('('))
-    while (!text.take(')')) {
-      std::optional<std::string> option = text.atom();
-      if (!option) return refuse();
-      if (is_same_name(*option, "SUBSCRIBED")) wants_subscribed = shows_subscribed = true;
-      if (is_same_name(*option, "SPECIAL-USE")) wants_special = wants_use = true;
-      text.space();
-    }
-  text.space();
-  std::optional<std::string> reference = text.astring();
-  if (!reference || !text.space()) return refuse();
-  std::vector<std::string> patterns;
-  bool has_several = text.take('(');
-  do {
-    std::optional<std::string> pattern = text.list_mailbox();
-    if (!pattern || patterns.size() > 100) return refuse();
-    patterns.push_back(*reference + *pattern);
-  } while (has_several && text.space());
-  if (has_several && !text.take(')')) return refuse();
-  if (text.space()) {
-    if (!text.word("RETURN") || !text.space() || !text.take('(')) return refuse();
-    while (!text.take(')')) {
-      std::optional<std::string> option = text.atom();
-      if (!option) return refuse();
-      if (is_same_name(*option, "SUBSCRIBED")) shows_subscribed = true;
-      if (is_same_name(*option, "STATUS")) {
-        auto items = text.space() ? status_items(text) : std::nullopt;
-        if (!items) return refuse();
-        wanted_status = std::move(*items);
-      }
-      text.space();
-    }
-  }
-  if (!text.at_end()) return refuse();
+  std::optional<ListRequest> request = parse_list(text);
+  if (!request) return bad("the arguments are not understood");
+  request->wants_subscribed |= only_subscribed;
   const char* word = only_subscribed ? "LSUB" : "LIST";
-  if (!only_subscribed && patterns.size() == 1 &&
-      patterns.front().empty()) {  // RFC 3501 6.3.8: what is the separator?
+  bool asks_for_separator = !only_subscribed && request->patterns == std::vector<std::string>{""};  // RFC 3501 6.3.8
+  if (asks_for_separator) {
     untagged("LIST (\\Noselect) \"/\" \"\"");
     return ok("done");
   }
@@ -118,21 +150,17 @@ void ImapSession::list(ImapText& text, bool only_subscribed) {
   for (const auto& view : all) {
     const failover::Folder& one = view->folder;
     std::string name = encode_mailbox_name(one.name);
-    bool is_wanted = std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
-      return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern);
-    });
-    if (!is_wanted || (wants_subscribed && !one.is_subscribed) || (wants_special && one.use.empty()))
-      continue;
+    if (!request->wants(one, name)) continue;
     bool has_children = std::any_of(all.begin(), all.end(), [&](const auto& other) {
       return other->folder.name.starts_with(one.name + "/");
     });
     std::string attributes = has_children ? "\\HasChildren" : "\\HasNoChildren";
     if (!one.use.empty()) attributes += " " + one.use;
-    if (shows_subscribed && one.is_subscribed) attributes += " \\Subscribed";
+    if (request->shows_subscribed && one.is_subscribed) attributes += " \\Subscribed";
     untagged(fmt::format("{} ({}) \"/\" {}", word, attributes, imap_string(name)));
-    if (wanted_status.empty()) continue;
+    if (request->status_items.empty()) continue;
     if (auto loaded = mailbox_->view(one.name))
-      untagged(fmt::format("STATUS {} ({})", imap_string(name), status_of(**loaded, wanted_status)));
+      untagged(fmt::format("STATUS {} ({})", imap_string(name), status_of(**loaded, request->status_items)));
   }
   ok("done");
 }

@@ -11,15 +11,7 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr std::size_t longest_line = 64 * 1024, longest_command = 1 << 20;
-/// Strangers get little memory and time.
-constexpr std::size_t longest_early_line = 8 * 1024;
-constexpr auto early_timeout = std::chrono::minutes(1);
-constexpr auto timeout = std::chrono::minutes(30);  // RFC 3501 5.4
 constexpr unsigned most_errors = 20;
-/// Messages that are put into folders are in memory until they are stored. Of all that come in at once, so much; the others wait.
-constexpr std::uint64_t most_in_memory = 256ULL << 20;
-constexpr auto pace_of_waiting = std::chrono::milliseconds(50);
 /// After so long in one command it is the others' turn.
 constexpr auto turn = std::chrono::milliseconds(5);
 
@@ -116,7 +108,7 @@ Task<void> ImapSession::run(std::unique_ptr<ImapSession> session) {
 Task<bool> ImapSession::start_tls() {
   SSL* ssl = settings_->tls->new_server();
   if (!ssl) co_return false;
-  std::string failure = co_await stream_.handshake(ssl, true, worker_.loop.now() + early_timeout);
+  std::string failure = co_await stream_.handshake(ssl, true, worker_.loop.now() + longest_early_silence);
   if (failure.empty()) co_return true;
   log(LogLevel::info, "tls", {{"client", to_string(client_)}, {"problem", failure}});
   co_return false;
@@ -124,7 +116,7 @@ Task<bool> ImapSession::start_tls() {
 
 std::string ImapSession::capabilities() const {
   std::string all = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE";
-  if (state_ == State::not_authenticated) {
+  if (is_early()) {
     if (listener_.tls == ListenerTls::starttls && !stream_.is_tls()) all += " STARTTLS";
     return all + (may_log_in_here() ? " AUTH=PLAIN" : " LOGINDISABLED");
   }
@@ -166,7 +158,7 @@ bool ImapSession::identify(ImapText& text) {
     std::optional<std::string> value = text.word("NIL") ? std::string() : text.string();
     if (!value) return false;
     bool is_address = is_same_name(*name, "x-originating-ip") && to_socket_address({*value, 0}).has_value();
-    if (is_address && is_from_here && state_ == State::not_authenticated) guesser_ = *value;
+    if (is_address && is_from_here && is_early()) guesser_ = *value;
     if (!text.space()) break;
   }
   return text.take(')') && text.at_end();
@@ -204,7 +196,7 @@ Task<bool> ImapSession::breathe() {
 
 bool ImapSession::may_go_on() {
   if (!stop_why_.empty()) return false;
-  if (state_ == State::not_authenticated ||
+  if (is_early() ||
       service_.gate.is_open(*worker_.settings, person_, worker_.loop.now()))
     return true;
   stop_why_ = "the emergency mailbox is closed: your usual mail works again";
@@ -218,87 +210,6 @@ void ImapSession::refresh() {
   Status refreshed = mailbox_->refresh();
   if (!refreshed)
     log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
-}
-
-/// Room for a large command in memory, as soon as others have left enough. False when that takes too long.
-Task<bool> ImapSession::reserve(std::uint64_t bytes, Deadline by) {
-  auto has_room = [&] { return service_.in_memory == 0 || service_.in_memory + bytes <= most_in_memory; };
-  while (!has_room()) {
-    if (Clock::now() >= by || !stop_why_.empty() || !stream_.is_alive()) co_return false;
-    co_await wakeup_.wait(Clock::now() + pace_of_waiting);
-  }
-  service_.in_memory += bytes;
-  reserved_ += bytes;
-  co_return true;
-}
-
-void ImapSession::release() {
-  if (command_.capacity() > longest_command) std::string().swap(command_);
-  service_.in_memory -= std::exchange(reserved_, 0);
-}
-
-/// A whole command with its literals. False when the connection is to end.
-Task<bool> ImapSession::read_command() {
-  release();
-  command_.clear();
-  bool is_early = state_ == State::not_authenticated;
-  Deadline deadline = worker_.loop.now() + (is_early ? Duration(early_timeout) : Duration(timeout));
-  std::uint64_t literal = 0;
-  for (;;) {
-    std::string_view input = stream_.input();
-    if (literal > 0) {
-      std::size_t taken = std::min<std::uint64_t>(literal, input.size());
-      command_ += input.substr(0, taken);
-      stream_.consume(taken);
-      literal -= taken;
-      if (literal == 0) continue;
-    } else if (std::size_t end = input.find('\n'); end != std::string_view::npos) {
-      bool is_whole_line_end = end > 0 && input[end - 1] == '\r';
-      std::string_view line = input.substr(0, is_whole_line_end ? end - 1 : end);
-      std::optional<LiteralMark> mark = literal_at_end(line);
-      command_ += line;
-      stream_.consume(end + 1);
-      if (!mark) co_return true;
-      command_ += "\r\n";
-      bool is_append = state_ != State::not_authenticated &&
-                       is_same_name(std::string_view(command_).substr(
-                                        std::min(command_.size(), command_.find(' ') + 1), 7),
-                                    "APPEND ");
-      std::uint64_t most = is_early    ? longest_early_line
-                           : is_append ? settings_->config.limits.message_size + longest_command
-                                       : longest_command;
-      if (command_.size() > most || mark->size > most - command_.size()) {
-        tag_ = command_.substr(0, command_.find(' '));
-        bad("[TOOBIG] this is more than is taken here");
-        if (!mark->waits) {
-          stop_why_ = "too much was sent";
-          co_return false;
-        }
-        command_.clear();
-        continue;
-      }
-      literal = mark->size;
-      if (literal > longest_command) {
-        bool has_room = co_await reserve(literal, deadline);
-        if (!has_room) co_return false;
-      }
-      if (mark->waits) {
-        stream_.write("+ OK\r\n");
-        stream_.flush();
-      }
-      continue;
-    } else if (input.size() > (is_early ? longest_early_line : longest_line)) {
-      stop_why_ = "the line is too long";
-      co_return false;
-    }
-    if (!may_go_on() || stream_.is_broken() || stream_.is_ended()) co_return false;
-    stream_.flush();
-    bool in_time = co_await wakeup_.wait(deadline);
-    if (!in_time) {
-      stop_why_ = "you were away for long";
-      co_return false;
-    }
-  }
 }
 
 Task<void> ImapSession::serve_command() {
@@ -330,7 +241,7 @@ Task<void> ImapSession::serve_command() {
     }
     untagged("ID (\"name\" \"Holdfast\")");
     ok("done");
-  } else if (state_ == State::not_authenticated) {
+  } else if (is_early()) {
     if (is("STARTTLS") && listener_.tls == ListenerTls::starttls && !stream_.is_tls()) {
       // RFC 3501 6.2.1: nothing may follow in the clear that would count as said under TLS.
       if (!stream_.input().empty()) {
@@ -432,7 +343,7 @@ Task<void> ImapSession::serve_logged_in(std::string word, ImapText text) {
 /// RFC 2177: tells what is new as it comes, until the client says DONE.
 Task<void> ImapSession::idle() {
   stream_.write("+ waiting for news\r\n");
-  Deadline deadline = worker_.loop.now() + timeout;
+  Deadline deadline = worker_.loop.now() + longest_silence;
   for (;;) {
     if (service_.journal.indexed() < service_.journal.last_mail()) service_.journal.hurry_index();
     refresh();
@@ -457,7 +368,7 @@ Task<void> ImapSession::idle() {
 Task<void> ImapSession::catch_up() {
   const journal::RecordId last = service_.journal.last_mail();
   constexpr auto patience = std::chrono::milliseconds(500), pace = std::chrono::milliseconds(2);
-  Deadline until = worker_.loop.now() + patience;
+  Deadline until = worker_.loop.now() + longest_silence;
   if (service_.journal.indexed() < last) service_.journal.hurry_index();
   while (service_.journal.indexed() < last && Clock::now() < until && stop_why_.empty()) co_await wakeup_.wait(Clock::now() + pace);
   refresh();

@@ -84,12 +84,22 @@ class ImapSession {
 
  private:
   enum class State { not_authenticated, authenticated, selected, logout };
+  /// How long a client may be silent (RFC 3501 5.4). Strangers get little memory and time.
+  static constexpr auto longest_silence = std::chrono::minutes(30), longest_early_silence = std::chrono::minutes(1);
+  static constexpr std::size_t longest_early_line = 8 * 1024;
+
+  // What the client says (imap_reading.cpp).
+  Task<bool> read_command();
+  Task<bool> read_line(Deadline deadline);
+  Task<bool> read_literal(LiteralMark mark, Deadline deadline);
+  Task<bool> wait_for_input(Deadline deadline);
+  std::uint64_t longest_now() const;
+  Task<bool> reserve(std::uint64_t bytes, Deadline by);
+  void release();
 
   // Connection (imap_session.cpp).
   Task<bool> start_tls();
-  Task<bool> read_command();
-  Task<bool> reserve(std::uint64_t bytes, Deadline by);
-  void release();
+  bool is_early() const { return state_ == State::not_authenticated; }
   Task<void> serve_command();
   Task<void> serve_logged_in(std::string word, ImapText text);
   bool may_go_on();

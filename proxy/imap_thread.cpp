@@ -21,6 +21,10 @@ struct Thread {
   }
 };
 
+bool comes_before(const Thread* a, const Thread* b) {
+  return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number());
+}
+
 /// True also for what is too deep to be looked through: it is not linked any deeper.
 bool is_ancestor(const Thread* maybe, const Thread* of) {
   constexpr int deepest = 1000;
@@ -53,10 +57,7 @@ void collect(Thread* thread, std::vector<Thread*>& kept, int depth) {
   std::vector<Thread*> below;
   for (Thread* child : thread->children) collect(child, below, depth + 1);
   thread->children = std::move(below);
-  auto by_date = [](const Thread* a, const Thread* b) {
-    return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number());
-  };
-  std::sort(thread->children.begin(), thread->children.end(), by_date);
+  std::sort(thread->children.begin(), thread->children.end(), comes_before);
   if (thread->message) return kept.push_back(thread);
   bool is_needed = depth == 0 && thread->children.size() > 1;
   if (is_needed) return kept.push_back(thread);
@@ -87,23 +88,24 @@ std::string print_all(const std::vector<Thread*>& roots) {
   return out;
 }
 
-}  // namespace
+using Nodes = std::vector<std::unique_ptr<Thread>>;
 
-std::string thread_by_references(std::vector<SortFacts> all) {
-  std::vector<std::unique_ptr<Thread>> nodes;
+Thread* add_node(Nodes& nodes) {
+  nodes.push_back(std::make_unique<Thread>());
+  return nodes.back().get();
+}
+
+/// RFC 5256 REFERENCES, step 1: each message is the child of the last one that it refers to.
+void link_by_references(const std::vector<SortFacts>& all, Nodes& nodes) {
   std::map<std::string, Thread*> by_id;
-  auto node = [&] {
-    nodes.push_back(std::make_unique<Thread>());
-    return nodes.back().get();
-  };
   auto known = [&](const std::string& id) {
     Thread*& slot = by_id[id];
-    if (!slot) slot = node();
+    if (!slot) slot = add_node(nodes);
     return slot;
   };
   for (const SortFacts& facts : all) {
-    Thread* own = facts.message_id.empty() ? node() : known(facts.message_id);
-    if (own->message) own = node();  // the same Message-ID again
+    Thread* own = facts.message_id.empty() ? add_node(nodes) : known(facts.message_id);
+    if (own->message) own = add_node(nodes);  // the same Message-ID again
     own->message = &facts;
     Thread* parent = nullptr;
     for (const std::string& id : facts.references) {
@@ -111,55 +113,69 @@ std::string thread_by_references(std::vector<SortFacts> all) {
       if (parent) link(parent, reference);
       parent = reference;
     }
-    if (parent && parent != own) {
-      if (own->parent) std::erase(own->parent->children, own);
-      own->parent = nullptr;
-      link(parent, own);
-    }
+    if (!parent || parent == own) continue;
+    if (own->parent) std::erase(own->parent->children, own);
+    own->parent = nullptr;
+    link(parent, own);
   }
-  std::vector<Thread*> roots;
-  for (const auto& one : nodes)
-    if (!one->parent) collect(one.get(), roots, 0);
-  auto by_date = [](const Thread* a, const Thread* b) {
-    return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number());
-  };
-  std::sort(roots.begin(), roots.end(), by_date);
-  // RFC 5256 REFERENCES, step 5: replies whose references are lost find their thread by the subject.
+}
+
+const SortFacts* first_of(const Thread* root) { return root->message ? root->message : root->children.front()->message; }
+
+/// Of each subject the thread that others of that subject are joined to (RFC 5256 REFERENCES, step 5.B).
+std::map<std::string, Thread*> threads_by_subject(const std::vector<Thread*>& roots) {
   std::map<std::string, Thread*> by_subject;
-  auto first_of = [](const Thread* root) {
-    return root->message ? root->message : root->children.front()->message;
-  };
   for (Thread* root : roots) {
     const SortFacts* facts = first_of(root);
     if (!facts || facts->subject.empty()) continue;
     Thread*& slot = by_subject[facts->subject];
-    bool is_better = !slot || (slot->message && !root->message) ||
-                     (slot->message && first_of(slot)->is_reply && !facts->is_reply);
+    bool is_better =
+        !slot || (slot->message && !root->message) || (slot->message && first_of(slot)->is_reply && !facts->is_reply);
     if (is_better) slot = root;
   }
-  std::vector<Thread*> merged;
+  return by_subject;
+}
+
+/// Joins a thread to another of the same subject, which keeps its place in the list.
+void join(Thread* root, Thread* other, Nodes& nodes) {
+  if (!other->message && !root->message) {
+    other->children.insert(other->children.end(), root->children.begin(), root->children.end());
+  } else if (!other->message || (first_of(root)->is_reply && !first_of(other)->is_reply)) {
+    other->children.push_back(root);
+  } else {
+    Thread* moved = add_node(nodes);
+    *moved = *other;
+    other->message = nullptr;
+    other->children = {moved, root};
+  }
+}
+
+/// RFC 5256 REFERENCES, step 5: replies whose references are lost find their thread by the subject.
+std::vector<Thread*> joined_by_subject(const std::vector<Thread*>& roots, Nodes& nodes) {
+  std::map<std::string, Thread*> by_subject = threads_by_subject(roots);
+  std::vector<Thread*> kept;
   for (Thread* root : roots) {
     const SortFacts* facts = first_of(root);
-    auto found = facts && !facts->subject.empty() ? by_subject.find(facts->subject) : by_subject.end();
-    Thread* other = found == by_subject.end() ? nullptr : found->second;
-    if (!other || other == root) {
-      merged.push_back(root);
-    } else if (!other->message) {
-      if (root->message)
-        other->children.push_back(root);
-      else
-        other->children.insert(other->children.end(), root->children.begin(), root->children.end());
-    } else if (facts->is_reply && !first_of(other)->is_reply) {
-      other->children.push_back(root);
-    } else {
-      Thread* both = node();
-      // The other one keeps its place in the list, as the dummy that holds both.
-      *both = *other;
-      other->message = nullptr;
-      other->children = {both, root};
-    }
+    auto found = facts ? by_subject.find(facts->subject) : by_subject.end();
+    bool is_alone = found == by_subject.end() || found->second == root;
+    if (is_alone)
+      kept.push_back(root);
+    else
+      join(root, found->second, nodes);
   }
-  return print_all(merged);
+  return kept;
+}
+
+}  // namespace
+
+std::string thread_by_references(std::vector<SortFacts> all) {
+  Nodes nodes;
+  link_by_references(all, nodes);
+  std::vector<Thread*> roots;
+  for (const auto& one : nodes)
+    if (!one->parent) collect(one.get(), roots, 0);
+  std::sort(roots.begin(), roots.end(), comes_before);
+  return print_all(joined_by_subject(roots, nodes));
 }
 
 std::string thread_by_subject(std::vector<SortFacts> all) {

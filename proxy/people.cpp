@@ -29,6 +29,28 @@ std::vector<std::string> words(const std::string& text) {
   return list;
 }
 
+char separator_of(const std::string& heading) {
+  if (heading.find(';') != std::string::npos) return ';';
+  return heading.find('\t') != std::string::npos ? '\t' : ',';
+}
+
+/// @param columns  in capitals; none: the line is an address
+Directory::Person person_of(const std::vector<std::string>& columns, const std::vector<std::string>& fields) {
+  Directory::Person person;
+  person.source = Source::imported;
+  person.time_us = journal::now_us();
+  if (columns.empty()) person.address = fields.front();
+  for (std::size_t i = 0; i < columns.size() && i < fields.size(); ++i) {
+    const std::string& column = columns[i];
+    if (column == "ADDRESS" || column == "MAIL") person.address = fields[i];
+    if (column == "NAME") person.name = fields[i];
+    if (column == "TELEPHONE") person.telephone = fields[i];
+    if (column == "ALIASES") person.aliases = words(fields[i]);
+    if (column == "EXISTS") person.exists = upper(fields[i]) != "NO";
+  }
+  return person;
+}
+
 }  // namespace
 
 Result<std::vector<Directory::Person>> parse_people(const std::string& text, const std::string& name) {
@@ -44,25 +66,13 @@ Result<std::vector<Directory::Person>> parse_people(const std::string& text, con
     auto refuse = [&](const std::string& what) { return Error{ErrorCode::invalid, fmt::format("{}:{}: {}", name, number, what)}; };
     bool is_heading = people.empty() && columns.empty() && line.find('@') == std::string::npos;
     if (is_heading) {
-      separator = line.find(';') != std::string::npos ? ';' : line.find('\t') != std::string::npos ? '\t' : ',';
+      separator = separator_of(line);
       for (std::string& column : split_csv(line, separator)) columns.push_back(upper(column));
       bool has_address = std::any_of(columns.begin(), columns.end(), [](const std::string& c) { return c == "ADDRESS" || c == "MAIL"; });
       if (!has_address) return refuse("the heading line names no column \"address\"");
       continue;
     }
-    std::vector<std::string> fields = columns.empty() ? std::vector{line} : split_csv(line, separator);
-    Directory::Person person;
-    person.source = Source::imported;
-    person.time_us = journal::now_us();
-    if (columns.empty()) person.address = fields.front();
-    for (std::size_t i = 0; i < columns.size() && i < fields.size(); ++i) {
-      const std::string& column = columns[i];
-      if (column == "ADDRESS" || column == "MAIL") person.address = fields[i];
-      if (column == "NAME") person.name = fields[i];
-      if (column == "TELEPHONE") person.telephone = fields[i];
-      if (column == "ALIASES") person.aliases = words(fields[i]);
-      if (column == "EXISTS") person.exists = upper(fields[i]) != "NO";
-    }
+    Directory::Person person = person_of(columns, columns.empty() ? std::vector{line} : split_csv(line, separator));
     if (!is_address(person.address)) return refuse(fmt::format("\"{}\" is no mail address", person.address));
     for (const std::string& alias : person.aliases)
       if (!is_address(alias)) return refuse(fmt::format("\"{}\" is no mail address", alias));
