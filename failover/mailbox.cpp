@@ -155,9 +155,9 @@ Status Mailbox::refresh() {
   return {};
 }
 
-Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
-  if (Status loaded = load(view); !loaded) return loaded;
-  Folder folder = view.folder;
+/// Entries that may belong into the folder: those that were not settled when it was looked last, and those that came since. The folder
+/// knows then how far it was looked.
+Result<std::set<RecordId>> Mailbox::candidates(Folder& folder, Term term, RecordId indexed) const {
   // A mailbox shows all that there was for its addresses when it was first opened. An address that is the
   // person's only later (again, perhaps) was somebody else's until then.
   bool is_first_look = folder.looked_through.empty();
@@ -175,8 +175,34 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
     }
     folder.looked_through[address] = indexed;
   }
-  if (candidates.empty() && !is_first_look &&
-      view.folder.looked_through.size() == folder.looked_through.size()) {
+  return candidates;
+}
+
+namespace {
+
+/// The entry as the folder's next message.
+StoredMessage next_message(Folder& folder, const journal::Entry& entry, Term term) {
+  StoredMessage message;
+  message.uid = folder.uid_next++;
+  message.entry = entry.id;
+  message.flags = term == Term::sender ? Flag::seen : 0;
+  message.date_us = entry.message.time_us;
+  message.size = entry.message.size;
+  message.message_id = entry.message.message_id;
+  message.modseq = ++folder.modseq;
+  return message;
+}
+
+}  // namespace
+
+Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
+  if (Status loaded = load(view); !loaded) return loaded;
+  Folder folder = view.folder;
+  auto candidates = this->candidates(folder, term, indexed);
+  if (!candidates) return candidates.error();
+  bool is_first_look = view.folder.looked_through.empty();
+  bool has_other_addresses = view.folder.looked_through.size() != folder.looked_through.size();
+  if (candidates->empty() && !is_first_look && !has_other_addresses) {
     // Nothing for this person: how far it was looked is written with the next message.
     view.folder = std::move(folder);
     return {};
@@ -190,7 +216,7 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
   }
   MailboxChange change;
   std::deque<StoredMessage> added;  // by_message_id looks at what is in it
-  for (RecordId id : candidates) {
+  for (RecordId id : *candidates) {
     if (there.count(id) > 0) continue;
     auto entry = journal_.settled_entry(id);
     if (!entry) continue;  // erased, or damaged
@@ -203,16 +229,8 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
       if (term == Term::sender) continue;
       if (other->second != 0 && is_second_copy(*entry, standing, other->second)) continue;
     }
-    StoredMessage message;
-    message.uid = folder.uid_next++;
-    message.entry = id;
-    message.flags = term == Term::sender ? Flag::seen : 0;
-    message.date_us = entry->message.time_us;
-    message.size = entry->message.size;
-    message.message_id = entry->message.message_id;
-    message.modseq = ++folder.modseq;
-    change.messages.emplace_back(folder.id, message);
-    added.push_back(std::move(message));
+    added.push_back(next_message(folder, *entry, term));
+    change.messages.emplace_back(folder.id, added.back());
     by_message_id.emplace(added.back().message_id, id);
   }
   change.folders.push_back(folder);

@@ -95,6 +95,7 @@ class Mailbox {
  private:
   Status apply(const MailboxChange& change);
   Status load(View& view);
+  Result<std::set<RecordId>> candidates(Folder& folder, journal::Term term, RecordId indexed) const;
   Status look_through(View& view, journal::Term term, RecordId indexed);
   ViewPtr find(const std::string& name) const;
   enum class Standing { not_taken, open, perhaps_taken, taken };  // what counts more is behind what counts less

@@ -93,6 +93,36 @@ Result<std::string> Journal::hold_on(RecordId id, const std::map<std::string, Le
   return std::string();
 }
 
+/// Error: busy, naming the legal hold that is on one of the entries.
+Status Journal::check_legal_holds(const std::vector<RecordId>& entries) {
+  auto holds = legal_holds();
+  if (!holds) return holds.error();
+  for (RecordId id : entries) {
+    auto name = hold_on(id, *holds);
+    if (!name) return name.error();
+    if (!name->empty())
+      return Error{ErrorCode::busy, fmt::format("entry {} is under the legal hold \"{}\": nothing was "
+                                                "erased. See: holdfast journal legal-hold list",
+                                                id, *name)};
+  }
+  return {};
+}
+
+/// The record that says that the entries, with all that became of them, are to be erased.
+Result<RecordId> Journal::order_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason) {
+  ErasureRecord record;
+  record.time_us = now_us();
+  record.by = by;
+  record.reason = reason;
+  for (RecordId id : entries) {
+    record.records.push_back(id);
+    auto outcomes = catalog_->outcomes_of(id);
+    if (!outcomes) return outcomes.error();
+    for (const Catalog::Place& place : *outcomes) record.records.push_back(place.id);
+  }
+  return write_record(*writer_, RecordKind::erasure, encode(record));
+}
+
 Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by,
                                        const std::string& reason,
                                        const std::function<void(double)>& on_progress) {
@@ -101,29 +131,10 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
   if (Status finished = finish_removals(); !finished) return finished.error();
   if (Status settled = settle_down(!entries.empty()); !settled) return settled.error();
   if (!entries.empty()) {
-    auto holds = legal_holds();
-    if (!holds) return holds.error();
-    for (RecordId id : entries) {
-      auto name = hold_on(id, *holds);
-      if (!name) return name.error();
-      if (!name->empty())
-        return Error{ErrorCode::busy, fmt::format("entry {} is under the legal hold \"{}\": nothing was "
-                                                  "erased. See: holdfast journal legal-hold list",
-                                                  id, *name)};
-    }
-    ErasureRecord record;
-    record.time_us = now_us();
-    record.by = by;
-    record.reason = reason;
-    for (RecordId id : entries) {
-      record.records.push_back(id);
-      auto outcomes = catalog_->outcomes_of(id);
-      if (!outcomes) return outcomes.error();
-      for (const Catalog::Place& place : *outcomes) record.records.push_back(place.id);
-    }
-    auto written = write_record(*writer_, RecordKind::erasure, encode(record));
-    if (!written) return written.error();
-    erased.record = *written;
+    if (Status allowed = check_legal_holds(entries); !allowed) return allowed.error();
+    auto ordered = order_erasure(entries, by, reason);
+    if (!ordered) return ordered.error();
+    erased.record = *ordered;
     erased.entries = entries.size();
     if (Status settled = settle_down(false); !settled) return settled.error();
   }
@@ -134,6 +145,34 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
     if (Status done = carry_out(place, erased, on_progress); !done) return done.error();
   if (Status destroyed = destroy_leftovers(path_); !destroyed) return destroyed.error();
   return erased;
+}
+
+/// Rewrites the segments without the records.
+Status Journal::rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased,
+                                const std::function<void(double)>& on_progress) {
+  auto reaches_newest = [&] { return !by_segment.empty() && by_segment.rbegin()->first >= segments_->newest(); };
+  // Outcomes may have come since the newest segment was ended. One that is still written must never be rewritten: what the writer adds
+  // would go with the old file.
+  if (reaches_newest())
+    if (Status settled = settle_down(true); !settled) return settled;
+  if (reaches_newest())
+    return Error{ErrorCode::unavailable, fmt::format("segment {} is still written; erasing goes on with the next try", by_segment.rbegin()->first)};
+  // Of one that cannot be sealed since it is damaged, the rewriting tells.
+  if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed;
+  RewriteOptions options;
+  options.goes_on = [this] { return !is_interrupted_; };
+  std::size_t done = 0;
+  for (const auto& [number, ids] : by_segment) {
+    auto segment = segments_->get(number);
+    if (!segment) return segment.error();
+    options.erased = ids;
+    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, options); !rewritten)
+      return rewritten;
+    segments_->forget(number);
+    ++erased.segments;
+    if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(by_segment.size()));
+  }
+  return {};
 }
 
 /// Does what an erasure record says, as far as it is not done.
@@ -161,28 +200,7 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
     all[(*segment)->header().number].insert(id);
     if (*one && !(*one)->is_erased) by_segment[(*segment)->header().number].insert(id);
   }
-  std::size_t done = 0;
-  // Outcomes may have come since the newest segment was ended. One that is still written must never be rewritten: what the writer adds
-  // would go with the old file.
-  bool includes_newest = !by_segment.empty() && by_segment.rbegin()->first >= segments_->newest();
-  if (includes_newest)
-    if (Status settled = settle_down(true); !settled) return settled;
-  if (!by_segment.empty() && by_segment.rbegin()->first >= segments_->newest())
-    return Error{ErrorCode::unavailable, fmt::format("segment {} is still written; erasing goes on with the next try", by_segment.rbegin()->first)};
-  // Of one that cannot be sealed since it is damaged, the rewriting tells.
-  if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed;
-  RewriteOptions options;
-  options.goes_on = [this] { return !is_interrupted_; };
-  for (const auto& [number, ids] : by_segment) {
-    auto segment = segments_->get(number);
-    if (!segment) return segment.error();
-    options.erased = ids;
-    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, options); !rewritten)
-      return rewritten;
-    segments_->forget(number);
-    ++erased.segments;
-    if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(by_segment.size()));
-  }
+  if (Status rewritten = rewrite_without(by_segment, erased, on_progress); !rewritten) return rewritten;
   if (forget_elsewhere_)
     if (Status forgotten = forget_elsewhere_(record->records); !forgotten) return forgotten;
   return cataloger_->run([&](Catalog& catalog) {

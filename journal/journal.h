@@ -145,6 +145,9 @@ class Journal {
   Result<bool> is_on_hold(const Oldest& oldest);
   Status restate_routes_of(const Oldest& oldest);
   Status take_away(const Oldest& oldest, const std::string& by, const std::string& reason);
+  Status check_legal_holds(const std::vector<RecordId>& entries);
+  Result<RecordId> order_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason);
+  Status rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased, const std::function<void(double)>& on_progress);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;
