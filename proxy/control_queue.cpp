@@ -184,13 +184,14 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
       if (prepared) courier->prepare(*prepared);
     };
     co_await courier->deliver(*errand, opening, occasions);
-    if (errand->result.connection_failure.empty()) {
-      route.pause = Duration(0);
-      co_await take_verdicts(route, errand->entry, errand->result, wakeup);
-      route.queue.put_back(errand->delivery);  // whoever got no verdict is tried again
-    } else {
-      connection_failed(route, errand->delivery, errand->result);
-    }
+    bool has_failed = !errand->result.connection_failure.empty();
+    if (!has_failed) route.pause = Duration(0);
+    if (!has_failed || !errand->result.verdicts.empty()) co_await take_verdicts(route, errand->entry, errand->result, wakeup);
+    // Whoever got no verdict is tried again.
+    if (has_failed)
+      connection_failed(route, errand->unanswered(), errand->result);
+    else
+      route.queue.put_back(errand->delivery);
     if (is_sent) {
       journal_.is_answered(errand->entry.id);
       --unanswered_;

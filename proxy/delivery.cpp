@@ -26,9 +26,14 @@ void Courier::give_back() {
 
 void Courier::fail(Errand& errand, const std::string& why) {
   errand.result.connection_failure = why;
-  errand.result.verdicts.clear();
   if (upstream_) pool_.failed(*opening_->settings, opening_->route, upstream_->address, why);
   upstream_.reset();
+}
+
+failover::HoldQueue::Delivery Errand::unanswered() const {
+  failover::HoldQueue::Delivery rest = delivery;
+  for (const DeliveryResult::Verdict& one : result.verdicts) std::erase(rest.recipients, one.recipient);
+  return rest;
 }
 
 void Courier::give_all(Errand& errand, const Reply& reply) {
@@ -120,59 +125,32 @@ void Courier::announce(Errand& errand) {
   for (const std::string& line : errand.lines) upstream_->stream.write(line);
 }
 
-/// Takes the replies to MAIL, RCPT and DATA. True when content may follow.
+/// Asks for content, and takes the replies to MAIL, RCPT and DATA. True when content may follow.
 Task<bool> Courier::envelope(Errand& errand) {
-  const std::vector<std::uint32_t>& recipients = errand.delivery.recipients;
-  const std::vector<std::string>& lines = errand.lines;
   if (errand.is_unfit) {
-    errand.accepted = recipients;
+    errand.accepted = errand.delivery.recipients;
     give_all(errand, {451, own_reply(451, "4.6.3 The mail server takes no binary content now (CHUNKING)")});
     co_return false;
   }
   bool is_batch = upstream_->own_capabilities->has("PIPELINING");
-  std::optional<Reply> refusal;
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    if (!is_batch) upstream_->stream.flush(lines[i]);
-    bool is_mail = i == 0, is_data = !errand.uses_bdat && i + 1 == lines.size();
-    std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(is_mail ? timeouts().mail : is_data ? timeouts().data_start : timeouts().rcpt));
-    if (!reply) {
-      fail(errand, upstream_->failure);
-      co_return false;
-    }
-    // A command out of order says nothing of the message.
-    if (reply->code == 503 && errand.follows) {
-      start_over(errand);
-      co_return false;
-    }
-    if (reply->code == 421 || reply->code == 503) {
-      fail(errand, "it says " + reply->summary());
-      co_return false;
-    }
-    if (is_mail) {
-      if (!reply->is_positive()) refusal = *reply;
-    } else if (!is_data) {
-      std::uint32_t one = recipients[i - 1];
-      if (refusal)
-        errand.result.verdicts.push_back({one, *refusal});
-      else if (reply->is_positive())
-        errand.accepted.push_back(one);
-      else
-        errand.result.verdicts.push_back({one, *reply});
-    } else if (reply->code == 354) {
-      errand.is_asked = true;
-    } else if (!reply->is_transient() && !reply->is_permanent()) {
-      // Nothing was delivered, whatever it says.
-      fail(errand, "it answered DATA with neither 354 nor a refusal: " + reply->summary());
-      co_return false;
-    } else if (!errand.accepted.empty()) {
-      give_all(errand, *reply);
-    }
-    bool is_over = !is_batch && refusal;
-    if (is_over) {
-      for (std::uint32_t rest : recipients) errand.result.verdicts.push_back({rest, *refusal});
+  for (std::size_t i = 0; i < errand.lines.size(); ++i) {
+    if (!is_batch) upstream_->stream.flush(errand.lines[i]);
+    Duration patience = i == 0 ? timeouts().mail : errand.is_data(i) ? timeouts().data_start : timeouts().rcpt;
+    std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, after(patience));
+    bool has_said_all = errand.refusal || errand.result.verdicts.size() == errand.delivery.recipients.size();
+    bool has_hung_up = !reply || reply->code == 421;
+    if (has_said_all && has_hung_up) {
+      upstream_.reset();
       break;
     }
+    if (!reply) fail(errand, upstream_->failure);
+    bool goes_on = reply && take_reply(errand, i, *reply);
+    if (!goes_on) co_return false;
+    if (errand.refusal && !is_batch) break;
   }
+  if (errand.refusal)
+    for (std::uint32_t one : errand.delivery.recipients) errand.result.verdicts.push_back({one, *errand.refusal});
+  if (!upstream_) co_return false;
   if (!errand.accepted.empty()) co_return errand.uses_bdat || errand.is_asked;
   if (errand.is_asked) {
     // It wants content although nobody is to get it: an unfinished message is no message.
@@ -185,12 +163,39 @@ Task<bool> Courier::envelope(Errand& errand) {
   co_return false;
 }
 
+/// What the primary says to a line of the envelope. False when that ends this attempt.
+bool Courier::take_reply(Errand& errand, std::size_t line, const Reply& reply) {
+  // What came with a refused MAIL, or DATA where all recipients are refused, is out of order then. Otherwise that says nothing of the
+  // message, but that the connection is not where it should be.
+  bool is_explained = errand.refusal || (errand.is_data(line) && errand.accepted.empty());
+  bool is_out_of_order = reply.code == 503 && !is_explained;
+  if (is_out_of_order && errand.follows) return start_over(errand), false;
+  if (reply.code == 421 || is_out_of_order) return fail(errand, "it says " + reply.summary()), false;
+  bool is_refusal = reply.is_transient() || reply.is_permanent();
+  if (line == 0) {
+    if (!reply.is_positive()) errand.refusal = reply;
+  } else if (!errand.is_data(line)) {
+    std::uint32_t recipient = errand.delivery.recipients[line - 1];
+    if (!errand.refusal && reply.is_positive()) errand.accepted.push_back(recipient);
+    if (!errand.refusal && !reply.is_positive()) errand.result.verdicts.push_back({recipient, reply});
+  } else if (reply.code == 354) {
+    errand.is_asked = true;
+  } else if (!is_refusal) {
+    // Nothing was delivered, whatever it says.
+    return fail(errand, "it answered DATA with neither 354 nor a refusal: " + reply.summary()), false;
+  } else if (!errand.accepted.empty()) {
+    give_all(errand, reply);
+  }
+  return true;
+}
+
 /// The primary takes no command before it has answered for a message, though it pipelines (Haraka): no more are sent.
 void Courier::start_over(Errand& errand) {
   pool_.habits().takes_no_followers(upstream_->room->name);
   upstream_.reset();
   errand.lines.clear();
   errand.accepted.clear();
+  errand.refusal.reset();
   errand.result = DeliveryResult();
   errand.is_announced = errand.is_asked = errand.follows = errand.is_unfit = false;
 }
@@ -267,9 +272,7 @@ Task<void> Courier::take_verdicts(Errand& errand) {
     }
     if (!reply || reply->code == 421) {
       errand.result.may_have_arrived = !reply && !has_lost_some;
-      std::vector<DeliveryResult::Verdict> given = std::move(errand.result.verdicts);
       fail(errand, reply ? "it says " + reply->summary() : upstream_->failure);
-      if (is_lmtp) errand.result.verdicts = std::move(given);
       co_return;
     }
     if (!is_lmtp) {

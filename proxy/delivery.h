@@ -16,7 +16,7 @@ namespace holdfast::proxy {
 
 /// What came of it, recipient by recipient.
 struct DeliveryResult {
-  std::string connection_failure;  ///< not empty: nothing happened, the whole is to be tried again
+  std::string connection_failure;  ///< not empty: what has no verdict is to be tried again
   bool was_interrupted = false;    ///< the connection was there, and was lost
   bool may_have_arrived = false;   ///< the end of the message was sent, and its answer was lost
   bool tells_of_success = true;    ///< the primary honours NOTIFY=SUCCESS itself
@@ -47,12 +47,17 @@ struct Errand {
   bool adds_received_line = true;
   DeliveryResult result;
 
+  /// The delivery to those whom no verdict names.
+  failover::HoldQueue::Delivery unanswered() const;
+
  private:
   friend class Courier;
   std::string received_line;
   std::optional<std::string> only_frame;  ///< small content that was read already
   std::vector<std::string> lines;         ///< MAIL, RCPT and DATA
+  std::optional<Reply> refusal;           ///< of MAIL, and so of all recipients
   std::vector<std::uint32_t> accepted;
+  bool is_data(std::size_t line) const { return !uses_bdat && line + 1 == lines.size(); }
   bool uses_bdat = false, is_announced = false, is_asked = false;
   bool is_unfit = false;  ///< this primary takes no content like this
   bool follows = false;  ///< its envelope went out before the primary had answered for the message ahead of it
@@ -91,6 +96,7 @@ class Courier {
   Task<bool> open(Errand& errand);
   void announce(Errand& errand);
   Task<bool> envelope(Errand& errand);
+  bool take_reply(Errand& errand, std::size_t line, const Reply& reply);
   void start_over(Errand& errand);
   static bool has_bare_newlines(Errand& errand);
   bool must_be_exact(Errand& errand);

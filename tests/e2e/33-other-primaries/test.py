@@ -189,4 +189,42 @@ def _(scene):
     wait_for(lambda: len(primary.messages) == 1, what="the held mail")
 
 
+@test("a refusal is the word on held mail, though the primary finds the commands that came with the refused one out of order, or hangs up")
+def _(scene):
+    # As Exim and Sendmail do. Postfix and the others would say 554 to DATA.
+    def mail(session, line):
+        session.is_hanging_up = b"<hated@" in line
+        return b"550 5.7.1 this sender is not wanted\r\n" if b"<bad@" in line or session.is_hanging_up else b"250 2.1.0 Ok\r\n"
+
+    def rcpt(session, line):
+        if session.is_hanging_up:
+            return None
+        if not session.envelope:
+            return b"503 5.5.1 sender not yet given\r\n"
+        session.is_hanging_up = b"<spamtrap" in line
+        return b"550 5.1.1 no such person\r\n" if b"gone@" in line or session.is_hanging_up else b"250 2.1.5 Ok\r\n"
+
+    def data(session, line):
+        if session.is_hanging_up:
+            return None
+        return b"354 Go ahead\r\n" if len(session.envelope) > 1 else b"503 5.5.1 valid RCPT command must precede DATA\r\n"
+    primary = scene.primary(replies={"MAIL": mail, "RCPT": rcpt, "DATA": data})
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  release_after: 100ms\n  drain_concurrency: 1\n")
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for sender, *recipients in (("good", "b"), ("bad", "b"), ("good", "gone"), ("hated", "b"), ("good", "spamtrap1"), ("good", "d", "spamtrap2", "e"), ("good", "c")):
+        client.ask(f"MAIL FROM:<{sender}@example.net>")
+        for recipient in recipients:
+            assert client.ask(f"RCPT TO:<{recipient}@example.org>").startswith("250")
+        client.ask("DATA")
+        assert client.ask("Subject: x\r\n\r\nhello\r\n.").startswith("250")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 3, what="those that it takes")
+    wait_for(lambda: holdfast.status()["routes"][0]["kept_for_operator"] == 5, what="those that it does not take")
+    equal(sorted(len(envelope) - 1 for envelope, content in primary.messages), [1, 1, 2])
+    equal(sorted(one["reply"] for entry in map(json.loads, holdfast.run("queue", "list", "--json").stdout.splitlines()) for one in entry["recipients"]),
+          ["550 5.1.1 no such person"] * 3 + ["550 5.7.1 this sender is not wanted"] * 2)
+
+
 main()
