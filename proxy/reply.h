@@ -16,6 +16,8 @@ struct Reply {
   bool is_positive() const { return code >= 200 && code < 300; }
   bool is_transient() const { return code >= 400 && code < 500; }
   bool is_permanent() const { return code >= 500 && code < 600; }
+  /// RFC 5321 4.2.2: not recognized, or not implemented.
+  bool is_command_unknown() const { return code == 500 || code == 502; }
   /// It has an enhanced status code (RFC 3463) that begins so: "4.7.".
   bool has_status(std::string_view beginning) const { return wire.size() > 4 && wire.compare(4, beginning.size(), beginning) == 0; }
   /// A refusal of this client or of what it wants; else it tells that the primary itself is in trouble: 421 and 4.3.x.

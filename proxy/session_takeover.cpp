@@ -185,6 +185,12 @@ Task<std::string> Session::replay(Deadline by) {
   if (!helo_line_.empty()) {
     upstream_->stream.flush(helo_line_);
     std::optional<Reply> reply = co_await upstream_->read_reply(wakeup_, by);
+    bool is_extended = capabilities_.has_value();
+    bool knows_helo_alone = reply && is_extended && reply->is_command_unknown();  // RFC 5321 3.2
+    if (knows_helo_alone) {
+      upstream_->stream.flush(fmt::format("HELO {}\r\n", helo_));
+      reply = co_await upstream_->read_reply(wakeup_, by);
+    }
     if (!reply) co_return upstream_->failure;
     if (!reply->is_positive()) {
       refusal_ = reply;
@@ -192,7 +198,6 @@ Task<std::string> Session::replay(Deadline by) {
     }
     upstream_->greeter = Greeter::client;
     ++upstream_->greetings;
-    bool is_extended = capabilities_.has_value();
     if (is_extended) {
       capabilities_ = Capabilities::of(*reply);
       offers_less_ = told_ && !capabilities_->covers(*told_);

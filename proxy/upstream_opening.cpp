@@ -170,10 +170,17 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
 
 Task<std::string> UpstreamPool::greet_as_self(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
   if (upstream.greeter == Greeter::holdfast) co_return "";
-  const char* verb = opening.config().protocol == Protocol::lmtp ? "LHLO" : "EHLO";
+  bool is_lmtp = opening.config().protocol == Protocol::lmtp;
+  const char* verb = is_lmtp ? "LHLO" : "EHLO";
   upstream.stream.flush(fmt::format("{} {}\r\n", verb, opening.settings->config.hostname));
   Duration patience = upstream.was_reused ? habits_.patience_with_greeting(upstream.room->name) : opening.timeouts().command;
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, patience));
+  bool knows_helo_alone = reply && !is_lmtp && reply->is_command_unknown();  // RFC 5321 3.2
+  if (knows_helo_alone) {
+    verb = "HELO";
+    upstream.stream.flush(fmt::format("{} {}\r\n", verb, opening.settings->config.hostname));
+    reply = co_await upstream.read_reply(wakeup, due(opening, patience));
+  }
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return fmt::format("it refuses {}: {}", verb, reply->summary());
   upstream.greeter = Greeter::holdfast;

@@ -227,4 +227,27 @@ def _(scene):
           ["550 5.1.1 no such person"] * 3 + ["550 5.7.1 this sender is not wanted"] * 2)
 
 
+@test("a primary that knows no EHLO is greeted with HELO (RFC 5321 3.2): its mail passes, is held and is delivered, also a client's who was told more")
+def _(scene):
+    primary = scene.primary(replies={"EHLO": b"500 5.5.1 Error: unknown command\r\n"})
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="threads: 1\nfailover:\n  probe_interval: 100ms\n  release_after: 100ms\n")
+    state = lambda: holdfast.status()["routes"][0]["state"]
+    wait_for(lambda: b"RSET" in primary.lines(), what="a probe")
+    client = scene.client(holdfast.port)
+    equal(client.ask("EHLO client.example.net"), "500 5.5.1 Error: unknown command")
+    equal(client.ask("HELO client.example.net"), "250 primary.example.org")
+    equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken")
+    holdfast.run("failover", "hold", "--reason", "test")
+    told = scene.client(holdfast.port)
+    reply = told.ask("EHLO client.example.net")
+    assert reply.startswith("250 ") and "\n" not in reply, reply  # nothing that the primary could not honour later
+    assert told.send_mail(helo=None).startswith("250 2.0.0 Ok: queued as")
+    seen = len(primary.lines())
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 2 and state() == "pass", what="the held mail")
+    equal(told.send_mail(helo=None), "250 2.0.0 Ok: taken")
+    wait_for(lambda: sum(line.startswith(b"HELO") for line in primary.lines()[seen:]) > 5, what="probes")
+    assert not holdfast.logged(" warning breaker") and state() == "pass"
+
+
 main()
