@@ -176,8 +176,12 @@ bool Courier::take_reply(Errand& errand, std::size_t line, const Reply& reply) {
     if (!reply.is_positive()) errand.refusal = reply;
   } else if (!errand.is_data(line)) {
     std::uint32_t recipient = errand.delivery.recipients[line - 1];
-    if (!errand.refusal && reply.is_positive()) errand.accepted.push_back(recipient);
-    if (!errand.refusal && !reply.is_positive()) errand.result.verdicts.push_back({recipient, reply});
+    bool is_for_next_time = !errand.accepted.empty() && reply.says_too_many();
+    if (errand.refusal || is_for_next_time) return true;
+    if (reply.is_positive())
+      errand.accepted.push_back(recipient);
+    else
+      errand.result.verdicts.push_back({recipient, reply});
   } else if (reply.code == 354) {
     errand.is_asked = true;
   } else if (!is_refusal) {

@@ -24,7 +24,7 @@ struct DeliveryResult {
     std::uint32_t recipient;
     Reply reply;
   };
-  std::vector<Verdict> verdicts;
+  std::vector<Verdict> verdicts;  ///< none for recipients that were too many for this transaction
 };
 
 /// What is sent as content, frame by frame. Only the last frame may be empty, when it is the only one.

@@ -1,6 +1,8 @@
 // Replays over SMTP (RFC 5321) or LMTP (RFC 2033), by several couriers at once.
 #include <fmt/format.h>
 
+#include <deque>
+
 #include "proxy/loop.h"
 #include "proxy/replay.h"
 #include "proxy/resolver.h"
@@ -23,6 +25,8 @@ class SmtpTarget : public ReplayTarget {
     for (std::uint64_t i = 0; i < couriers_; ++i) work().spawn();
     if (left_ > 0) loop_.run();
     pool_.sweep(true);
+    for (const Trip& trip : again_) tell(trip.errand->entry.id, trip.before, failure_, false);
+    again_.clear();
     return failure_.empty() ? Status() : Status(Error{ErrorCode::unavailable, failure_});
   }
 
@@ -31,18 +35,31 @@ class SmtpTarget : public ReplayTarget {
   struct Trip {
     std::unique_ptr<ReplayItem> item;
     std::unique_ptr<Errand> errand;
+    std::vector<DeliveryResult::Verdict> before;  ///< of transactions that could not take all recipients
   };
+
+  static Trip trip_for(std::unique_ptr<ReplayItem> item, std::vector<std::uint32_t> recipients, std::vector<DeliveryResult::Verdict> before) {
+    Trip trip;
+    trip.errand = std::make_unique<Errand>(failover::HoldQueue::Delivery{item->entry.id, std::move(recipients)}, item->entry);
+    trip.errand->payload = item->payload;
+    trip.errand->adds_received_line = false;
+    trip.item = std::move(item);
+    trip.before = std::move(before);
+    return trip;
+  }
 
   Trip next() {
     Trip trip;
     if (!failure_.empty()) return trip;
-    trip.item = job_->next();
-    if (!trip.item) return trip;
-    trip.errand = std::make_unique<Errand>(
-        failover::HoldQueue::Delivery{trip.item->entry.id, trip.item->recipients}, trip.item->entry);
-    trip.errand->payload = trip.item->payload;
-    trip.errand->adds_received_line = false;
-    return trip;
+    if (!again_.empty()) {
+      trip = std::move(again_.front());
+      again_.pop_front();
+      return trip;
+    }
+    std::unique_ptr<ReplayItem> item = job_->next();
+    if (!item) return trip;
+    std::vector<std::uint32_t> recipients = item->recipients;
+    return trip_for(std::move(item), std::move(recipients), {});
   }
 
   Task<void> work() {
@@ -58,7 +75,7 @@ class SmtpTarget : public ReplayTarget {
         return following.errand.get();
       };
       co_await courier.deliver(*trip.errand, opening, occasions);
-      tell(*trip.errand);
+      come_back(std::move(trip));
       if (!failure_.empty()) break;
       trip = std::move(following);
       if (!trip.errand) trip = next();
@@ -66,9 +83,22 @@ class SmtpTarget : public ReplayTarget {
     if (--left_ == 0) loop_.stop();
   }
 
-  void tell(const Errand& errand) {
-    ReplayResult result{errand.entry.id, ReplayResult::State::sent, {}, {}};
-    for (const DeliveryResult::Verdict& verdict : errand.result.verdicts) {
+  void come_back(Trip trip) {
+    const DeliveryResult& result = trip.errand->result;
+    std::vector<DeliveryResult::Verdict> verdicts = std::move(trip.before);
+    verdicts.insert(verdicts.end(), result.verdicts.begin(), result.verdicts.end());
+    std::vector<std::uint32_t> rest = trip.errand->unanswered().recipients;
+    if (failure_.empty()) failure_ = result.connection_failure;
+    if (result.connection_failure.empty() && !rest.empty())
+      again_.push_back(trip_for(std::move(trip.item), std::move(rest), std::move(verdicts)));
+    else
+      tell(trip.errand->entry.id, verdicts, result.connection_failure, result.may_have_arrived);
+  }
+
+  /// @param failure  of the connection, before there was a verdict for everybody; else empty
+  void tell(journal::RecordId id, const std::vector<DeliveryResult::Verdict>& verdicts, const std::string& failure, bool may_have_arrived) {
+    ReplayResult result{id, ReplayResult::State::sent, {}, {}};
+    for (const DeliveryResult::Verdict& verdict : verdicts) {
       if (verdict.reply.is_positive())
         result.served.push_back(verdict.recipient);
       else
@@ -76,12 +106,10 @@ class SmtpTarget : public ReplayTarget {
       if (verdict.reply.is_permanent()) result.refused.push_back(verdict.recipient);
       if (!verdict.reply.is_positive() || result.detail.empty()) result.detail = verdict.reply.summary();
     }
-    if (!errand.result.connection_failure.empty()) {
-      if (failure_.empty()) failure_ = errand.result.connection_failure;
-      if (result.served.empty() && !errand.result.may_have_arrived) return;  // nothing happened
+    if (!failure.empty()) {
+      if (result.served.empty() && !may_have_arrived) return;  // nothing happened
       result.state = ReplayResult::State::failed;
-      result.detail = errand.result.connection_failure +
-                      (errand.result.may_have_arrived ? "; the target may have taken it" : "");
+      result.detail = failure + (may_have_arrived ? "; the target may have taken it" : "");
     }
     job_->done(result);
   }
@@ -93,6 +121,7 @@ class SmtpTarget : public ReplayTarget {
   Loop loop_;
   UpstreamPool pool_;
   ReplayJob* job_ = nullptr;
+  std::deque<Trip> again_;  ///< to the recipients that were too many for one transaction
   std::string failure_;
 };
 

@@ -28,6 +28,12 @@ std::vector<std::string_view> Reply::lines() const {
   return texts;
 }
 
+bool Reply::says_too_many() const {
+  if (code != 452 && code != 552) return false;
+  bool has_any_status = has_status("4.") || has_status("5.");
+  return !has_any_status || has_status("4.5.3") || has_status("5.5.3");
+}
+
 std::string Reply::summary() const {
   std::string text = fmt::format("{}", code);
   for (std::string_view line : lines()) {

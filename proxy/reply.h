@@ -16,6 +16,8 @@ struct Reply {
   bool is_positive() const { return code >= 200 && code < 300; }
   bool is_transient() const { return code >= 400 && code < 500; }
   bool is_permanent() const { return code >= 500 && code < 600; }
+  /// To RCPT, that the transaction has as many recipients as it may have: 452, or 552 as RFC 821 had it (RFC 5321 4.5.3.1.10).
+  bool says_too_many() const;
   /// RFC 5321 4.2.2: not recognized, or not implemented.
   bool is_command_unknown() const { return code == 500 || code == 502; }
   /// It has an enhanced status code (RFC 3463) that begins so: "4.7.".

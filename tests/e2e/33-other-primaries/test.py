@@ -250,4 +250,31 @@ def _(scene):
     assert not holdfast.logged(" warning breaker") and state() == "pass"
 
 
+@test("recipients that are too many for one transaction get the held message in the next ones, at once (RFC 5321 4.5.3.1.10)")
+def _(scene):
+    for refusal in (b"452 4.5.3 Error: too many recipients\r\n", b"552 too many recipients\r\n"):
+        def rcpt(session, line):
+            if b"<full@" in line:
+                return b"552 5.2.2 mailbox full\r\n"
+            return b"250 2.1.5 Ok\r\n" if len(session.envelope) <= 10 else refusal
+        primary = scene.primary(replies={"RCPT": rcpt})
+        holdfast = scene.holdfast(primary, route="unknown_recipients: accept", yaml="failover:\n  probe_interval: 100ms\n  release_after: 100ms\n  retry_min: 1h\n  retry_max: 1h\n")
+        holdfast.run("failover", "hold", "--reason", "test")
+        client = scene.client(holdfast.port)
+        client.ask("EHLO client.example.net")
+        client.ask("MAIL FROM:<a@example.net>")
+        for person in ["full"] + [f"p{number}" for number in range(35)]:
+            assert client.ask(f"RCPT TO:<{person}@example.org>").startswith("250")
+        client.ask("DATA")
+        assert client.ask("Subject: x\r\n\r\nhello\r\n.").startswith("250")
+        holdfast.run("failover", "auto", "--reason", "test")
+        wait_for(lambda: len(primary.messages) == 4, what="all transactions")
+        equal([len(envelope) - 1 for envelope, content in primary.messages], [10, 10, 10, 5])
+        wait_for(lambda: holdfast.status()["routes"][0]["kept_for_operator"] == 1, what="the one whose mailbox is full")
+        primary.messages.clear()
+        replay = holdfast.run("journal", "replay", "--to", f"smtp://127.0.0.1:{primary.port}", "--reason", "test", "--json", check=False)
+        equal([(json.loads(line)["result"], json.loads(line)["detail"]) for line in replay.stdout.splitlines()], [("refused", "552 5.2.2 mailbox full")])
+        equal([len(envelope) - 1 for envelope, content in primary.messages], [10, 10, 10, 5])
+
+
 main()
