@@ -12,16 +12,61 @@ constexpr std::array<std::string_view, 17> honoured = {
     "PIPELINING", "SIZE",    "VRFY", "EXPN", "ETRN", "HELP",          "ENHANCEDSTATUSCODES", "8BITMIME",       "DSN",
     "SMTPUTF8",   "CHUNKING", "BINARYMIME", "DELIVERBY", "MT-PRIORITY", "FUTURERELEASE", "NO-SOLICITING", "LIMITS"};
 
+bool is_one_of(std::string_view word, std::initializer_list<std::string_view> words) {
+  return std::find(words.begin(), words.end(), upper(word)) != words.end();
+}
+
+bool is_anything(std::string_view) { return true; }
+bool is_nothing(std::string_view value) { return value.empty(); }
+bool is_number(std::string_view value) { return parse_number(value).has_value(); }
+bool is_body(std::string_view value) { return is_one_of(value, {"7BIT", "8BITMIME", "BINARYMIME"}); }
+bool is_ret(std::string_view value) { return is_one_of(value, {"FULL", "HDRS"}); }
+/// RFC 3461 4.2: "rfc822;ada@example.org"
+bool is_typed_address(std::string_view value) {
+  std::size_t type = value.find(';');
+  return type != std::string_view::npos && type > 0 && type + 1 < value.size();
+}
+/// RFC 3461 4.1: NEVER, or a list of the others.
+bool is_notify(std::string_view value) {
+  if (is_one_of(value, {"NEVER"})) return true;
+  for (std::size_t comma; (comma = value.find(',')) != std::string_view::npos; value.remove_prefix(comma + 1))
+    if (!is_one_of(value.substr(0, comma), {"SUCCESS", "FAILURE", "DELAY"})) return false;
+  return is_one_of(value, {"SUCCESS", "FAILURE", "DELAY"});
+}
+
 struct ParameterOf {
   std::string_view parameter, keyword;
+  Verb verb;
+  bool (*is_well_formed)(std::string_view value);
 };
 constexpr std::array parameters = {
-    ParameterOf{"SIZE", "SIZE"},        ParameterOf{"BODY", "8BITMIME"},          ParameterOf{"SMTPUTF8", "SMTPUTF8"},
-    ParameterOf{"RET", "DSN"},          ParameterOf{"ENVID", "DSN"},              ParameterOf{"NOTIFY", "DSN"},
-    ParameterOf{"ORCPT", "DSN"},        ParameterOf{"AUTH", "AUTH"},              ParameterOf{"BY", "DELIVERBY"},
-    ParameterOf{"MT-PRIORITY", "MT-PRIORITY"}, ParameterOf{"HOLDFOR", "FUTURERELEASE"}, ParameterOf{"HOLDUNTIL", "FUTURERELEASE"},
-    ParameterOf{"SOLICIT", "NO-SOLICITING"},
+    ParameterOf{"SIZE", "SIZE", Verb::mail, is_number},
+    ParameterOf{"BODY", "8BITMIME", Verb::mail, is_body},
+    ParameterOf{"SMTPUTF8", "SMTPUTF8", Verb::mail, is_nothing},
+    ParameterOf{"RET", "DSN", Verb::mail, is_ret},
+    ParameterOf{"ENVID", "DSN", Verb::mail, is_anything},
+    ParameterOf{"NOTIFY", "DSN", Verb::rcpt, is_notify},
+    ParameterOf{"ORCPT", "DSN", Verb::rcpt, is_typed_address},
+    ParameterOf{"AUTH", "AUTH", Verb::mail, is_anything},
+    ParameterOf{"BY", "DELIVERBY", Verb::mail, is_anything},
+    ParameterOf{"MT-PRIORITY", "MT-PRIORITY", Verb::mail, is_anything},
+    ParameterOf{"HOLDFOR", "FUTURERELEASE", Verb::mail, is_anything},
+    ParameterOf{"HOLDUNTIL", "FUTURERELEASE", Verb::mail, is_anything},
+    ParameterOf{"SOLICIT", "NO-SOLICITING", Verb::mail, is_anything},
 };
+
+const ParameterOf* known(const Parameter& parameter) {
+  auto found = std::find_if(parameters.begin(), parameters.end(), [&](const ParameterOf& one) { return one.parameter == parameter.key; });
+  return found == parameters.end() ? nullptr : &*found;
+}
+
+/// What `params` of a MAIL or RCPT are; all are views of `line`.
+std::vector<Parameter> parse_params(std::string_view params, std::string& line) {
+  if (params.empty()) return {};
+  line = fmt::format("TO:<> {}", params);
+  std::optional<EnvelopeCommand> command = parse_envelope(line, "TO:");
+  return command ? command->parameters : std::vector<Parameter>();
+}
 
 std::string_view keyword_of(std::string_view text) { return text.substr(0, text.find_first_of(" =")); }
 
@@ -78,23 +123,26 @@ std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy) {
 
 std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const Capabilities* capabilities) {
   for (const Parameter& parameter : command.parameters) {
-    auto known = std::find_if(parameters.begin(), parameters.end(),
-                              [&](const ParameterOf& one) { return one.parameter == parameter.key; });
+    const ParameterOf* found = known(parameter);
     bool is_binary = parameter.key == "BODY" && upper(parameter.value) == "BINARYMIME";
-    if (known == parameters.end() ||
-        (capabilities && !capabilities->has(is_binary ? std::string_view("BINARYMIME") : known->keyword)))
+    if (!found || (capabilities && !capabilities->has(is_binary ? std::string_view("BINARYMIME") : found->keyword)))
       return std::string(parameter.text);
   }
   return std::nullopt;
 }
 
+std::optional<std::string> first_malformed(std::string_view params, Verb verb) {
+  std::string line;
+  for (const Parameter& parameter : parse_params(params, line)) {
+    const ParameterOf* found = known(parameter);
+    if (!found || found->verb != verb || !found->is_well_formed(parameter.value)) return std::string(parameter.text);
+  }
+  return std::nullopt;
+}
+
 std::string offered_params(std::string_view params, const Capabilities& capabilities, std::initializer_list<std::string_view> without) {
-  std::string kept;
-  if (params.empty()) return kept;
-  std::string line = fmt::format("TO:<> {}", params);  // what is parsed out of it are views of it
-  std::optional<EnvelopeCommand> command = parse_envelope(line, "TO:");
-  if (!command) return kept;
-  for (const Parameter& parameter : command->parameters) {
+  std::string kept, line;
+  for (const Parameter& parameter : parse_params(params, line)) {
     bool is_left_out = std::find(without.begin(), without.end(), parameter.key) != without.end();
     if (is_left_out || first_unoffered({{}, {}, {parameter}}, &capabilities)) continue;
     kept += ' ';

@@ -46,6 +46,13 @@ std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy);
 /// Holdfast knows may be used; the primary will say what it thinks of it.
 std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const Capabilities* capabilities);
 
+/// The first parameter that belongs to the other command, or whose value is not what its extension wants, as written; or nothing. A
+/// primary looks itself; who answers in its place must not take what it would refuse later.
+///
+/// @param params  as they stood in the command, parted by spaces
+/// @param verb    Verb::mail or Verb::rcpt
+std::optional<std::string> first_malformed(std::string_view params, Verb verb);
+
 /// Those parameters of a MAIL or RCPT that are offered, each behind a space.
 ///
 /// @param params   as they stood in the command, parted by spaces

@@ -180,7 +180,7 @@ bool Session::take_replies() {
     if (is_holding_) {
       if (awaited_.empty()) return has_moved;
       const Awaited& asked = awaited_.front();
-      Reply reply = stand_in().answer(asked.must_be_refused ? Verb::unknown : asked.verb, asked.address, transaction_);
+      Reply reply = stand_in().answer({asked.verb, asked.address, asked.params, asked.must_be_refused}, transaction_);
       take_reply(reply);
       has_moved = true;
       continue;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "proxy/address.h"
+#include "proxy/ehlo.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -55,22 +56,31 @@ Reply StandIn::recipient(const std::string& address) const {
   return make(450, fmt::format("4.2.1 <{}>: Recipient cannot be verified now, try again later", address));
 }
 
-Reply StandIn::answer(Verb verb, const std::string& address, const Transaction& transaction) const {
-  switch (verb) {
+/// What the primary would refuse later is not taken now.
+Reply StandIn::envelope(const Asked& asked, const Transaction& transaction) const {
+  bool is_mail = asked.verb == Verb::mail;
+  if (asked.is_malformed) return make(501, is_mail ? "5.5.4 Syntax: MAIL FROM:<address>" : "5.5.4 Syntax: RCPT TO:<address>");
+  if (is_mail && transaction.is_open) return make(503, "5.5.1 Error: nested MAIL command");
+  if (!is_mail && !transaction.is_open) return make(503, "5.5.1 Error: need MAIL command");
+  if (auto malformed = first_malformed(asked.params, asked.verb)) return make(501, fmt::format("5.5.4 Error: bad parameter: {}", *malformed));
+  if (!is_mail && asked.address.empty()) return make(501, "5.1.3 Bad recipient address syntax");
+  if (!is_mail) return recipient(asked.address);
+  if (board_.held.load(std::memory_order_relaxed) >= route_.failover.max_held)
+    return make(452, "4.3.1 Error: too much mail is held already, try again later");
+  if (board_.is_disk_low.load(std::memory_order_relaxed))
+    return make(452, "4.3.1 Error: too little disk space is left for held mail, try again later");
+  return make(250, "2.1.0 Ok");
+}
+
+Reply StandIn::answer(const Asked& asked, const Transaction& transaction) const {
+  switch (asked.verb) {
     case Verb::ehlo:
       return ehlo();
     case Verb::helo:
       return make(250, settings_.config.hostname);
     case Verb::mail:
-      if (transaction.is_open) return make(503, "5.5.1 Error: nested MAIL command");
-      if (board_.held.load(std::memory_order_relaxed) >= route_.failover.max_held)
-        return make(452, "4.3.1 Error: too much mail is held already, try again later");
-      if (board_.is_disk_low.load(std::memory_order_relaxed))
-        return make(452, "4.3.1 Error: too little disk space is left for held mail, try again later");
-      return make(250, "2.1.0 Ok");
     case Verb::rcpt:
-      if (!transaction.is_open) return make(503, "5.5.1 Error: need MAIL command");
-      return recipient(address);
+      return envelope(asked, transaction);
     case Verb::data:
       if (transaction.has_accepted_recipients()) return make(354, "End data with <CR><LF>.<CR><LF>");
       return transaction.recipients.empty() ? make(503, "5.5.1 Error: need RCPT command") : make(554, "5.5.1 Error: no valid recipients");

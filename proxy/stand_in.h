@@ -22,14 +22,20 @@ class StandIn {
   Reply greeting() const;
   /// What was offered last, or the least that every primary can.
   Reply ehlo() const;
-  /// The answer to a command. address is MAIL's or RCPT's; transaction is as it was before the command.
-  Reply answer(Verb verb, const std::string& address, const Transaction& transaction) const;
+  struct Asked {
+    Verb verb;
+    std::string address, params;   ///< of MAIL and RCPT
+    bool is_malformed = false;     ///< MAIL or RCPT without FROM or TO
+  };
+  /// The answer to a command. transaction is as it was before the command.
+  Reply answer(const Asked& asked, const Transaction& transaction) const;
   /// The answer to a chunk that is not the last one (RFC 3030 2).
   static Reply chunk_taken(std::uint64_t size);
   /// The answer to a whole message that is in the journal.
   static Reply taken(journal::RecordId entry);
 
  private:
+  Reply envelope(const Asked& asked, const Transaction& transaction) const;
   Reply recipient(const std::string& address) const;
 
   const Settings& settings_;

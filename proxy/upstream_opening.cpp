@@ -218,21 +218,33 @@ Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& ope
   co_return failure;
 }
 
-/// RFC 4954, RFC 4616: the smart host wants to know who we are.
+/// RFC 4954: the smart host wants to know who we are. With PLAIN (RFC 4616), or LOGIN where only that is offered, as by Microsoft's.
 Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& opening, Wakeup& wakeup) {
   const RouteConfig& route = opening.config();
   std::string failure = co_await greet_as_self(upstream, opening, wakeup);
   if (!failure.empty()) co_return failure;
   std::optional<std::string> offered = upstream.own_capabilities->words_of("AUTH");
-  bool is_offered = offered && (" " + upper(*offered) + " ").find(" PLAIN ") != std::string::npos;
-  if (!is_offered) co_return "it does not offer AUTH PLAIN, but egress.auth is set";
+  auto is_offered = [&](std::string_view mechanism) {
+    return offered && (" " + upper(*offered) + " ").find(fmt::format(" {} ", mechanism)) != std::string::npos;
+  };
+  if (!is_offered("PLAIN") && !is_offered("LOGIN")) co_return "it offers neither AUTH PLAIN nor AUTH LOGIN, but egress.auth is set";
   std::ifstream file(route.auth_password_file);
   std::string password;
   if (!std::getline(file, password)) co_return route.auth_password_file + ": the password cannot be read";
-  std::string plain = '\0' + route.auth_user + '\0' + password;
-  upstream.stream.flush("AUTH PLAIN " + encode_base64(plain) + "\r\n");
-  std::optional<Reply> reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
-  if (!reply) co_return upstream.failure;
+  if (password.ends_with('\r')) password.pop_back();
+  std::vector<std::string> lines;
+  if (is_offered("PLAIN"))
+    lines = {"AUTH PLAIN " + encode_base64('\0' + route.auth_user + '\0' + password)};
+  else
+    lines = {"AUTH LOGIN", encode_base64(route.auth_user), encode_base64(password)};
+  std::optional<Reply> reply;
+  for (const std::string& line : lines) {
+    bool is_asked = !reply || reply->code == 334;
+    if (!is_asked) break;
+    upstream.stream.flush(line + "\r\n");
+    reply = co_await upstream.read_reply(wakeup, due(opening, opening.timeouts().command));
+    if (!reply) co_return upstream.failure;
+  }
   co_return reply->is_positive() ? "" : "it refuses egress.auth: " + reply->summary();
 }
 

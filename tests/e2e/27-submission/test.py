@@ -238,4 +238,40 @@ def _(scene):
     assert bytes(office.egress.messages[0][1]).endswith(message("patient").encode())
 
 
+@test("a smart host that wants a login gets it, with what it offers of PLAIN and LOGIN, over TLS only; a wrong password is told, and waits")
+def _(scene):
+    certificate, key = scene.certificate("smart.example.com")
+    secret = scene.path("secret")
+    for offer in (b"250-AUTH LOGIN XOAUTH2\r\n", b"250-AUTH NTLM PLAIN LOGIN\r\n"):
+        def ehlo(session, line):
+            return b"250-smart.example.com\r\n" + (offer if session.is_tls else b"250-STARTTLS\r\n") + b"250 8BITMIME\r\n"
+
+        def login(session, line):
+            words = [base64.b64decode(line.split(b" ")[2])] if b" PLAIN " in line else []
+            for prompt in (b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6") if not words else ():
+                session.connection.sendall(b"334 " + prompt + b"\r\n")
+                words.append(base64.b64decode(session.line()))
+            session.is_known = b"\0".join(words).lstrip(b"\0") == b"holdfast\0s3cret"
+            return b"235 2.7.0 Welcome\r\n" if session.is_known else b"535 5.7.8 Who are you?\r\n"
+
+        def mail(session, line):
+            return b"250 2.1.0 Ok\r\n" if getattr(session, "is_known", False) else b"530 5.7.0 Log in first\r\n"
+        egress = scene.primary(replies={"EHLO": ehlo, "AUTH": login, "MAIL": mail}, tls=server_tls(certificate, key))
+        with open(secret, "w") as file:
+            file.write("wrong\n")
+        office = Office(scene, egress=egress, egress_yaml=f"  tls: required\n  auth:\n    user: holdfast\n    password_file: {secret}\n")
+        office.hold()
+        office.submission().sendmail("ada@example.org", ["customer@example.com"], message("a login"))
+        wait_for(lambda: office.holdfast.logged("it refuses egress.auth: 535 5.7.8 Who are you?"), what="the refusal")
+        assert "it refuses egress.auth: 535 5.7.8 Who are you?" in office.holdfast.run("status").stdout
+        equal(office.holdfast.entries()[0]["recipients"][0]["outcome"], "held")
+        with open(secret, "w") as file:
+            file.write("s3cret\r\n")
+        wait_for(lambda: egress.messages, what="the message")
+        assert all(b"MAIL" not in session.received or session.is_tls for session in egress.sessions)
+        with open(office.holdfast.log) as log:
+            assert "s3cret" not in log.read()
+        office.holdfast.stop()
+
+
 main()

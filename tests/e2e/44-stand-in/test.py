@@ -34,6 +34,22 @@ def _(scene):
     equal([[one["outcome"] for one in entry["recipients"]] for entry in holdfast.entries()], [["forwarded"], ["deferred", "held"], ["held"]])
 
 
+@test("in a hold nothing is taken that the primary would refuse later for how it is written")
+def _(scene):
+    holdfast = held(scene, route="unknown_recipients: accept")
+    client = scene.client(holdfast.port)
+    client.ask(HELLO)
+    for command, expected in (("MAIL", "501 5.5.4 Syntax: MAIL FROM:<address>"), ("MAIL FROM <a@example.net>", "501 5.5.4 Syntax: MAIL FROM:<address>"),
+                              (FROM + " SIZE=much", "501 5.5.4 Error: bad parameter: SIZE=much"), (FROM + " BODY=9BIT", "501 5.5.4 Error: bad parameter: BODY=9BIT"),
+                              (FROM + " RET=SOME", "501 5.5.4 Error: bad parameter: RET=SOME"), (FROM + " NOTIFY=NEVER", "501 5.5.4 Error: bad parameter: NOTIFY=NEVER"),
+                              (FROM + " SIZE=100 BODY=8bitmime SMTPUTF8 RET=HDRS ENVID=x", "250 2.1.0 "),
+                              ("RCPT", "501 5.5.4 Syntax: RCPT TO:<address>"), ("RCPT TO:<>", "501 5.1.3 Bad recipient address syntax"),
+                              (TO + " SIZE=100", "501 5.5.4 Error: bad parameter: SIZE=100"), (TO + " ORCPT=b@example.org", "501 5.5.4 Error: bad parameter: ORCPT=b@example.org"),
+                              (TO + " NOTIFY=NEVER,DELAY", "501 5.5.4 Error: bad parameter: NOTIFY=NEVER,DELAY"),
+                              (TO + " NOTIFY=success,failure,DELAY ORCPT=rfc822;b@example.org", "250 2.1.5 ")):
+        equal((command, client.ask(command)[:len(expected)]), (command, expected))
+
+
 @test("a route that is configured to hold holds from its first start on, and says that the configuration has it so")
 def _(scene):
     holdfast = scene.holdfast(scene.primary(), yaml="failover:\n  mode: hold\ndirectory:\n  catch_all: [example.org]")
