@@ -362,4 +362,16 @@ def _(scene):
     equal(len(primary.sessions), 3)
 
 
+@test("each of the timeouts for the primary's answers counts for its own command")
+def _(scene):
+    for key, verb in (("mail", "MAIL"), ("rcpt", "RCPT"), ("data_start", "DATA"), ("data_end", "content"), ("command", "VRFY")):
+        primary = scene.primary(replies={verb: b""})  # silence
+        holdfast = scene.holdfast(primary, yaml=f"limits:\n  timeouts:\n    {key}: 300ms\n" + PASS)
+        client = scene.client(holdfast.port)
+        client.ask("EHLO client.example.net")
+        reply = client.ask("VRFY somebody") if verb == "VRFY" else client.send_mail(helo=None)
+        equal((key, reply[:9]), (key, "451 4.4.2" if key == "data_end" else "421 4.4.2"))
+        holdfast.stop()
+
+
 main()

@@ -156,4 +156,18 @@ def _(scene):
     equal(known(), {"colleague@example.org"})
 
 
+@test("what was learned is believed for positive_ttl and negative_ttl; sub_address_separator says what a tag is")
+def _(scene):
+    primary = scene.primary(replies={"RCPT": lambda session, line: b"550 5.1.1 User unknown\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"})
+    holdfast = scene.holdfast(primary, yaml='directory:\n  positive_ttl: 5s\n  negative_ttl: 5s\n  sub_address_separator: "-"\n')
+    def answers(client, *people):
+        client.ask("EHLO client.example.net")
+        client.ask("MAIL FROM:<a@example.net>")
+        return [client.ask(f"RCPT TO:<{person}@example.org>")[:3] for person in people]
+    equal(answers(scene.client(holdfast.port), "ada", "nobody"), ["250", "550"])
+    holdfast.run("failover", "hold", "--reason", "test")
+    equal(answers(scene.client(holdfast.port), "ada", "ada-news", "ada+news", "nobody", "nobody-x"), ["250", "250", "450", "550", "550"])
+    wait_for(lambda: answers(scene.client(holdfast.port), "ada", "nobody") == ["450", "450"], what="both to be forgotten")
+
+
 main()
