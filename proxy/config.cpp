@@ -416,6 +416,11 @@ Result<Config> parse_config(const std::string& yaml, const std::string& name) {
   }
 }
 
+std::string caution_about_hostname(const std::string& hostname) {
+  bool is_full = hostname.find('.') != std::string::npos || hostname.starts_with('[');
+  return is_full ? "" : "it is no full name, and a primary that wants one refuses all held mail for that; write mx.example.org";
+}
+
 Result<Config> load_config(const std::string& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) return Error{ErrorCode::invalid, path + ": is a folder, not a configuration file"};

@@ -469,6 +469,8 @@ int serve(const std::string& config_path) {
   if (!journal) return give_up(journal.error());
   if (std::string doubt = journal::doubt_about_disk(config.journal.path); !doubt.empty())
     log(LogLevel::warning, "journal", {{"path", config.journal.path}, {"problem", doubt}, {"remedy", "journal.path on a local disk"}});
+  if (std::string caution = caution_about_hostname(config.hostname); !caution.empty())
+    log(LogLevel::warning, "start", {{"hostname", config.hostname}, {"problem", caution}});
   int code = Server(config_path, *settings, **journal, kept).run();
   journal->reset();
   return code;

@@ -406,4 +406,17 @@ def _(scene):
     equal(holdfast.process.wait(10), 0)
 
 
+@test("a hostname that primaries would not take in a greeting is cautioned about")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    with open(holdfast.config) as file:
+        text = file.read()
+    for name, is_cautioned in (("mx", True), ("mx.example.org", False), ("'[192.0.2.1]'", False)):
+        config = scene.path("other.yaml")
+        with open(config, "w") as file:
+            file.write(text.replace("hostname: holdfast.example.org", f"hostname: {name}"))
+        checked = run(BINARY, "-c", config, "check")
+        equal((checked.returncode, "a word of caution about hostname" in checked.stderr), (0, is_cautioned), name)
+
+
 main()
