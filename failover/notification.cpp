@@ -42,6 +42,13 @@ bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 128; });
 }
 
+/// Words of a primary, which writes what it likes. Only an international report may have more than ASCII (RFC 6533).
+std::string shown(std::string_view words, bool is_international) {
+  std::string out = clean(words);
+  if (!is_international) std::replace_if(out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) >= 128; }, '?');
+  return out;
+}
+
 std::string parameter(std::string_view params, std::string_view key) {
   std::string wanted = journal::normalise(key) + "=";
   while (!params.empty()) {
@@ -122,6 +129,10 @@ Notify notify_of(std::string_view rcpt_params) {
   return notify;
 }
 
+bool is_smtp_reply(std::string_view words) {
+  return words.size() >= 4 && words[3] == ' ' && std::all_of(words.begin(), words.begin() + 3, [](char c) { return c >= '0' && c <= '9'; });
+}
+
 std::string status_in(std::string_view reply, std::string_view fallback) {
   if (reply.size() < 9) return std::string(fallback);
   std::string_view text = reply.substr(4, reply.find(' ', 4) - 4);
@@ -153,7 +164,7 @@ std::string write_notification(const Notification& n) {
                      is_international ? "Content-Transfer-Encoding: 8bit\r\n" : "");
   out += explanation(n) + "\r\n\r\n";
   for (const NotificationRecipient& one : n.recipients)
-    out += fmt::format("  {}\r\n{}", clean(one.address), one.reply.empty() ? "" : fmt::format("    {}\r\n", clean(one.reply)));
+    out += fmt::format("  {}\r\n{}", clean(one.address), one.reply.empty() ? "" : fmt::format("    {}\r\n", shown(one.reply, is_international)));
 
   out += fmt::format("\r\n--{}\r\nContent-Type: {}\r\n{}\r\n", boundary,
                      is_international ? "message/global-delivery-status" : "message/delivery-status",
@@ -172,7 +183,8 @@ std::string write_notification(const Notification& n) {
     out += fmt::format("Final-Recipient: {}; {}\r\nAction: {}\r\nStatus: {}\r\n", address_type(one.address), clean(one.address),
                        word(n.action), one.status);
     if (!n.remote_mta.empty()) out += fmt::format("Remote-MTA: dns; {}\r\n", clean(n.remote_mta));
-    if (!one.reply.empty()) out += fmt::format("Diagnostic-Code: smtp; {}\r\n", clean(one.reply));
+    if (!one.reply.empty())
+      out += fmt::format("Diagnostic-Code: {}; {}\r\n", is_smtp_reply(one.reply) ? "smtp" : "x-holdfast", shown(one.reply, is_international));
     if (n.action == Action::delayed) out += fmt::format("Will-Retry-Until: {}\r\n", format_date(n.will_retry_until_us));
   }
 

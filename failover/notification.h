@@ -22,7 +22,7 @@ enum class Action { failed, delayed, relayed };
 
 struct NotificationRecipient {
   std::string address, params;
-  std::string reply;   ///< the primary's last words: "550 5.1.1 ..."; may be empty
+  std::string reply;   ///< the primary's last words: "550 5.1.1 ...", or what became of the connection; may be empty
   std::string status;  ///< RFC 3463, such as 5.1.1
 };
 
@@ -40,6 +40,9 @@ struct Notification {
 };
 /// The notification as a message, to be sent from <> to the entry's sender.
 std::string write_notification(const Notification& notification);
+
+/// "550 5.1.1 unknown", and not what Holdfast says of a connection: "it closed the connection".
+bool is_smtp_reply(std::string_view words);
 
 /// The enhanced status code in a reply ("550 5.1.1 no" -> 5.1.1), or fallback.
 std::string status_in(std::string_view reply, std::string_view fallback);

@@ -284,8 +284,12 @@ void Control::expire(ControlledRoute& route) {
 Task<void> Control::expire_entry(ControlledRoute& route, failover::HoldQueue::Delivery delivery) {
   Wakeup wakeup(loop_);
   Words words;
-  for (const failover::HoldQueue::Waiting& one : route.queue.waiting(delivery.id))
-    words.emplace_back(one.index, one.reply.empty() ? "450 4.4.7 the mail server was away for too long" : one.reply);
+  for (const failover::HoldQueue::Waiting& one : route.queue.waiting(delivery.id)) {
+    std::string last = one.reply;
+    if (last.empty()) last = "450 4.4.7 the mail server was away for too long";
+    if (!failover::is_smtp_reply(last)) last = "450 4.4.7 the mail server did not take it in time: " + last;
+    words.emplace_back(one.index, std::move(last));
+  }
   auto entry = journal_.entry(delivery.id);
   if (entry) {
     co_await refuse(route, *entry, std::move(words), journal::Outcome::expired, wakeup);

@@ -1,5 +1,6 @@
 #include "failover/notification.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 using namespace holdfast;
@@ -59,6 +60,23 @@ TEST_CASE("a notification is a multipart/report with the facts of RFC 3464 and t
     CHECK(text.find(std::string(line) + "\r\n") != std::string::npos);
   }
   CHECK(text.find("\n\n") == std::string::npos);
+}
+
+TEST_CASE("what a primary says may be any bytes; a report is ASCII unless it is international (RFC 3464, RFC 6533)") {
+  journal::Entry entry = sample();
+  Notification n;
+  n.reporting_mta = "mx.example.org";
+  n.id = "1";
+  n.entry = &entry;
+  n.recipients = {{"b@example.org", "", "550 5.1.1 Empf\xc3\xa4nger\xff unbekannt\x1b[2J", "5.1.1"}, {"c@example.org", "", "it closed the connection", "5.0.0"}};
+  n.original = "Subject: hello\r\n";
+  std::string text = write_notification(n);
+  CHECK(text.find("Diagnostic-Code: smtp; 550 5.1.1 Empf??nger? unbekannt [2J\r\n") != std::string::npos);
+  CHECK(text.find("Diagnostic-Code: x-holdfast; it closed the connection\r\n") != std::string::npos);
+  CHECK(std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 128; }));
+  n.recipients[0].address = "b\xc3\xa4r@example.org";
+  text = write_notification(n);
+  CHECK(text.find("Diagnostic-Code: smtp; 550 5.1.1 Empf\xc3\xa4nger") != std::string::npos);
 }
 
 TEST_CASE("a status is taken from the reply where it has one") {

@@ -180,6 +180,17 @@ def _(scene):
     equal(back.messages, [])
 
 
+@test("what a primary that is there never takes expires as well, and the notification says what happened, in the words of RFC 3464")
+def _(scene):
+    holdfast, primary, outside, comes_back = world(scene, extra="\n  max_hold: 3s\n  delay_notice: 0s")
+    held(scene, holdfast, primary, [("a@example.net", "b@example.org", CHECKED + "\r\nx\r\n", "")])
+    comes_back().replies["content"] = None  # closes
+    wait_for(lambda: outside.messages, what="the notification")
+    report = email.message_from_bytes(outside.messages[0][1]).get_payload()[1].get_payload()[1]
+    equal((report["Action"], report["Status"]), ("failed", "4.4.7"))
+    equal(report["Diagnostic-Code"], "smtp; 450 4.4.7 the mail server did not take it in time: it closed the connection")
+
+
 @test("what a machine without its clock has held does not expire when it gets the time")
 def _(scene):
     holdfast, primary, outside, comes_back = world(scene, extra="\n  max_hold: 1h\n  delay_notice: 30m")
