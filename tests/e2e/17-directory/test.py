@@ -188,6 +188,15 @@ def _(scene):
     equal(len(people(holdfast)), 1003)
 
 
+@test("aliases are in the attributes that alias_attributes names; what is no address in them is left out")
+def _(scene):
+    slapd = Slapd(scene).start()
+    slapd.modify(PEOPLE + person("eve", "mail: eve@example.org", "description: mother@example.org", "description: first of all", "proxyAddresses: smtp:e@example.org"))
+    holdfast = scene.holdfast(scene.primary(), yaml=settings(scene, slapd, "    alias_attributes: [description]\n"))
+    wait_for(lambda: ldap(holdfast)["last_success"], what="the first sync")
+    equal(people(holdfast)["eve@example.org"]["aliases"], ["mother@example.org"])
+
+
 @test("when most people are gone from LDAP at once, they stay until an operator says that this is right")
 def _(scene):
     slapd = Slapd(scene).start()
