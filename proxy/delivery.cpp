@@ -125,7 +125,8 @@ void Courier::announce(Errand& errand) {
   for (const std::string& line : errand.lines) upstream_->stream.write(line);
 }
 
-/// Asks for content, and takes the replies to MAIL, RCPT and DATA. True when content may follow.
+/// Takes the replies to MAIL, RCPT and DATA; one line after the other goes out where the primary does not pipeline. True when content may
+/// follow.
 Task<bool> Courier::envelope(Errand& errand) {
   if (errand.is_unfit) {
     errand.accepted = errand.delivery.recipients;

@@ -98,6 +98,11 @@ std::optional<std::string> Capabilities::words_of(std::string_view keyword) cons
   return std::nullopt;
 }
 
+bool Capabilities::has_word(std::string_view keyword, std::string_view word) const {
+  std::optional<std::string> words = words_of(keyword);
+  return words && fmt::format(" {} ", upper(*words)).find(fmt::format(" {} ", word)) != std::string::npos;
+}
+
 std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy) {
   std::vector<std::string> shown;
   std::vector<std::string_view> lines = ehlo.lines();

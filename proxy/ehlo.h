@@ -23,6 +23,8 @@ class Capabilities {
   bool covers(const Capabilities& other) const;
   /// The words after a keyword, as written; nothing when it is not offered.
   std::optional<std::string> words_of(std::string_view keyword) const;
+  /// Whether a word, in upper case, is among those after a keyword: PLAIN after AUTH.
+  bool has_word(std::string_view keyword, std::string_view word) const;
 
  private:
   struct Line {

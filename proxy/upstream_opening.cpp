@@ -223,17 +223,14 @@ Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& 
   const RouteConfig& route = opening.config();
   std::string failure = co_await greet_as_self(upstream, opening, wakeup);
   if (!failure.empty()) co_return failure;
-  std::optional<std::string> offered = upstream.own_capabilities->words_of("AUTH");
-  auto is_offered = [&](std::string_view mechanism) {
-    return offered && (" " + upper(*offered) + " ").find(fmt::format(" {} ", mechanism)) != std::string::npos;
-  };
-  if (!is_offered("PLAIN") && !is_offered("LOGIN")) co_return "it offers neither AUTH PLAIN nor AUTH LOGIN, but egress.auth is set";
+  bool takes_plain = upstream.own_capabilities->has_word("AUTH", "PLAIN"), takes_login = upstream.own_capabilities->has_word("AUTH", "LOGIN");
+  if (!takes_plain && !takes_login) co_return "it offers neither AUTH PLAIN nor AUTH LOGIN, but egress.auth is set";
   std::ifstream file(route.auth_password_file);
   std::string password;
   if (!std::getline(file, password)) co_return route.auth_password_file + ": the password cannot be read";
   if (password.ends_with('\r')) password.pop_back();
   std::vector<std::string> lines;
-  if (is_offered("PLAIN"))
+  if (takes_plain)
     lines = {"AUTH PLAIN " + encode_base64('\0' + route.auth_user + '\0' + password)};
   else
     lines = {"AUTH LOGIN", encode_base64(route.auth_user), encode_base64(password)};
@@ -252,13 +249,11 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
   const ClientFacts& client = opening.client;
   std::string failure = co_await greet_as_self(upstream, opening, wakeup);
   if (!failure.empty()) co_return failure;
-  std::optional<std::string> offered = upstream.own_capabilities->words_of("XCLIENT");
-  if (!offered) co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
-  auto is_offered = [&](const std::string& attribute) { return (" " + upper(*offered) + " ").find(" " + attribute + " ") != std::string::npos; };
+  if (!upstream.own_capabilities->has("XCLIENT")) co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
   auto address = [](const std::string& text) { return text.find(':') == std::string::npos ? text : "IPV6:" + text; };
   std::string command = "XCLIENT";
   auto add = [&](const std::string& attribute, const std::string& value) {
-    if (is_offered(attribute)) command += " " + attribute + "=" + value;
+    if (upstream.own_capabilities->has_word("XCLIENT", attribute)) command += " " + attribute + "=" + value;
   };
   ClientName name = client.name.value_or(ClientName());
   add("NAME", name_or_lack(name.verified, name.is_verified_unsure));
