@@ -66,9 +66,9 @@ class ScriptedPrimary:
 class PrimarySession:
     def __init__(self, primary, connection, peer):
         self.primary, self.connection, self.peer = primary, connection, peer
-        self.received, self.reads, self.lines = b"", [], []
-        self.buffer = b""
-        self.chunks, self.envelope = b"", []
+        self.reads, self.lines = [], []
+        self.buffer = bytearray()
+        self.chunks, self.envelope = [], []
         self.is_tls = False
 
     def close(self):
@@ -76,19 +76,35 @@ class PrimarySession:
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
 
+    @property
+    def received(self):
+        return b"".join(self.reads)
+
     def more(self):
         data = self.connection.recv(65536)
         if not data:
             raise ConnectionError
-        self.received += data
         self.reads.append(data)
         self.buffer += data
 
-    def line(self):
-        while b"\r\n" not in self.buffer:
+    def take(self, size):
+        """So many bytes, once they have come."""
+        while len(self.buffer) < size:
             self.more()
-        line, self.buffer = self.buffer.split(b"\r\n", 1)
-        return line
+        taken = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return taken
+
+    def take_before(self, end):
+        """All before these bytes, once they have come; they go too."""
+        looked_at = 0
+        while (at := self.buffer.find(end, looked_at)) < 0:
+            looked_at = max(0, len(self.buffer) - len(end))
+            self.more()
+        return self.take(at + len(end))[:at]
+
+    def line(self):
+        return self.take_before(b"\r\n")
 
     def say(self, what, line=b""):
         unknown = b"502 5.5.2 Error: command not recognized\r\n"
@@ -116,12 +132,12 @@ class PrimarySession:
                     continue
                 reply = self.say(verb, line)
                 if verb in ("EHLO", "HELO", "RSET"):
-                    self.chunks, self.envelope = b"", []
+                    self.chunks, self.envelope = [], []
                 if verb in ("MAIL", "RCPT") and reply.startswith(b"2"):
                     self.envelope.append(line)
                 if verb == "STARTTLS" and reply.startswith(b"220"):
                     self.connection = self.primary.tls.wrap_socket(self.connection, server_side=True)
-                    self.is_tls, self.buffer = True, b""
+                    self.is_tls, self.buffer = True, bytearray()
                 if verb == "DATA" and reply.startswith(b"354"):
                     self.data()
                 if verb == "QUIT":
@@ -130,25 +146,16 @@ class PrimarySession:
             self.close()
 
     def data(self):
-        while not (self.buffer.startswith(b".\r\n") or b"\r\n.\r\n" in self.buffer):
-            self.more()
-        if self.buffer.startswith(b".\r\n"):
-            content, self.buffer = b"", self.buffer[3:]
-        else:
-            end = self.buffer.index(b"\r\n.\r\n") + 2
-            content, self.buffer = self.buffer[:end], self.buffer[end + 3:]
-        lines = content.split(b"\r\n")
+        self.buffer[:0] = b"\r\n"  # so that the end of an empty content looks like any other's
+        text = self.take_before(b"\r\n.\r\n")
+        lines = [*text.split(b"\r\n")[1:], b""] if text else []
         self.finish(b"\r\n".join(line[1:] if line.startswith(b".") else line for line in lines))
 
     def bdat(self, line):
         words = line.split()
-        size = int(words[1])
-        while len(self.buffer) < size:
-            self.more()
-        self.chunks += self.buffer[:size]
-        self.buffer = self.buffer[size:]
+        self.chunks.append(self.take(int(words[1])))
         if len(words) > 2:
-            content, self.chunks = self.chunks, b""
+            content, self.chunks = b"".join(self.chunks), []
             self.finish(content, "BDAT")
         else:
             self.say("BDAT", line)
