@@ -45,8 +45,9 @@ def _(scene):
                               (FROM + " SIZE=100 BODY=8bitmime SMTPUTF8 RET=HDRS ENVID=x", "250 2.1.0 "),
                               ("RCPT", "501 5.5.4 Syntax: RCPT TO:<address>"), ("RCPT TO:<>", "501 5.1.3 Bad recipient address syntax"),
                               (TO + " SIZE=100", "501 5.5.4 Error: bad parameter: SIZE=100"), (TO + " ORCPT=b@example.org", "501 5.5.4 Error: bad parameter: ORCPT=b@example.org"),
+                              (TO + " ORCPT=rfc822;b+tag@example.org", "501 5.5.4 Error: bad parameter: ORCPT=rfc822;b+tag@example.org"),
                               (TO + " NOTIFY=NEVER,DELAY", "501 5.5.4 Error: bad parameter: NOTIFY=NEVER,DELAY"),
-                              (TO + " NOTIFY=success,failure,DELAY ORCPT=rfc822;b@example.org", "250 2.1.5 ")):
+                              (TO + " NOTIFY=success,failure,DELAY ORCPT=rfc822;b+2Btag@example.org", "250 2.1.5 ")):
         equal((command, client.ask(command)[:len(expected)]), (command, expected))
 
 
@@ -218,7 +219,7 @@ def _(scene):
     equal(client.reply(), "250 2.0.0 Ok: taken")
     wait_for(lambda: outcomes(holdfast) == [["forwarded", "held"]] and holdfast.status()["routes"][0]["held"] == 1, what="the hold")
     second.replies["RCPT"] = b"250 2.1.5 Ok\r\n"
-    holdfast.run("queue", "retry", str(holdfast.entries()[0]["id"]))
+    holdfast.run("queue", "retry", str(holdfast.entries()[0]["id"]), check=False)  # or it has gone by itself
     wait_for(lambda: outcomes(holdfast) == [["forwarded", "delivered"]], what="the delivery")
     equal([envelope[1:] for envelope, _ in second.messages], [[TO.encode()], [b"RCPT TO:<c@example.org>"]])
 
