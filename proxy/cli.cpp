@@ -10,7 +10,7 @@
 #include <system_error>
 
 #include "journal/catalog.h"
-#include "journal/files.h"
+#include "proxy/cautions.h"
 #include "proxy/certificate_watch.h"
 #include "proxy/config.h"
 #include "proxy/log.h"
@@ -27,10 +27,7 @@ int check(const std::string& path) {
   if (!tls) return fail(tls.error());
   for (const Tls::Shown& one : (*tls)->shown())
     if (std::string caution = caution_about(one, journal::now_us()); !caution.empty()) fmt::print(stderr, "{}: a word of caution about {}: {}\n", path, one.file, caution);
-  if (std::string caution = caution_about_hostname(config->hostname); !caution.empty())
-    fmt::print(stderr, "{}: a word of caution about hostname ({}): {}\n", path, config->hostname, caution);
-  if (std::string doubt = journal::doubt_about_disk(config->journal.path); !doubt.empty())
-    fmt::print(stderr, "{}: a word of caution about journal.path ({}): {}\n", path, config->journal.path, doubt);
+  for (const Caution& one : cautions_about(*config)) fmt::print(stderr, "{}: a word of caution about {} ({}): {}\n", path, one.key, one.value, one.problem);
   fmt::print("{}: ok\n", path);
   return EX_OK;
 }

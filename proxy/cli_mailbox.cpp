@@ -27,6 +27,7 @@
 #include "proxy/journal_access.h"
 #include "proxy/json.h"
 #include "proxy/log.h"
+#include "proxy/password_file.h"
 #include "proxy/people.h"
 #include "proxy/progress_bar.h"
 
@@ -126,11 +127,11 @@ Result<std::string> read_password(const std::string& file) {
   } else if (file == "-") {
     std::getline(std::cin, password);
   } else {
-    std::ifstream in(file);
-    if (!in) return Error{ErrorCode::not_found, fmt::format("{}: the password file cannot be read", file)};
-    std::getline(in, password);
+    Result<std::string> read = read_password_file(file);
+    if (!read) return read;
+    password = *read;
   }
-  if (!password.empty() && password.back() == '\r') password.pop_back();
+  if (password.ends_with('\r')) password.pop_back();
   if (password.empty()) return Error{ErrorCode::invalid, "the password is empty; nothing was changed"};
   if (password.size() < short_password)
     fmt::print(stderr, "holdfast: this password is short: {} characters or more are hard to guess\n", short_password);

@@ -156,6 +156,8 @@ UpstreamTls read_upstream_tls(const Value& value) {
                                     {"verify", UpstreamTls::verify}});
 }
 
+bool is_tls_certain(UpstreamTls tls) { return tls == UpstreamTls::required || tls == UpstreamTls::verify; }
+
 /// The way out for notifications, and later for people's own mail: a route that serves no domain.
 RouteConfig read_egress(const Value& value, const FailoverConfig& failover, std::string& spf_gateway) {
   Section section(value);
@@ -174,7 +176,11 @@ RouteConfig read_egress(const Value& value, const FailoverConfig& failover, std:
     route.auth_user = auth.required("user").non_empty();
     route.auth_password_file = auth.required("password_file").non_empty();
     auth.finish();
-    if (route.tls == UpstreamTls::off || route.tls == UpstreamTls::opportunistic) v.refuse("passwords go over TLS only: set egress.tls to required or verify");
+    if (!is_tls_certain(route.tls)) v.refuse("passwords go over TLS only: set egress.tls to required or verify");
+  });
+  section.read("implicit_tls", [&](const Value& v) {
+    route.is_tls_from_start = v.one_of<bool>({{"true", true}, {"false", false}});
+    if (route.is_tls_from_start && !is_tls_certain(route.tls)) v.refuse("there is no going back from TLS at the first byte: set egress.tls to required or verify");
   });
   section.read("spf_gateway", [&](const Value& v) { spf_gateway = v.non_empty(); });
   section.finish();
@@ -414,11 +420,6 @@ Result<Config> parse_config(const std::string& yaml, const std::string& name) {
   } catch (const YAML::Exception& problem) {
     return Error{ErrorCode::invalid, fmt::format("{}:{}: not valid YAML: {}", name, problem.mark.line + 1, problem.msg)};
   }
-}
-
-std::string caution_about_hostname(const std::string& hostname) {
-  bool is_full = hostname.find('.') != std::string::npos || hostname.starts_with('[');
-  return is_full ? "" : "it is no full name, and a primary that wants one refuses all held mail for that; write mx.example.org";
 }
 
 Result<Config> load_config(const std::string& path) {

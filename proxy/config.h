@@ -190,10 +190,6 @@ struct Config {
   std::uint64_t threads = 0;  ///< event loops; 0: one a core but one
 };
 
-/// What speaks against a hostname, for a person; empty when nothing does. Many primaries refuse a name that is not a full one, for good, and
-/// with it each held message.
-std::string caution_about_hostname(const std::string& hostname);
-
 /// Reads a configuration from YAML text. name is the file's, for messages such as
 /// `holdfast.yaml:14: routes[0].upstreams[0]: "10.0.0.5" has no port; write "10.0.0.5:25"`.
 Result<Config> parse_config(const std::string& yaml, const std::string& name);

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 
 #include "journal/catalog.h"
 #include "proxy/command.h"
 #include "proxy/loop.h"
+#include "proxy/password_file.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -31,19 +31,6 @@ std::string normalise_dn(const char* dn) {
     ldap_dnfree(parsed);
   }
   return journal::normalise(normal);
-}
-
-Result<std::string> read_password(const std::string& path) {
-  std::string password;
-  if (path.empty()) return password;
-  std::ifstream file(path);
-  if (!file || !std::getline(file, password))
-    return Error{
-        ErrorCode::permission,
-        fmt::format("{}: cannot be read, or is empty; it should hold the password of directory.ldap.bind_dn",
-                    path)};
-  if (!password.empty() && password.back() == '\r') password.pop_back();
-  return password;
 }
 
 }  // namespace
@@ -98,8 +85,9 @@ Status LdapClient::secure() {
 }
 
 Status LdapClient::bind() {
-  Result<std::string> password = read_password(config_.password_file);
-  if (!password) return password.error();
+  Result<std::string> password = std::string();
+  if (!config_.password_file.empty()) password = read_password_file(config_.password_file);
+  if (!password) return Error{password.error().code, "directory.ldap.password_file: " + password.error().message};
   berval secret{password->size(), password->data()};
   int code = ldap_sasl_bind_s(ldap_.get(), config_.bind_dn.c_str(), LDAP_SASL_SIMPLE, &secret, nullptr,
                               nullptr, nullptr);

@@ -17,6 +17,7 @@
 #include "journal/backup.h"
 #include "journal/files.h"
 #include "journal/write_record.h"
+#include "proxy/cautions.h"
 #include "proxy/command.h"
 #include "proxy/imap_session.h"
 #include "proxy/journal_access.h"
@@ -467,10 +468,7 @@ int serve(const std::string& config_path) {
     log(is_error ? LogLevel::error : LogLevel::info, "journal", {{is_error ? "problem" : "note", what}});
   });
   if (!journal) return give_up(journal.error());
-  if (std::string doubt = journal::doubt_about_disk(config.journal.path); !doubt.empty())
-    log(LogLevel::warning, "journal", {{"path", config.journal.path}, {"problem", doubt}, {"remedy", "journal.path on a local disk"}});
-  if (std::string caution = caution_about_hostname(config.hostname); !caution.empty())
-    log(LogLevel::warning, "start", {{"hostname", config.hostname}, {"problem", caution}});
+  for (const Caution& one : cautions_about(config)) log(LogLevel::warning, "start", {{one.key, one.value}, {"problem", one.problem}});
   int code = Server(config_path, *settings, **journal, kept).run();
   journal->reset();
   return code;

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
 #include "proxy/base64.h"
 #include "proxy/log.h"
+#include "proxy/password_file.h"
 #include "proxy/upstream.h"
 
 namespace holdfast::proxy {
@@ -225,15 +225,13 @@ Task<std::string> UpstreamPool::authenticate(Upstream& upstream, const Opening& 
   if (!failure.empty()) co_return failure;
   bool takes_plain = upstream.own_capabilities->has_word("AUTH", "PLAIN"), takes_login = upstream.own_capabilities->has_word("AUTH", "LOGIN");
   if (!takes_plain && !takes_login) co_return "it offers neither AUTH PLAIN nor AUTH LOGIN, but egress.auth is set";
-  std::ifstream file(route.auth_password_file);
-  std::string password;
-  if (!std::getline(file, password)) co_return route.auth_password_file + ": the password cannot be read";
-  if (password.ends_with('\r')) password.pop_back();
+  Result<std::string> password = read_password_file(route.auth_password_file);
+  if (!password) co_return password.error().message;
   std::vector<std::string> lines;
   if (takes_plain)
-    lines = {"AUTH PLAIN " + encode_base64('\0' + route.auth_user + '\0' + password)};
+    lines = {"AUTH PLAIN " + encode_base64('\0' + route.auth_user + '\0' + *password)};
   else
-    lines = {"AUTH LOGIN", encode_base64(route.auth_user), encode_base64(password)};
+    lines = {"AUTH LOGIN", encode_base64(route.auth_user), encode_base64(*password)};
   std::optional<Reply> reply;
   for (const std::string& line : lines) {
     bool is_asked = !reply || reply->code == 334;

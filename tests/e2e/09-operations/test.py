@@ -20,7 +20,7 @@ def _(scene):
                 "greeting", "command", "mail", "rcpt", "data_start", "data_block", "data_end", "reuse", "transactions", "idle", "journal", "path", "order", "segment_size",
                 "segment_age", "key_file", "access_log", "retention", "publish_heads", "when_full", "admin", "socket", "log", "format", "level", "shutdown_grace", "threads", "unknown_recipients", "failover", "mode",
                 "probe_interval", "trip_after", "takeover_after", "release_after", "max_hold", "delay_notice", "max_held", "keep_free", "retry_min", "retry_max", "drain_concurrency", "flag_file",
-                "directory", "file", "catch_all", "sub_address_separator", "domain_aliases", "positive_ttl", "negative_ttl", "max_learned", "ldap", "url", "start_tls", "bind_dn", "password_file", "base", "filter", "alias_attributes", "page_size", "interval", "timeout", "egress", "spf_gateway", "quota"):
+                "directory", "file", "catch_all", "sub_address_separator", "domain_aliases", "positive_ttl", "negative_ttl", "max_learned", "ldap", "url", "start_tls", "bind_dn", "password_file", "base", "filter", "alias_attributes", "page_size", "interval", "timeout", "egress", "implicit_tls", "spf_gateway", "quota"):
         assert f"{key}:" in text, f"deploy/holdfast.yaml does not explain {key}"
 
 
@@ -417,6 +417,19 @@ def _(scene):
             file.write(text.replace("hostname: holdfast.example.org", f"hostname: {name}"))
         checked = run(BINARY, "-c", config, "check")
         equal((checked.returncode, "a word of caution about hostname" in checked.stderr), (0, is_cautioned), name)
+
+
+@test("a password file that cannot be read, or has none in it, is cautioned about by check and at the start")
+def _(scene):
+    secret = scene.path("secret")
+    holdfast = scene.holdfast(scene.primary(), yaml=f'egress:\n  upstreams: ["127.0.0.1:{free_port()}"]\n  tls: required\n  auth:\n    user: holdfast\n    password_file: {secret}\n')
+    wait_for(lambda: holdfast.logged(f"{secret}: the password file cannot be read"), what="the caution")
+    for content, problem in ((None, "cannot be read"), ("\r\n", "no password in its first line"), ("s3cret\r\n", "")):
+        if content:
+            with open(secret, "w") as file:
+                file.write(content)
+        checked = holdfast.run("check").stderr
+        equal((problem in checked, "a word of caution about egress.auth.password_file" in checked), (True, bool(problem)), checked)
 
 
 main()

@@ -201,10 +201,10 @@ def _(scene):
     office.hold()
     written = itertools.count()
     for _ in range(20):
-        killer = threading.Timer(random.uniform(0.1, 0.3), office.holdfast.kill)
+        session = office.submission()
+        killer = threading.Timer(random.uniform(0, 0.2), office.holdfast.kill)
         killer.start()
         with contextlib.suppress(smtplib.SMTPException, OSError):
-            session = office.submission()
             while True:
                 session.sendmail("ada@example.org", ["bob@example.org", "customer@example.com"], message(f"written {next(written)}"))
         killer.join()
@@ -238,11 +238,14 @@ def _(scene):
     assert bytes(office.egress.messages[0][1]).endswith(message("patient").encode())
 
 
-@test("a smart host that wants a login gets it, with what it offers of PLAIN and LOGIN, over TLS only; a wrong password is told, and waits")
+@test("a smart host that wants a login gets it, with what it offers of PLAIN and LOGIN, over TLS only, also from the first byte; a wrong password is told, and waits")
 def _(scene):
     certificate, key = scene.certificate("smart.example.com")
     secret = scene.path("secret")
-    for offer in (b"250-AUTH LOGIN XOAUTH2\r\n", b"250-AUTH NTLM PLAIN LOGIN\r\n"):
+
+    def secure(session):
+        session.connection, session.is_tls = server_tls(certificate, key).wrap_socket(session.connection, server_side=True), True
+    for offer, is_implicit in ((b"250-AUTH LOGIN XOAUTH2\r\n", False), (b"250-AUTH NTLM PLAIN LOGIN\r\n", False), (b"250-AUTH PLAIN\r\n", True)):
         def ehlo(session, line):
             return b"250-smart.example.com\r\n" + (offer if session.is_tls else b"250-STARTTLS\r\n") + b"250 8BITMIME\r\n"
 
@@ -256,10 +259,10 @@ def _(scene):
 
         def mail(session, line):
             return b"250 2.1.0 Ok\r\n" if getattr(session, "is_known", False) else b"530 5.7.0 Log in first\r\n"
-        egress = scene.primary(replies={"EHLO": ehlo, "AUTH": login, "MAIL": mail}, tls=server_tls(certificate, key))
+        egress = scene.primary(replies={"EHLO": ehlo, "AUTH": login, "MAIL": mail}, tls=server_tls(certificate, key), on_accept=secure if is_implicit else None)
         with open(secret, "w") as file:
             file.write("wrong\n")
-        office = Office(scene, egress=egress, egress_yaml=f"  tls: required\n  auth:\n    user: holdfast\n    password_file: {secret}\n")
+        office = Office(scene, egress=egress, egress_yaml=f"  tls: required\n  implicit_tls: {str(is_implicit).lower()}\n  auth:\n    user: holdfast\n    password_file: {secret}\n")
         office.hold()
         office.submission().sendmail("ada@example.org", ["customer@example.com"], message("a login"))
         wait_for(lambda: office.holdfast.logged("it refuses egress.auth: 535 5.7.8 Who are you?"), what="the refusal")
