@@ -125,13 +125,16 @@ Result<RecordId> Journal::order_erasure(const std::vector<RecordId>& entries, co
 
 Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by,
                                        const std::string& reason,
-                                       const std::function<void(double)>& on_progress) {
+                                       const std::function<void(double)>& on_progress,
+                                       const std::function<Status()>& release) {
   std::lock_guard one_at_a_time(maintenance_);
   Erased erased;
   if (Status finished = finish_removals(); !finished) return finished.error();
-  if (Status settled = settle_down(!entries.empty()); !settled) return settled.error();
+  if (Status settled = settle_down(false); !settled) return settled.error();
   if (!entries.empty()) {
     if (Status allowed = check_legal_holds(entries); !allowed) return allowed.error();
+    if (Status released = release ? release() : Status(); !released) return released.error();
+    if (Status settled = settle_down(true); !settled) return settled.error();
     auto ordered = order_erasure(entries, by, reason);
     if (!ordered) return ordered.error();
     erased.record = *ordered;

@@ -66,10 +66,11 @@ class Journal {
   };
   /// Erases entries with all that is recorded of them: an erasure record says by whom and why, their segments are rewritten without
   /// them under new keys, and the catalog forgets them. Blocks, for long perhaps: for a thread of its own. When it is interrupted,
-  /// the next call finishes it first, also one with no entries. Held mail must be out of the queue before. Error: busy, naming the legal
-  /// hold that forbids it; nothing is changed then. on_progress: 0 to 1.
+  /// the next call finishes it first, also one with no entries. Error: busy, naming the legal hold that forbids it; nothing is changed
+  /// then. release, where there is one, is asked when nothing else stands in the way: it sees to it that nobody delivers the entries any
+  /// more; its error is this one's. on_progress: 0 to 1.
   Result<Erased> erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
-                       const std::function<void(double)>& on_progress);
+                       const std::function<void(double)>& on_progress, const std::function<Status()>& release = {});
 
   /// KeyRing::rekey() or, when it is to be finished, KeyRing::finish_rekey(), on record; new mail is in a new segment under the new
   /// key. Returns whether only one master key opens the journal now.
@@ -88,6 +89,11 @@ class Journal {
   Result<std::optional<std::string>> frame(const Entry& entry, std::uint32_t index);
   /// Entries after the id that have held recipients, as far as the catalog knows (it lags by a second or so).
   Result<std::vector<Catalog::Held>> held_after(RecordId id, std::size_t most) const { return catalog_->held_after(id, most); }
+  /// Whether something of the entry is held, as far as the catalog knows. Thread-safe.
+  bool is_held(RecordId id) const {
+    auto next = held_after(id - 1, 1);
+    return next && !next->empty() && next->front().entry == id;
+  }
   /// Entries after the id that have the term, ascending, at most so many, as far as the catalog knows.
   Result<std::vector<RecordId>> find_after(Term term, const std::string& text, RecordId id, std::size_t most) const;
   /// Ids of entries after the id, ascending, at most so many.

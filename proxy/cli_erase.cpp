@@ -75,7 +75,7 @@ int erase(const std::string& config_path, const EraseCommand& command) {
   }
   // Also when there are none: an erasure that was interrupted is finished on the way.
   auto done = do_job(
-      *config, "/journal/erase", {{"ids", ids}, {"reason", command.reason}}, "erasing",
+      *config, "/journal/erase", {{"ids", ids}, {"reason", command.reason}, {"with_held", command.with_held}}, "erasing",
       [&](journal::Journal& journal) -> Result<Json> {
         ProgressBar bar("erasing");
         auto erased = journal.erase(ids, own_name(), command.reason, [&](double share) { bar.show(share); });

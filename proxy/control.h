@@ -119,7 +119,9 @@ class Control {
   Result<Json> queue_show(failover::EntryId entry);
   /// 0 means all.
   Result<Json> queue_retry(failover::EntryId entry);
-  Result<Json> queue_drop(failover::EntryId entry, const std::string& by, const std::string& reason);
+  /// "dropped" says for how many recipients. All or nothing: when one of the entries is being delivered at this moment, it is
+  /// "delivering". Those that are not held are let be.
+  Result<Json> queue_drop(const std::vector<failover::EntryId>& entries, const std::string& by, const std::string& reason);
 
  private:
   // On the control loop (control.cpp).
@@ -151,11 +153,12 @@ class Control {
   void note_status();
   std::vector<failover::EntryId> held_behind(ControlledRoute& route, failover::EntryId after, std::size_t most);
   Json describe_held(ControlledRoute& route, failover::EntryId entry);
-  struct OnDisk {
+  struct HeldEntry {
     ControlledRoute* route = nullptr;
     std::vector<std::uint32_t> recipients;
   };
-  OnDisk find_on_disk(failover::EntryId entry);
+  HeldEntry find_on_disk(failover::EntryId entry);
+  HeldEntry take_held(failover::EntryId entry);
 
   // Held mail of routes that are no longer configured (control_heirs.cpp).
   Status find_departed();

@@ -181,7 +181,7 @@ Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
 }
 
 /// The route on which an entry waits that is not in memory; none when it does not.
-Control::OnDisk Control::find_on_disk(failover::EntryId id) {
+Control::HeldEntry Control::find_on_disk(failover::EntryId id) {
   auto held = journal_.held_after(id - 1, 1);
   if (!held || held->empty() || held->front().entry != id) return {};
   for (auto& [name, route] : routes_)
@@ -211,7 +211,7 @@ Result<Json> Control::queue_list(const std::string& name, const std::string& fro
 
 Result<Json> Control::queue_show(failover::EntryId id) {
   return ask([this, id] {
-    OnDisk waiting = find_on_disk(id);
+    HeldEntry waiting = find_on_disk(id);
     for (auto& [name, route] : routes_)
       if (waiting.route == route.get() || route->queue.has(id) || route->kept.count(id) > 0) return describe_held(*route, id);
     return Json{{"problem", fmt::format("entry {} is not held", id)}};
@@ -240,32 +240,38 @@ Result<Json> Control::queue_retry(failover::EntryId id) {
   });
 }
 
-Result<Json> Control::queue_drop(failover::EntryId id, const std::string& by, const std::string& reason) {
-  return decide([this, id, by, reason] {
-    std::string text = fmt::format("dropped by {}: {}", by, reason);
-    auto drop = [&](ControlledRoute& route, const Words& words) {
-      settle(route, id, journal::Outcome::dropped, words);
-      log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
-      if (route.wakeup) route.wakeup->fire();
-      return Json{{"dropped", words.size()}};
-    };
-    for (auto& [name, route] : routes_) {
+/// What waits of an entry is taken out of its queue. No route when nothing does.
+Control::HeldEntry Control::take_held(failover::EntryId id) {
+  for (auto& [name, route] : routes_) {
+    std::vector<std::uint32_t> recipients;
+    if (route->queue.has(id)) recipients = route->queue.take(id)->recipients;
+    if (auto kept = route->kept.find(id); kept != route->kept.end())
+      for (const auto& [index, said] : kept->second) recipients.push_back(index);
+    if (!recipients.empty()) return {route.get(), std::move(recipients)};
+  }
+  HeldEntry waiting = find_on_disk(id);
+  if (waiting.route) waiting.route->settled_ahead.insert(id);
+  return waiting;
+}
+
+Result<Json> Control::queue_drop(const std::vector<failover::EntryId>& entries, const std::string& by, const std::string& reason) {
+  return decide([this, entries, by, reason] {
+    for (failover::EntryId id : entries)
+      for (auto& [name, route] : routes_)
+        if (route->queue.is_in_flight(id)) return Json{{"problem", fmt::format("entry {} is being delivered at this moment; try again", id)}, {"delivering", id}};
+    std::size_t dropped = 0;
+    for (failover::EntryId id : entries) {
+      HeldEntry waiting = take_held(id);
+      if (!waiting.route) continue;
       Words words;
-      if (route->queue.has(id)) {
-        std::optional<failover::HoldQueue::Delivery> all = route->queue.take(id);
-        if (!all) return Json{{"problem", "it is being delivered at this moment; try again"}, {"is_delivering", true}};
-        for (std::uint32_t one : all->recipients) words.emplace_back(one, text);
-      }
-      if (auto kept = route->kept.find(id); kept != route->kept.end())
-        for (const auto& [index, said] : kept->second) words.emplace_back(index, text);
-      if (!words.empty()) return drop(*route, words);
+      for (std::uint32_t one : waiting.recipients) words.emplace_back(one, fmt::format("dropped by {}: {}", by, reason));
+      dropped += words.size();
+      settle(*waiting.route, id, journal::Outcome::dropped, words);
+      log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
+      if (waiting.route->wakeup) waiting.route->wakeup->fire();
     }
-    OnDisk waiting = find_on_disk(id);
-    if (!waiting.route) return Json{{"problem", fmt::format("entry {} is not held", id)}};
-    waiting.route->settled_ahead.insert(id);
-    Words words;
-    for (std::uint32_t one : waiting.recipients) words.emplace_back(one, text);
-    return drop(*waiting.route, words);
+    if (dropped == 0 && entries.size() == 1) return Json{{"problem", fmt::format("entry {} is not held", entries.front())}};
+    return Json{{"dropped", dropped}};
   });
 }
 

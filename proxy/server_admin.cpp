@@ -170,7 +170,7 @@ void Server::answer_on_delivery() {
   admin_->on_waiting("/queue/retry",
                      [this](const Request& request) { return control_.queue_retry(number(request, "id")); });
   admin_->on_waiting("/queue/drop", [this](const Request& request) {
-    return control_.queue_drop(number(request, "id"), user_of(request), text(request, "reason"));
+    return control_.queue_drop({number(request, "id")}, user_of(request), text(request, "reason"));
   });
 }
 
@@ -248,18 +248,20 @@ Admin::Work Server::remove_from_directory(const Request& request) {
 Admin::Answer Server::erase(const Request& request) {
   auto ids = request.body.at("ids").get<std::vector<journal::RecordId>>();
   std::string reason = request.body.at("reason").get<std::string>();
-  return maintenance_.start([this, ids, request, reason](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
+  bool with_held = request.body.at("with_held").get<bool>();
+  return maintenance_.start([this, ids, request, reason, with_held](const Maintenance::OnProgress& on_progress) -> Maintenance::Outcome {
     const std::string by = user_of(request);
-    // What is not held has nothing to be dropped; what is on its way at this moment must arrive first.
-    for (journal::RecordId id : ids) {
-      auto dropped = control_.queue_drop(id, by, "erased: " + reason);
+    auto release = [&]() -> Status {
+      std::vector<failover::EntryId> held;
+      std::copy_if(ids.begin(), ids.end(), std::back_inserter(held), [&](journal::RecordId id) { return shared_.journal.is_held(id); });
+      if (held.empty()) return {};
+      if (!with_held) return Error{ErrorCode::busy, fmt::format("entry {} is held for delivery since a moment ago: nothing was erased; try again", held.front())};
+      auto dropped = control_.queue_drop(held, by, "erased: " + reason);
       if (!dropped) return dropped.error();
-      if (dropped->contains("is_delivering"))
-        return Error{
-            ErrorCode::busy,
-            fmt::format("entry {} is being delivered at this moment: nothing was erased; try again", id)};
-    }
-    auto erased = shared_.journal.erase(ids, by, reason, on_progress);
+      if (dropped->contains("delivering")) return Error{ErrorCode::busy, (*dropped)["problem"].get<std::string>() + ". Nothing was erased"};
+      return {};
+    };
+    auto erased = shared_.journal.erase(ids, by, reason, on_progress, release);
     if (!erased) return erased.error();
     if (!ids.empty())
       log(LogLevel::warning, "erased",

@@ -60,6 +60,9 @@ TEST_CASE("what would do harm is refused: no pauses, names that nothing can be f
   CHECK(error_of(smallest + "hostname: mx example\n") == "holdfast.yaml:9: hostname: \"mx example\" is no host name; write mx.example.org");
   CHECK(error_of(smallest + "hostname: '[192.0.2.1]'\n") == "");
   CHECK(error_of(smallest + "journal:\n  path: /elsewhere\n") == "holdfast.yaml:9: journal: this key is here twice");
+  CHECK(error_of(smallest + "egress:\n  upstreams: [\"a:465\"]\n  tls: verify\n  implicit_tls: true\n") == "");
+  CHECK(error_of(smallest + "egress:\n  upstreams: [\"a:465\"]\n  implicit_tls: true\n") ==
+        "holdfast.yaml:11: egress.implicit_tls: there is no going back from TLS at the first byte: set egress.tls to required or verify");
   CHECK(error_of(smallest + "limits:\n  errors: 3\n  errors: 4\n") == "holdfast.yaml:11: limits.errors: this key is here twice");
 }
 

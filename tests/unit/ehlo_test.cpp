@@ -49,3 +49,14 @@ TEST_CASE("parameters that were not offered are found") {
   CHECK(first_unoffered(*parse_envelope("FROM:<> FOO", "FROM:"), nullptr) == "FOO");
   CHECK_FALSE(first_unoffered(*parse_envelope("FROM:<> SMTPUTF8", "FROM:"), nullptr));
 }
+
+TEST_CASE("parameters that are no such thing are found") {
+  for (const char* good : {"", "SIZE=1 BODY=8bitmime RET=hdrs ENVID=QQ+2B314 SMTPUTF8", "AUTH=<>", "ENVID=+c3+A4"})
+    CHECK(first_malformed(good, Verb::mail).value_or("") == "");
+  for (std::string bad : {"SIZE=much", "BODY=9BIT", "RET=SOME", "ENVID=", "ENVID=a+b", "ENVID=a+2", "ENVID=" + std::string(101, 'x'), std::string("NOTIFY=NEVER")})
+    CHECK(first_malformed("RET=FULL " + bad, Verb::mail) == bad);
+  for (const char* good : {"NOTIFY=NEVER", "notify=success,Failure", "ORCPT=rfc822;a+2Bb@example.org", "ORCPT=utf-8;\\x{E4}@example.org"})
+    CHECK(first_malformed(good, Verb::rcpt).value_or("") == "");
+  for (const char* bad : {"NOTIFY=NEVER,DELAY", "NOTIFY=", "ORCPT=a@example.org", "ORCPT=;a@example.org", "ORCPT=rfc822;a+b@example.org", "SIZE=1"})
+    CHECK(first_malformed(bad, Verb::rcpt) == bad);
+}

@@ -127,6 +127,39 @@ def _(scene):
     sound(holdfast)
 
 
+@test("an erasure that is refused leaves held mail held: for a legal hold, and while one of the entries is being delivered")
+def _(scene):
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def content_reply(session, line):
+        is_asked.set()
+        may_answer.wait(20)
+        return b"250 2.0.0 Ok: taken\r\n"
+    primary = scene.primary(replies={"content": content_reply})
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 100ms\n  release_after: 100ms\n  drain_concurrency: 1\n", route="unknown_recipients: accept")
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    for number in range(3):
+        assert client.send_mail(content("ada", number), "from-ada@example.net", "ada@example.org").startswith("250")
+    ids = by(holdfast)
+    erase = "journal", "erase", "--recipient", "ada@example.org", "--reason", "x", "--including-held"
+    states = lambda: [entry["recipients"][0]["outcome"] for entry in holdfast.entries()]
+    holdfast.run("journal", "legal-hold", "set", "case 12", "--id", str(ids[2]), "--reason", "lawsuit")
+    refused = holdfast.run(*erase, check=False)
+    equal((refused.returncode, 'legal hold "case 12"' in refused.stderr, states()), (75, True, ["held"] * 3), refused.stderr)
+    holdfast.run("journal", "legal-hold", "lift", "case 12", "--reason", "settled")
+    holdfast.run("failover", "auto", "--reason", "test")
+    is_asked.wait(20)
+    refused = holdfast.run(*erase, check=False)
+    equal((refused.returncode, f"entry {ids[0]} is being delivered at this moment" in refused.stderr, states()), (75, True, ["held"] * 3), refused.stderr)
+    equal(holdfast.run("queue", "drop", str(ids[0]), "--reason", "x", check=False).returncode, 66)
+    may_answer.set()
+    wait_for(lambda: states() == ["delivered"] * 3, what="the drain")
+    holdfast.run(*erase)
+    equal(by(holdfast), [])
+    sound(holdfast)
+
+
 @test("old segments go by themselves, with a record, but never one with held mail; what is left verifies")
 def _(scene):
     holdfast = world(scene)
