@@ -213,18 +213,38 @@ int dry_run(journal::Reader& reader, const std::vector<journal::RecordId>& ids, 
   return EX_OK;
 }
 
-int replay(const std::string& config_path, ReplayCommand& command) {
-  if (!command.as.empty() && command.as != "journal-report")
-    return fail({ErrorCode::invalid,
-                 fmt::format("\"{}\" is no form of replay; write --as journal-report, or leave it out",
-                             command.as)}),
-           EX_USAGE;
-  command.options.is_report = !command.as.empty();
+Status check_form(const ReplayCommand& command) {
+  if (command.as.empty()) return {};
+  if (command.as != "journal-report")
+    return Error{ErrorCode::invalid, fmt::format("\"{}\" is no form of replay; write --as journal-report, or leave it out", command.as)};
   bool is_mail = command.options.to.starts_with("smtp") || command.options.to.starts_with("lmtp");
-  if (command.options.is_report && is_mail && command.options.to_recipients.empty())
-    return fail({ErrorCode::invalid,
-                 "a journal report goes to an archive's mailbox: name it with --to-recipient"}),
-           EX_USAGE;
+  if (is_mail && command.options.to_recipients.empty())
+    return Error{ErrorCode::invalid, "a journal report goes to an archive's mailbox: name it with --to-recipient"};
+  return {};
+}
+
+/// What came of it, for a person. is_cut: it ended before its end, for what ran says or since it was interrupted.
+std::string account_of(const Job& job, const std::string& to, const Status& ran, bool is_cut) {
+  std::string account = fmt::format("{} entries replayed to {}", job.sent, escape(to));
+  if (job.before > 0) account += fmt::format(", {} were there from an earlier run", job.before);
+  if (job.failed > 0) account += fmt::format(", {} FAILED", job.failed);
+  if (is_cut)
+    account += fmt::format("; stopped {}: {}. The same command goes on from here",
+                           job.last ? fmt::format("after entry {}", job.last) : "before the first entry",
+                           ran ? "interrupted" : escape(ran.error().message));
+  else if (job.failed > 0)
+    account += "; the same command tries just those again";
+  return account;
+}
+
+int code_of_cut(const Status& ran) {
+  bool is_disk = !ran && (ran.error().code == ErrorCode::no_space || ran.error().code == ErrorCode::io);
+  return is_disk ? EX_IOERR : EX_TEMPFAIL;
+}
+
+int replay(const std::string& config_path, ReplayCommand& command) {
+  if (Status form = check_form(command); !form) return fail(form.error()), EX_USAGE;
+  command.options.is_report = !command.as.empty();
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
   configure_log(LogFormat::text, LogLevel::error);
@@ -249,26 +269,15 @@ int replay(const std::string& config_path, ReplayCommand& command) {
                                    command.as_json);
   Status ran = (*target)->run(*job);
   if (ran && !job->failure) ran = job->failure;
-  std::string account = fmt::format("{} entries replayed to {}", job->sent, escape(command.options.to));
-  if (job->before > 0) account += fmt::format(", {} were there from an earlier run", job->before);
-  if (job->failed > 0) account += fmt::format(", {} FAILED", job->failed);
   bool is_cut = !ran || was_interrupted;
-  if (is_cut)
-    account += fmt::format("; stopped {}: {}. The same command goes on from here",
-                           job->last ? fmt::format("after entry {}", job->last) : "before the first entry",
-                           ran ? "interrupted" : escape(ran.error().message));
-  else if (job->failed > 0)
-    account += "; the same command tries just those again";
+  std::string account = account_of(*job, command.options.to, ran, is_cut);
   std::uint64_t failed = job->failed, damaged = (*reader)->damaged();
   job.reset();  // and with it the progress bar
   fmt::print(stderr, "{}\n", account);
   if (damaged > 0)
     fmt::print(stderr, "holdfast: {} damaged records were left out; run: holdfast journal verify\n", damaged);
   if (!is_cut && failed == 0) progress->finish();
-  if (is_cut)
-    return ran                                                                            ? EX_TEMPFAIL
-           : ran.error().code == ErrorCode::no_space || ran.error().code == ErrorCode::io ? EX_IOERR
-                                                                                          : EX_TEMPFAIL;
+  if (is_cut) return code_of_cut(ran);
   return failed > 0 ? EX_UNAVAILABLE : damaged > 0 ? EX_DATAERR : EX_OK;
 }
 

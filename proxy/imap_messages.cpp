@@ -32,6 +32,34 @@ std::string set_of(const std::vector<std::uint32_t>& numbers) {
   return out;
 }
 
+/// RFC 3501 6.4.6, RFC 7162 3.1.3.
+struct StoreRequest {
+  SequenceSet set;
+  std::optional<std::uint64_t> unchanged_since;
+  char how = '=';  ///< + adds the flags, - takes them away, = puts them in place of all
+  bool is_silent = false;
+  std::vector<std::string> flags;
+};
+
+std::optional<StoreRequest> read_store(ImapText& text) {
+  StoreRequest request;
+  std::optional<SequenceSet> set = text.space() ? text.sequence_set() : std::nullopt;
+  if (!set || !text.space()) return std::nullopt;
+  request.set = std::move(*set);
+  if (text.take('(')) {
+    if (!text.word("UNCHANGEDSINCE") || !text.space()) return std::nullopt;
+    request.unchanged_since = text.number();
+    if (!request.unchanged_since || !text.take(')') || !text.space()) return std::nullopt;
+  }
+  request.how = text.take('+') ? '+' : text.take('-') ? '-' : '=';
+  request.is_silent = text.word("FLAGS.SILENT");
+  if (!request.is_silent && !text.word("FLAGS")) return std::nullopt;
+  std::optional<std::vector<std::string>> flags = text.space() ? text.flags() : std::nullopt;
+  if (!flags || !text.at_end()) return std::nullopt;
+  request.flags = std::move(*flags);
+  return request;
+}
+
 }  // namespace
 
 bool set_flag(failover::StoredMessage& message, const std::string& name, bool is_set) {
@@ -124,42 +152,30 @@ void ImapSession::show_flags(const failover::StoredMessage& message, bool with_u
 }
 
 Task<void> ImapSession::store(ImapText& text, bool by_uid) {
-  std::optional<SequenceSet> set = text.space() ? text.sequence_set() : std::nullopt;
-  bool is_understood = set && text.space();
-  std::optional<std::uint64_t> unchanged_since;
-  if (is_understood && text.take('(')) {
-    is_understood = text.word("UNCHANGEDSINCE") && text.space() && (unchanged_since = text.number()) &&
-                    text.take(')') && text.space();
-    knows_condstore_ = true;
-  }
-  char how = text.take('+') ? '+' : text.take('-') ? '-' : '=';
-  is_understood = is_understood && text.word("FLAGS.SILENT");
-  bool is_silent = is_understood;
-  if (!is_understood && set) is_understood = text.word("FLAGS");
-  is_understood = is_understood && text.space();
-  auto flags = is_understood ? text.flags() : std::nullopt;
-  if (!flags || !text.at_end()) {
+  std::optional<StoreRequest> request = read_store(text);
+  if (!request) {
     bad("the arguments are not understood");
     co_return;
   }
+  if (request->unchanged_since) knows_condstore_ = true;
   if (is_read_only_) {
     no("[READ-ONLY] the folder was opened for reading");
     co_return;
   }
-  std::vector<std::uint32_t> uids = chosen(*set, by_uid), modified;
+  std::vector<std::uint32_t> uids = chosen(request->set, by_uid), modified;
   bool is_known = true;
   std::uint64_t before = view_->folder.modseq;
   Status done = mailbox_->update(*view_, uids, [&](failover::StoredMessage& message) {
-    if (unchanged_since && message.modseq > *unchanged_since) {
+    if (request->unchanged_since && message.modseq > *request->unchanged_since) {
       modified.push_back(by_uid ? message.uid : number_of(message.uid));
       return false;
     }
     failover::StoredMessage old = message;
-    if (how == '=') {
+    if (request->how == '=') {
       message.flags = 0;
       message.keywords.clear();
     }
-    for (const std::string& flag : *flags) is_known &= set_flag(message, flag, how != '-');
+    for (const std::string& flag : request->flags) is_known &= set_flag(message, flag, request->how != '-');
     return old.flags != message.flags || old.keywords != message.keywords;
   });
   if (!done) {
@@ -170,7 +186,7 @@ Task<void> ImapSession::store(ImapText& text, bool by_uid) {
     const failover::StoredMessage* message = view_->find(uid);
     if (!message) continue;
     bool has_changed = message->modseq > before;
-    if (!is_silent) {
+    if (!request->is_silent) {
       show_flags(*message, by_uid);
     } else if (knows_condstore_ && has_changed) {
       untagged(fmt::format("{} FETCH (UID {} MODSEQ ({}))", number_of(uid), uid, message->modseq));

@@ -248,6 +248,27 @@ std::string to_utf8(const std::string& text, const std::string& charset) {
   return text;
 }
 
+MailAddress mailbox_of(InternetAddressMailbox* mailbox, const char* name) {
+  std::string address = text_of(internet_address_mailbox_get_addr(mailbox));
+  std::size_t at = address.rfind('@');
+  std::string host = at == std::string::npos ? "" : address.substr(at + 1);
+  return {text_of(name), without_quotes(address.substr(0, at)), host.empty() ? "MISSING_DOMAIN" : host};
+}
+
+/// A group is its name, its members and an empty address.
+void add_addresses(InternetAddressList* addresses, int depth, std::vector<MailAddress>& found) {
+  constexpr int deepest_group = 3;
+  for (int i = 0, count = addresses ? internet_address_list_length(addresses) : 0; i < count; ++i) {
+    InternetAddress* one = internet_address_list_get_address(addresses, i);
+    const char* name = internet_address_get_name(one);
+    if (INTERNET_ADDRESS_IS_MAILBOX(one)) found.push_back(mailbox_of(INTERNET_ADDRESS_MAILBOX(one), name));
+    if (!INTERNET_ADDRESS_IS_GROUP(one)) continue;
+    found.push_back({"", text_of(name), ""});
+    if (depth < deepest_group) add_addresses(internet_address_group_get_members(INTERNET_ADDRESS_GROUP(one)), depth + 1, found);
+    found.push_back({});
+  }
+}
+
 }  // namespace
 
 bool is_same_name(std::string_view a, std::string_view b) {
@@ -333,23 +354,7 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
   std::vector<MailAddress> found;
   bool is_readable = std::count(value.begin(), value.end(), ':') <= most_colons;
   Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_words_apart(value).c_str()) : nullptr);
-  auto add = [&](InternetAddressList* addresses, auto&& self, int depth) -> void {
-    for (int i = 0, count = addresses ? internet_address_list_length(addresses) : 0; i < count; ++i) {
-      InternetAddress* one = internet_address_list_get_address(addresses, i);
-      if (INTERNET_ADDRESS_IS_GROUP(one)) {
-        found.push_back({"", text_of(internet_address_get_name(one)), ""});
-        if (depth < 3) self(internet_address_group_get_members(INTERNET_ADDRESS_GROUP(one)), self, depth + 1);
-        found.push_back({});
-      } else if (INTERNET_ADDRESS_IS_MAILBOX(one)) {
-        std::string address = text_of(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(one)));
-        std::size_t at = address.rfind('@');
-        std::string host = at == std::string::npos ? "" : address.substr(at + 1);
-        found.push_back({text_of(internet_address_get_name(one)), without_quotes(address.substr(0, at)),
-                         host.empty() ? "MISSING_DOMAIN" : host});
-      }
-    }
-  };
-  add(list.get(), add, 0);
+  add_addresses(list.get(), 0, found);
   // "MAILER DAEMON <>" and the like name nobody that could be written to, but say who wrote.
   std::string name = decode_header_text(trimmed(value.substr(0, std::min(value.find('<'), longest_name))));
   if (found.empty() && !name.empty()) found.push_back({name, "MISSING_MAILBOX", "MISSING_DOMAIN"});

@@ -182,44 +182,55 @@ Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, W
   std::vector<Candidate> candidates = this->candidates(opening);
   std::size_t left = 0;
   for (const Candidate& candidate : candidates) left += candidate.addresses.size();
-  for (const auto& [index, addresses] : candidates) {
-    const HostPort& host = config.upstreams[index];
-    std::string failure = "its name has no address in DNS";
-    std::optional<Reply> refusal;
-    bool is_full = false;
-    for (const SocketAddress& address : addresses) {
-      std::unique_ptr<Upstream> upstream;
-      Deadline began = Clock::now();
-      Opening attempt = opening;
-      attempt.by = share_of_time(opening, left--);
-      do {
-        upstream.reset();
-        failure = co_await connect_for_client(address, index, attempt, wakeup, upstream, refusal);
-        if (upstream && upstream->is_superseded) opened.upstream = co_await reuse(opening, wakeup);
-        if (opened.upstream) co_return opened;
-      } while (upstream && upstream->is_superseded);
-      if (!failure.empty()) continue;
-      if (!upstream->greeting.is_positive()) {
-        // It is there and says no: its word, unless another address says yes.
-        failure = "it refuses: " + upstream->greeting.summary();
-        refusal = upstream->greeting;
-        is_full = upstream->is_full;
-        if (is_full) opened.full = upstream->room;
-        continue;
-      }
-      order(config).succeeded(index, loop_.now());
-      if (upstream->room->note("")) log(LogLevel::info, "upstream", {{"route", config.name}, {"address", to_string(host)}, {"note", "it answers again"}});
-      upstream->opening_took = std::chrono::duration_cast<Duration>(Clock::now() - began);
-      opened.upstream = std::move(upstream);
-      co_return opened;
-    }
-    if (!refusal && opening.is_moot()) co_return opened;
-    bool is_there = (is_full && opened.full->is_serving()) || (refusal && refusal->is_about_client());
-    if (!is_there) failed(*opening.settings, opening.route, index, failure);
-    if (refusal) opened.refusal = std::move(refusal);
-    opened.failure = fmt::format("{}: {}", to_string(host), failure);
+  for (const Candidate& candidate : candidates) {
+    Opened tried = co_await try_upstream(candidate, left, opening, wakeup);
+    if (tried.upstream) co_return tried;
+    if (!tried.refusal && opening.is_moot()) co_return opened;
+    left -= candidate.addresses.size();
+    bool is_there = (tried.full && tried.full->is_serving()) || (tried.refusal && tried.refusal->is_about_client());
+    if (!is_there) failed(*opening.settings, opening.route, candidate.index, tried.failure);
+    if (tried.refusal) opened.refusal = std::move(tried.refusal);
+    if (tried.full) opened.full = std::move(tried.full);
+    opened.failure = fmt::format("{}: {}", to_string(config.upstreams[candidate.index]), tried.failure);
   }
   co_return opened;
+}
+
+/// One of the route's upstreams, at its addresses in turn until one greets. left: how many addresses there are from its first on.
+Task<UpstreamPool::Opened> UpstreamPool::try_upstream(const Candidate& candidate, std::size_t left, const Opening& opening, Wakeup& wakeup) {
+  Opened tried;
+  tried.failure = "its name has no address in DNS";
+  for (const SocketAddress& address : candidate.addresses) {
+    Deadline began = Clock::now();
+    Opening attempt = opening;
+    attempt.by = share_of_time(opening, left--);
+    std::unique_ptr<Upstream> upstream;
+    do {
+      upstream.reset();
+      tried.failure = co_await connect_for_client(address, candidate.index, attempt, wakeup, upstream, tried.refusal);
+      if (upstream && upstream->is_superseded) tried.upstream = co_await reuse(opening, wakeup);
+      if (tried.upstream) co_return tried;
+    } while (upstream && upstream->is_superseded);
+    if (!tried.failure.empty()) continue;
+    if (upstream->greeting.is_positive()) {
+      answers_again(*upstream, opening);
+      upstream->opening_took = std::chrono::duration_cast<Duration>(Clock::now() - began);
+      tried.upstream = std::move(upstream);
+      co_return tried;
+    }
+    // It is there and says no: its word, unless another address says yes.
+    tried.failure = "it refuses: " + upstream->greeting.summary();
+    tried.refusal = upstream->greeting;
+    if (upstream->is_full) tried.full = upstream->room;
+  }
+  co_return tried;
+}
+
+void UpstreamPool::answers_again(const Upstream& upstream, const Opening& opening) {
+  const RouteConfig& config = opening.config();
+  order(config).succeeded(upstream.address, loop_.now());
+  bool is_news = upstream.room->note("");
+  if (is_news) log(LogLevel::info, "upstream", {{"route", config.name}, {"address", to_string(config.upstreams[upstream.address])}, {"note", "it answers again"}});
 }
 
 /// One that is silent must leave time for the others.

@@ -145,6 +145,8 @@ class UpstreamPool {
   };
   std::vector<Candidate> candidates(const Opening& opening);
   Task<Opened> try_addresses(const Opening& opening, Wakeup& wakeup);
+  Task<Opened> try_upstream(const Candidate& candidate, std::size_t left, const Opening& opening, Wakeup& wakeup);
+  void answers_again(const Upstream& upstream, const Opening& opening);
   Task<void> wait_for_room(const Opening& opening, Wakeup& wakeup, Duration pause, Deadline latest);
   bool has_others_waiting(const std::string& route, const Upstream& upstream) const;
   Deadline share_of_time(const Opening& opening, std::size_t addresses_left) const;
