@@ -285,16 +285,20 @@ int import(const std::string& config, const std::string& csv, bool from_director
   if (generates) {
     if (::access(passwords_to.c_str(), F_OK) == 0)
       return fail({ErrorCode::busy,
-                   fmt::format("{}: is there already; name a new file. Nothing was changed", passwords_to)});
+                   fmt::format("{0}: is there already. If it is of an import that was interrupted, go on with: holdfast mailbox import {0}; "
+                               "else name a new file. Nothing was changed",
+                               passwords_to)});
     if (Status written = journal::write_file(passwords_to, made); !written) return fail(written.error());
   }
+  const std::string same = "the same command again";
   ProgressBar bar("importing");
   std::size_t done = 0;
   for (const auto& [address, password] : rows) {
     Json change = {
         {"address", address}, {"is_new", true}, {"password_hash", failover::hash_password(password)}};
     if (Status set = accounts->set(change); !set)
-      return fail({set.error().code, set.error().message + "; the same command goes on"});
+      return fail({set.error().code, fmt::format("{}; {} of {} accounts were added. To go on: {}", set.error().message, done, rows.size(),
+                                                 generates ? "holdfast mailbox import " + passwords_to + ", then " + same : same)});
     bar.show(static_cast<double>(++done) / static_cast<double>(rows.size()));
   }
   fmt::print("{} accounts added, {} were there already{}\n", rows.size(), before - rows.size(),

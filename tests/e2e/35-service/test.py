@@ -133,13 +133,21 @@ def _(scene):
     equal(manager.next(but=None), "WATCHDOG=1")
 
 
+def thread(holdfast, name):
+    """Its id, once it has been started."""
+    def found():
+        for one in os.listdir(f"/proc/{holdfast.process.pid}/task"):
+            with open(f"/proc/{holdfast.process.pid}/task/{one}/comm") as file:
+                if file.read().strip() == name:
+                    return int(one)
+    return wait_for(found, what=f"the thread {name}")
+
+
 @test("a loop that stands still is no longer called alive")
 def _(scene):
     manager = ServiceManager(scene, scene.path("notify"))
     holdfast = Holdfast(scene, scene.primary(), before=["env", f"NOTIFY_SOCKET={scene.path('notify')}"], yaml="threads: 1").start()
-    threads = {open(f"/proc/{holdfast.process.pid}/task/{one}/comm").read().strip(): int(one) for one in os.listdir(f"/proc/{holdfast.process.pid}/task")}
-    assert "loop" in threads, threads
-    with stopped(threads["loop"]):
+    with stopped(thread(holdfast, "loop")):
         # What was on its way before.
         manager.socket.settimeout(3)
         try:
@@ -155,7 +163,7 @@ def _(scene):
 @test("a decision that is taken late is told when it is taken; one that takes too long is not called refused, and is taken")
 def _(scene):
     holdfast = Holdfast(scene, scene.primary()).start()
-    [control] = [int(one) for one in os.listdir(f"/proc/{holdfast.process.pid}/task") if open(f"/proc/{holdfast.process.pid}/task/{one}/comm").read().strip() == "control"]
+    control = thread(holdfast, "control")
 
     def decide(mode):
         return subprocess.Popen([BINARY, "-c", holdfast.config, "failover", mode, "--reason", "test"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

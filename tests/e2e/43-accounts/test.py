@@ -105,6 +105,33 @@ def _(scene):
     assert PASSWORD not in open(holdfast.log).read()
 
 
+@test("an import that is cut off goes on from the passwords that it has made, and says so")
+def _(scene):
+    world = World(scene, people=())
+    people, made = scene.path("people.csv"), scene.path("made.csv")
+    with open(people, "w") as file:
+        file.write("".join(f"p{number}@example.org,{'own password' if number % 10 == 0 else ''}\n" for number in range(40)))
+    command = [BINARY, "-c", world.holdfast.config, "mailbox", "import", people, "--passwords-to", made]
+    importing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    accounts = lambda: world.holdfast.run("mailbox", "list").stdout.count("@")
+    wait_for(lambda: accounts() > 3, what="some accounts")
+    world.holdfast.kill()
+    said = importing.communicate()[1]
+    assert importing.returncode == 75 and "of 40 accounts were added. To go on: holdfast mailbox import " + made in said, said
+    world.holdfast.start()
+    assert 3 < accounts() < 40, accounts()
+    again = run(*command)
+    assert again.returncode == 75 and "go on with: holdfast mailbox import " + made in again.stderr, again.stderr
+    world.holdfast.run("mailbox", "import", made)
+    world.holdfast.run("mailbox", "import", people)
+    equal(accounts(), 40)
+    with open(made) as file:
+        passwords = dict(line.strip().split(",") for line in file.readlines()[1:])
+    equal(len(passwords), 36)
+    for person, password in (("p39", passwords["p39@example.org"]), ("p30", "own password")):
+        world.log_in(person, password)
+
+
 @test("a stranger's guesses at the webmail keep nobody else out; without a word of whom it speaks for, a machine is one guesser")
 def _(scene):
     world = World(scene)

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from journals import *
 
 SEED = int(os.environ.get("SEED") or random.randrange(10**6))
-STEPS = int(os.environ.get("STEPS") or 90)
+STEPS = int(os.environ.get("STEPS") or 70)
 SENDERS = ["a@example.net", "A@Example.Net", "b@example.com", "c+tag@example.net", '"x y"@example.net', "\u00fc@example.net"]
 RECIPIENTS = ["ada@example.org", "Ada@example.org", "ada@EXAMPLE.org", "bob@example.org", "eve@example.org", "zoe@other.example"]
 UNSERVED = ["later@example.org", "never@example.org"]
