@@ -45,9 +45,8 @@ def _(scene):
                               (FROM + " SIZE=100 BODY=8bitmime SMTPUTF8 RET=HDRS ENVID=x", "250 2.1.0 "),
                               ("RCPT", "501 5.5.4 Syntax: RCPT TO:<address>"), ("RCPT TO:<>", "501 5.1.3 Bad recipient address syntax"),
                               (TO + " SIZE=100", "501 5.5.4 Error: bad parameter: SIZE=100"), (TO + " ORCPT=b@example.org", "501 5.5.4 Error: bad parameter: ORCPT=b@example.org"),
-                              (TO + " ORCPT=rfc822;b+tag@example.org", "501 5.5.4 Error: bad parameter: ORCPT=rfc822;b+tag@example.org"),
                               (TO + " NOTIFY=NEVER,DELAY", "501 5.5.4 Error: bad parameter: NOTIFY=NEVER,DELAY"),
-                              (TO + " NOTIFY=success,failure,DELAY ORCPT=rfc822;b+2Btag@example.org", "250 2.1.5 ")):
+                              (TO + " NOTIFY=success,failure,DELAY ORCPT=rfc822;b+tag@example.org", "250 2.1.5 ")):
         equal((command, client.ask(command)[:len(expected)]), (command, expected))
 
 
