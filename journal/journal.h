@@ -89,10 +89,12 @@ class Journal {
   Result<std::optional<std::string>> frame(const Entry& entry, std::uint32_t index);
   /// Entries after the id that have held recipients, as far as the catalog knows (it lags by a second or so).
   Result<std::vector<Catalog::Held>> held_after(RecordId id, std::size_t most) const { return catalog_->held_after(id, most); }
-  /// Whether something of the entry is held, as far as the catalog knows. Thread-safe.
-  bool is_held(RecordId id) const {
+  /// The same of one entry; nothing when it has none.
+  Result<std::optional<Catalog::Held>> held(RecordId id) const {
     auto next = held_after(id - 1, 1);
-    return next && !next->empty() && next->front().entry == id;
+    if (!next) return next.error();
+    bool has_any = !next->empty() && next->front().entry == id;
+    return has_any ? std::optional(next->front()) : std::nullopt;
   }
   /// Entries after the id that have the term, ascending, at most so many, as far as the catalog knows.
   Result<std::vector<RecordId>> find_after(Term term, const std::string& text, RecordId id, std::size_t most) const;

@@ -120,7 +120,7 @@ class Control {
   /// 0 means all.
   Result<Json> queue_retry(failover::EntryId entry);
   /// "dropped" says for how many recipients. All or nothing: when one of the entries is being delivered at this moment, it is
-  /// "delivering". Those that are not held are let be.
+  /// "delivering". Those that are not held are let be; when none is, that is a "problem".
   Result<Json> queue_drop(const std::vector<failover::EntryId>& entries, const std::string& by, const std::string& reason);
 
  private:

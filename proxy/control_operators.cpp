@@ -182,11 +182,12 @@ Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
 
 /// The route on which an entry waits that is not in memory; none when it does not.
 Control::HeldEntry Control::find_on_disk(failover::EntryId id) {
-  auto held = journal_.held_after(id - 1, 1);
-  if (!held || held->empty() || held->front().entry != id) return {};
+  auto found = journal_.held(id);
+  if (!found || !*found) return {};
+  const journal::Catalog::Held& held = **found;
   for (auto& [name, route] : routes_)
-    if (journal::route_hash(name) == held->front().route && id > route->loaded_to && route->settled_ahead.count(id) == 0)
-      return {route.get(), held->front().recipients};
+    if (journal::route_hash(name) == held.route && id > route->loaded_to && route->settled_ahead.count(id) == 0)
+      return {route.get(), held.recipients};
   return {};
 }
 
@@ -270,7 +271,7 @@ Result<Json> Control::queue_drop(const std::vector<failover::EntryId>& entries, 
       log(LogLevel::warning, "dropped", {{"entry", id}, {"by", by}, {"reason", reason}});
       if (waiting.route->wakeup) waiting.route->wakeup->fire();
     }
-    if (dropped == 0 && entries.size() == 1) return Json{{"problem", fmt::format("entry {} is not held", entries.front())}};
+    if (dropped == 0) return Json{{"problem", fmt::format("entry {} is not held", fmt::join(entries, ", "))}};
     return Json{{"dropped", dropped}};
   });
 }

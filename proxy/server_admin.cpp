@@ -253,7 +253,11 @@ Admin::Answer Server::erase(const Request& request) {
     const std::string by = user_of(request);
     auto release = [&]() -> Status {
       std::vector<failover::EntryId> held;
-      std::copy_if(ids.begin(), ids.end(), std::back_inserter(held), [&](journal::RecordId id) { return shared_.journal.is_held(id); });
+      for (journal::RecordId id : ids) {
+        auto found = shared_.journal.held(id);
+        if (!found) return found.error();
+        if (*found) held.push_back(id);
+      }
       if (held.empty()) return {};
       if (!with_held) return Error{ErrorCode::busy, fmt::format("entry {} is held for delivery since a moment ago: nothing was erased; try again", held.front())};
       auto dropped = control_.queue_drop(held, by, "erased: " + reason);

@@ -54,6 +54,7 @@ class AnyOrder:
     def mail(self):
         client = self.scene.client(self.holdfast.port)
         client.ask("EHLO client.example.net")
+        sent = 0
         for _ in range(self.dice.choice([1, 3, 8])):
             people = self.dice.sample(RECIPIENTS + ([] if self.is_holding else UNSERVED), self.dice.choice([1, 1, 2, 4]))
             sender, message_id = self.dice.choice(["", *SENDERS]), self.dice.choice(MESSAGE_IDS)
@@ -64,10 +65,13 @@ class AnyOrder:
             client.ask("DATA")
             text = (f"Message-ID: {message_id}\r\n" if message_id else "") + f"Subject: x\r\n\r\n{noise(self.dice.choice([10, 5000, 90000]), self.dice.random())}\r\n."
             assert client.ask(text).startswith("250")
+            sent += 1
         client.close()
         if not self.is_holding:
             settled(self.holdfast)
-        self.entries = self.listed()
+        new = {number: entry for number, entry in self.listed().items() if number not in self.entries}
+        equal(len(new), sent, "new entries")
+        self.entries.update(new)
 
     def hold(self):
         self.holdfast.run("failover", "hold", "--reason", "test")
