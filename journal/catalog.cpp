@@ -22,7 +22,7 @@ constexpr char removal_letter = 'g';
 constexpr std::size_t hash_size = 16;
 /// More than it grows by in the second that it may lag behind the log.
 constexpr std::uint64_t space_kept = 4 * 1024 * 1024;
-constexpr std::uint64_t map_size = 1ULL
+constexpr std::uint64_t catalog_map_size = 1ULL
                                    << 38;  // sparse; a larger one does not always fit beside ThreadSanitizer
 
 std::string big_endian_32(std::uint32_t value) { return big_endian(value).substr(4); }
@@ -84,7 +84,7 @@ std::string without_tag(std::string_view address) {
 }
 
 Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& journal, const Key& base, Environment::Mode mode) {
-  Result<Environment> environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
+  Result<Environment> environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? catalog_map_size : 0);
   if (!environment) return environment.error();
   if (Status whole = environment->fill_up(); !whole) return whole.error();
   std::unique_ptr<Catalog> catalog(new Catalog(std::move(*environment), derive_key(base, "holdfast catalog index")));

@@ -5,7 +5,7 @@
 namespace holdfast::journal {
 namespace {
 
-constexpr std::uint8_t as_written = 1, compacted = 2;  // cell formats
+constexpr std::uint8_t written_format = 1, compacted_format = 2;  // cell formats
 /// More than any record has.
 constexpr std::size_t most_record_bytes = 64 << 20;
 constexpr std::size_t salt_size = 16;
@@ -14,7 +14,7 @@ std::string record_associated(RecordKind kind, bool is_compacted) {
   ByteWriter out;
   out.raw("record");
   out.integer(static_cast<std::uint8_t>(kind));
-  out.integer(is_compacted ? compacted : as_written);
+  out.integer(is_compacted ? compacted_format : written_format);
   return out.take();
 }
 
@@ -52,7 +52,7 @@ std::optional<CellKey> parse_cell_key(std::string_view key) {
 std::string encode_record_cell(const RecordCell& cell) {
   ByteWriter out;
   out.integer(static_cast<std::uint8_t>(cell.kind));
-  out.integer(cell.is_compacted ? compacted : as_written);
+  out.integer(cell.is_compacted ? compacted_format : written_format);
   out.integer(static_cast<std::uint16_t>(0));
   out.raw(view(cell.commitment));
   if (cell.is_compacted) {
@@ -79,8 +79,8 @@ std::optional<RecordCell> decode_record_cell(std::string_view bytes) {
   RecordCell cell;
   cell.kind = static_cast<RecordKind>(in.integer<std::uint8_t>());
   auto format = in.integer<std::uint8_t>();
-  if ((format != as_written && format != compacted) || in.integer<std::uint16_t>() != 0) return std::nullopt;
-  cell.is_compacted = format == compacted;
+  if ((format != written_format && format != compacted_format) || in.integer<std::uint16_t>() != 0) return std::nullopt;
+  cell.is_compacted = format == compacted_format;
   cell.commitment = in.array<Hash>();
   if (!cell.is_compacted) cell.link = in.array<Hash>();
   bool has_content = !cell.is_compacted || cell.kind == RecordKind::message;

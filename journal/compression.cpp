@@ -9,7 +9,7 @@ namespace holdfast::journal {
 namespace {
 
 /// In the background there is time; slower levels save less than 1 % more.
-constexpr int level = 9;
+constexpr int compression_level = 9;
 constexpr std::size_t dictionary_size = 64 * 1024;
 /// With fewer samples zstd has nothing to learn from.
 constexpr std::size_t fewest_samples = 64;
@@ -32,9 +32,9 @@ struct Compressor::State {
 
 Compressor::Compressor(std::string_view dictionary) : state_(std::make_unique<State>()) {
   if (!state_->context) std::abort();  // no memory
-  ZSTD_CCtx_setParameter(state_->context.get(), ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(state_->context.get(), ZSTD_c_compressionLevel, compression_level);
   if (dictionary.empty()) return;
-  state_->dictionary.reset(ZSTD_createCDict(dictionary.data(), dictionary.size(), level));
+  state_->dictionary.reset(ZSTD_createCDict(dictionary.data(), dictionary.size(), compression_level));
   if (!state_->dictionary) std::abort();
   ZSTD_CCtx_refCDict(state_->context.get(), state_->dictionary.get());
   ZSTD_CCtx_setParameter(state_->context.get(), ZSTD_c_dictIDFlag, 0);  // a segment has one dictionary

@@ -15,7 +15,7 @@
 namespace holdfast::journal {
 namespace {
 
-constexpr std::string_view magic = "holdfast-head-1";
+constexpr std::string_view head_magic = "holdfast-head-1";
 
 bool read_number(const std::string& text, std::uint64_t& number) {
   auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -34,7 +34,7 @@ bool read_hash(const std::string& text, Hash& hash) {
 std::string sign_head(Head& head, const SigningKey& key) {
   head.key = key.public_key().hex();
   std::string line = fmt::format(
-      "{} segment={} first={} records={} previous={} last={} root={} time={} before={} key={}", magic,
+      "{} segment={} first={} records={} previous={} last={} root={} time={} before={} key={}", head_magic,
       head.segment, head.first, head.records, to_hex(view(head.previous)), to_hex(view(head.last)),
       to_hex(view(head.root)), head.time_us, to_hex(view(head.before)), head.key);
   head.signature = to_hex(key.sign(line));
@@ -45,8 +45,8 @@ Result<Head> parse_head(std::string_view line) {
   std::istringstream words{std::string(line)};
   std::string word;
   Error damaged{ErrorCode::corrupt,
-                "this is no head; it should be one line that begins with " + std::string(magic)};
-  if (!(words >> word) || word != magic) return damaged;
+                "this is no head; it should be one line that begins with " + std::string(head_magic)};
+  if (!(words >> word) || word != head_magic) return damaged;
   std::map<std::string, std::string> fields;
   while (words >> word) {
     std::size_t equals = word.find('=');

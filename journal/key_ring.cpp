@@ -17,11 +17,11 @@ namespace holdfast::journal {
 namespace {
 
 constexpr std::string_view first_line = "holdfast-keys-1";
-constexpr std::string_view associated = "key ring";
+constexpr std::string_view ring_associated = "key ring";
 
 std::string seal_hex(const Key& master, std::string_view plain) {
   std::string sealed;
-  seal(master, plain, associated, sealed);
+  seal(master, plain, ring_associated, sealed);
   return to_hex(sealed);
 }
 
@@ -81,7 +81,7 @@ struct KeyRing::State {
       Result<Key> master = read_master_key(source);
       if (!master) return master.error();
       for (const std::string& copy : *now) {
-        std::optional<std::string> plain = open_sealed(*master, copy, associated);
+        std::optional<std::string> plain = open_sealed(*master, copy, ring_associated);
         if (!plain || plain->size() < 2 * sizeof(Key) || plain->size() % sizeof(Key) != 0) continue;
         keys.resize(plain->size() / sizeof(Key));
         for (std::size_t i = 0; i < keys.size(); ++i) std::memcpy(keys[i].data(), plain->data() + i * sizeof(Key), sizeof(Key));
@@ -218,7 +218,7 @@ Result<bool> KeyRing::finish_rekey(const MasterKeySource& source) {
   if (copies->size() == 1) return true;
   Result<Key> master = read_master_key(source);
   if (!master) return master.error();
-  if (!open_sealed(*master, copies->back(), associated)) return false;
+  if (!open_sealed(*master, copies->back(), ring_associated)) return false;
   if (Status written = write_copies(state_->path, {to_hex(copies->back())}); !written) return written.error();
   return true;
 }

@@ -21,13 +21,13 @@ namespace holdfast::journal {
 namespace {
 
 /// With less than this, a failed write failed for want of space.
-constexpr unsigned long least_free = 1024 * 1024;
+constexpr unsigned long spare_bytes = 1024 * 1024;
 /// At once, in all processes.
 constexpr unsigned most_readers = 1000;
 /// So long one waits for the transactions of others before a file is opened anew, with a glance now and then: a mutex that can be waited
 /// for with a limit is one that ThreadSanitizer does not see.
-constexpr auto patience = std::chrono::seconds(1);
-constexpr auto glance = std::chrono::milliseconds(1);
+constexpr auto reopen_patience = std::chrono::seconds(1);
+constexpr auto reopen_glance = std::chrono::milliseconds(1);
 
 MDB_val value_of(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
 std::string_view view_of(const MDB_val& value) { return {static_cast<const char*>(value.mv_data), value.mv_size}; }
@@ -55,11 +55,11 @@ int allocate_lock_file(const std::string& path) {
 /// LMDB reports a write of which only a part was taken as EIO, which says nothing.
 int why_half_written(const std::string& path) {
   struct statvfs disk;
-  if (::statvfs(path.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < least_free) return ENOSPC;
+  if (::statvfs(path.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < spare_bytes) return ENOSPC;
   struct stat file {};
   rlimit largest{};
   bool is_limited = ::getrlimit(RLIMIT_FSIZE, &largest) == 0 && largest.rlim_cur != RLIM_INFINITY;
-  if (is_limited && ::stat(path.c_str(), &file) == 0 && static_cast<rlim_t>(file.st_size) + least_free > largest.rlim_cur) return EFBIG;
+  if (is_limited && ::stat(path.c_str(), &file) == 0 && static_cast<rlim_t>(file.st_size) + spare_bytes > largest.rlim_cur) return EFBIG;
   return EIO;
 }
 
@@ -140,9 +140,9 @@ Status Environment::Opened::open() {
 
 /// @param failed  the one that refused; when there is another by now, somebody was quicker
 Status Environment::Opened::open_anew(const MDB_env* failed) {
-  const auto end = std::chrono::steady_clock::now() + patience;
+  const auto end = std::chrono::steady_clock::now() + reopen_patience;
   std::unique_lock alone(in_use, std::try_to_lock);
-  for (; !alone && std::chrono::steady_clock::now() < end; alone.try_lock()) std::this_thread::sleep_for(glance);
+  for (; !alone && std::chrono::steady_clock::now() < end; alone.try_lock()) std::this_thread::sleep_for(reopen_glance);
   if (!alone) return Error{ErrorCode::io, path + ": a write failed, and others are still reading; it is opened anew with the next try"};
   if (env.get() != failed) return {};
   env.reset();

@@ -20,7 +20,7 @@
 namespace holdfast::journal {
 namespace {
 
-constexpr std::string_view magic = "holdfast-manifest-1";
+constexpr std::string_view manifest_magic = "holdfast-manifest-1";
 constexpr std::string_view mark = "signature=";
 
 /// The hashes of a file's blocks, in hexadecimal, and its size.
@@ -79,7 +79,7 @@ Status write_manifest_of(const std::string& file, std::uint32_t segment, const S
                          const std::string& path) {
   auto blocks = read_blocks(file, {});
   if (!blocks) return blocks.error();
-  std::string text = fmt::format("{} segment={} bytes={} block={} key={}\n", magic, segment, blocks->size,
+  std::string text = fmt::format("{} segment={} bytes={} block={} key={}\n", manifest_magic, segment, blocks->size,
                                  manifest_block, key.public_key().hex());
   for (const std::string& hash : blocks->hashes) text += hash + "\n";
   std::string signature = to_hex(key.sign(text));

@@ -28,7 +28,7 @@ constexpr std::size_t node_header = 8;
 constexpr std::uint16_t big_data_flag = 1;  ///< the data is on pages of its own
 // The first two pages, the older of which counts no more: magic, version, two that do not matter, two trees,
 // the last page, the transaction.
-constexpr std::uint32_t magic = 0xBEEFC0DE;
+constexpr std::uint32_t lmdb_magic = 0xBEEFC0DE;
 constexpr std::size_t trees_at = 24, tree_size = 48, root_at = 40, depth_at = 6;
 constexpr PageNumber no_page = ~PageNumber{0};
 constexpr std::size_t most_free_pages = 10'000;  ///< of the list's tree; it has one or two
@@ -164,7 +164,7 @@ std::optional<Meta> read_meta(int file, std::uint64_t place) {
   char bytes[page_header + trees_at + 2 * tree_size + 16];
   if (read_at(file, bytes, place) != static_cast<ssize_t>(sizeof bytes)) return std::nullopt;
   const char* meta = bytes + page_header;
-  if (number_at<std::uint32_t>(meta) != magic) return std::nullopt;
+  if (number_at<std::uint32_t>(meta) != lmdb_magic) return std::nullopt;
   const char* end = meta + trees_at + 2 * tree_size;
   // The page size stands in the padding of the first tree.
   return Meta{number_at<std::uint64_t>(end + 8), number_at<std::uint32_t>(meta + trees_at),

@@ -24,7 +24,7 @@ constexpr std::size_t batch_size = 16 << 20, gentle_batch_size = 1 << 20;
 constexpr std::size_t small_content = frame_plain_size;
 /// What a dictionary is made from.
 constexpr std::size_t all_samples_size = 4 << 20, most_sample_size = 8 * 1024;
-constexpr std::uint64_t map_slack = 64ULL << 20;
+constexpr std::uint64_t rewrite_slack = 64ULL << 20;
 /// The header ends in it.
 constexpr std::size_t sealed_key_size = std::tuple_size_v<Key> + seal_overhead;
 
@@ -275,7 +275,7 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
   if (Status destroyed = destroy_leftover(path); !destroyed) return destroyed;
   Status written = [&]() -> Status {
     auto to = Environment::open(draft, Environment::Mode::write,
-                                segment.environment().used_bytes() * 2 + map_slack);
+                                segment.environment().used_bytes() * 2 + rewrite_slack);
     if (!to) return to.error();
     auto dictionary = learn(segment, options);
     if (!dictionary) return dictionary.error();

@@ -5,8 +5,8 @@
 namespace holdfast::journal {
 namespace {
 
-constexpr std::uint64_t map_size = 1ULL << 32;  // sparse
-constexpr std::string_view associated = "sealed store";
+constexpr std::uint64_t store_map_size = 1ULL << 32;  // sparse
+constexpr std::string_view store_associated = "sealed store";
 
 }  // namespace
 
@@ -16,7 +16,7 @@ SealedStore::SealedStore(Environment environment, const Key& base)
       key_(derive_key(base, "holdfast store values")) {}
 
 Result<std::unique_ptr<SealedStore>> SealedStore::open(const std::string& path, const Key& base, Environment::Mode mode) {
-  Result<Environment> environment = Environment::open(path, mode, mode == Environment::Mode::write ? map_size : 0);
+  Result<Environment> environment = Environment::open(path, mode, mode == Environment::Mode::write ? store_map_size : 0);
   if (!environment) return environment.error();
   if (Status whole = environment->fill_up(); !whole) return whole.error();
   return std::unique_ptr<SealedStore>(new SealedStore(std::move(*environment), base));
@@ -37,7 +37,7 @@ Status SealedStore::put(const std::vector<Item>& items) {
       plain.string(item.name);
       plain.string(item.value);
       std::string sealed;
-      seal(key_, plain.bytes(), associated, sealed);
+      seal(key_, plain.bytes(), store_associated, sealed);
       done = transaction->put(key, sealed);
     }
     if (!done) return done;
@@ -53,7 +53,7 @@ Status SealedStore::each(const std::function<bool(Item&)>& visit) const {
   for (auto found = cursor->at_or_after(std::string_view("\0", 1)); ; found = cursor->next()) {
     if (!found) return found.error();
     if (!*found) return {};
-    std::optional<std::string> plain = open_sealed(key_, (*found)->value, associated);
+    std::optional<std::string> plain = open_sealed(key_, (*found)->value, store_associated);
     if (!plain) return Error{ErrorCode::corrupt, environment_.path() + ": a value is damaged or sealed with another key"};
     ByteReader in(*plain);
     Item item;

@@ -15,7 +15,7 @@
 namespace holdfast::journal {
 namespace {
 
-constexpr std::string_view magic = "HOLDFAST";
+constexpr std::string_view segment_magic = "HOLDFAST";
 constexpr std::uint32_t format_version = 1;
 constexpr std::string_view header_key{"\0\0\0\0\0\0\0\0", 8};
 /// A read transaction pins LMDB's pages; take a new one after so many records.
@@ -30,7 +30,7 @@ std::string key_associated(std::uint32_t number) {
 
 std::string encode_header(const SegmentHeader& header) {
   ByteWriter out;
-  out.raw(magic);
+  out.raw(segment_magic);
   out.integer(format_version);
   out.integer(header.number);
   out.integer(header.first_cell);
@@ -45,7 +45,7 @@ std::string encode_header(const SegmentHeader& header) {
 std::optional<SegmentHeader> decode_header(std::string_view bytes) {
   ByteReader in(bytes);
   SegmentHeader header;
-  if (in.raw(magic.size()) != magic || in.integer<std::uint32_t>() != format_version) return std::nullopt;
+  if (in.raw(segment_magic.size()) != segment_magic || in.integer<std::uint32_t>() != format_version) return std::nullopt;
   header.number = in.integer<std::uint32_t>();
   header.first_cell = in.integer<CellNumber>();
   header.created_us = in.integer<std::int64_t>();

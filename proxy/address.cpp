@@ -2,10 +2,10 @@
 
 #include <cstdint>
 
+#include "proxy/blanks.h"
+
 namespace holdfast::proxy {
 namespace {
-
-bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 std::string_view skip_blanks(std::string_view text) {
   while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);

@@ -21,7 +21,7 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr std::size_t most_waiting = 100;
+constexpr std::size_t most_alerts_waiting = 100;
 constexpr int patience_ms = 30'000;
 
 /// Our own environment, and the facts.
@@ -81,7 +81,7 @@ void Alerter::set_command(std::string command) {
 void Alerter::tell(Facts facts) {
   std::lock_guard lock(mutex_);
   if (command_.empty()) return;
-  if (waiting_.size() >= most_waiting) {
+  if (waiting_.size() >= most_alerts_waiting) {
     log(LogLevel::error, "alert", {{"problem", "alert_command is too slow: this is not told"}, {"alert", facts["HOLDFAST_ALERT"]}});
     return;
   }

@@ -8,9 +8,9 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr auto look_interval = std::chrono::minutes(1);
+constexpr auto certificate_look_interval = std::chrono::minutes(1);
 /// Time enough to renew it.
-constexpr auto soon = std::chrono::hours(14 * 24);
+constexpr auto expires_soon = std::chrono::hours(14 * 24);
 
 std::string days_or_less(std::chrono::microseconds time) {
   auto hours = std::chrono::duration_cast<std::chrono::hours>(time).count();
@@ -21,7 +21,7 @@ std::string days_or_less(std::chrono::microseconds time) {
 
 std::string caution_about(const Tls::Shown& certificate, std::int64_t now_us) {
   std::chrono::microseconds left(certificate.expires_us - now_us);
-  if (left > soon) return "";
+  if (left > expires_soon) return "";
   if (left <= std::chrono::microseconds(0)) return fmt::format("it expired {} ago: who checks it does not connect", days_or_less(-left));
   return fmt::format("it expires in {}", days_or_less(left));
 }
@@ -29,7 +29,7 @@ std::string caution_about(const Tls::Shown& certificate, std::int64_t now_us) {
 void CertificateWatch::look(const Tls& tls) {
   if (&tls == seen_ && Clock::now() < next_look_) return;
   seen_ = &tls;
-  next_look_ = Clock::now() + look_interval;
+  next_look_ = Clock::now() + certificate_look_interval;
   std::int64_t now_us = journal::now_us();
   for (const Tls::Shown& one : tls.shown()) {
     std::string caution = caution_about(one, now_us);

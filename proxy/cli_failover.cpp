@@ -79,7 +79,7 @@ int history(const std::string& config, const FilterOptions& options, bool as_jso
   return read ? EX_OK : fail(read.error());
 }
 
-void print_held(const Json& one) {
+void print_entry(const Json& one) {
   fmt::print("{:>8}  {}  {}  <{}>  {} bytes\n", one["id"].get<std::uint64_t>(), text_of(one, "time"), text_of(one, "route"), text_of(one, "mail_from"),
              one["size"].get<std::uint64_t>());
   for (const Json& recipient : one["recipients"])
@@ -106,7 +106,7 @@ int queue_list(const std::string& config, const std::string& route, std::uint64_
       if (as_json)
         fmt::print("{}\n", to_line(one));
       else
-        print_held(one);
+        print_entry(one);
     }
     if ((*page)["next"].is_null()) break;
     left -= std::min<std::uint64_t>(left, (*page)["entries"].size());

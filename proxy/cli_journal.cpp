@@ -66,7 +66,7 @@ void print_row(const Entry& entry) {
              escape("<" + message.mail_from + ">"), escape(to), escape(decode_header_text(message.subject)));
 }
 
-int list(const std::string& config_path, const FilterOptions& options, std::uint64_t limit, bool newest_first, bool as_json) {
+int list_entries(const std::string& config_path, const FilterOptions& options, std::uint64_t limit, bool newest_first, bool as_json) {
   Result<journal::Filter> filter = options.filter();
   if (!filter) return fail(filter.error()), EX_USAGE;
   auto reader = open_reader(config_path);
@@ -267,7 +267,7 @@ void add_journal_commands(CLI::App& app, const std::string& config, int& exit_co
   };
   auto add_json = [](CLI::App* command) { command->add_flag("--json", as_json, "one JSON object a line"); };
 
-  CLI::App* command = add("list", "entries, oldest first", [&config] { return list(config, filter, limit, newest_first, as_json); });
+  CLI::App* command = add("list", "entries, oldest first", [&config] { return list_entries(config, filter, limit, newest_first, as_json); });
   filter.add_to(*command);
   command->add_option("--limit", limit, "at most so many");
   command->add_flag("--newest", newest_first, "newest first");

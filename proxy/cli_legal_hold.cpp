@@ -91,7 +91,7 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
   return EX_OK;
 }
 
-int list(const std::string& config_path, bool as_json) {
+int list_legal_holds(const std::string& config_path, bool as_json) {
   auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
   auto holds = read_holds(**reader);
@@ -141,7 +141,7 @@ void add_legal_hold_commands(CLI::App& group, const std::string& config, int& ex
   }
   CLI::App* app = holds->add_subcommand("list", "those that are set");
   app->add_flag("--json", command.as_json, "one JSON object a line");
-  app->callback([&config, &exit_code] { exit_code = list(config, command.as_json); });
+  app->callback([&config, &exit_code] { exit_code = list_legal_holds(config, command.as_json); });
 }
 
 }  // namespace holdfast::proxy

@@ -138,7 +138,7 @@ Result<std::string> read_password(const std::string& file) {
   return password;
 }
 
-int list(const std::string& config, bool as_json) {
+int list_mailboxes(const std::string& config, bool as_json) {
   auto accounts = Accounts::open(config);
   if (!accounts) return fail(accounts.error());
   auto all = accounts->list();
@@ -317,7 +317,7 @@ void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_co
   group->fallthrough();
   CLI::App* command = group->add_subcommand("list", "accounts");
   command->add_flag("--json", as_json, "one JSON object a line");
-  command->callback([&config, &exit_code] { exit_code = list(config, as_json); });
+  command->callback([&config, &exit_code] { exit_code = list_mailboxes(config, as_json); });
   for (bool is_new : {true, false}) {
     command =
         group->add_subcommand(is_new ? "add" : "passwd", is_new ? "a new account" : "change a password");

@@ -17,7 +17,7 @@ std::string text(const Json& value) { return value.get<std::string>(); }
 std::uint64_t count(const Json& value) { return value.get<std::uint64_t>(); }
 double mebibytes(const Json& bytes) { return static_cast<double>(count(bytes)) / (1 << 20); }
 
-void print_held(const Json& route) {
+void print_counts(const Json& route) {
   if (std::uint64_t held = count(route["held"])) {
     std::string left = route["left_s"].is_number() ? fmt::format(", about {} s left", count(route["left_s"])) : "";
     fmt::print("  held {} messages, {} being delivered, {:.0f} a second{}\n", held, count(route["delivering"]), route["per_second"].get<double>(), left);
@@ -36,7 +36,7 @@ void print_route(const Json& route) {
   std::string reason = text(route["reason"]);
   fmt::print("route {}: {} (mode {}) since {}, by {}{}\n", text(route["name"]), upper(text(route["state"])), text(route["mode"]), text(route["since"]),
              escape(text(route["by"])), reason.empty() ? "" : ": " + escape(reason));
-  print_held(route);
+  print_counts(route);
   if (std::uint64_t waiting = count(route["waiting"]))
     fmt::print("  {} CLIENTS WAIT for a connection: the primary takes no more than the {} that it has\n", waiting, count(route["connections"]));
   if (std::string problem = text(route["problem"]); !problem.empty()) fmt::print("  PROBLEM: {}\n", escape(problem));

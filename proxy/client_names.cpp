@@ -20,7 +20,7 @@ constexpr std::size_t most_threads = 50, most_queued = 1000, most_known = 20'000
 constexpr auto idle_thread_ends_after = std::chrono::seconds(30);
 constexpr Duration known_for{300'000}, unsure_for{10'000};
 /// So often it is looked whether anybody still waits: an operator's hold wakes nobody.
-constexpr Duration look_interval{200};
+constexpr Duration answer_look_interval{200};
 /// A client waits so long before it is greeted. Where DNS answers nobody, no client waits long.
 constexpr Duration patience{5000}, patience_with_silence{200};
 
@@ -63,7 +63,7 @@ Task<ClientName> ClientNames::find(std::string address, Wakeup& wakeup, std::fun
   answer->name.is_reverse_unsure = answer->name.is_verified_unsure = true;
   answer->wakeup = &wakeup;
   Deadline by = Clock::now() + ask(address, &wakeup.loop(), answer);
-  while (!answer->is_there && Clock::now() < by && !(is_moot && is_moot())) co_await wakeup.wait(std::min(by, Clock::now() + look_interval));
+  while (!answer->is_there && Clock::now() < by && !(is_moot && is_moot())) co_await wakeup.wait(std::min(by, Clock::now() + answer_look_interval));
   answer->wakeup = nullptr;
   if (!answer->is_there && Clock::now() >= by) tell_of_silence(address);
   co_return answer->name;

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "proxy/address.h"
+#include "proxy/blanks.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -32,14 +33,6 @@ bool equals(std::string_view a, std::string_view upper_case) {
          });
 }
 
-bool is_blank(char c) { return c == ' ' || c == '\t'; }
-
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
-  return text;
-}
-
 }  // namespace
 
 std::string upper(std::string_view text) {
@@ -55,7 +48,7 @@ Command parse_command(std::string_view line) {
   while (end < line.size() && !is_blank(line[end])) ++end;
   Command command;
   command.verb_text = line.substr(0, end);
-  command.argument = trim(line.substr(end));
+  command.argument = trimmed(line.substr(end));
   for (const NamedVerb& named : verbs)
     if (equals(command.verb_text, named.name)) command.verb = named.verb;
   return command;
@@ -87,7 +80,7 @@ std::optional<EnvelopeCommand> parse_envelope(std::string_view argument, std::st
     std::size_t equal = token.find('=');
     bool has_value = equal != std::string_view::npos;
     command.parameters.push_back({upper(token.substr(0, equal)), has_value ? token.substr(equal + 1) : std::string_view(), token});
-    rest = trim(rest.substr(end));
+    rest = trimmed(rest.substr(end));
   }
   return command;
 }
@@ -106,7 +99,7 @@ std::optional<BdatCommand> parse_bdat(std::string_view argument) {
   std::size_t end = std::min(argument.find(' '), argument.size());
   std::optional<std::uint64_t> size = parse_number(argument.substr(0, end));
   if (!size) return std::nullopt;
-  std::string_view rest = trim(argument.substr(end));
+  std::string_view rest = trimmed(argument.substr(end));
   if (!rest.empty() && !equals(rest, "LAST")) return std::nullopt;
   return BdatCommand{*size, !rest.empty()};
 }

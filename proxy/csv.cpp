@@ -1,26 +1,19 @@
 #include "proxy/csv.h"
 
+#include <algorithm>
+
+#include "proxy/blanks.h"
+
 namespace holdfast::proxy {
-namespace {
-
-constexpr std::string_view blanks = " ";
-
-std::string trimmed(std::string_view text) {
-  std::size_t begin = text.find_first_not_of(blanks);
-  if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, text.find_last_not_of(blanks) + 1 - begin));
-}
-
-}  // namespace
 
 std::vector<std::string> split_csv(std::string_view line, char separator) {
   std::vector<std::string> fields;
   for (;;) {
-    std::size_t begin = line.find_first_not_of(blanks);
+    std::size_t begin = line.find_first_not_of(' ');
     bool is_quoted = begin != std::string_view::npos && line[begin] == '"';
     if (!is_quoted) {
       std::size_t end = line.find(separator);
-      fields.push_back(trimmed(line.substr(0, end)));
+      fields.emplace_back(trimmed(line.substr(0, end), " "));
       if (end == std::string_view::npos) return fields;
       line.remove_prefix(end + 1);
       continue;

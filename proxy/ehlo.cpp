@@ -39,7 +39,7 @@ struct ParameterOf {
   Verb verb;
   bool (*is_well_formed)(std::string_view value);
 };
-constexpr std::array parameters = {
+constexpr std::array known_parameters = {
     ParameterOf{"SIZE", "SIZE", Verb::mail, is_number},
     ParameterOf{"BODY", "8BITMIME", Verb::mail, is_body},
     ParameterOf{"SMTPUTF8", "SMTPUTF8", Verb::mail, is_nothing},
@@ -56,8 +56,8 @@ constexpr std::array parameters = {
 };
 
 const ParameterOf* known(const Parameter& parameter) {
-  auto found = std::find_if(parameters.begin(), parameters.end(), [&](const ParameterOf& one) { return one.parameter == parameter.key; });
-  return found == parameters.end() ? nullptr : &*found;
+  auto found = std::find_if(known_parameters.begin(), known_parameters.end(), [&](const ParameterOf& one) { return one.parameter == parameter.key; });
+  return found == known_parameters.end() ? nullptr : &*found;
 }
 
 /// What `params` of a MAIL or RCPT are; all are views of `line`.

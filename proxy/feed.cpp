@@ -15,10 +15,10 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr auto glance = std::chrono::milliseconds(500);
-constexpr auto longest_pause = std::chrono::minutes(10);
+constexpr auto feed_glance = std::chrono::milliseconds(500);
+constexpr auto longest_feed_pause = std::chrono::minutes(10);
 constexpr std::int64_t second_us = 1'000'000;
-constexpr std::size_t batch = 100;
+constexpr std::size_t messages_a_pass = 100;
 
 std::string path_in(const std::string& journal) {
   return journal + "/feed.json";
@@ -88,7 +88,7 @@ Status Feed::save() {
 
 void Feed::run() {
   pthread_setname_np(pthread_self(), "feed");
-  std::chrono::milliseconds pause = glance;
+  std::chrono::milliseconds pause = feed_glance;
   while (!is_stopping()) {
     ReplayOptions options;
     options.to = "lmtp://" + to_string(*config_.mailbox.feed);
@@ -99,7 +99,7 @@ void Feed::run() {
     for (auto& [id, recipients] : under_way_) put_off(id, std::move(recipients));
     under_way_.clear();
     std::string problem = ran ? "" : ran.error().message;
-    pause = problem.empty() ? glance : std::min<std::chrono::milliseconds>(pause * 2, longest_pause);
+    pause = problem.empty() ? feed_glance : std::min<std::chrono::milliseconds>(pause * 2, longest_feed_pause);
     std::unique_lock lock(mutex_);
     if (!problem.empty() && problem != problem_)
       log(LogLevel::warning, "feed", {{"to", options.to}, {"problem", problem}});
@@ -123,7 +123,7 @@ void Feed::put_off(journal::RecordId id, std::set<std::uint32_t> recipients) {
 /// was told that it was taken, and it may have come again.
 void Feed::leave_out_copies(const journal::Entry& entry, std::vector<std::uint32_t>& recipients) {
   if (entry.message.message_id.empty()) return;
-  auto ids = journal_.find_after(journal::Term::message_id, entry.message.message_id, since_, batch);
+  auto ids = journal_.find_after(journal::Term::message_id, entry.message.message_id, since_, messages_a_pass);
   if (!ids) return;  // rather twice than not at all
   for (journal::RecordId id : *ids) {
     if (id >= entry.id) return;
@@ -190,7 +190,7 @@ std::unique_ptr<ReplayItem> Feed::next() {
     if (found || !is_put_off) later_.erase(one);
     if (found) return found;
   }
-  auto ids = journal_.messages_after(position_, batch);
+  auto ids = journal_.messages_after(position_, messages_a_pass);
   if (!ids) {
     log(LogLevel::error, "feed", {{"problem", ids.error().message}});
     return nullptr;

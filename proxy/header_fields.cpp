@@ -4,6 +4,8 @@
 #include <optional>
 #include <strings.h>
 
+#include "proxy/blanks.h"
+
 namespace holdfast::proxy {
 namespace {
 
@@ -17,21 +19,17 @@ std::optional<std::string_view> value_of(std::string_view line, std::string_view
   return line.substr(colon + 1);
 }
 
-std::string_view trim(std::string_view text) {
-  std::size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
-}
+constexpr std::string_view blanks_and_line_ends = " \t\r\n";
 
 /// What stands in angle brackets; all of it where there are none.
 std::string_view bracketed(std::string_view text) {
   std::size_t begin = text.find('<'), end = text.find('>', begin == std::string_view::npos ? 0 : begin);
   bool is_there = begin != std::string_view::npos && end != std::string_view::npos;
-  return is_there ? trim(text.substr(begin + 1, end - begin - 1)) : text;
+  return is_there ? trimmed(text.substr(begin + 1, end - begin - 1), blanks_and_line_ends) : text;
 }
 
 std::string tidy(std::string_view value) {
-  std::string text(trim(value).substr(0, longest_value));
+  std::string text(trimmed(value, blanks_and_line_ends).substr(0, longest_value));
   text.erase(std::remove_if(text.begin(), text.end(), [](char c) { return c == '\r' || c == '\n'; }), text.end());
   return text;
 }

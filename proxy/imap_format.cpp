@@ -35,7 +35,7 @@ std::string addresses(std::string_view header, std::string_view field) {
   return list.empty() ? "NIL" : "(" + list + ")";
 }
 
-std::string parameters(const std::vector<std::pair<std::string, std::string>>& all) {
+std::string parameter_list(const std::vector<std::pair<std::string, std::string>>& all) {
   if (all.empty()) return "NIL";
   std::string list;
   for (const auto& [name, value] : all)
@@ -63,12 +63,12 @@ std::string type_parameters(const MimePart& part) {
   auto all = part.parameters;
   bool has_charset = std::any_of(all.begin(), all.end(), [](const auto& one) { return is_same_name(one.first, "charset"); });
   if (part.type == "text" && !has_charset) all.emplace_back("charset", "us-ascii");
-  return parameters(all);
+  return parameter_list(all);
 }
 
 std::string disposition(const MimePart& part) {
   if (part.disposition.empty()) return "NIL";
-  return fmt::format("({} {})", imap_string(part.disposition), parameters(part.disposition_parameters));
+  return fmt::format("({} {})", imap_string(part.disposition), parameter_list(part.disposition_parameters));
 }
 
 std::size_t lines_of(std::string_view text) {
@@ -161,7 +161,7 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
     for (const MimePart& child : part.children) out += imap_structure(message, child, is_extended);
     out += " " + imap_string(part.subtype);
     if (is_extended)
-      out += fmt::format(" {} {} {} {}", parameters(part.parameters), disposition(part),
+      out += fmt::format(" {} {} {} {}", parameter_list(part.parameters), disposition(part),
                          languages(part.language), imap_nstring(part.location));
     return out + ")";
   }

@@ -10,7 +10,7 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr auto look_interval = std::chrono::seconds(1);
+constexpr auto journal_look_interval = std::chrono::seconds(1);
 /// Whoever waits for a commit waits for so long: mail is taken, but slowly.
 constexpr Duration very_slow{1000};
 /// A disk that was slow is said to be so for a while: it often comes and goes.
@@ -20,7 +20,7 @@ constexpr auto slow_for = std::chrono::minutes(1);
 
 void JournalWatch::look(const JournalConfig& config) {
   if (Clock::now() < next_look_) return;
-  next_look_ = Clock::now() + look_interval;
+  next_look_ = Clock::now() + journal_look_interval;
   journal::WriterState writer = journal_.writer().state();
   watch_state(writer);
   watch_speed(writer);

@@ -19,7 +19,7 @@ constexpr std::size_t most_at_start = 5'000;
 /// What is learned is believed for so long, or about.
 constexpr auto usual_term = std::chrono::hours(90 * 24);
 /// Entries that are learned from before the next look at whether to stop.
-constexpr std::size_t batch = 256;
+constexpr std::size_t entries_a_pass = 256;
 
 }  // namespace
 
@@ -98,7 +98,7 @@ void Keeper::run() {
 void Keeper::learn_from_journal(std::size_t most) {
   const journal::RecordId end = journal_.last_before();
   while (learned_to_ < end && most > 0 && !is_stopping()) {
-    auto found = journal_.messages_after(learned_to_, std::min(most, batch));
+    auto found = journal_.messages_after(learned_to_, std::min(most, entries_a_pass));
     if (!found) {
       log(LogLevel::error, "directory", {{"problem", "the journal does not tell all recipients: " + found.error().message}, {"result", "they are learned anew"}});
       learned_to_ = end;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "proxy/blanks.h"
+
 namespace holdfast::proxy {
 namespace {
 
@@ -38,11 +40,6 @@ std::string text_of(const char* text) {
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
   return text;
-}
-
-std::string trimmed(const std::string& text) {
-  std::size_t begin = text.find_first_not_of(" \t"), end = text.find_last_not_of(" \t");
-  return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
 }
 
 /// So far it is an encoded word in base64, and its text ("=?charset?b?text", RFC 2047).
@@ -112,7 +109,7 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
   part.md5 = trimmed(field_of(header, "Content-MD5"));
   part.language = trimmed(field_of(header, "Content-Language"));
   part.location = trimmed(field_of(header, "Content-Location"));
-  if (std::string value = trimmed(field_of(header, "Content-Transfer-Encoding")); !value.empty())
+  if (std::string value(trimmed(field_of(header, "Content-Transfer-Encoding"))); !value.empty())
     part.encoding = lower(value);
 }
 
@@ -356,7 +353,7 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
   Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_words_apart(value).c_str()) : nullptr);
   add_addresses(list.get(), 0, found);
   // "MAILER DAEMON <>" and the like name nobody that could be written to, but say who wrote.
-  std::string name = decode_header_text(trimmed(value.substr(0, std::min(value.find('<'), longest_name))));
+  std::string name = decode_header_text(std::string(trimmed(value.substr(0, std::min(value.find('<'), longest_name)))));
   if (found.empty() && !name.empty()) found.push_back({name, "MISSING_MAILBOX", "MISSING_DOMAIN"});
   return found;
 }

@@ -7,7 +7,7 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr std::size_t most_waiting = 100;
+constexpr std::size_t most_checks_waiting = 100;
 
 }  // namespace
 
@@ -25,7 +25,7 @@ PasswordChecker::~PasswordChecker() {
 bool PasswordChecker::check(std::string hash, std::string password, Loop& loop,
                             std::function<void(bool)> done) {
   std::lock_guard lock(mutex_);
-  if (jobs_.size() >= most_waiting) return false;
+  if (jobs_.size() >= most_checks_waiting) return false;
   jobs_.push_back({std::move(hash), std::move(password), &loop, std::move(done)});
   wake_.notify_one();
   return true;

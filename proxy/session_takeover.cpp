@@ -12,7 +12,7 @@
 namespace holdfast::proxy {
 namespace {
 
-constexpr Duration first_pause{10}, longest_pause{200};
+constexpr Duration first_look_pause{10}, longest_look_pause{200};
 
 }  // namespace
 
@@ -85,7 +85,7 @@ Session::Search Session::begin_search(std::string why) {
 /// A primary that can be reached, and fails at the same thing each time, is not asked as fast as it can fail.
 Task<void> Session::pause_between_rounds(const Search& search) {
   bool goes_round = search.is_after_loss && search.since < search.began;
-  Clock::duration pause = std::clamp<Clock::duration>(search.began - search.since, first_pause, longest_pause);
+  Clock::duration pause = std::clamp<Clock::duration>(search.began - search.since, first_look_pause, longest_look_pause);
   Deadline next = std::min(search.began + pause, search.by);
   while (goes_round && Clock::now() < next && !needs_no_primary()) co_await wakeup_.wait(next);
 }
@@ -96,7 +96,7 @@ Task<std::optional<Session::Reached>> Session::try_until_late(Search& search, bo
   bool is_first = !search.is_after_loss;
   // One that was in the pool may have ended of age; that is no trouble.
   bool may_be_pooled = is_new_session && is_first && !needs_ungreeted_;
-  for (Duration pause = first_pause; !needs_no_primary(); pause = std::min(pause * 2, longest_pause)) {
+  for (Duration pause = first_look_pause; !needs_no_primary(); pause = std::min(pause * 2, longest_look_pause)) {
     bool is_late = !std::exchange(is_first, false) && Clock::now() >= search.by;
     if (is_late) break;
     Opening opening{settings_, route_, facts_, std::max(search.by, Clock::now() + std::chrono::milliseconds(20))};

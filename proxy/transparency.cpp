@@ -28,13 +28,13 @@ bool make_transparent(int socket, int family) {
 
 }  // namespace
 
-Source source_for(const Endpoint& client, const SocketAddress& primary) {
+ConnectFrom source_for(const Endpoint& client, const SocketAddress& primary) {
   std::string there = to_endpoint(primary).address;
   std::optional<SocketAddress> here = to_socket_address({client.address, 0});
   bool has_same_family = here && here->storage.ss_family == primary.storage.ss_family;
   bool is_local = is_loopback(client.address) && !(is_loopback(there) && has_same_family);
-  if (is_local || client.address == there) return Source::self;
-  return has_same_family && is_of_one_machine(*here) ? Source::client : Source::nowhere;
+  if (is_local || client.address == there) return ConnectFrom::self;
+  return has_same_family && is_of_one_machine(*here) ? ConnectFrom::client : ConnectFrom::nowhere;
 }
 
 Status may_connect_from_anywhere() {

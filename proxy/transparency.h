@@ -8,14 +8,14 @@
 namespace holdfast::proxy {
 
 /// From where a connection to the primary is made.
-enum class Source {
+enum class ConnectFrom {
   client,   ///< the client's address
   self,     ///< an address of this machine, which is the truth: the client is on it, or is the primary, which takes nothing from itself
   nowhere,  ///< the client's address cannot reach this one: another family, or no address of one machine
 };
 /// @param client   the client's address; its port plays no part
 /// @param primary  where the connection goes
-Source source_for(const Endpoint& client, const SocketAddress& primary);
+ConnectFrom source_for(const Endpoint& client, const SocketAddress& primary);
 
 /// Whether the system lets this process connect from addresses that are not its machine's. An error says what is missing.
 Status may_connect_from_anywhere();

@@ -165,7 +165,7 @@ std::vector<UpstreamPool::Candidate> UpstreamPool::candidates(const Opening& ope
   for (std::size_t index : order(config).order(loop_.now(), config.is_balanced))
     if (opening.only.value_or(index) == index) candidates.push_back({index, resolver_.addresses(config.upstreams[index])});
   if (config.identity != Identity::transparent) return candidates;
-  auto is_in_reach = [&](const SocketAddress& address) { return source_for(opening.client.client, address) != Source::nowhere; };
+  auto is_in_reach = [&](const SocketAddress& address) { return source_for(opening.client.client, address) != ConnectFrom::nowhere; };
   std::vector<Candidate> in_reach;
   for (const Candidate& candidate : candidates) {
     Candidate kept{candidate.index, {}};

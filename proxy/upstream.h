@@ -161,7 +161,7 @@ class UpstreamPool {
   // Each returns an empty text, or why it failed.
   Task<std::string> connect_for_client(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
                                        std::unique_ptr<Upstream>& upstream, std::optional<Reply>& refusal);
-  Task<std::string> connect(const SocketAddress& address, Source source, std::size_t index, const Opening& opening, Wakeup& wakeup,
+  Task<std::string> connect(const SocketAddress& address, ConnectFrom source, std::size_t index, const Opening& opening, Wakeup& wakeup,
                             std::unique_ptr<Upstream>& upstream);
   Task<std::string> prepare(Upstream& upstream, const Opening& opening, Wakeup& wakeup, bool with_tls);
   Task<std::string> secure(Upstream& upstream, const Opening& opening, Deadline deadline);

@@ -55,21 +55,21 @@ std::string name_or_lack(const std::string& name, bool is_unsure) {
 Task<std::string> UpstreamPool::connect_for_client(const SocketAddress& address, std::size_t index, const Opening& opening, Wakeup& wakeup,
                                                    std::unique_ptr<Upstream>& upstream, std::optional<Reply>& refusal) {
   bool is_shown = opening.config().identity == Identity::transparent;
-  Source source = is_shown ? source_for(opening.client.client, address) : Source::self;
+  ConnectFrom source = is_shown ? source_for(opening.client.client, address) : ConnectFrom::self;
   std::string failure = "it does not answer to connecting";
-  if (source != Source::nowhere) {
+  if (source != ConnectFrom::nowhere) {
     failure = co_await connect(address, source, index, opening, wakeup, upstream);
-    if (source == Source::self || !is_silent(upstream) || opening.is_moot()) co_return failure;
+    if (source == ConnectFrom::self || !is_silent(upstream) || opening.is_moot()) co_return failure;
   }
   bool is_there = co_await answers(address, wakeup);
   if (!is_there) co_return failure;
   Opening again = opening;
   again.by = std::max(opening.by, Clock::now() + sign_of_life);
   if (opening.may_hide_client) {
-    failure = co_await connect(address, Source::self, index, again, wakeup, upstream);
+    failure = co_await connect(address, ConnectFrom::self, index, again, wakeup, upstream);
     co_return failure;
   }
-  if (source == Source::client) {  // it may have come back in between
+  if (source == ConnectFrom::client) {  // it may have come back in between
     again.connect_patience = sign_of_life;
     failure = co_await connect(address, source, index, again, wakeup, upstream);
     if (!is_silent(upstream)) co_return failure;
@@ -110,10 +110,10 @@ bool UpstreamPool::is_itself(const Config& config, const SocketAddress& address)
 
 /// One address. Where TLS is only an opportunity, and fails, it is tried again without; also where it is not offered, and to learn that
 /// Holdfast had to greet on a connection on which it must not.
-Task<std::string> UpstreamPool::connect(const SocketAddress& address, Source source, std::size_t index, const Opening& opening,
+Task<std::string> UpstreamPool::connect(const SocketAddress& address, ConnectFrom source, std::size_t index, const Opening& opening,
                                         Wakeup& wakeup, std::unique_ptr<Upstream>& upstream) {
   std::optional<SocketAddress> from;
-  if (source == Source::client) from = to_socket_address({opening.client.client.address, 0});
+  if (source == ConnectFrom::client) from = to_socket_address({opening.client.client.address, 0});
   if (is_itself(opening.settings->config, address)) co_return "it is Holdfast itself, which listens there: name the primary's own address";
   UpstreamTls mode = opening.config().tls;
   bool with_tls = mode != UpstreamTls::off;
