@@ -14,7 +14,12 @@ std::vector<std::size_t> UpstreamOrder::order(Time now, bool is_balanced) {
 }
 
 void UpstreamOrder::succeeded(std::size_t upstream, Time now) {
-  states_[upstream] = State();
+  if (!states_[upstream].broke_off) states_[upstream] = State();
+  states_[upstream].last_life = now;
+}
+
+void UpstreamOrder::lives(std::size_t upstream, Time now) {
+  if (states_[upstream].broke_off) states_[upstream] = State();
   states_[upstream].last_life = now;
 }
 
@@ -22,9 +27,15 @@ void UpstreamOrder::failed(std::size_t upstream, Time now) {
   constexpr unsigned longest = 30;
   State& state = states_[upstream];
   state.last_life = Time{};
+  state.broke_off = false;
   unsigned seconds = std::min(longest, 1U << std::min(state.failures, 5U));
   ++state.failures;
   state.avoided_until = now + std::chrono::seconds(seconds);
+}
+
+void UpstreamOrder::broke_off(std::size_t upstream, Time now) {
+  failed(upstream, now);
+  states_[upstream].broke_off = true;
 }
 
 }  // namespace holdfast::failover

@@ -17,16 +17,20 @@ class UpstreamOrder {
   /// Indices of all upstreams, the first to be tried first. When balanced, each call begins with another.
   std::vector<std::size_t> order(Time now, bool is_balanced);
 
-  /// It greeted us.
+  /// It greeted us. One that could not be reached is as good as the others again; one that broke off is not yet: it may greet each time.
   void succeeded(std::size_t upstream, Time now);
   /// It answered for a whole message: it lives, whatever it keeps others waiting for.
-  void lives(std::size_t upstream, Time now) { states_[upstream].last_life = now; }
-  /// An upstream is put last for 1 s after its first failure, then for twice as long with each further one, at most 30 s.
+  void lives(std::size_t upstream, Time now);
+  /// It could not be reached, or did not greet. An upstream is put last for 1 s after its first failure, then for twice as long with each
+  /// further one, at most 30 s.
   void failed(std::size_t upstream, Time now);
+  /// It greeted us, and failed later.
+  void broke_off(std::size_t upstream, Time now);
 
   struct State {
     unsigned failures = 0;
     Time avoided_until{};
+    bool broke_off = false;  ///< and has answered for no message since
     Time last_life{};  ///< since its last failure; long ago when it has shown none
   };
   const std::vector<State>& states() const { return states_; }

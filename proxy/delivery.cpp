@@ -26,7 +26,7 @@ void Courier::give_back() {
 
 void Courier::fail(Errand& errand, const std::string& why) {
   errand.result.connection_failure = why;
-  if (upstream_) pool_.failed(*opening_->settings, opening_->route, upstream_->address, why);
+  if (upstream_) pool_.broke_off(*opening_->settings, opening_->route, upstream_->address, why);
   upstream_.reset();
 }
 
@@ -280,6 +280,7 @@ Task<void> Courier::take_verdicts(Errand& errand) {
       fail(errand, reply ? "it says " + reply->summary() : upstream_->failure);
       co_return;
     }
+    pool_.lives(*opening_->settings, opening_->route, *upstream_);
     if (!is_lmtp) {
       give_all(errand, *reply);
       co_return;

@@ -368,14 +368,14 @@ Task<Session::Next> Session::quit() {
 
 /// The primary is gone, or not to be trusted, in the middle of something: converse() takes it from here.
 void Session::lose_upstream(const std::string& why) {
-  if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
+  if (upstream_) worker_.pool.broke_off(*settings_, route_, upstream_->address, why);
   upstream_.reset();
   lost_why_ = why;
 }
 
 /// The same between two chunks: what was sent of the series is in the journal, and its end decides.
 void Session::lose_upstream_in_chunks(const std::string& why) {
-  worker_.pool.failed(*settings_, route_, upstream_->address, why);
+  worker_.pool.broke_off(*settings_, route_, upstream_->address, why);
   upstream_.reset();
   content_->lost_why = why;
 }

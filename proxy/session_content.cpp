@@ -79,7 +79,7 @@ void Session::watch_upstream() {
   } else {
     // The rest of the content goes into the journal, and from there to wherever the primary is then.
     content_->lost_why = "it went away in the middle of a message";
-    worker_.pool.failed(*settings_, route_, upstream_->address, content_->lost_why);
+    worker_.pool.broke_off(*settings_, route_, upstream_->address, content_->lost_why);
   }
   upstream_.reset();
 }
@@ -200,7 +200,7 @@ Task<Session::Next> Session::finish_chunk(const std::string& held, std::uint64_t
     std::string failure;
     reply = co_await final_reply(failure);
     if (!reply) {
-      worker_.pool.failed(*settings_, route_, upstream_->address, failure);
+      worker_.pool.broke_off(*settings_, route_, upstream_->address, failure);
       upstream_.reset();
       if (content_) content_->lost_why = failure;
     }

@@ -134,7 +134,7 @@ Task<void> Session::try_primary(const Opening& opening, Search& search) {
     upstream_ = std::move(opened.upstream);
     search.why = co_await replay(search.by);
     if (search.why.empty()) co_return;
-    if (upstream_ && !refusal_) worker_.pool.failed(*settings_, route_, upstream_->address, search.why);
+    if (upstream_ && !refusal_) worker_.pool.broke_off(*settings_, route_, upstream_->address, search.why);
     upstream_.reset();
   } else {
     refusal_ = std::move(opened.refusal);

@@ -80,7 +80,7 @@ Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_e
     may_have_arrived = !reply && !upstream_->stream.has_lost_output();
   }
   while (!reply) {
-    if (upstream_) worker_.pool.failed(*settings_, route_, upstream_->address, why);
+    if (upstream_) worker_.pool.broke_off(*settings_, route_, upstream_->address, why);
     upstream_.reset();
     if (!is_committed) {
       worker_.shared.control.faltered(*board_, why);

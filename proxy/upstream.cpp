@@ -89,9 +89,13 @@ failover::UpstreamOrder& UpstreamPool::order(const RouteConfig& route) {
   return found->second.order;
 }
 
-void UpstreamPool::failed(const Settings& settings, std::size_t route, std::size_t address, const std::string& why) {
+void UpstreamPool::broke_off(const Settings& settings, std::size_t route, std::size_t address, const std::string& why) {
   const RouteConfig& config = settings.config.routes[route];
-  order(config).failed(address, loop_.now());
+  order(config).broke_off(address, loop_.now());
+  tell_of_failure(config, address, why);
+}
+
+void UpstreamPool::tell_of_failure(const RouteConfig& config, std::size_t address, const std::string& why) {
   bool is_news = occupancy_.of(config.upstreams[address])->note(why);
   if (is_news) log(LogLevel::warning, "upstream", {{"route", config.name}, {"address", to_string(config.upstreams[address])}, {"problem", why}});
 }
@@ -188,7 +192,8 @@ Task<UpstreamPool::Opened> UpstreamPool::try_addresses(const Opening& opening, W
     if (!tried.refusal && opening.is_moot()) co_return opened;
     left -= candidate.addresses.size();
     bool is_there = (tried.full && tried.full->is_serving()) || (tried.refusal && tried.refusal->is_about_client());
-    if (!is_there) failed(*opening.settings, opening.route, candidate.index, tried.failure);
+    if (!is_there) order(config).failed(candidate.index, loop_.now());
+    if (!is_there) tell_of_failure(config, candidate.index, tried.failure);
     if (tried.refusal) opened.refusal = std::move(tried.refusal);
     if (tried.full) opened.full = std::move(tried.full);
     opened.failure = fmt::format("{}: {}", to_string(config.upstreams[candidate.index]), tried.failure);

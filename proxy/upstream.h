@@ -120,7 +120,8 @@ class UpstreamPool {
   /// Closes connections that have been idle for too long, or all.
   void sweep(bool all);
 
-  void failed(const Settings& settings, std::size_t route, std::size_t address, const std::string& why);
+  /// A connection was lost, or what came over it cannot be trusted: for a while other addresses of the route are tried before that one.
+  void broke_off(const Settings& settings, std::size_t route, std::size_t address, const std::string& why);
 
  private:
   /// A connection that waits for its next client. Whatever arrives on it meanwhile ends it: a primary has nothing to say then.
@@ -146,6 +147,7 @@ class UpstreamPool {
   std::vector<Candidate> candidates(const Opening& opening);
   Task<Opened> try_addresses(const Opening& opening, Wakeup& wakeup);
   Task<Opened> try_upstream(const Candidate& candidate, std::size_t left, const Opening& opening, Wakeup& wakeup);
+  void tell_of_failure(const RouteConfig& config, std::size_t address, const std::string& why);
   void answers_again(const Upstream& upstream, const Opening& opening);
   Task<void> wait_for_room(const Opening& opening, Wakeup& wakeup, Duration pause, Deadline latest);
   bool has_others_waiting(const std::string& route, const Upstream& upstream) const;

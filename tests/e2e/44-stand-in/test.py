@@ -223,6 +223,18 @@ def _(scene):
     equal([envelope[1:] for envelope, _ in second.messages], [[TO.encode()], [b"RCPT TO:<c@example.org>"]])
 
 
+@test("an address that greets and hangs up at every message does not get held mail again and again, however often it is probed: the next does")
+def _(scene):
+    second, first = scene.primary(), scene.primary(replies={"DATA": None})
+    holdfast = scene.holdfast(upstreams=[f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}"], route="unknown_recipients: accept",
+                              yaml="failover:\n  mode: hold\n  probe_interval: 10ms\n")
+    for _ in range(5):
+        assert scene.client(holdfast.port).send_mail().startswith("250")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(second.messages) == 5, what="the deliveries")
+    assert sum(read.startswith(b"DATA") for session in first.sessions for read in session.reads) < 5, "messages that began at the first address"
+
+
 @test("and for nobody if the next refuses the message, or Holdfast dies before its answer: the client comes again")
 def _(scene):
     for code, expected in (("452 4.2.2 Full", "deferred"), ("550 5.7.1 No", "rejected")):
