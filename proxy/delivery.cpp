@@ -109,10 +109,10 @@ void Courier::prepare(Errand& errand) {
   std::string size = offers.has("SIZE") ? fmt::format(" SIZE={}", errand.payload.size + errand.received_line.size()) : std::string();
   errand.uses_bdat = offers.has("CHUNKING") && must_be_exact(errand);
   errand.is_unfit = !offers.has("CHUNKING") && has_bare_newlines(errand);
-  errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, offered_params(message.mail_params, offers, {"SIZE", "AUTH"})));
+  errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, with_xtext(offered_params(message.mail_params, offers, {"SIZE", "AUTH"}))));
   for (std::uint32_t one : recipients) {
     const journal::Recipient& recipient = message.recipients[one];
-    errand.lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", recipient.address, offered_params(recipient.params, offers)));
+    errand.lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", recipient.address, with_xtext(offered_params(recipient.params, offers))));
   }
   if (!errand.uses_bdat) errand.lines.emplace_back("DATA\r\n");
 }

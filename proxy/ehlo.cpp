@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <fmt/format.h>
 
 namespace holdfast::proxy {
@@ -66,6 +67,22 @@ std::vector<Parameter> parse_params(std::string_view params, std::string& line) 
   line = fmt::format("TO:<> {}", params);
   std::optional<EnvelopeCommand> command = parse_envelope(line, "TO:");
   return command ? command->parameters : std::vector<Parameter>();
+}
+
+/// RFC 3461 4: "+" begins a byte in hexadecimal; "=" and what is no visible character stand for nothing. Bytes of UTF-8 are left
+/// (RFC 6533 3).
+std::string as_xtext(std::string_view text) {
+  auto is_hex = [&](std::size_t at) { return at < text.size() && std::isxdigit(static_cast<unsigned char>(text[at])); };
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    auto byte = static_cast<unsigned char>(text[i]);
+    bool is_raw = byte <= ' ' || byte == 127 || byte == '=' || (byte == '+' && !(is_hex(i + 1) && is_hex(i + 2)));
+    if (is_raw)
+      out += fmt::format("+{:02X}", byte);
+    else
+      out += text[i];
+  }
+  return out;
 }
 
 std::string_view keyword_of(std::string_view text) { return text.substr(0, text.find_first_of(" =")); }
@@ -154,6 +171,17 @@ std::string offered_params(std::string_view params, const Capabilities& capabili
     kept += parameter.text;
   }
   return kept;
+}
+
+std::string with_xtext(std::string_view params) {
+  std::string out, line;
+  for (const Parameter& parameter : parse_params(params, line)) {
+    std::size_t begin = parameter.text.size();  // of what is to be xtext
+    if (parameter.key == "ENVID") begin -= parameter.value.size();
+    if (parameter.key == "ORCPT") begin = std::min(begin, parameter.text.find(';') + 1);
+    out += fmt::format(" {}{}", parameter.text.substr(0, begin), as_xtext(parameter.text.substr(begin)));
+  }
+  return out;
 }
 
 }  // namespace holdfast::proxy

@@ -61,4 +61,10 @@ std::optional<std::string> first_malformed(std::string_view params, Verb verb);
 /// @param without  keys that are left out in any case, in upper case
 std::string offered_params(std::string_view params, const Capabilities& capabilities, std::initializer_list<std::string_view> without = {});
 
+/// What ENVID and ORCPT say, written as RFC 3461 4 wants it: many primaries take raw characters there, and so does who answers in their
+/// place; those that do not would refuse the message for it. What is well written already is left as it is.
+///
+/// @param params  as offered_params() returns them
+std::string with_xtext(std::string_view params);
+
 }  // namespace holdfast::proxy

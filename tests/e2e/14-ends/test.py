@@ -347,6 +347,22 @@ def _(scene):
     assert content.endswith(b"+0000\r\na: b\r\n\r\nc") and content.startswith(b"Received: ") and b"with UTF8SMTP id" in content, content
 
 
+@test("an envelope id and an original recipient that most take raw are held, and go as xtext to a primary that wants that")
+def _(scene):
+    postfix = scene.postfix()
+    mail, rcpt = "MAIL FROM:<a@example.net> ENVID=a+b=c", "RCPT TO:<postmaster@example.org> NOTIFY=FAILURE ORCPT=rfc822;post+tag@example.org"
+    strict = scene.client(postfix.port)
+    equal([strict.ask(command)[:3] for command in ("EHLO client.example.net", mail, "MAIL FROM:<a@example.net>", rcpt)], ["250", "501", "250", "501"])
+    holdfast = scene.holdfast(postfix, route="unknown_recipients: accept")
+    scene.client(holdfast.port).ask("EHLO client.example.net")  # what the primary offers is known
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    equal([client.ask(command)[:3] for command in ("EHLO client.example.net", mail, rcpt, "DATA", "Subject: x\r\n\r\nhello\r\n.")], ["250", "250", "250", "354", "250"])
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: holdfast.entries()[0]["recipients"][0]["outcome"] == "delivered", what="the delivery")
+    wait_for(lambda: len(postfix.mails()) == 1, what="the mail")
+
+
 @test("what the primary gets after hold and drain is what it would have got live, but for one Received line")
 def _(scene):
     contents = [b"Subject: x\r\n\r\nplain\r\n", b"", b"\r\n", b".\r\n..\r\n.x\r\n", b"Subject: 8\r\n\r\n\xff\xfe\x80\r\n", b"a: b\r\n\r\n" + b"y" * 5000 + b"\r\n",
