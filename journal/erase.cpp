@@ -14,16 +14,16 @@
 namespace holdfast::journal {
 namespace {
 
-constexpr auto reader_glance = std::chrono::milliseconds(5);
-constexpr auto reader_patience = std::chrono::seconds(30);
+constexpr auto settling_glance = std::chrono::milliseconds(5);
+constexpr auto settling_patience = std::chrono::seconds(30);
 
 /// Looks again and again until it is so.
 template <class Condition>
 bool wait_until(Condition condition) {
-  auto end = std::chrono::steady_clock::now() + reader_patience;
+  auto end = std::chrono::steady_clock::now() + settling_patience;
   while (!condition()) {
     if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(reader_glance);
+    std::this_thread::sleep_for(settling_glance);
   }
   return true;
 }
