@@ -176,10 +176,10 @@ std::string offered_params(std::string_view params, const Capabilities& capabili
 std::string with_xtext(std::string_view params) {
   std::string out, line;
   for (const Parameter& parameter : parse_params(params, line)) {
-    std::size_t begin = parameter.text.size();  // of what is to be xtext
-    if (parameter.key == "ENVID") begin -= parameter.value.size();
-    if (parameter.key == "ORCPT") begin = std::min(begin, parameter.text.find(';') + 1);
-    out += fmt::format(" {}{}", parameter.text.substr(0, begin), as_xtext(parameter.text.substr(begin)));
+    std::string_view encoded;  // what is to be
+    if (parameter.key == "ENVID") encoded = parameter.value;
+    if (parameter.key == "ORCPT" && is_typed_address(parameter.value)) encoded = parameter.value.substr(parameter.value.find(';') + 1);
+    out += fmt::format(" {}{}", parameter.text.substr(0, parameter.text.size() - encoded.size()), as_xtext(encoded));
   }
   return out;
 }
