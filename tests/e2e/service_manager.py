@@ -12,7 +12,7 @@ class ServiceManager:
         self.socket.bind(path)
         self.socket.settimeout(10)
 
-    def next(self, but="WATCHDOG=1", patience=20):
+    def next(self, but="WATCHDOG=1", patience=60):
         end = time.monotonic() + patience
         while time.monotonic() < end:
             said = self.socket.recv(4096).decode()
