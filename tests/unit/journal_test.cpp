@@ -312,7 +312,7 @@ TEST_CASE_METHOD(JournalFixture, "an outcome that comes while its entry is erase
   {
     auto journal = open();
     REQUIRE(journal);
-    for (int round = 0; round < 5; ++round) {
+    for (int round = 0; round < 2; ++round) {
       RecordId gone = add(**journal, some_content(1000));
       std::atomic<bool> is_over{false};
       std::thread outcomes([&] {
