@@ -1,7 +1,6 @@
 #include "proxy/cli_filter.h"
 
 #include <fmt/format.h>
-#include <glib.h>
 
 #include <chrono>
 
@@ -14,14 +13,7 @@ namespace {
 std::optional<std::int64_t> parse_time(const std::string& text) {
   if (std::optional<Duration> ago = parse_duration(text))
     return journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(*ago).count();
-  std::string full = text.size() == 10 ? text + "T00:00:00Z" : text;
-  GTimeZone* utc = g_time_zone_new_utc();
-  GDateTime* time = g_date_time_new_from_iso8601(full.c_str(), utc);
-  g_time_zone_unref(utc);
-  if (!time) return std::nullopt;
-  std::int64_t us = g_date_time_to_unix(time) * 1000000 + g_date_time_get_microsecond(time);
-  g_date_time_unref(time);
-  return us;
+  return parse_date_time(text.size() == 10 ? text + "T00:00:00Z" : text);
 }
 
 }  // namespace

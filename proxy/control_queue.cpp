@@ -141,6 +141,9 @@ std::unique_ptr<Errand> Control::next_errand(ControlledRoute& route, const Erran
     auto entry = journal_.entry(next->id);
     if (entry) {
       auto errand = std::make_unique<Errand>(std::move(*next), std::move(*entry));
+      const journal::MessageRecord& message = errand->entry.message;
+      std::chrono::microseconds waited(journal::now_us() - journal_.written_us(errand->entry.id, message.time_us));
+      errand->waited = std::chrono::duration_cast<std::chrono::seconds>(std::max(waited, std::chrono::microseconds(0)));
       errand->payload = payload_of(errand->entry, [this, from = errand.get()](std::uint32_t index) { return journal_.frame(from->entry, index); });
       return errand;
     }

@@ -7,6 +7,7 @@
 #include "failover/notification.h"
 #include "proxy/address.h"
 #include "proxy/content.h"
+#include "proxy/parameters.h"
 
 namespace holdfast::proxy {
 
@@ -109,10 +110,13 @@ void Courier::prepare(Errand& errand) {
   std::string size = offers.has("SIZE") ? fmt::format(" SIZE={}", errand.payload.size + errand.received_line.size()) : std::string();
   errand.uses_bdat = offers.has("CHUNKING") && must_be_exact(errand);
   errand.is_unfit = !offers.has("CHUNKING") && has_bare_newlines(errand);
-  errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, with_xtext(offered_params(message.mail_params, offers, {"SIZE", "AUTH"}))));
+  auto said_again = [&](const std::string& params) {
+    return params_said_again(offered_params(params, offers, {"SIZE", "AUTH"}), errand.waited, journal::now_us());
+  };
+  errand.lines.push_back(fmt::format("MAIL FROM:<{}>{}{}\r\n", message.mail_from, size, said_again(message.mail_params)));
   for (std::uint32_t one : recipients) {
     const journal::Recipient& recipient = message.recipients[one];
-    errand.lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", recipient.address, with_xtext(offered_params(recipient.params, offers))));
+    errand.lines.push_back(fmt::format("RCPT TO:<{}>{}\r\n", recipient.address, said_again(recipient.params)));
   }
   if (!errand.uses_bdat) errand.lines.emplace_back("DATA\r\n");
 }

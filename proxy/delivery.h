@@ -45,6 +45,7 @@ struct Errand {
   journal::Entry entry;
   Payload payload;
   bool adds_received_line = true;
+  std::chrono::seconds waited{0};  ///< in a hold: taken off the times that its parameters name
   DeliveryResult result;
 
   /// The delivery to those whom no verdict names.

@@ -2,12 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "proxy/command.h"
 #include "proxy/reply.h"
 
 namespace holdfast::proxy {
@@ -43,28 +41,5 @@ struct EhloPolicy {
 /// The primary's EHLO reply as the client is shown it: keywords that Holdfast cannot honour taken out, SIZE the smaller of
 /// both, and Holdfast's own STARTTLS put in. All other bytes, and the order, stay.
 std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy);
-
-/// The first parameter of MAIL or RCPT that was not offered, as written, or nothing. Without EHLO (capabilities is null) all that
-/// Holdfast knows may be used; the primary will say what it thinks of it.
-std::optional<std::string> first_unoffered(const EnvelopeCommand& command, const Capabilities* capabilities);
-
-/// The first parameter that belongs to the other command, or whose value is not what its extension wants, as written; or nothing. A
-/// primary looks itself; who answers in its place must not take what it would refuse later.
-///
-/// @param params  as they stood in the command, parted by spaces
-/// @param verb    Verb::mail or Verb::rcpt
-std::optional<std::string> first_malformed(std::string_view params, Verb verb);
-
-/// Those parameters of a MAIL or RCPT that are offered, each behind a space.
-///
-/// @param params   as they stood in the command, parted by spaces
-/// @param without  keys that are left out in any case, in upper case
-std::string offered_params(std::string_view params, const Capabilities& capabilities, std::initializer_list<std::string_view> without = {});
-
-/// What ENVID and ORCPT say, written as RFC 3461 4 wants it: many primaries take raw characters there, and so does who answers in their
-/// place; those that do not would refuse the message for it. What is well written already is left as it is.
-///
-/// @param params  as offered_params() returns them
-std::string with_xtext(std::string_view params);
 
 }  // namespace holdfast::proxy

@@ -6,6 +6,7 @@
 
 #include "proxy/address.h"
 #include "proxy/log.h"
+#include "proxy/parameters.h"
 #include "proxy/session.h"
 #include "proxy/session_content.h"
 

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "proxy/address.h"
-#include "proxy/ehlo.h"
+#include "proxy/parameters.h"
 
 namespace holdfast::proxy {
 namespace {

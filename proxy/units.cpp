@@ -2,6 +2,7 @@
 
 #include <array>
 #include <fmt/format.h>
+#include <glib.h>
 #include <limits>
 
 #include "proxy/command.h"
@@ -40,6 +41,16 @@ std::optional<Duration> parse_duration(std::string_view text) {
 }
 
 std::optional<std::uint64_t> parse_size(std::string_view text) { return parse(text, sizes); }
+
+std::optional<std::int64_t> parse_date_time(const std::string& text) {
+  GTimeZone* utc = g_time_zone_new_utc();
+  GDateTime* time = g_date_time_new_from_iso8601(text.c_str(), utc);
+  g_time_zone_unref(utc);
+  if (!time) return std::nullopt;
+  std::int64_t us = g_date_time_to_unix(time) * 1000000 + g_date_time_get_microsecond(time);
+  g_date_time_unref(time);
+  return us;
+}
 
 std::string to_text(Duration duration) {
   auto ms = static_cast<std::uint64_t>(duration.count());

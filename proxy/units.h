@@ -15,6 +15,8 @@ using Duration = std::chrono::milliseconds;
 std::optional<Duration> parse_duration(std::string_view text);
 /// A number and one of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB; in bytes.
 std::optional<std::uint64_t> parse_size(std::string_view text);
+/// A moment as RFC 3339 writes it ("2026-01-31T08:00:00Z"), in microseconds since 1970.
+std::optional<std::int64_t> parse_date_time(const std::string& text);
 /// The largest unit that divides it: "90s" for a minute and a half.
 std::string to_text(Duration duration);
 /// For people, rounded down: "23 h", "47 min", "12 s".

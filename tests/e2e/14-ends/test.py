@@ -347,6 +347,32 @@ def _(scene):
     assert content.endswith(b"+0000\r\na: b\r\n\r\nc") and content.startswith(b"Received: ") and b"with UTF8SMTP id" in content, content
 
 
+@test("the time that a message waited is taken off the times it was sent with; what is no time is refused in a hold")
+def _(scene):
+    offers = b"250-primary.example.org\r\n250-DELIVERBY\r\n250-MT-PRIORITY MIXER\r\n250 FUTURERELEASE 864000 2030-01-01T00:00:00Z\r\n"
+    primary = scene.primary(replies={"EHLO": offers})
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept")
+    scene.client(holdfast.port).ask("EHLO client.example.net")  # what the primary offers is known
+    holdfast.run("failover", "hold", "--reason", "test")
+    client = scene.client(holdfast.port)
+    client.ask("EHLO client.example.net")
+    for bad in ("BY=soon", "BY=0;R", "HOLDFOR=0", "HOLDUNTIL=tomorrow", "MT-PRIORITY=10", "BY=5;N BY=5;N"):
+        equal(client.ask(f"MAIL FROM:<a@example.net> {bad}")[:9], "501 5.5.4")
+    began = time.time()
+    for params in ("BY=1000;R HOLDFOR=1", "BY=1;NT MT-PRIORITY=-3 HOLDFOR=1000"):
+        equal([client.ask(line)[:3] for line in (f"MAIL FROM:<a@example.net> {params}", "RCPT TO:<b@example.org>", "DATA", "x: y\r\n\r\nz\r\n.")],
+              ["250", "250", "354", "250"])
+    wait_for(lambda: time.time() > began + 3, what="the messages to grow older")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: len(primary.messages) == 2, what="the deliveries")
+    waited = time.time() - began
+    first, second = [envelope[0].decode().split("> ")[1] for envelope, _ in primary.messages]
+    found = re.fullmatch(r"BY=(\d+);R", first)
+    assert found and 1000 - waited - 1 < int(found[1]) < 1000, first
+    found = re.fullmatch(r"BY=(-\d+);NT MT-PRIORITY=-3 HOLDFOR=(\d+)", second)
+    assert found and -waited <= int(found[1]) <= -1 and int(found[2]) - int(found[1]) == 999, second
+
+
 @test("an envelope id and an original recipient that most take raw are held, and go as xtext to a primary that wants that")
 def _(scene):
     postfix = scene.postfix()
