@@ -6,8 +6,6 @@ namespace holdfast::failover {
 
 void Breaker::trip(Time now, const std::string& why) {
   reason_ = why;
-  failures_ = 0;
-  falters_ = 0;
   is_healthy_ = false;
   if (is_open_) return;
   is_open_ = true;

@@ -69,6 +69,18 @@ TEST_CASE("a breaker releases only after unbroken health") {
   CHECK_FALSE(clocked.breaker.is_open());
 }
 
+TEST_CASE("a breaker may start open, and releases like another") {
+  Clocked clocked;
+  clocked.breaker.start_open("it was down at the last stop");
+  CHECK(clocked.breaker.is_open());
+  CHECK(clocked.breaker.reason() == "it was down at the last stop");
+  clocked.succeed_for(9s);
+  CHECK(clocked.breaker.is_open());
+  clocked.succeed_for(1500ms);
+  CHECK_FALSE(clocked.breaker.is_open());
+  CHECK(clocked.breaker.reason().empty());
+}
+
 TEST_CASE("each relapse makes the release slower, up to a limit; a long good time forgives") {
   Clocked clocked;
   clocked.fail(3);

@@ -61,6 +61,45 @@ TEST_CASE("what comes behind an entry in flight can be made ready, and goes only
   }
 }
 
+TEST_CASE("of what comes behind, only recipients are made ready that are not under way, and may be tried now") {
+  HoldQueue queue(options());
+  Time now{100s};
+  queue.add(1, 0, {{0, 7}});
+  queue.add(2, 0, {{0, 7}, {1, 8}, {2, 9}});
+  auto ahead = queue.next(now);
+  auto meanwhile = queue.next(now);
+  REQUIRE(meanwhile);
+  CHECK(meanwhile->id == 2);
+  CHECK(meanwhile->recipients == std::vector<std::uint32_t>{1, 2});
+  queue.defer(2, 2, "450 later", now);
+  auto behind = queue.next_behind(*ahead, now);
+  REQUIRE(behind);
+  CHECK(behind->recipients == std::vector<std::uint32_t>{0});
+  CHECK_FALSE(queue.next_behind(*ahead, now));
+  CHECK(queue.next_behind(*ahead, now + 1s)->recipients == std::vector<std::uint32_t>{2});  // it has become due
+}
+
+TEST_CASE("what is dropped while it is under way, or before, is nowhere any more") {
+  HoldQueue queue(options());
+  Time now{100s};
+  queue.add(1, 0, {{0, 7}});
+  queue.add(2, 0, {{0, 8}, {1, 9}});
+  queue.remove(1, 0);
+  auto delivery = queue.next(now);
+  REQUIRE(delivery);
+  CHECK(delivery->id == 2);
+  queue.remove(2, 0);
+  CHECK_FALSE(queue.is_first(*delivery));
+  queue.interrupted(*delivery, "lost", now);
+  CHECK(queue.next(now)->recipients == std::vector<std::uint32_t>{1});
+  queue.remove(2, 1);
+  CHECK_FALSE(queue.is_first(*delivery));
+  queue.put_back(*delivery);
+  CHECK_FALSE(queue.next_behind(*delivery, now));
+  CHECK_FALSE(queue.next(now));
+  CHECK(queue.recipients() == 0);
+}
+
 TEST_CASE("a deferred recipient waits, longer each time, and holds back only its own later mail") {
   HoldQueue queue(options());
   Time now{100s};
