@@ -264,36 +264,39 @@ Status Segment::each_record_backwards(RecordId from, const std::function<bool(St
   return walk(from, true, std::nullopt, visit);
 }
 
-Status Segment::walk(RecordId from, bool backwards, std::optional<RecordKind> kind, const std::function<bool(StoredRecord&)>& visit) const {
-  auto is_wanted = [kind](std::string_view cell) { return !kind || kind_of_cell(cell) == kind; };
-  for (;;) {
-    std::vector<StoredRecord> batch;
-    int seen = 0;
-    RecordId last = from;
-    {
-      Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
-      if (!transaction) return transaction.error();
-      Result<Cursor> cursor = Cursor::open(*transaction, &is_record_key);
-      if (!cursor) return cursor.error();
-      auto item = cursor->at_or_after(cell_key(from, backwards));
-      if (backwards && item && !*item) item = cursor->last();
-      while (item && *item && seen < records_a_transaction) {
-        std::optional<CellKey> key = parse_cell_key((*item)->key);
-        if (!key) return Error{ErrorCode::corrupt, fmt::format("{}: a cell has a damaged key", path())};
-        if (key->is_record && (backwards ? key->cell <= from : key->cell >= from)) {
-          ++seen;
-          last = key->cell;
-          if (is_wanted((*item)->value)) batch.push_back(open_cell(key->cell, (*item)->value));
-        }
-        item = backwards ? cursor->previous() : cursor->next();
-      }
-      if (!item) return item.error();
+/// What one short transaction reads of a walk.
+Result<Segment::Batch> Segment::read_batch(RecordId from, bool backwards, std::optional<RecordKind> kind) const {
+  Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  Result<Cursor> cursor = Cursor::open(*transaction, &is_record_key);
+  if (!cursor) return cursor.error();
+  Batch batch;
+  auto item = cursor->at_or_after(cell_key(from, backwards));
+  if (backwards && item && !*item) item = cursor->last();
+  while (item && *item && batch.seen < records_a_transaction) {
+    std::optional<CellKey> key = parse_cell_key((*item)->key);
+    if (!key) return Error{ErrorCode::corrupt, fmt::format("{}: a cell has a damaged key", path())};
+    if (key->is_record && (backwards ? key->cell <= from : key->cell >= from)) {
+      ++batch.seen;
+      batch.last = key->cell;
+      bool is_wanted = !kind || kind_of_cell((*item)->value) == kind;
+      if (is_wanted) batch.records.push_back(open_cell(key->cell, (*item)->value));
     }
-    for (StoredRecord& record : batch)
+    item = backwards ? cursor->previous() : cursor->next();
+  }
+  if (!item) return item.error();
+  return batch;
+}
+
+Status Segment::walk(RecordId from, bool backwards, std::optional<RecordKind> kind, const std::function<bool(StoredRecord&)>& visit) const {
+  for (;;) {
+    Result<Batch> batch = read_batch(from, backwards, kind);
+    if (!batch) return batch.error();
+    for (StoredRecord& record : batch->records)
       if (!visit(record)) return {};
-    if (seen < records_a_transaction) return {};
-    if (backwards && last == 0) return {};
-    from = backwards ? last - 1 : last + 1;
+    bool is_end = batch->seen < records_a_transaction || (backwards && batch->last == 0);
+    if (is_end) return {};
+    from = backwards ? batch->last - 1 : batch->last + 1;
   }
 }
 

@@ -98,6 +98,12 @@ class Segment {
   Result<std::string> cells(const ContentPlace& place, std::uint32_t index, std::size_t plain_size) const;
   Result<std::string> pieces(const ContentPlace& place, std::uint32_t index) const;
   StoredRecord open_cell(CellNumber cell, std::string_view value) const;
+  struct Batch {
+    std::vector<StoredRecord> records;
+    int seen = 0;       ///< with those that are of another kind
+    RecordId last = 0;  ///< of those seen
+  };
+  Result<Batch> read_batch(RecordId from, bool backwards, std::optional<RecordKind> kind) const;
   Status walk(RecordId from, bool backwards, std::optional<RecordKind> kind, const std::function<bool(StoredRecord&)>& visit) const;
 
   Environment environment_;

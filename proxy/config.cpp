@@ -335,6 +335,55 @@ std::string own_hostname() {
   return name;
 }
 
+void read_admin(const Value& value, Config& config) {
+  Section section(value);
+  section.read("socket", [&](const Value& v) {
+    config.admin_socket = v.non_empty();
+    if (config.admin_socket.size() > 100) v.refuse("the path is too long for a socket; at most 100 characters");
+  });
+  section.read("http", [&](const Value& v) {
+    config.admin_http = v.host_port();
+    if (!is_loopback(config.admin_http->host)) v.refuse("there are no passwords there: write an address of loopback, such as 127.0.0.1:8025");
+  });
+  section.finish();
+}
+
+void read_log(const Value& value, Config& config) {
+  Section section(value);
+  section.read("format", [&](const Value& v) { config.log_format = v.one_of<LogFormat>({{"text", LogFormat::text}, {"json", LogFormat::json}}); });
+  section.read("level", [&](const Value& v) {
+    config.log_level = v.one_of<LogLevel>({{"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}});
+  });
+  section.finish();
+}
+
+// What no single key can tell.
+void check_listeners(const Value& listeners, const Config& config) {
+  for (std::size_t i = 0; i < config.listeners.size(); ++i) {
+    Value value = listeners.list()[i];
+    const ListenerConfig& listener = config.listeners[i];
+    if (listener.tls != ListenerTls::none && config.tls.certificates.empty())
+      value.refuse("this listener speaks TLS, but tls.certificates names no certificate");
+    if (!listener.route.empty() && !find_route(config, listener.route))
+      value.refuse(fmt::format("there is no route named \"{}\"", listener.route));
+    for (std::size_t k = 0; k < i; ++k)
+      if (config.listeners[k].address == listener.address) value.refuse("another listener has the same address");
+  }
+}
+
+void check_routes(const Value& routes, const Config& config) {
+  std::set<std::string> names{"egress"}, domains;
+  for (std::size_t i = 0; i < config.routes.size(); ++i) {
+    Value value = routes.list()[i];
+    if (!names.insert(config.routes[i].name).second) value.refuse(fmt::format("another route is named \"{}\" too", config.routes[i].name));
+    for (const HostPort& upstream : config.routes[i].upstreams)
+      for (const ListenerConfig& listener : config.listeners)
+        if (upstream == listener.address) value.refuse(fmt::format("the upstream {} is a listener of Holdfast's own; name the primary", to_string(upstream)));
+    for (const std::string& domain : config.routes[i].domains)
+      if (!domains.insert(domain).second) value.refuse(fmt::format("the domain \"{}\" belongs to another route already", domain));
+  }
+}
+
 Config read_config(const Value& root) {
   Section section(root);
   Config config;
@@ -354,54 +403,13 @@ Config read_config(const Value& root) {
   section.read("limits", [&](const Value& v) { config.limits = read_limits(v); });
   section.read("reuse", [&](const Value& v) { config.reuse = read_reuse(v); });
   config.journal = read_journal(section.required("journal"));
-  section.read("admin", [&](const Value& v) {
-    Section admin(v);
-    admin.read("socket", [&](const Value& socket) {
-      config.admin_socket = socket.non_empty();
-      if (config.admin_socket.size() > 100) socket.refuse("the path is too long for a socket; at most 100 characters");
-    });
-    admin.read("http", [&](const Value& http) {
-      config.admin_http = http.host_port();
-      bool is_own = is_loopback(config.admin_http->host);
-      if (!is_own) http.refuse("there are no passwords there: write an address of loopback, such as 127.0.0.1:8025");
-    });
-    admin.finish();
-  });
-  section.read("log", [&](const Value& v) {
-    Section log(v);
-    log.read("format", [&](const Value& f) {
-      config.log_format = f.one_of<LogFormat>({{"text", LogFormat::text}, {"json", LogFormat::json}});
-    });
-    log.read("level", [&](const Value& l) {
-      config.log_level = l.one_of<LogLevel>({{"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}});
-    });
-    log.finish();
-  });
+  section.read("admin", [&](const Value& v) { read_admin(v, config); });
+  section.read("log", [&](const Value& v) { read_log(v, config); });
   section.read("alert_command", [&](const Value& v) { config.alert_command = v.non_empty(); });
   section.read("shutdown_grace", [&](const Value& v) { config.shutdown_grace = v.duration(); });
   section.read("threads", [&](const Value& v) { config.threads = v.count(1); });
-
-  // What no single key can tell.
-  for (std::size_t i = 0; i < config.listeners.size(); ++i) {
-    Value value = listeners.list()[i];
-    const ListenerConfig& listener = config.listeners[i];
-    if (listener.tls != ListenerTls::none && config.tls.certificates.empty())
-      value.refuse("this listener speaks TLS, but tls.certificates names no certificate");
-    if (!listener.route.empty() && !find_route(config, listener.route))
-      value.refuse(fmt::format("there is no route named \"{}\"", listener.route));
-    for (std::size_t k = 0; k < i; ++k)
-      if (config.listeners[k].address == listener.address) value.refuse("another listener has the same address");
-  }
-  std::set<std::string> names{"egress"}, domains;
-  for (std::size_t i = 0; i < config.routes.size(); ++i) {
-    Value value = routes.list()[i];
-    if (!names.insert(config.routes[i].name).second) value.refuse(fmt::format("another route is named \"{}\" too", config.routes[i].name));
-    for (const HostPort& upstream : config.routes[i].upstreams)
-      for (const ListenerConfig& listener : config.listeners)
-        if (upstream == listener.address) value.refuse(fmt::format("the upstream {} is a listener of Holdfast's own; name the primary", to_string(upstream)));
-    for (const std::string& domain : config.routes[i].domains)
-      if (!domains.insert(domain).second) value.refuse(fmt::format("the domain \"{}\" belongs to another route already", domain));
-  }
+  check_listeners(listeners, config);
+  check_routes(routes, config);
   section.read("egress", [&](const Value& v) { config.routes.push_back(read_egress(v, failover, config.spf_gateway)); });
   section.finish();
   return config;

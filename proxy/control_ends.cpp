@@ -7,6 +7,7 @@
 
 #include "failover/notification.h"
 #include "journal/draft.h"
+#include "proxy/command.h"
 #include "proxy/control.h"
 #include "proxy/log.h"
 

@@ -101,12 +101,8 @@ Task<void> Session::converse() {
     // A series of chunks whose primary went away goes on without one; its end decides.
     bool is_missed = !upstream_ && !is_holding_ && !content_ && (has_line || !awaited_.empty());
     if (!lost_why_.empty() || is_missed) {
-      Reached reached = co_await reach_primary(std::exchange(lost_why_, std::string()));
-      if (reached == Reached::refused || reached == Reached::nowhere) {
-        turn_away(reached);
-        continue;
-      }
-      reply_due = after(awaited_.empty() ? limits().timeouts.command : patience_with(awaited_.front()));
+      bool is_served = co_await find_another();
+      if (is_served) reply_due = after(awaited_.empty() ? limits().timeouts.command : patience_with(awaited_.front()));
       continue;
     }
     if (client_.is_broken() || (client_.is_ended() && awaited_.empty() && !has_line)) co_return;
@@ -115,16 +111,27 @@ Task<void> Session::converse() {
       continue;
     }
 
-    bool waits_for_primary = !awaited_.empty();
-    bool in_time = co_await wakeup_.wait(waits_for_primary ? reply_due : client_due);
-    if (in_time) continue;
-    if (waits_for_primary && comes_second(awaited_.front()))
-      greet_elsewhere(true);
-    else if (waits_for_primary)
-      lose_upstream("it did not answer in time");
-    else
-      say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
+    bool in_time = co_await wakeup_.wait(awaited_.empty() ? client_due : reply_due);
+    if (!in_time) lose_patience();
   }
+}
+
+/// Somebody has been silent for too long.
+void Session::lose_patience() {
+  if (awaited_.empty())
+    say_goodbye(421, fmt::format("4.4.2 {} Error: timeout exceeded", hostname()));
+  else if (comes_second(awaited_.front()))
+    greet_elsewhere(true);
+  else
+    lose_upstream("it did not answer in time");
+}
+
+/// A primary, or Holdfast in its place, for a client that has none now. False when the client was turned away.
+Task<bool> Session::find_another() {
+  Reached reached = co_await reach_primary(std::exchange(lost_why_, std::string()));
+  bool is_served = reached == Reached::live || reached == Reached::holding;
+  if (!is_served) turn_away(reached);
+  co_return is_served;
 }
 
 /// What comes between commands: content, TLS, another route; or after them.

@@ -78,6 +78,8 @@ class Session {
   Task<void> converse();
   Task<Next> interlude();
   void notice_loss();
+  void lose_patience();
+  Task<bool> find_another();
   bool take_replies();
   static std::string nonsense_in(const Reply& reply, const Awaited& awaited);
   void take_reply(Reply& reply);
