@@ -72,15 +72,16 @@ def main():
 
 
 def wait_for(condition, seconds=60, what="condition"):
-    """Waits until condition() is true and returns its value."""
-    end = time.monotonic() + seconds
+    """Waits until condition() is true and returns its value. It is asked ever more rarely: to ask often starts a program, and keeps a core busy."""
+    begin = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        waited = time.monotonic() - begin
+        if waited > seconds:
             raise AssertionError(f"waited {seconds} s in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, waited / 10), 0.5))
 
 
 def equal(actual, expected, what=""):
