@@ -81,7 +81,7 @@ def wait_for(condition, seconds=60, what="condition"):
         waited = time.monotonic() - begin
         if waited > seconds:
             raise AssertionError(f"waited {seconds} s in vain for {what}")
-        time.sleep(min(max(0.02, waited / 10), 0.5))
+        time.sleep(min(max(0.02, waited / 20), 0.2))
 
 
 def equal(actual, expected, what=""):
