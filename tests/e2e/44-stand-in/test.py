@@ -179,6 +179,27 @@ def _(scene):
         holdfast.stop()
 
 
+@test("a primary that dies in the middle of a message and comes back with trouble of its own has not refused it: the message is held, and delivered")
+def _(scene):
+    for verb, trouble in (("greeting", b"421 4.3.2 Starting up\r\n"), ("greeting", b"554 5.3.2 Not yet\r\n"), ("EHLO", b"451 4.3.0 Not yet\r\n"), ("MAIL", b"451 4.3.0 Not yet\r\n")):
+        primary = scene.primary()
+        well = dict(primary.replies)
+
+        def die(session, line):
+            primary.replies.update({"DATA": well["DATA"], verb: trouble})
+
+        holdfast = scene.holdfast(primary, yaml="failover:\n  takeover_after: 300ms\n  probe_interval: 100ms\n  release_after: 100ms\n  retry_min: 100ms")
+        client = scene.client(holdfast.port)
+        assert client.send_mail().startswith("250")
+        primary.replies["DATA"] = die
+        reply = client.send_mail(helo=None)
+        assert reply.startswith("250 2.0.0 Ok: queued as "), (verb, trouble, reply)
+        primary.replies.update(well)
+        wait_for(lambda: outcomes(holdfast) == [["forwarded"], ["delivered"]], what=f"the delivery after {trouble} to {verb}")
+        equal(len(primary.messages), 2)
+        holdfast.stop()
+
+
 @test("what was pipelined to an address that died is asked one at a time of one that does not pipeline")
 def _(scene):
     for step in ("MAIL", "RCPT", "DATA"):
