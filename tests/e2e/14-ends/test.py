@@ -362,7 +362,8 @@ def _(scene):
     for params in ("BY=1000;R HOLDFOR=1", "BY=1;NT MT-PRIORITY=-3 HOLDFOR=1000"):
         equal([client.ask(line)[:3] for line in (f"MAIL FROM:<a@example.net> {params}", "RCPT TO:<b@example.org>", "DATA", "x: y\r\n\r\nz\r\n.")],
               ["250", "250", "354", "250"])
-    wait_for(lambda: time.time() > began + 3, what="the messages to grow older")
+    sent = time.time()
+    wait_for(lambda: time.time() > sent + 3, what="the messages to grow older")
     holdfast.run("failover", "auto", "--reason", "test")
     wait_for(lambda: len(primary.messages) == 2, what="the deliveries")
     waited = time.time() - began
