@@ -119,7 +119,10 @@ def _(scene):
     for number in range(10):
         equal(scene.client(holdfast.port).send_mail(recipient=f"other{number}@example.org")[:20], "250 2.0.0 Ok: queued")
     holdfast.run("failover", "auto", "--reason", "test")
-    wait_for(lambda: holdfast.status()["routes"][0]["held"] == 3, what="the others to be delivered")
+    def is_all_put_off():
+        waiting = [json.loads(line) for line in holdfast.run("queue", "list", "--json").stdout.splitlines()]
+        return len(waiting) == 3 and all(one["recipients"][0]["next_attempt"] for one in waiting)
+    wait_for(is_all_put_off, what="the others to be delivered, and the three to be put off")
     equal(state(holdfast), "drain")
     outcomes = [one["recipients"][0]["outcome"] for one in holdfast.entries()]
     equal(sorted(outcomes), ["delivered"] * 10 + ["forwarded"] + ["held"] * 3)
