@@ -156,6 +156,20 @@ TEST_CASE("encoded words that are padded, one after the other, are all read: in 
   CHECK(part.disposition_parameters.front().second == "J\xc3\xbcrgenM\xc3\xbcller");
 }
 
+TEST_CASE("encoded words without their padding are read to their end; those that others' mailers cut between bytes are one") {
+  CHECK(parse_addresses("=?utf-8?B?eHB0bw?= <a@example.net>").front().name == "xpto");
+  CHECK(decode_header_text("=?utf-8?B?eHB0bw=?= and =?utf-8?b?eHB0?= =?utf-8?b?bw?=") == "xpto and xpto");
+  CHECK(decode_header_text("=?utf-8?b?w6?= =?utf-8?b?RNw7w?=") == "\xc3\xa4M\xc3\xbc");
+  CHECK(decode_header_text("=?utf-8?q?eHB0bw?= =?b?eHB0bw?= ?b?eHB0bw?=") == "eHB0bw =?b?eHB0bw?= ?b?eHB0bw?=");
+}
+
+TEST_CASE("addresses with dots where RFC 5322 has none are addresses, as they are in many companies and at Japanese phones") {
+  auto all = parse_addresses("s..palmer@example.org, \"s..p@x\" <abc.@example.net>, (s..p@x) .abc@example.org, j..@, \"a..b\"@x, J.. <d@x>");
+  std::string told;
+  for (const MailAddress& one : all) told += one.name + "|" + one.mailbox + "|" + one.host + "\n";
+  CHECK(told == "|s..palmer|example.org\ns..p@x|abc.|example.net\n|.abc|example.org\n|a..b|x\nJ..|d|x\n");
+}
+
 TEST_CASE("a boundary that looks like the end of an encoded word and the begin of another stays as it is") {
   std::string message = "Content-Type: multipart/mixed; boundary=\"a=?==?b\"\r\n\r\n--a=?==?b\r\n\r\none\r\n--a=?==?b--\r\n";
   CHECK(parse_mime(message).is_multipart());
