@@ -95,6 +95,20 @@ std::string_view domain_of(std::string_view address) {
   return at == std::string_view::npos ? std::string_view() : address.substr(at + 1);
 }
 
+bool is_domain(std::string_view text) {
+  constexpr std::size_t longest_label = 63, longest = 255;
+  if (text.starts_with('[')) return domain_part(text) == text.size();
+  if (text.ends_with('.')) text.remove_suffix(1);
+  if (text.size() > longest) return false;
+  while (true) {
+    std::size_t dot = text.find('.');
+    std::string_view label = text.substr(0, dot);
+    if (label.empty() || label.size() > longest_label || label.front() == '-' || label.back() == '-') return false;
+    if (dot == std::string_view::npos) return true;
+    text.remove_prefix(dot + 1);
+  }
+}
+
 bool is_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     auto lead = static_cast<unsigned char>(text[i++]);

@@ -23,6 +23,10 @@ std::optional<Path> parse_path(std::string_view text);
 /// The domain of an address, without the at sign; empty when there is none.
 std::string_view domain_of(std::string_view address);
 
+/// Whether it can be a domain or an address literal (RFC 5321 4.1.2, with underscores, a last dot and UTF-8 besides): no label is empty,
+/// longer than 63 bytes, or begins or ends with a hyphen. To be asked where nobody else will be for a while.
+bool is_domain(std::string_view text);
+
 /// True for well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates).
 bool is_utf8(std::string_view text);
 

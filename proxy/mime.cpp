@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 
 #include "proxy/blanks.h"
+#include "proxy/careless_header.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -41,59 +41,6 @@ std::string text_of(const char* text) {
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
   return text;
-}
-
-/// How many characters of base64 the encoded word has that ends here (RFC 2047: "=?charset?b?" stands before them).
-std::optional<std::size_t> base64_word_before(std::string_view text) {
-  std::size_t mark = text.rfind('?');
-  if (mark == std::string_view::npos || mark < 2 || (text[mark - 1] != 'b' && text[mark - 1] != 'B') || text[mark - 2] != '?') return {};
-  std::size_t begin = text.rfind("=?", mark - 2);
-  bool is_word = begin != std::string_view::npos && text.substr(begin + 2, mark - begin - 4).find_first_of("? \t") == std::string_view::npos;
-  return is_word ? std::optional(text.size() - mark - 1) : std::nullopt;
-}
-
-/// GMime decodes neighbouring encoded words of one charset as if they were one: it loses all that stands behind the first
-/// that is padded ("...=?= =?..."), and the end of what is not padded at all. An empty word of the other encoding keeps apart what
-/// is padded; the last of those that are one is given its padding.
-std::string with_regular_words(std::string_view value) {
-  constexpr std::string_view end_of_word = "?=", begin = "=?", blanks = " \t\r\n";
-  std::string out;
-  std::size_t together = 0;
-  for (std::size_t end; (end = value.find(end_of_word)) != std::string_view::npos;) {
-    std::optional<std::size_t> size = base64_word_before(value.substr(0, end));
-    bool is_padded = size && end > 0 && value[end - 1] == '=';
-    std::size_t next = value.find_first_not_of(blanks, end + end_of_word.size());
-    bool is_followed = next != std::string_view::npos && value.substr(next).starts_with(begin);
-    together = size ? together + *size : 0;
-    out += value.substr(0, end);
-    if (size && !is_padded && !is_followed) out.append((4 - together % 4) % 4, '=');
-    out += end_of_word;
-    if (is_padded && is_followed) out += " =?utf-8?q?" "?= ";
-    if (is_padded || !is_followed) together = 0;
-    value.remove_prefix(end + end_of_word.size());
-  }
-  out += value;
-  return out;
-}
-
-/// GMime drops an address whose local part has dots that RFC 5322 does not know ("a..b@", "a.@"): in quotes it may have them.
-std::string with_dots_quoted(std::string_view value) {
-  constexpr std::string_view ends_atom = " \t\r\n\"(),:;<>@[\\]";
-  std::string out;
-  bool in_quotes = false;
-  std::size_t atom = 0;  // where in out it begins
-  for (std::size_t at = 0; at < value.size(); ++at) {
-    if (value[at] == '@' && !in_quotes) {
-      std::string_view local = std::string_view(out).substr(atom);
-      bool is_odd = !local.empty() && (local.front() == '.' || local.back() == '.' || local.find("..") != std::string_view::npos);
-      if (is_odd) out.insert(atom, 1, '"') += '"';
-    }
-    if (value[at] == '\\' && at + 1 < value.size()) out += value[at++];
-    else if (value[at] == '"') in_quotes = !in_quotes;
-    out += value[at];
-    if (ends_atom.find(value[at]) != std::string_view::npos) atom = out.size();
-  }
-  return out;
 }
 
 std::string without_quotes(const std::string& local_part) {
@@ -381,7 +328,7 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
   start_gmime();
   std::vector<MailAddress> found;
   bool is_readable = std::count(value.begin(), value.end(), ':') <= most_colons;
-  Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_dots_quoted(with_regular_words(value)).c_str()) : nullptr);
+  Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_regular_addresses(with_regular_words(value)).c_str()) : nullptr);
   add_addresses(list.get(), 0, found);
   // "MAILER DAEMON <>" and the like name nobody that could be written to, but say who wrote.
   std::string name = decode_header_text(std::string(trimmed(value.substr(0, std::min(value.find('<'), longest_name)))));

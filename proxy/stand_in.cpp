@@ -63,7 +63,8 @@ Reply StandIn::envelope(const Asked& asked, const Transaction& transaction) cons
   if (is_mail && transaction.is_open) return make(503, "5.5.1 Error: nested MAIL command");
   if (!is_mail && !transaction.is_open) return make(503, "5.5.1 Error: need MAIL command");
   if (auto malformed = first_malformed(asked.params, asked.verb)) return make(501, fmt::format("5.5.4 Error: bad parameter: {}", *malformed));
-  if (!is_mail && asked.address.empty()) return make(501, "5.1.3 Bad recipient address syntax");
+  bool is_address = asked.address.empty() ? is_mail : domain_of(asked.address).empty() || is_domain(domain_of(asked.address));
+  if (!is_address) return make(501, is_mail ? "5.1.7 Bad sender address syntax" : "5.1.3 Bad recipient address syntax");
   if (!is_mail) return recipient(asked.address);
   if (board_.held.load(std::memory_order_relaxed) >= route_.failover.max_held)
     return make(452, "4.3.1 Error: too much mail is held already, try again later");

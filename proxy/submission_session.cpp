@@ -328,7 +328,7 @@ std::size_t SubmissionSession::route_of(const std::string& address) const {
 void SubmissionSession::rcpt(const Command& command) {
   if (!is_open_) return error(503, "5.5.1 Error: need MAIL command");
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "TO:");
-  if (!envelope || envelope->address.empty() || domain_of(envelope->address).empty())
+  if (!envelope || !is_domain(domain_of(envelope->address)))
     return error(501, "5.1.3 Bad recipient address syntax");
   for (const Parameter& one : envelope->parameters)
     if (one.key != "NOTIFY" && one.key != "ORCPT") return error(555, "5.5.4 Unsupported option: " + one.key);

@@ -36,3 +36,17 @@ TEST_CASE("an address's domain") {
   CHECK(domain_of("\"a@x\"@b.c") == "b.c");
   CHECK(domain_of("postmaster").empty());
 }
+
+TEST_CASE("what can be a domain, and what cannot (RFC 5321 4.1.2)") {
+  std::string longest_label(63, 'a'), longest = longest_label + "." + longest_label + "." + longest_label + "." + std::string(63, 'b');
+  for (const std::string& good : {std::string("example.org"), std::string("localhost"), std::string("example.org."), std::string("exa_mple.org"), std::string("1.example.org"),
+                                  std::string("xn--mller-kva.de"), std::string("m\xc3\xbcller.de"), std::string("[192.0.2.1]"), std::string("[IPv6:::1]"), longest}) {
+    CAPTURE(good);
+    CHECK(is_domain(good));
+  }
+  for (const std::string& bad : {std::string(), std::string("."), std::string(".example.org"), std::string("example..org"), std::string("example.org.."), std::string("-example.org"),
+                                 std::string("example-.org"), std::string("example.org-"), longest_label + "a.org", longest + "b", longest + ".b"}) {
+    CAPTURE(bad);
+    CHECK_FALSE(is_domain(bad));
+  }
+}

@@ -170,6 +170,19 @@ TEST_CASE("addresses with dots where RFC 5322 has none are addresses, as they ar
   CHECK(told == "|s..palmer|example.org\ns..p@x|abc.|example.net\n|.abc|example.org\n|a..b|x\nJ..|d|x\n");
 }
 
+TEST_CASE("address lists as Outlook and ticket systems write them are read whole: semicolons between addresses, brackets in names") {
+  auto told = [](const char* value) {
+    std::string all;
+    for (const MailAddress& one : parse_addresses(value)) all += one.name + "|" + one.mailbox + "|" + one.host + "\n";
+    return all;
+  };
+  CHECK(told("a@x; Bob <b@x>;c@x;") == "|a|x\nBob|b|x\n|c|x\n");
+  CHECK(told("[Ticket 7] Ada <a@x>, [b] <b@x>") == "[Ticket 7] Ada|a|x\n[b]|b|x\n");
+  CHECK(told("team: a@x, b@x; c@x; \"d; [e]\" <d@[192.0.2.1]>, f@[IPv6:::1] (g; h)") ==
+        "|team|\n|a|x\n|b|x\n||\n|c|x\nd; [e]|d|[192.0.2.1]\ng; h|f|[IPv6:::1]\n");
+  CHECK(told("a@x; [b") == "|a|x\n");
+}
+
 TEST_CASE("a boundary that looks like the end of an encoded word and the begin of another stays as it is") {
   std::string message = "Content-Type: multipart/mixed; boundary=\"a=?==?b\"\r\n\r\n--a=?==?b\r\n\r\none\r\n--a=?==?b--\r\n";
   CHECK(parse_mime(message).is_multipart());

@@ -115,6 +115,8 @@ def _(scene):
     assert client.ask("MAIL FROM:<ada@example.org> SIZE=999999999999").startswith("552")
     assert client.ask("MAIL FROM:<ada@example.org>").startswith("250")
     assert client.ask("DATA").startswith("554")
+    for nowhere in ("bob", "bob@", "customer@example..com", "customer@-example.com"):
+        equal(client.ask(f"RCPT TO:<{nowhere}>"), "501 5.1.3 Bad recipient address syntax")
     assert client.ask("RCPT TO:<bob@example.org>").startswith("250")
     assert client.ask("DATA").startswith("354")
     assert client.ask("From: ada@example.org\r\n\r\nx\n.\r\n.").startswith("521"), "bare LF"

@@ -42,8 +42,10 @@ def _(scene):
     for command, expected in (("MAIL", "501 5.5.4 Syntax: MAIL FROM:<address>"), ("MAIL FROM <a@example.net>", "501 5.5.4 Syntax: MAIL FROM:<address>"),
                               (FROM + " SIZE=much", "501 5.5.4 Error: bad parameter: SIZE=much"), (FROM + " BODY=9BIT", "501 5.5.4 Error: bad parameter: BODY=9BIT"),
                               (FROM + " RET=SOME", "501 5.5.4 Error: bad parameter: RET=SOME"), (FROM + " NOTIFY=NEVER", "501 5.5.4 Error: bad parameter: NOTIFY=NEVER"),
+                              ("MAIL FROM:<a@example..net>", "501 5.1.7 Bad sender address syntax"), ("MAIL FROM:<a@-example.net>", "501 5.1.7 "),
                               (FROM + " SIZE=100 BODY=8bitmime SMTPUTF8 RET=HDRS ENVID=x", "250 2.1.0 "),
                               ("RCPT", "501 5.5.4 Syntax: RCPT TO:<address>"), ("RCPT TO:<>", "501 5.1.3 Bad recipient address syntax"),
+                              ("RCPT TO:<b@.example.org>", "501 5.1.3 Bad recipient address syntax"), ("RCPT TO:<b.@example.org>", "250 2.1.5 "),
                               (TO + " SIZE=100", "501 5.5.4 Error: bad parameter: SIZE=100"), (TO + " ORCPT=b@example.org", "501 5.5.4 Error: bad parameter: ORCPT=b@example.org"),
                               (TO + " NOTIFY=NEVER,DELAY", "501 5.5.4 Error: bad parameter: NOTIFY=NEVER,DELAY"),
                               (TO + " NOTIFY=success,failure,DELAY ORCPT=rfc822;b+tag@example.org", "250 2.1.5 ")):
