@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <pwd.h>
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -37,10 +36,9 @@ Result<std::unique_ptr<journal::Reader>> open_reader(const Config& config) {
 }
 
 void stand_back() {
-  constexpr int which_process = 1, idle_class = 3 << 13;  // as linux/ioprio.h has them
-  sched_param none{};
-  if (::sched_setscheduler(0, SCHED_IDLE, &none) != 0) ::setpriority(PRIO_PROCESS, 0, 19);
-  ::syscall(SYS_ioprio_set, which_process, 0, idle_class);
+  constexpr int last_of_its_class = 19, which_process = 1, best_effort_last = (2 << 13) | 7;  // as linux/ioprio.h has them
+  ::setpriority(PRIO_PROCESS, 0, last_of_its_class);
+  ::syscall(SYS_ioprio_set, which_process, 0, best_effort_last);
 }
 
 std::string own_name() {

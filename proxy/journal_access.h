@@ -26,7 +26,8 @@ Status record_access(const Config& config, const std::string& command, const std
 /// "user NAME": who runs this.
 std::string own_name();
 
-/// From now on this process takes what processor and disk time others leave: mail goes first.
+/// From now on this process takes what processor and disk time others leave, and a little more: mail goes first, but on a machine
+/// that is always busy the work ends too. (The idle classes get next to nothing there, and hold what they hold meanwhile.)
 void stand_back();
 
 /// For the daemon: waits while a command has it open. Error: busy when another daemon has.
