@@ -10,15 +10,17 @@ TOO_MANY = ["421 4.7.0 primary.example.org Error: too many connections from 127.
 
 
 def limited_primary(scene, most, refusal, way=0):
-    """way: seconds that a refusal is on its way."""
+    """way: seconds that a refusal is on its way. How many it takes may change: its attribute most."""
     def greet(session, line):
         alive = sum(one.connection.fileno() >= 0 and one.lines[-1:] != [b"QUIT"] for one in session.primary.sessions)
-        if alive <= most:
+        if alive <= session.primary.most:
             return b"220 primary.example.org ESMTP\r\n"
         time.sleep(way)
         session.connection.sendall(refusal.encode() + b"\r\n")
         return None
-    return scene.primary(replies={"greeting": greet})
+    primary = scene.primary(replies={"greeting": greet})
+    primary.most = most
+    return primary
 
 
 @test("Postfix with smtpd_client_connection_count_limit: many clients, on all loops, wait for one of its few connections")
@@ -177,6 +179,28 @@ def _(scene):
     equal(busy.reply()[:3], "354")
     equal(busy.ask("Subject: x\r\n\r\nx\r\n."), "250 2.0.0 Ok: taken")
     assert not holdfast.logged("takeover")
+
+
+@test("a client in the middle of a message for whom there is no connection in time has its message held, and nobody takes the primary for dead")
+def _(scene):
+    primary = limited_primary(scene, 2, TOO_MANY[0])
+    holdfast = scene.holdfast(primary, route="unknown_recipients: accept",
+                              yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 500ms\n  retry_min: 100ms")
+    busy, other = scene.client(holdfast.port), scene.client(holdfast.port)
+    other.ask("EHLO client.example.net")
+    other.ask("MAIL FROM:<c@example.net>")
+    busy.ask("EHLO client.example.net")
+    busy.ask("MAIL FROM:<a@example.net>")
+    busy.ask("RCPT TO:<b@example.org>")
+    lost = next(session for session in primary.sessions if b"RCPT TO:<b@example.org>" in session.lines[-1:])
+    primary.most = 1
+    lost.close()
+    equal(busy.ask("DATA")[:3], "354")
+    assert busy.ask("Subject: x\r\n\r\nx\r\n.").startswith("250 2.0.0 Ok: queued as ")
+    assert holdfast.logged("takeover") and not holdfast.logged("breaker")
+    equal(other.ask("RCPT TO:<b@example.org>"), "250 2.1.5 Ok")
+    primary.most = 2
+    wait_for(lambda: len(primary.messages) == 1, what="the held message")
 
 
 main()
