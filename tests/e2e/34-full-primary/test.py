@@ -183,7 +183,7 @@ def _(scene):
 
 @test("a client in the middle of a message for whom there is no connection in time has its message held, and nobody takes the primary for dead")
 def _(scene):
-    primary = limited_primary(scene, 2, TOO_MANY[0])
+    primary = limited_primary(scene, 2, TOO_MANY[1])
     holdfast = scene.holdfast(primary, route="unknown_recipients: accept",
                               yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 500ms\n  retry_min: 100ms")
     busy, other = scene.client(holdfast.port), scene.client(holdfast.port)
