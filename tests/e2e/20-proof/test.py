@@ -320,6 +320,7 @@ def _(scene):
     if not disk:
         return
     full = world(scene, seals=1, journal_path=os.path.join(disk, "journal"))
+    wait_for(lambda: full.logged("compacted journal segment 1"), what="the first segment to be compacted: it frees space")
     ballast = fill_disk(disk, 4096)
     process = subprocess.Popen([BINARY, "-c", full.config, "journal", "seal"], stdout=subprocess.PIPE)
     wait_for(lambda: full.logged("no space") or full.logged("No space"), what="the full disk to be noticed")

@@ -99,7 +99,8 @@ def _(scene):
         kind = primary.replies[step]
         primary.replies["DATA"] = None  # it goes
         primary.replies[step] = lambda session, line: kind if len(primary.sessions) == 1 else refusal
-        holdfast = scene.holdfast(primary, yaml=QUIET + "  retry_min: 1h\n")
+        # The held message is tried too, and refused: that is not what is looked at here.
+        holdfast = scene.holdfast(primary, yaml=QUIET + "  retry_min: 1h\n  trip_after: 1h\n")
         equal(scene.client(holdfast.port).send_mail()[:20], "250 2.0.0 Ok: queued", step)
         equal(state(holdfast), "pass", step)
         equal([one["outcome"] for one in holdfast.entries()[0]["recipients"]], ["held"], step)
