@@ -29,8 +29,8 @@ void start_sodium() {
 std::string hash_password(std::string_view password) {
   start_sodium();
   char hash[crypto_pwhash_STRBYTES];
-  if (::crypto_pwhash_argon2id_str(hash, password.data(), password.size(), crypto_pwhash_OPSLIMIT_INTERACTIVE,
-                                   crypto_pwhash_MEMLIMIT_INTERACTIVE) != 0)
+  if (::crypto_pwhash_argon2id_str(hash, password.data(), password.size(), crypto_pwhash_OPSLIMIT_INTERACTIVE, crypto_pwhash_MEMLIMIT_INTERACTIVE) !=
+      0)
     std::abort();  // no memory
   return hash;
 }
@@ -38,8 +38,7 @@ std::string hash_password(std::string_view password) {
 bool is_password(const std::string& hash, std::string_view password) {
   start_sodium();
   static const std::string nobody = hash_password("nobody has this password");
-  bool is_right = ::crypto_pwhash_str_verify((hash.empty() ? nobody : hash).c_str(), password.data(),
-                                             password.size()) == 0;
+  bool is_right = ::crypto_pwhash_str_verify((hash.empty() ? nobody : hash).c_str(), password.data(), password.size()) == 0;
   return is_right && !hash.empty();
 }
 
@@ -49,7 +48,8 @@ std::string LoginThrottle::network_of(std::string_view address) {
 }
 
 /// Doubles with each failure beyond those that are free.
-std::int64_t LoginThrottle::wait_us(const Records& records, const std::string& key, unsigned free_tries, std::int64_t longest_us, std::int64_t now_us) {
+std::int64_t LoginThrottle::wait_us(const Records& records, const std::string& key, unsigned free_tries, std::int64_t longest_us,
+                                    std::int64_t now_us) {
   auto found = records.find(key);
   if (found == records.end() || found->second.failures < free_tries) return 0;
   std::int64_t wait = second_us << std::min(found->second.failures - free_tries, 20U);

@@ -13,12 +13,12 @@ using Time = std::chrono::steady_clock::time_point;
 using Span = std::chrono::milliseconds;
 
 struct BreakerOptions {
-  unsigned trip_failures = 3;     ///< trips after so many failures in a row; 0: only by time
-  Span trip_after{0};             ///< trips when failing for so long, over two failures or more; 0: only by number
-  Span release_after{10'000};     ///< health without a failure for so long releases it
-  unsigned longest_release = 4;   ///< times release_after: how far it grows, doubling with each relapse
-  Span relapse_within{600'000};   ///< tripping again so soon after a release is a relapse
-  unsigned flood_count = 20;      ///< falters within flood_window that trip it, when nothing else comes
+  unsigned trip_failures = 3;    ///< trips after so many failures in a row; 0: only by time
+  Span trip_after{0};            ///< trips when failing for so long, over two failures or more; 0: only by number
+  Span release_after{10'000};    ///< health without a failure for so long releases it
+  unsigned longest_release = 4;  ///< times release_after: how far it grows, doubling with each relapse
+  Span relapse_within{600'000};  ///< tripping again so soon after a release is a relapse
+  unsigned flood_count = 20;     ///< falters within flood_window that trip it, when nothing else comes
   Span flood_window{10'000};
   bool operator==(const BreakerOptions&) const = default;
 };

@@ -21,12 +21,12 @@
 namespace holdfast::failover {
 
 struct DirectoryOptions {
-  std::set<std::string> catch_all;                     ///< domains of which every address exists
-  std::string sub_address_separator = "+";             ///< "" for none: user+tag is user
-  std::map<std::string, std::string> domain_aliases;   ///< alias -> the domain it stands for
-  std::int64_t positive_us = 90LL * 86'400'000'000;    ///< how long a learned "exists" is believed, in microseconds
-  std::int64_t negative_us = 4LL * 3'600'000'000;      ///< how long a learned "does not exist" is believed
-  std::size_t most_learned = 200'000;                  ///< more are not remembered: anybody can have names asked for
+  std::set<std::string> catch_all;                    ///< domains of which every address exists
+  std::string sub_address_separator = "+";            ///< "" for none: user+tag is user
+  std::map<std::string, std::string> domain_aliases;  ///< alias -> the domain it stands for
+  std::int64_t positive_us = 90LL * 86'400'000'000;   ///< how long a learned "exists" is believed, in microseconds
+  std::int64_t negative_us = 4LL * 3'600'000'000;     ///< how long a learned "does not exist" is believed
+  std::size_t most_learned = 200'000;                 ///< more are not remembered: anybody can have names asked for
   bool operator==(const DirectoryOptions&) const = default;
 };
 

@@ -108,8 +108,8 @@ void HoldQueue::remove(EntryId id, std::uint32_t recipient) {
   found->second.recipients.erase(pending);
   --recipients_;
   // One address may stand twice in an envelope.
-  bool is_still_in_lane = std::any_of(found->second.recipients.begin(), found->second.recipients.end(),
-                                      [&](const auto& other) { return other.second.lane == lane; });
+  bool is_still_in_lane =
+      std::any_of(found->second.recipients.begin(), found->second.recipients.end(), [&](const auto& other) { return other.second.lane == lane; });
   if (found->second.recipients.empty()) entries_.erase(found);
   if (is_still_in_lane) return;
   auto line = lanes_.find(lane);
@@ -166,8 +166,8 @@ void HoldQueue::retry_now(EntryId id) {
 
 bool HoldQueue::is_in_flight(EntryId id) const {
   auto found = entries_.find(id);
-  return found != entries_.end() && std::any_of(found->second.recipients.begin(), found->second.recipients.end(),
-                                                [](const auto& one) { return one.second.is_in_flight; });
+  return found != entries_.end() &&
+         std::any_of(found->second.recipients.begin(), found->second.recipients.end(), [](const auto& one) { return one.second.is_in_flight; });
 }
 
 std::optional<EntryId> HoldQueue::oldest() const {
@@ -199,8 +199,7 @@ std::vector<HoldQueue::Waiting> HoldQueue::waiting(EntryId id) const {
   std::vector<Waiting> list;
   auto found = entries_.find(id);
   if (found == entries_.end()) return list;
-  for (const auto& [index, one] : found->second.recipients)
-    list.push_back({index, one.attempts, one.reply, one.is_in_flight, one.due});
+  for (const auto& [index, one] : found->second.recipients) list.push_back({index, one.attempts, one.reply, one.is_in_flight, one.due});
   return list;
 }
 

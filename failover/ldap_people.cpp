@@ -17,8 +17,7 @@ std::string mail_address(const std::string& value) {
     address = value.substr(colon + 1);
   }
   std::size_t at = address.rfind('@');
-  bool is_address = at != std::string::npos && at > 0 && at + 1 < address.size() &&
-                    address.find_first_of(" \t\r\n<>") == std::string::npos;
+  bool is_address = at != std::string::npos && at > 0 && at + 1 < address.size() && address.find_first_of(" \t\r\n<>") == std::string::npos;
   return is_address ? address : std::string();
 }
 
@@ -53,8 +52,7 @@ const std::string& LdapEntry::first(const std::string& attribute) const {
   return list.empty() ? none : list.front();
 }
 
-std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>& entries,
-                                         const std::vector<std::string>& alias_attributes,
+std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>& entries, const std::vector<std::string>& alias_attributes,
                                          std::int64_t now_us) {
   std::vector<Directory::Person> people;
   for (const auto& [dn, entry] : entries) {
@@ -78,8 +76,7 @@ std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>&
       for (const std::string& member : entry.all(attribute)) {
         auto found = entries.find(member);
         if (found == entries.end()) continue;
-        if (std::string address = main_address(found->second, alias_attributes); !address.empty())
-          person.members.push_back(address);
+        if (std::string address = main_address(found->second, alias_attributes); !address.empty()) person.members.push_back(address);
       }
     people.push_back(std::move(person));
   }

@@ -22,8 +22,7 @@ struct LdapEntry {
 
 /// The entries that have a mail address, as people and groups; a group's members by their main addresses.
 /// Entries are given by DN, and the members in them are normalised DNs too.
-std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>& entries,
-                                         const std::vector<std::string>& alias_attributes,
+std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>& entries, const std::vector<std::string>& alias_attributes,
                                          std::int64_t now_us);
 
 }  // namespace holdfast::failover

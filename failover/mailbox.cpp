@@ -25,14 +25,11 @@ std::string same_case(const std::string& name) {
 
 StoredMessage* Mailbox::View::find(std::uint32_t uid) {
   auto found =
-      std::lower_bound(messages.begin(), messages.end(), uid,
-                       [](const StoredMessage& one, std::uint32_t wanted) { return one.uid < wanted; });
+      std::lower_bound(messages.begin(), messages.end(), uid, [](const StoredMessage& one, std::uint32_t wanted) { return one.uid < wanted; });
   return found != messages.end() && found->uid == uid ? &*found : nullptr;
 }
 
-const StoredMessage* Mailbox::View::find(std::uint32_t uid) const {
-  return const_cast<View*>(this)->find(uid);
-}
+const StoredMessage* Mailbox::View::find(std::uint32_t uid) const { return const_cast<View*>(this)->find(uid); }
 
 Status Mailbox::open() {
   auto folders = store_.folders(person_);
@@ -42,11 +39,7 @@ Status Mailbox::open() {
     view->folder = std::move(folder);
     views_.push_back(std::move(view));
   }
-  for (auto [name, use] : {std::pair(inbox, ""),
-                           {"Sent", sent_use},
-                           {"Drafts", "\\Drafts"},
-                           {"Trash", "\\Trash"},
-                           {"Junk", "\\Junk"}}) {
+  for (auto [name, use] : {std::pair(inbox, ""), {"Sent", sent_use}, {"Drafts", "\\Drafts"}, {"Trash", "\\Trash"}, {"Junk", "\\Junk"}}) {
     if (find(name)) continue;
     if (Status created = create(name); !created) return created;
     find(name)->folder.use = use;
@@ -71,8 +64,7 @@ Mailbox::ViewPtr Mailbox::find(const std::string& name) const {
 std::vector<Mailbox::ViewPtr> Mailbox::folders() const {
   std::vector<ViewPtr> all = views_;
   std::sort(all.begin(), all.end(), [](const ViewPtr& a, const ViewPtr& b) {
-    return std::pair(a->folder.name != inbox, a->folder.name) <
-           std::pair(b->folder.name != inbox, b->folder.name);
+    return std::pair(a->folder.name != inbox, a->folder.name) < std::pair(b->folder.name != inbox, b->folder.name);
   });
   return all;
 }
@@ -99,8 +91,7 @@ Status Mailbox::load(View& view) {
 }
 
 bool Mailbox::is_own(std::string_view address) const {
-  return own_.count(directory_.canonical(address)) > 0 ||
-         own_.count(directory_.canonical(journal::without_tag(address))) > 0;
+  return own_.count(directory_.canonical(address)) > 0 || own_.count(directory_.canonical(journal::without_tag(address))) > 0;
 }
 
 bool was_under_way(const journal::Recipient& recipient) {
@@ -114,17 +105,15 @@ Mailbox::Standing Mailbox::standing(const journal::Entry& entry, Term term) cons
   bool is_outbound = entry.message.direction == journal::Direction::outbound;
   Standing standing = Standing::not_taken;
   for (const journal::Recipient& recipient : entry.message.recipients) {
-    bool counts =
-        term == Term::sender ? is_outbound && is_own(entry.message.mail_from) : is_own(recipient.address);
+    bool counts = term == Term::sender ? is_outbound && is_own(entry.message.mail_from) : is_own(recipient.address);
     if (!counts) continue;
     bool is_open = recipient.outcome == Outcome::pending;
-    bool was_taken = recipient.outcome == Outcome::forwarded || recipient.outcome == Outcome::held ||
-                     recipient.outcome == Outcome::delivered || recipient.outcome == Outcome::bounced ||
-                     recipient.outcome == Outcome::expired;
-    standing = std::max(standing, was_taken ? Standing::taken
+    bool was_taken = recipient.outcome == Outcome::forwarded || recipient.outcome == Outcome::held || recipient.outcome == Outcome::delivered ||
+                     recipient.outcome == Outcome::bounced || recipient.outcome == Outcome::expired;
+    standing = std::max(standing, was_taken                  ? Standing::taken
                                   : was_under_way(recipient) ? Standing::perhaps_taken
-                                  : is_open  ? Standing::open
-                                             : Standing::not_taken);
+                                  : is_open                  ? Standing::open
+                                                             : Standing::not_taken);
   }
   return standing;
 }
@@ -148,8 +137,7 @@ Status Mailbox::refresh() {
   for (const ViewPtr& view : views_) {
     bool is_inbox = view->folder.name == inbox, is_sent = view->folder.use == sent_use;
     if (!is_inbox && !is_sent) continue;
-    if (Status looked = look_through(*view, is_inbox ? Term::recipient : Term::sender, indexed); !looked)
-      return looked;
+    if (Status looked = look_through(*view, is_inbox ? Term::recipient : Term::sender, indexed); !looked) return looked;
   }
   indexed_ = indexed;
   return {};
@@ -243,8 +231,7 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
 /// Whether a folder can be called that now.
 Status Mailbox::check_name(const std::string& name) const {
   constexpr std::size_t longest_name = 200;
-  if (name.empty() || name.size() > longest_name || name.front() == '/' || name.back() == '/' ||
-      name.find("//") != std::string::npos)
+  if (name.empty() || name.size() > longest_name || name.front() == '/' || name.back() == '/' || name.find("//") != std::string::npos)
     return Error{ErrorCode::invalid, "this cannot be a folder's name"};
   if (find(name)) return Error{ErrorCode::invalid, "there is such a folder already"};
   return {};
@@ -271,8 +258,7 @@ Status Mailbox::create(const std::string& name) {
 Status Mailbox::remove(const std::string& name) {
   ViewPtr view = find(name);
   if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
-  if (view->folder.name == inbox || !view->folder.use.empty())
-    return Error{ErrorCode::invalid, "this folder is needed and stays"};
+  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder is needed and stays"};
   if (Status loaded = load(*view); !loaded) return loaded;
   MailboxChange change;
   change.removed_folders.push_back(view->folder.id);
@@ -295,8 +281,7 @@ Status Mailbox::remove(const std::string& name) {
 Status Mailbox::rename(const std::string& from, const std::string& to) {
   ViewPtr view = find(from);
   if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
-  if (view->folder.name == inbox || !view->folder.use.empty())
-    return Error{ErrorCode::invalid, "this folder keeps its name"};
+  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder keeps its name"};
   MailboxChange change;
   std::vector<std::pair<ViewPtr, std::string>> renamed;
   for (const ViewPtr& one : views_) {

@@ -65,8 +65,7 @@ class Mailbox {
   Status subscribe(const std::string& name, bool is_subscribed);
 
   /// Changes messages, each as change says; returns false from change to leave one as it is.
-  Status update(View& view, const std::vector<std::uint32_t>& uids,
-                const std::function<bool(StoredMessage&)>& change);
+  Status update(View& view, const std::vector<std::uint32_t>& uids, const std::function<bool(StoredMessage&)>& change);
   /// Returns the numbers in the other folder, in the order of the uids.
   Result<std::vector<std::uint32_t>> copy(const View& from, const std::vector<std::uint32_t>& uids, View& to);
   /// The same, and takes them away where they were: at once (RFC 6851 3.3).

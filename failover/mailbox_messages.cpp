@@ -17,8 +17,7 @@ void take_out(Mailbox::View& view, const std::set<std::uint32_t>& gone) {
 
 }  // namespace
 
-Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids,
-                       const std::function<bool(StoredMessage&)>& change_one) {
+Status Mailbox::update(View& view, const std::vector<std::uint32_t>& uids, const std::function<bool(StoredMessage&)>& change_one) {
   MailboxChange change;
   Folder folder = view.folder;
   ++folder.modseq;
@@ -62,8 +61,7 @@ void Mailbox::take_in(View& to, Copies&& copies) {
   to.messages.insert(to.messages.end(), copies.messages.begin(), copies.messages.end());
 }
 
-Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::vector<std::uint32_t>& uids,
-                                                 View& to) {
+Result<std::vector<std::uint32_t>> Mailbox::copy(const View& from, const std::vector<std::uint32_t>& uids, View& to) {
   if (Status loaded = load(to); !loaded) return loaded.error();
   MailboxChange change;
   Copies copies = this->copies(from, uids, to, change);
@@ -174,14 +172,12 @@ Result<std::uint64_t> Mailbox::own_bytes() {
 void Mailbox::forget(const std::set<RecordId>& entries) {
   own_bytes_.reset();
   for (const ViewPtr& view : views_) {
-    std::size_t gone = std::erase_if(
-        view->messages, [&](const StoredMessage& message) { return entries.count(message.entry) > 0; });
+    std::size_t gone = std::erase_if(view->messages, [&](const StoredMessage& message) { return entries.count(message.entry) > 0; });
     if (gone > 0) ++view->folder.modseq;
   }
 }
 
-Status Mailbox::content(const StoredMessage& message,
-                        const std::function<bool(std::string_view)>& sink) const {
+Status Mailbox::content(const StoredMessage& message, const std::function<bool(std::string_view)>& sink) const {
   if (message.entry == 0) {
     constexpr std::uint64_t step = 1 << 18;
     for (std::uint64_t offset = 0; offset < message.size; offset += step) {

@@ -17,15 +17,11 @@ constexpr std::size_t hash_size = 16;
 /// What is left of an LMDB page beside the seal.
 constexpr std::size_t piece_size = 4080 - journal::seal_overhead;
 
-constexpr char account_kind = 'a', blob_kind = 'b', entry_kind = 'e', folder_kind = 'f', message_kind = 'm',
-               validity_kind = 'v';
+constexpr char account_kind = 'a', blob_kind = 'b', entry_kind = 'e', folder_kind = 'f', message_kind = 'm', validity_kind = 'v';
 
-std::string be32(std::uint32_t value) {
-  return big_endian(value).substr(4);
-}
+std::string be32(std::uint32_t value) { return big_endian(value).substr(4); }
 std::uint32_t from_be32(std::string_view bytes) {
-  return static_cast<std::uint32_t>(
-      from_big_endian((std::string(4, '\0') + std::string(bytes.substr(0, 4))).data()));
+  return static_cast<std::uint32_t>(from_big_endian((std::string(4, '\0') + std::string(bytes.substr(0, 4))).data()));
 }
 
 std::string encode(const Account& account) {
@@ -80,8 +76,7 @@ std::optional<Folder> decode_folder(std::string_view bytes) {
     std::string address(in.string());
     folder.looked_through[address] = in.integer<RecordId>();
   }
-  for (auto count = in.integer<std::uint32_t>(); count > 0 && in.ok(); --count)
-    folder.waiting.insert(in.integer<RecordId>());
+  for (auto count = in.integer<std::uint32_t>(); count > 0 && in.ok(); --count) folder.waiting.insert(in.integer<RecordId>());
   return in.ok() ? std::optional(folder) : std::nullopt;
 }
 
@@ -105,8 +100,7 @@ std::optional<StoredMessage> decode_message(std::string_view bytes) {
   message.entry = in.integer<RecordId>();
   message.blob = in.integer<std::uint64_t>();
   message.flags = in.integer<std::uint8_t>();
-  for (auto count = in.integer<std::uint32_t>(); count > 0 && in.ok(); --count)
-    message.keywords.emplace(in.string());
+  for (auto count = in.integer<std::uint32_t>(); count > 0 && in.ok(); --count) message.keywords.emplace(in.string());
   message.modseq = in.integer<std::uint64_t>();
   message.date_us = in.integer<std::int64_t>();
   message.size = in.integer<std::uint64_t>();
@@ -125,10 +119,8 @@ MailboxStore::MailboxStore(Environment environment, const journal::Key& base)
       hash_(journal::derive_key(base, "holdfast mailbox names")),
       key_(journal::derive_key(base, "holdfast mailbox values")) {}
 
-Result<std::unique_ptr<MailboxStore>> MailboxStore::open(const std::string& journal, const journal::Key& base,
-                                                         Environment::Mode mode) {
-  auto environment =
-      Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
+Result<std::unique_ptr<MailboxStore>> MailboxStore::open(const std::string& journal, const journal::Key& base, Environment::Mode mode) {
+  auto environment = Environment::open(path_in(journal), mode, mode == Environment::Mode::write ? map_size : 0);
   if (!environment) return environment.error();
   if (Status whole = environment->fill_up(); !whole) return whole.error();
   return std::unique_ptr<MailboxStore>(new MailboxStore(std::move(*environment), base));
@@ -153,8 +145,7 @@ Result<std::string> MailboxStore::open_value(std::string_view key, std::string_v
   return std::move(*plain);
 }
 
-Status MailboxStore::each(const std::string& prefix,
-                          const std::function<Status(std::string_view, const std::string&)>& visit) const {
+Status MailboxStore::each(const std::string& prefix, const std::function<Status(std::string_view, const std::string&)>& visit) const {
   auto transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   auto cursor = Cursor::open(*transaction);
@@ -211,8 +202,7 @@ Result<std::optional<Account>> MailboxStore::account(std::string_view address) c
 Status MailboxStore::put(const Account& account) {
   auto transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
-  if (Status stored = put_sealed(*transaction, key(account_kind, account.address), encode(account)); !stored)
-    return stored;
+  if (Status stored = put_sealed(*transaction, key(account_kind, account.address), encode(account)); !stored) return stored;
   return transaction->commit();
 }
 
@@ -231,8 +221,7 @@ Status MailboxStore::remove(std::string_view address) {
       auto plain = open_value((*item)->key, (*item)->value);
       if (!plain) return plain.error();
       auto message = decode_message(*plain);
-      if (message && message->entry != 0)
-        references.push_back(entry_kind + big_endian(message->entry) + std::string((*item)->key.substr(1)));
+      if (message && message->entry != 0) references.push_back(entry_kind + big_endian(message->entry) + std::string((*item)->key.substr(1)));
     }
   }
   for (const std::string& one : references)
@@ -254,8 +243,7 @@ Result<std::vector<Folder>> MailboxStore::folders(std::string_view person) const
   return all;
 }
 
-Result<std::vector<StoredMessage>> MailboxStore::messages(std::string_view person,
-                                                          std::uint32_t folder) const {
+Result<std::vector<StoredMessage>> MailboxStore::messages(std::string_view person, std::uint32_t folder) const {
   std::vector<StoredMessage> all;
   std::string prefix = key(message_kind, person) + be32(folder);
   Status read = each(prefix, [&](std::string_view name, const std::string& value) -> Status {
@@ -269,8 +257,7 @@ Result<std::vector<StoredMessage>> MailboxStore::messages(std::string_view perso
   return all;
 }
 
-Result<std::string> MailboxStore::blob(std::string_view person, std::uint64_t id, std::uint64_t offset,
-                                       std::uint64_t most) const {
+Result<std::string> MailboxStore::blob(std::string_view person, std::uint64_t id, std::uint64_t offset, std::uint64_t most) const {
   auto transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   std::string content;
@@ -308,36 +295,29 @@ Status MailboxStore::erase_all(Transaction& transaction, const std::string& pref
 Status MailboxStore::apply(std::string_view person, const MailboxChange& change) {
   auto transaction = Transaction::begin(environment_, Environment::Mode::write);
   if (!transaction) return transaction.error();
-  const std::string folder_key = key(folder_kind, person), message_key = key(message_kind, person),
-                    blob_key = key(blob_kind, person);
+  const std::string folder_key = key(folder_kind, person), message_key = key(message_kind, person), blob_key = key(blob_kind, person);
   const std::string who = message_key.substr(1);
   Status done;
   auto step = [&](Status next) {
     if (done) done = std::move(next);
   };
-  auto place = [&](std::uint32_t folder, const StoredMessage& message) {
-    return who + be32(folder) + be32(message.uid);
-  };
+  auto place = [&](std::uint32_t folder, const StoredMessage& message) { return who + be32(folder) + be32(message.uid); };
   for (std::uint32_t id : change.removed_folders) {
     step(transaction->erase(folder_key + be32(id)));
     step(erase_all(*transaction, message_key + be32(id)));
   }
-  for (const Folder& folder : change.folders)
-    step(put_sealed(*transaction, folder_key + be32(folder.id), encode(folder)));
+  for (const Folder& folder : change.folders) step(put_sealed(*transaction, folder_key + be32(folder.id), encode(folder)));
   for (const auto& [folder, message] : change.removed_messages) {
     step(transaction->erase(message_kind + place(folder, message)));
-    if (message.entry != 0)
-      step(transaction->erase(entry_kind + big_endian(message.entry) + place(folder, message)));
+    if (message.entry != 0) step(transaction->erase(entry_kind + big_endian(message.entry) + place(folder, message)));
   }
   for (const auto& [folder, message] : change.messages) {
     step(put_sealed(*transaction, message_kind + place(folder, message), encode(message)));
-    if (message.entry != 0)
-      step(transaction->put(entry_kind + big_endian(message.entry) + place(folder, message), {}));
+    if (message.entry != 0) step(transaction->put(entry_kind + big_endian(message.entry) + place(folder, message), {}));
   }
   for (const auto& [id, content] : change.blobs) {
     std::uint32_t index = 0;
-    for (std::string_view left = content; !left.empty();
-         left.remove_prefix(std::min(left.size(), piece_size)))
+    for (std::string_view left = content; !left.empty(); left.remove_prefix(std::min(left.size(), piece_size)))
       step(put_sealed(*transaction, blob_key + big_endian(id) + be32(index++), left.substr(0, piece_size)));
   }
   for (std::uint64_t id : change.removed_blobs) step(erase_all(*transaction, blob_key + big_endian(id)));

@@ -74,8 +74,7 @@ class MailboxStore {
  public:
   static std::string path_in(const std::string& journal) { return journal + "/mailboxes.lmdb"; }
   /// base is the key ring's base key.
-  static Result<std::unique_ptr<MailboxStore>> open(const std::string& journal, const journal::Key& base,
-                                                    journal::Environment::Mode mode);
+  static Result<std::unique_ptr<MailboxStore>> open(const std::string& journal, const journal::Key& base, journal::Environment::Mode mode);
 
   Result<std::vector<Account>> accounts() const;
   Result<std::uint64_t> count_accounts() const;
@@ -108,8 +107,7 @@ class MailboxStore {
   Status put_sealed(journal::Transaction& transaction, const std::string& key, std::string_view plain);
   Result<std::string> open_value(std::string_view key, std::string_view value) const;
   /// Keys and opened values that begin so, in order.
-  Status each(const std::string& prefix,
-              const std::function<Status(std::string_view key, const std::string& value)>& visit) const;
+  Status each(const std::string& prefix, const std::function<Status(std::string_view key, const std::string& value)>& visit) const;
   Status erase_all(journal::Transaction& transaction, const std::string& prefix);
   Result<std::uint32_t> next_uid_validity(journal::Transaction& transaction, std::string_view who);
   Status forget_entries(journal::Transaction& transaction, RecordId first, RecordId last);

@@ -18,8 +18,8 @@ std::string format_date(std::int64_t us) {
   gmtime_r(&second, &parts);
   static constexpr const char* days[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
   static constexpr const char* months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  return fmt::format("{}, {} {} {} {:02}:{:02}:{:02} +0000", days[parts.tm_wday], parts.tm_mday, months[parts.tm_mon],
-                     parts.tm_year + 1900, parts.tm_hour, parts.tm_min, parts.tm_sec);
+  return fmt::format("{}, {} {} {} {:02}:{:02}:{:02} +0000", days[parts.tm_wday], parts.tm_mday, months[parts.tm_mon], parts.tm_year + 1900,
+                     parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
 /// "192.0.2.1:25" or "[2001:db8::1]:25" as an address literal.
@@ -45,7 +45,9 @@ bool is_ascii(std::string_view text) {
 /// Words of a primary, which writes what it likes. Only an international report may have more than ASCII (RFC 6533).
 std::string shown(std::string_view words, bool is_international) {
   std::string out = clean(words);
-  if (!is_international) std::replace_if(out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) >= 128; }, '?');
+  if (!is_international)
+    std::replace_if(
+        out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) >= 128; }, '?');
   return out;
 }
 
@@ -96,14 +98,13 @@ std::string subject(Action action) {
 
 std::string explanation(const Notification& n) {
   switch (n.action) {
-    case Action::failed:
-      return "Your message could not be delivered to the recipients below. No further attempt will be made.";
+    case Action::failed: return "Your message could not be delivered to the recipients below. No further attempt will be made.";
     case Action::delayed:
-      return fmt::format("Your message has not been delivered to the recipients below yet. You need not do anything: it is kept and\r\n"
-                         "tried again until {}.",
-                         format_date(n.will_retry_until_us));
-    case Action::relayed:
-      return "Your message was passed on to a mail server that does not tell about delivery itself.";
+      return fmt::format(
+          "Your message has not been delivered to the recipients below yet. You need not do anything: it is kept and\r\n"
+          "tried again until {}.",
+          format_date(n.will_retry_until_us));
+    case Action::relayed: return "Your message was passed on to a mail server that does not tell about delivery itself.";
   }
   return {};
 }
@@ -147,8 +148,8 @@ std::string write_notification(const Notification& n) {
   std::string boundary = "holdfast-" + n.id;
   bool is_8_bit = !is_ascii(n.original);
   std::string encoding = is_8_bit ? "8bit" : "7bit";
-  bool is_international = !is_ascii(message.mail_from) ||
-                          std::any_of(n.recipients.begin(), n.recipients.end(), [](const auto& one) { return !is_ascii(one.address); });
+  bool is_international =
+      !is_ascii(message.mail_from) || std::any_of(n.recipients.begin(), n.recipients.end(), [](const auto& one) { return !is_ascii(one.address); });
   std::string out;
   out += fmt::format("From: Mail Delivery System <MAILER-DAEMON@{}>\r\n", n.reporting_mta);
   out += fmt::format("To: <{}>\r\n", clean(message.mail_from));
@@ -166,9 +167,9 @@ std::string write_notification(const Notification& n) {
   for (const NotificationRecipient& one : n.recipients)
     out += fmt::format("  {}\r\n{}", clean(one.address), one.reply.empty() ? "" : fmt::format("    {}\r\n", shown(one.reply, is_international)));
 
-  out += fmt::format("\r\n--{}\r\nContent-Type: {}\r\n{}\r\n", boundary,
-                     is_international ? "message/global-delivery-status" : "message/delivery-status",
-                     is_international ? "Content-Transfer-Encoding: 8bit\r\n" : "");
+  out +=
+      fmt::format("\r\n--{}\r\nContent-Type: {}\r\n{}\r\n", boundary, is_international ? "message/global-delivery-status" : "message/delivery-status",
+                  is_international ? "Content-Transfer-Encoding: 8bit\r\n" : "");
   out += fmt::format("Reporting-MTA: dns; {}\r\n", n.reporting_mta);
   if (std::string envid = parameter(message.mail_params, "ENVID"); !envid.empty())
     out += fmt::format("Original-Envelope-Id: {}\r\n", clean(decode_xtext(envid)));
@@ -180,8 +181,8 @@ std::string write_notification(const Notification& n) {
       if (type != std::string::npos)
         out += fmt::format("Original-Recipient: {}; {}\r\n", clean(original.substr(0, type)), clean(decode_xtext(original.substr(type + 1))));
     }
-    out += fmt::format("Final-Recipient: {}; {}\r\nAction: {}\r\nStatus: {}\r\n", address_type(one.address), clean(one.address),
-                       word(n.action), one.status);
+    out += fmt::format("Final-Recipient: {}; {}\r\nAction: {}\r\nStatus: {}\r\n", address_type(one.address), clean(one.address), word(n.action),
+                       one.status);
     if (!n.remote_mta.empty()) out += fmt::format("Remote-MTA: dns; {}\r\n", clean(n.remote_mta));
     if (!one.reply.empty())
       out += fmt::format("Diagnostic-Code: {}; {}\r\n", is_smtp_reply(one.reply) ? "smtp" : "x-holdfast", shown(one.reply, is_international));
@@ -202,8 +203,7 @@ bool has_spf_pass(std::string_view header, const std::string& gateway) {
   for (std::size_t at = 0; at < low.size();) {
     // A field with its folded lines.
     std::size_t end = low.find("\r\n", at);
-    while (end != std::string::npos && end + 2 < low.size() && (low[end + 2] == ' ' || low[end + 2] == '\t'))
-      end = low.find("\r\n", end + 2);
+    while (end != std::string::npos && end + 2 < low.size() && (low[end + 2] == ' ' || low[end + 2] == '\t')) end = low.find("\r\n", end + 2);
     std::string_view field(low.data() + at, (end == std::string::npos ? low.size() : end) - at);
     if (field.empty()) return false;
     constexpr std::string_view key = "authentication-results:";

@@ -28,15 +28,15 @@ struct NotificationRecipient {
 
 struct Notification {
   Action action = Action::failed;
-  std::string reporting_mta;         ///< our name
-  std::string remote_mta;            ///< whose words the replies are; may be empty
-  std::int64_t time_us = 0;          ///< now
+  std::string reporting_mta;             ///< our name
+  std::string remote_mta;                ///< whose words the replies are; may be empty
+  std::int64_t time_us = 0;              ///< now
   std::int64_t will_retry_until_us = 0;  ///< of delayed ones
-  std::string id;                    ///< makes boundary and Message-ID unique
+  std::string id;                        ///< makes boundary and Message-ID unique
   const journal::Entry* entry = nullptr;
   std::vector<NotificationRecipient> recipients;
-  std::string original;              ///< the header, or all of the message when the sender asked for it (RET=FULL)
-  bool is_whole = false;             ///< original is all of it
+  std::string original;   ///< the header, or all of the message when the sender asked for it (RET=FULL)
+  bool is_whole = false;  ///< original is all of it
 };
 /// The notification as a message, to be sent from <> to the entry's sender.
 std::string write_notification(const Notification& notification);

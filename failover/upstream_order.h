@@ -31,7 +31,7 @@ class UpstreamOrder {
     unsigned failures = 0;
     Time avoided_until{};
     bool broke_off = false;  ///< and has answered for no message since
-    Time last_life{};  ///< since its last failure; long ago when it has shown none
+    Time last_life{};        ///< since its last failure; long ago when it has shown none
   };
   const std::vector<State>& states() const { return states_; }
 

@@ -31,9 +31,7 @@ std::string text_of(const std::string& path) {
   return text.str();
 }
 
-bool exists(const std::string& path) {
-  return ::access(path.c_str(), F_OK) == 0;
-}
+bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
 /// What was written is brought to the disk bit by bit, with longer pauses between: commits of mail must not wait behind a backup.
 void let_mail_pass(int file, std::chrono::steady_clock::time_point since) {
@@ -57,8 +55,7 @@ Status copy_bytes(const std::string& from, const std::string& to) {
       let_mail_pass(out.get(), begin);
       continue;
     }
-    if (errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
-      return lmdb_error(errno, to);
+    if (errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) return lmdb_error(errno, to);
     // Between file systems that cannot do it themselves.
     char buffer[1 << 16];
     ssize_t got = ::read(in.get(), buffer, sizeof buffer);
@@ -78,12 +75,10 @@ class Backup {
   Status run() {
     auto numbers = list_segments(journal_);
     if (!numbers) return numbers.error();
-    if (numbers->empty())
-      return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal_)};
+    if (numbers->empty()) return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal_)};
     numbers_ = *numbers;
     if (Status prepared = prepare(); !prepared) return prepared;
-    if (Status marked = write_file(backup_mark(folder_), fmt::format("{}\n", now_us())); !marked)
-      return marked;
+    if (Status marked = write_file(backup_mark(folder_), fmt::format("{}\n", now_us())); !marked) return marked;
     // A segment that has its head by now has its manifest when it is copied.
     std::vector<std::uint32_t> heads = list_heads(journal_);
     if (Status copied = copy_segments(); !copied) return copied;
@@ -92,8 +87,7 @@ class Backup {
       if (exists(journal_ + store))
         if (Status copied = copy_live(journal_ + store, folder_ + store); !copied) return copied;
     // After the segments: it has all keys that they need.
-    if (Status written = write_file(KeyRing::path_in(folder_), text_of(KeyRing::path_in(journal_))); !written)
-      return written;
+    if (Status written = write_file(KeyRing::path_in(folder_), text_of(KeyRing::path_in(journal_))); !written) return written;
     return remove_gone();
   }
 
@@ -102,18 +96,14 @@ class Backup {
  private:
   Status prepare() {
     std::error_code failure;
-    std::string own_key = text_of(SigningKey::public_path(journal_)),
-                key_there = text_of(SigningKey::public_path(folder_));
+    std::string own_key = text_of(SigningKey::public_path(journal_)), key_there = text_of(SigningKey::public_path(folder_));
     // The key comes first, so that an interrupted run leaves a folder that is known.
     std::filesystem::remove(SigningKey::public_path(folder_) + ".new", failure);
     bool is_empty = !exists(folder_) || std::filesystem::is_empty(folder_, failure);
     if (!is_empty && key_there != own_key)
-      return Error{
-          ErrorCode::busy,
-          fmt::format("{}: is not empty, and no backup of this journal; name a folder of its own", folder_)};
+      return Error{ErrorCode::busy, fmt::format("{}: is not empty, and no backup of this journal; name a folder of its own", folder_)};
     if (Status made = make_folder(folder_); !made) return made;
-    if (Status written = write_file(SigningKey::public_path(folder_), own_key, 0644); !written)
-      return written;
+    if (Status written = write_file(SigningKey::public_path(folder_), own_key, 0644); !written) return written;
     for (const std::string& one : {segment_folder(folder_), head_folder(folder_)})
       if (Status made = make_folder(one); !made) return made;
     return {};
@@ -125,8 +115,7 @@ class Backup {
     for (std::size_t i = 0; i < numbers_.size(); ++i) {
       std::uint32_t number = numbers_[i];
       Status copied = copy_segment(number);
-      bool is_pruned =
-          !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal_, number));
+      bool is_pruned = !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal_, number));
       if (!copied && !is_pruned) return copied;
       if (is_pruned) pruned_to = number;
       if (on_progress_) on_progress_(static_cast<double>(i + 1) / static_cast<double>(numbers_.size()));
@@ -174,24 +163,18 @@ class Backup {
     std::string path = segment_path(folder_, number), draft = path + ".part";
     for (int tries = 0;; ++tries) {
       std::vector<std::string> manifests = manifests_of(number);
-      bool is_there =
-          manifests.size() == 1 && manifests[0] == text_of(manifest_path(folder_, number)) && exists(path);
+      bool is_there = manifests.size() == 1 && manifests[0] == text_of(manifest_path(folder_, number)) && exists(path);
       if (is_there) return ++result.unchanged, Status();
-      if (Status copied = copy_bytes(segment_path(journal_, number), draft); !copied)
-        return discard(draft, copied);
+      if (Status copied = copy_bytes(segment_path(journal_, number), draft); !copied) return discard(draft, copied);
       auto fits = fit(number, draft, manifests);
       if (!fits) return discard(draft, fits.error());
       bool was_touched = manifests_of(number) != manifests;
       bool is_good = fits->empty() && !(manifests.empty() && was_touched);
       if (is_good) return put(number, draft, !manifests.empty());
-      if (!was_touched)
-        return discard(draft, Error{ErrorCode::corrupt, *fits + "; run: holdfast journal verify"});
+      if (!was_touched) return discard(draft, Error{ErrorCode::corrupt, *fits + "; run: holdfast journal verify"});
       if (tries == most_tries)
-        return discard(
-            draft,
-            Error{ErrorCode::busy,
-                  fmt::format("{}: it was rewritten again and again while it was copied; run this again",
-                              segment_path(journal_, number))});
+        return discard(draft, Error{ErrorCode::busy, fmt::format("{}: it was rewritten again and again while it was copied; run this again",
+                                                                 segment_path(journal_, number))});
     }
   }
 
@@ -204,8 +187,7 @@ class Backup {
   }
 
   /// Writes the manifest that fits as the next one. Returns what is wrong when none does.
-  Result<std::string> fit(std::uint32_t number, const std::string& draft,
-                          const std::vector<std::string>& manifests) {
+  Result<std::string> fit(std::uint32_t number, const std::string& draft, const std::vector<std::string>& manifests) {
     std::string next = next_manifest_path(folder_, number);
     std::vector<std::string> problems;
     for (const std::string& manifest : manifests) {
@@ -240,10 +222,8 @@ class Backup {
     AsOwner owner(to);
     FileDescriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!file) return lmdb_error(errno, draft);
-    if (int code = mdb_env_copyfd2(environment->get(), file.get(), 0))
-      return discard(draft, lmdb_error(code, draft));
-    if (::fsync(file.get()) != 0 || std::rename(draft.c_str(), to.c_str()) != 0)
-      return discard(draft, lmdb_error(errno, to));
+    if (int code = mdb_env_copyfd2(environment->get(), file.get(), 0)) return discard(draft, lmdb_error(code, draft));
+    if (::fsync(file.get()) != 0 || std::rename(draft.c_str(), to.c_str()) != 0) return discard(draft, lmdb_error(errno, to));
     std::error_code ignored;
     result.bytes += std::filesystem::file_size(to, ignored);
     return sync_folder_of(to);
@@ -291,8 +271,7 @@ class Backup {
 
 std::string backup_mark(const std::string& folder) { return folder + "/backup"; }
 
-Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
-                         const std::function<void(double)>& on_progress) {
+Result<BackedUp> back_up(const std::string& journal, const std::string& folder, const std::function<void(double)>& on_progress) {
   Backup backup(journal, folder, on_progress);
   if (Status done = backup.run(); !done) return done.error();
   return backup.result;

@@ -28,7 +28,6 @@ std::string backup_mark(const std::string& folder);
 /// with the record of it. Errors: busy (the folder is the backup of another journal, or not a backup; or a
 /// segment is rewritten again and again), no_space, permission, corrupt (a segment that is not what its
 /// manifest says is not copied). on_progress gets the share done, 0 to 1.
-Result<BackedUp> back_up(const std::string& journal, const std::string& folder,
-                         const std::function<void(double)>& on_progress);
+Result<BackedUp> back_up(const std::string& journal, const std::string& folder, const std::function<void(double)>& on_progress);
 
 }  // namespace holdfast::journal

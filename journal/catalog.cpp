@@ -22,8 +22,7 @@ constexpr char removal_letter = 'g';
 constexpr std::size_t hash_size = 16;
 /// More than it grows by in the second that it may lag behind the log.
 constexpr std::uint64_t space_kept = 4 * 1024 * 1024;
-constexpr std::uint64_t catalog_map_size = 1ULL
-                                   << 38;  // sparse; a larger one does not always fit beside ThreadSanitizer
+constexpr std::uint64_t catalog_map_size = 1ULL << 38;  // sparse; a larger one does not always fit beside ThreadSanitizer
 
 std::string big_endian_32(std::uint32_t value) { return big_endian(value).substr(4); }
 std::uint32_t from_big_endian_32(std::string_view bytes) {
@@ -170,14 +169,13 @@ Status Catalog::index(Transaction& transaction, const std::vector<Committed>& re
     last = record.id;
     *entries += record.kind == RecordKind::message;
     if (record.encoded.empty()) continue;  // erased
-    Status indexed =
-        record.kind == RecordKind::message   ? index_message(transaction, record)
-        : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
-        : record.kind == RecordKind::state   ? index_state(transaction, record)
-        : record.kind == RecordKind::erasure ? index_erasure(transaction, record)
-        : record.kind == RecordKind::legal_hold
-            ? transaction.put(legal_hold_letter + big_endian(record.id), big_endian_32(record.segment))
-            : Status();
+    Status indexed = record.kind == RecordKind::message   ? index_message(transaction, record)
+                     : record.kind == RecordKind::outcome ? index_outcome(transaction, record)
+                     : record.kind == RecordKind::state   ? index_state(transaction, record)
+                     : record.kind == RecordKind::erasure ? index_erasure(transaction, record)
+                     : record.kind == RecordKind::legal_hold
+                         ? transaction.put(legal_hold_letter + big_endian(record.id), big_endian_32(record.segment))
+                         : Status();
     if (!indexed) return indexed;
   }
   if (last == *position) return {};
@@ -187,18 +185,14 @@ Status Catalog::index(Transaction& transaction, const std::vector<Committed>& re
 
 Status Catalog::index_erasure(Transaction& transaction, const Committed& record) {
   std::optional<ErasureRecord> erasure = decode_erasure(record.encoded);
-  bool has_work =
-      !erasure || !erasure->records.empty();  // of a whole segment, that was pruned, nothing is left to do
-  return has_work ? transaction.put(erasure_letter + big_endian(record.id), big_endian_32(record.segment))
-                  : Status();
+  bool has_work = !erasure || !erasure->records.empty();  // of a whole segment, that was pruned, nothing is left to do
+  return has_work ? transaction.put(erasure_letter + big_endian(record.id), big_endian_32(record.segment)) : Status();
 }
 
 Status Catalog::index_message(Transaction& transaction, const Committed& record) const {
   std::optional<MessageRecord> message = decode_message(record.encoded);
   if (!message) return Error{ErrorCode::corrupt, environment_.path() + ": a message record cannot be read"};
-  auto add = [&](Term term, std::string_view text) {
-    return transaction.put(term_prefix(record.segment, term, text) + big_endian(record.id), {});
-  };
+  auto add = [&](Term term, std::string_view text) { return transaction.put(term_prefix(record.segment, term, text) + big_endian(record.id), {}); };
   for (const Recipient& recipient : message->recipients) {
     if (Status put = add(Term::recipient, recipient.address); !put) return put;
     std::string untagged = without_tag(recipient.address);
@@ -343,18 +337,15 @@ Result<bool> Catalog::forget_part(const Removal& removal) {
     if (!cursor) return cursor.error();
     auto collect = [&](const std::string& from, const std::string& to) -> Status {
       auto item = cursor->at_or_after(from);
-      for (; item && *item && (*item)->key < to && keys.size() < part; item = cursor->next())
-        keys.emplace_back((*item)->key);
+      for (; item && *item && (*item)->key < to && keys.size() < part; item = cursor->next()) keys.emplace_back((*item)->key);
       return item ? Status() : item.error();
     };
     for (Term term : {Term::recipient, Term::sender, Term::message_id}) {
       char letter = static_cast<char>(term);
-      if (Status read = collect(letter + big_endian_32(removal.segment), letter + big_endian_32(removal.segment + 1)); !read)
-        return read.error();
+      if (Status read = collect(letter + big_endian_32(removal.segment), letter + big_endian_32(removal.segment + 1)); !read) return read.error();
     }
     for (char letter : {outcome_letter, unsettled_letter, held_letter})
-      if (Status read = collect(letter + big_endian(removal.first), letter + big_endian(removal.end)); !read)
-        return read.error();
+      if (Status read = collect(letter + big_endian(removal.first), letter + big_endian(removal.end)); !read) return read.error();
   }
   for (const std::string& key : keys)
     if (Status erased = transaction->erase(key); !erased) return erased.error();
@@ -374,12 +365,12 @@ Status Catalog::end_removal(const Removal& removal) {
   if (Status erased = transaction->erase(removal_letter + big_endian_32(removal.segment)); !erased) return erased;
   Result<std::uint64_t> counted = number(*transaction, entries_key);
   if (!counted) return counted.error();
-  if (Status put = transaction->put(entries_key, big_endian(*counted - std::min(*counted, removal.entries))); !put)
-    return put;
+  if (Status put = transaction->put(entries_key, big_endian(*counted - std::min(*counted, removal.entries))); !put) return put;
   return transaction->commit();
 }
 
-Result<std::vector<RecordId>> Catalog::find(std::uint32_t segment, Term term, std::string_view text, RecordId from, bool backwards, std::size_t most) const {
+Result<std::vector<RecordId>> Catalog::find(std::uint32_t segment, Term term, std::string_view text, RecordId from, bool backwards,
+                                            std::size_t most) const {
   std::string prefix = term_prefix(segment, term, text);
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();

@@ -38,9 +38,7 @@ void extend(std::vector<Extent>& extents, CellNumber cell) {
 
 std::string cell_key(CellNumber cell, bool is_record) { return big_endian(cell << 1 | (is_record ? 1 : 0)); }
 
-std::string piece_key(CellNumber record, std::uint32_t index) {
-  return cell_key(record, false) + big_endian(index).substr(4);
-}
+std::string piece_key(CellNumber record, std::uint32_t index) { return cell_key(record, false) + big_endian(index).substr(4); }
 
 std::optional<CellKey> parse_cell_key(std::string_view key) {
   if (key.size() == 12 && (key[7] & 1) == 0) key.remove_suffix(4);
@@ -153,8 +151,7 @@ std::string seal_frame(const Key& key, const ContentId& content, std::uint32_t i
   return sealed;
 }
 
-std::optional<std::string> open_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last,
-                                      std::string_view sealed) {
+std::optional<std::string> open_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view sealed) {
   return open_sealed(key, sealed, frame_associated("frame", content, index, last));
 }
 
@@ -165,8 +162,8 @@ std::string seal_packed_frame(const Key& key, const ContentId& content, std::uin
   return sealed;
 }
 
-std::optional<std::string> open_packed_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last,
-                                             std::string_view sealed, const Decompressor& decompressor) {
+std::optional<std::string> open_packed_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view sealed,
+                                             const Decompressor& decompressor) {
   std::optional<std::string> packed = open_sealed(key, sealed, frame_associated("packed frame", content, index, last));
   if (!packed) return std::nullopt;
   return decompressor.unpack(*packed, frame_plain_size);

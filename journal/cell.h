@@ -25,9 +25,7 @@ inline constexpr std::size_t cell_size = 4080;
 inline constexpr std::size_t frame_plain_size = 16 * cell_size - seal_overhead;
 
 /// How many cells a frame of so many plain bytes takes.
-inline std::size_t cells_of_frame(std::size_t plain_size) {
-  return (plain_size + seal_overhead + cell_size - 1) / cell_size;
-}
+inline std::size_t cells_of_frame(std::size_t plain_size) { return (plain_size + seal_overhead + cell_size - 1) / cell_size; }
 
 /// A run of consecutive content cells.
 struct Extent {
@@ -39,7 +37,7 @@ void extend(std::vector<Extent>& extents, CellNumber cell);
 
 /// Where a message's content stands in its segment.
 struct ContentPlace {
-  std::vector<Extent> extents;        ///< as it was written: the cells of all frames
+  std::vector<Extent> extents;  ///< as it was written: the cells of all frames
   // In a compacted segment instead:
   std::vector<std::uint32_t> frames;  ///< the stored size of each frame
   std::uint32_t first_piece = 0;      ///< the frames, one after the other, are cut into a first piece of so many bytes,
@@ -91,13 +89,12 @@ std::optional<OpenedRecord> open_record(const Key& key, const RecordCell& cell, 
 
 /// Seals one frame of content, ready to be cut into cells. last says whether the content ends here.
 std::string seal_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view plain);
-std::optional<std::string> open_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last,
-                                      std::string_view sealed);
+std::optional<std::string> open_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view sealed);
 /// The same for a compacted segment.
 std::string seal_packed_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view plain,
                               const Compressor& compressor);
-std::optional<std::string> open_packed_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last,
-                                             std::string_view sealed, const Decompressor& decompressor);
+std::optional<std::string> open_packed_frame(const Key& key, const ContentId& content, std::uint32_t index, bool last, std::string_view sealed,
+                                             const Decompressor& decompressor);
 
 /// The associated data of a compacted segment's sealed dictionary.
 inline constexpr std::string_view dictionary_label = "dictionary";

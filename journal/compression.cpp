@@ -76,14 +76,11 @@ std::optional<std::string> Decompressor::unpack(std::string_view packed, std::si
   if (method == stored) return packed.size() <= most ? std::optional(std::string(packed)) : std::nullopt;
   bool is_known = method == compressed || (method == with_dictionary && state_->dictionary);
   unsigned long long size = ZSTD_getFrameContentSize(packed.data(), packed.size());
-  if (!is_known || size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size > most)
-    return std::nullopt;
+  if (!is_known || size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN || size > most) return std::nullopt;
   std::string plain(size, '\0');
-  std::size_t done =
-      method == compressed
-          ? ZSTD_decompressDCtx(context.get(), plain.data(), plain.size(), packed.data(), packed.size())
-          : ZSTD_decompress_usingDDict(context.get(), plain.data(), plain.size(), packed.data(),
-                                       packed.size(), state_->dictionary.get());
+  std::size_t done = method == compressed ? ZSTD_decompressDCtx(context.get(), plain.data(), plain.size(), packed.data(), packed.size())
+                                          : ZSTD_decompress_usingDDict(context.get(), plain.data(), plain.size(), packed.data(), packed.size(),
+                                                                       state_->dictionary.get());
   if (ZSTD_isError(done) || done != size) return std::nullopt;
   return plain;
 }
@@ -97,15 +94,13 @@ std::string train_dictionary(const std::vector<std::string>& samples, std::uint6
     sizes.push_back(sample.size());
   }
   std::string dictionary(dictionary_size, '\0');
-  std::size_t size = ZDICT_trainFromBuffer(dictionary.data(), dictionary.size(), all.data(), sizes.data(),
-                                           static_cast<unsigned>(sizes.size()));
+  std::size_t size = ZDICT_trainFromBuffer(dictionary.data(), dictionary.size(), all.data(), sizes.data(), static_cast<unsigned>(sizes.size()));
   if (ZDICT_isError(size)) return {};
   dictionary.resize(size);
   Compressor with(dictionary), without;
   std::int64_t saved = 0;
   for (const std::string& sample : samples)
-    saved += static_cast<std::int64_t>(without.pack(sample).size()) -
-             static_cast<std::int64_t>(with.pack(sample).size());
+    saved += static_cast<std::int64_t>(without.pack(sample).size()) - static_cast<std::int64_t>(with.pack(sample).size());
   bool pays = saved * static_cast<std::int64_t>(one_in) > static_cast<std::int64_t>(dictionary.size());
   return pays ? dictionary : std::string();
 }

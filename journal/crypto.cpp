@@ -24,20 +24,17 @@ class GcmContext {
  public:
   explicit GcmContext(int encrypt) : encrypt_(encrypt) {
     context_.reset(EVP_CIPHER_CTX_new());
-    require(context_ && EVP_CipherInit_ex(context_.get(), cipher(), nullptr, nullptr, nullptr, encrypt) == 1,
-            "set up AES-256-GCM");
+    require(context_ && EVP_CipherInit_ex(context_.get(), cipher(), nullptr, nullptr, nullptr, encrypt) == 1, "set up AES-256-GCM");
   }
   ~GcmContext() { OPENSSL_cleanse(key_.data(), key_.size()); }
 
   EVP_CIPHER_CTX* start(const Key& key, const unsigned char* nonce, std::string_view associated) {
     bool same = has_key_ && key_ == key;
-    require(EVP_CipherInit_ex(context_.get(), nullptr, nullptr, same ? nullptr : key.data(), nonce, encrypt_) == 1,
-            "start AES-256-GCM");
+    require(EVP_CipherInit_ex(context_.get(), nullptr, nullptr, same ? nullptr : key.data(), nonce, encrypt_) == 1, "start AES-256-GCM");
     key_ = key;
     has_key_ = true;
     int ignored;
-    require(EVP_CipherUpdate(context_.get(), nullptr, &ignored, data(associated), static_cast<int>(associated.size())) == 1,
-            "add associated data");
+    require(EVP_CipherUpdate(context_.get(), nullptr, &ignored, data(associated), static_cast<int>(associated.size())) == 1, "add associated data");
     return context_.get();
   }
 
@@ -66,9 +63,7 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
   require(context_ && EVP_DigestInit_ex(context_.get(), sha256_method(), nullptr) == 1, "start SHA-256");
 }
 
-void Sha256::update(std::string_view bytes) {
-  require(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1, "go on with SHA-256");
-}
+void Sha256::update(std::string_view bytes) { require(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1, "go on with SHA-256"); }
 
 Hash Sha256::finish() {
   Hash hash;
@@ -79,10 +74,8 @@ Hash Sha256::finish() {
 Hash sha256(std::string_view a, std::string_view b) {
   thread_local std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
   Hash hash;
-  require(EVP_DigestInit_ex(context.get(), sha256_method(), nullptr) == 1 &&
-              EVP_DigestUpdate(context.get(), a.data(), a.size()) == 1 &&
-              EVP_DigestUpdate(context.get(), b.data(), b.size()) == 1 &&
-              EVP_DigestFinal_ex(context.get(), hash.data(), nullptr) == 1,
+  require(EVP_DigestInit_ex(context.get(), sha256_method(), nullptr) == 1 && EVP_DigestUpdate(context.get(), a.data(), a.size()) == 1 &&
+              EVP_DigestUpdate(context.get(), b.data(), b.size()) == 1 && EVP_DigestFinal_ex(context.get(), hash.data(), nullptr) == 1,
           "compute SHA-256");
   return hash;
 }
@@ -157,8 +150,7 @@ void seal(const Key& key, std::string_view plain, std::string_view associated, s
   EVP_CIPHER_CTX* context = gcm.start(key, nonce, associated);
   unsigned char* cipher_text = nonce + nonce_size;
   int written = 0;
-  if (!plain.empty())
-    require(EVP_CipherUpdate(context, cipher_text, &written, data(plain), static_cast<int>(plain.size())) == 1, "encrypt");
+  if (!plain.empty()) require(EVP_CipherUpdate(context, cipher_text, &written, data(plain), static_cast<int>(plain.size())) == 1, "encrypt");
   int last = 0;
   require(EVP_CipherFinal_ex(context, cipher_text + written, &last) == 1, "end encrypting");
   require(EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, tag_size, cipher_text + plain.size()) == 1, "make a tag");
@@ -172,13 +164,11 @@ std::optional<std::string> open_sealed(const Key& key, std::string_view sealed, 
   std::string plain(cipher_text.size(), '\0');
   auto* out = reinterpret_cast<unsigned char*>(plain.data());
   int written = 0;
-  if (!cipher_text.empty() &&
-      EVP_CipherUpdate(context, out, &written, data(cipher_text), static_cast<int>(cipher_text.size())) != 1)
+  if (!cipher_text.empty() && EVP_CipherUpdate(context, out, &written, data(cipher_text), static_cast<int>(cipher_text.size())) != 1)
     return std::nullopt;
   auto* tag = const_cast<unsigned char*>(data(sealed) + sealed.size() - tag_size);
   int last = 0;
-  if (EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, tag_size, tag) != 1 ||
-      EVP_CipherFinal_ex(context, out + written, &last) != 1)
+  if (EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, tag_size, tag) != 1 || EVP_CipherFinal_ex(context, out + written, &last) != 1)
     return std::nullopt;
   return plain;
 }

@@ -23,9 +23,7 @@ inline constexpr std::size_t tag_size = 16;
 /// What sealing adds to a plain text: the nonce before it, the tag behind it.
 inline constexpr std::size_t seal_overhead = nonce_size + tag_size;
 
-inline std::string_view view(const std::array<std::uint8_t, 32>& bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+inline std::string_view view(const std::array<std::uint8_t, 32>& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 /// SHA-256 over bytes that come in pieces. Not thread-safe; movable.
 class Sha256 {

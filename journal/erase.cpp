@@ -35,14 +35,12 @@ Status Journal::settle_down(bool ends_segment) {
   RecordId last = writer_->state().last_id;
   std::uint32_t ended = ends_segment ? seal() : 0;
   bool is_ended = ended == 0 || wait_until([&] { return segments_->newest() > ended; });
-  if (!is_ended)
-    return Error{ErrorCode::unavailable, "the newest segment could not be ended; see the daemon's log"};
+  if (!is_ended) return Error{ErrorCode::unavailable, "the newest segment could not be ended; see the daemon's log"};
   bool is_indexed = wait_until([&] {
     auto position = catalog_->position();
     return position && *position >= last;
   });
-  if (!is_indexed)
-    return Error{ErrorCode::unavailable, "the catalog lags behind the log; see the daemon's log"};
+  if (!is_indexed) return Error{ErrorCode::unavailable, "the catalog lags behind the log; see the daemon's log"};
   return {};
 }
 
@@ -60,11 +58,8 @@ Result<std::map<std::string, LegalHoldRecord>> Journal::legal_holds() const {
     std::optional<LegalHoldRecord> hold;
     if (*stored && (*stored)->damage.empty()) hold = decode_legal_hold((*stored)->encoded);
     if (!hold)
-      return Error{
-          ErrorCode::corrupt,
-          fmt::format(
-              "legal hold record {} is damaged, so nothing may be erased; run: holdfast journal verify",
-              place.id)};
+      return Error{ErrorCode::corrupt,
+                   fmt::format("legal hold record {} is damaged, so nothing may be erased; run: holdfast journal verify", place.id)};
     if (hold->is_set)
       holds[hold->name] = std::move(*hold);
     else
@@ -86,8 +81,7 @@ Result<std::string> Journal::hold_on(RecordId id, const std::map<std::string, Le
     if (!hold.message_id.empty()) filter.message_id = hold.message_id;
     if (hold.since_us != 0) filter.since_us = hold.since_us;
     if (hold.until_us != 0) filter.until_us = hold.until_us;
-    bool is_named =
-        hold.entries.empty() || std::find(hold.entries.begin(), hold.entries.end(), id) != hold.entries.end();
+    bool is_named = hold.entries.empty() || std::find(hold.entries.begin(), hold.entries.end(), id) != hold.entries.end();
     if (is_named && passes(*entry, filter)) return name;
   }
   return std::string();
@@ -123,10 +117,8 @@ Result<RecordId> Journal::order_erasure(const std::vector<RecordId>& entries, co
   return write_record(*writer_, RecordKind::erasure, encode(record));
 }
 
-Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by,
-                                       const std::string& reason,
-                                       const std::function<void(double)>& on_progress,
-                                       const std::function<Status()>& release) {
+Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
+                                       const std::function<void(double)>& on_progress, const std::function<Status()>& release) {
   std::lock_guard one_at_a_time(maintenance_);
   Erased erased;
   if (Status finished = finish_removals(); !finished) return finished.error();
@@ -169,8 +161,7 @@ Status Journal::rewrite_without(const std::map<std::uint32_t, std::set<RecordId>
     auto segment = segments_->get(number);
     if (!segment) return segment.error();
     options.erased = ids;
-    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, options); !rewritten)
-      return rewritten;
+    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, options); !rewritten) return rewritten;
     segments_->forget(number);
     ++erased.segments;
     if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(by_segment.size()));
@@ -179,20 +170,16 @@ Status Journal::rewrite_without(const std::map<std::uint32_t, std::set<RecordId>
 }
 
 /// Does what an erasure record says, as far as it is not done.
-Status Journal::carry_out(const Catalog::Place& place, Erased& erased,
-                          const std::function<void(double)>& on_progress) {
+Status Journal::carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress) {
   auto home = segments_->get(place.segment);
   // It was pruned, and all before it, where the erased entries were.
-  if (!home && home.error().code == ErrorCode::not_found)
-    return cataloger_->run([&](Catalog& catalog) { return catalog.finish_erasure(place.id); });
+  if (!home && home.error().code == ErrorCode::not_found) return cataloger_->run([&](Catalog& catalog) { return catalog.finish_erasure(place.id); });
   if (!home) return home.error();
   auto stored = (*home)->record(place.id);
   if (!stored) return stored.error();
   std::optional<ErasureRecord> record;
   if (*stored && (*stored)->damage.empty()) record = decode_erasure((*stored)->encoded);
-  if (!record)
-    return Error{ErrorCode::corrupt,
-                 fmt::format("erasure record {} is damaged; run: holdfast journal verify", place.id)};
+  if (!record) return Error{ErrorCode::corrupt, fmt::format("erasure record {} is damaged; run: holdfast journal verify", place.id)};
   std::map<std::uint32_t, std::set<RecordId>> all, by_segment;
   for (RecordId id : record->records) {
     auto segment = segments_->holding(id);

@@ -21,7 +21,7 @@ namespace {
 
 Error failed(const std::string& path, const char* what) {
   int reason = errno;
-  ErrorCode code = reason == ENOSPC || reason == EDQUOT                      ? ErrorCode::no_space
+  ErrorCode code = reason == ENOSPC || reason == EDQUOT                     ? ErrorCode::no_space
                    : reason == EACCES || reason == EROFS || reason == EPERM ? ErrorCode::permission
                                                                             : ErrorCode::io;
   std::string remedy = code == ErrorCode::permission ? "; give the user that runs Holdfast write access to it" : "";
@@ -55,10 +55,7 @@ std::string folder_of(const std::string& path) {
 
 AsOwner::AsOwner(const std::string& path) {
   struct stat status;
-  if (::geteuid() != 0 ||
-      (::lstat(path.c_str(), &status) != 0 && ::stat(folder_of(path).c_str(), &status) != 0) ||
-      status.st_uid == 0)
-    return;
+  if (::geteuid() != 0 || (::lstat(path.c_str(), &status) != 0 && ::stat(folder_of(path).c_str(), &status) != 0) || status.st_uid == 0) return;
   // The kernel knows these by thread. Where root may not become others (a container), it stays root.
   is_other_ = true;
   ::setfsgid(status.st_gid);
@@ -160,16 +157,13 @@ std::string doubt_about_disk(const std::string& path) {
   }
   switch (static_cast<std::uint32_t>(system.f_type)) {
     case TMPFS_MAGIC:
-    case RAMFS_MAGIC:
-      return "it is in memory: nothing in it outlives this machine's next start";
+    case RAMFS_MAGIC: return "it is in memory: nothing in it outlives this machine's next start";
     case NFS_SUPER_MAGIC:
     case SMB_SUPER_MAGIC:
     case SMB2_SUPER_MAGIC:
     case CIFS_SUPER_MAGIC:
-    case V9FS_MAGIC:
-      return "it is on another machine's disk: its map and its locks are made for a disk of this machine";
-    default:
-      return "";
+    case V9FS_MAGIC: return "it is on another machine's disk: its map and its locks are made for a disk of this machine";
+    default: return "";
   }
 }
 
@@ -197,14 +191,13 @@ Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self
       continue;
     }
     if (!is_command)
-      return Error{ErrorCode::busy,
-                   self.is_command
-                       ? fmt::format("{}: Holdfast (process {}) writes this journal, and could not be asked at admin.socket; "
-                                     "is it set, and may you use it? Else stop it first",
-                                     path, process)
-                       : fmt::format("{}: another Holdfast (process {}) already writes this journal; stop it first, or give "
-                                     "this one a journal.path of its own",
-                                     path, process)};
+      return Error{ErrorCode::busy, self.is_command
+                                        ? fmt::format("{}: Holdfast (process {}) writes this journal, and could not be asked at admin.socket; "
+                                                      "is it set, and may you use it? Else stop it first",
+                                                      path, process)
+                                        : fmt::format("{}: another Holdfast (process {}) already writes this journal; stop it first, or give "
+                                                      "this one a journal.path of its own",
+                                                      path, process)};
     if (!self.on_wait)
       return Error{ErrorCode::busy, fmt::format("{}: another holdfast command (process {}) has this journal open; try again when "
                                                 "it has ended",
@@ -219,7 +212,8 @@ Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self
   }
   std::string mine = fmt::format("{}{}\n", ::getpid(), self.is_command ? command_mark : "");
   // A courtesy to whoever meets the lock, who must not see a part of it; failing to write it (a full disk) changes nothing.
-  if (write_all_at(file.get(), mine, 0)) [[maybe_unused]] int cut = ::ftruncate(file.get(), static_cast<off_t>(mine.size()));
+  if (write_all_at(file.get(), mine, 0)) [[maybe_unused]]
+    int cut = ::ftruncate(file.get(), static_cast<off_t>(mine.size()));
   return file;
 }
 

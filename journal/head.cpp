@@ -33,10 +33,9 @@ bool read_hash(const std::string& text, Hash& hash) {
 
 std::string sign_head(Head& head, const SigningKey& key) {
   head.key = key.public_key().hex();
-  std::string line = fmt::format(
-      "{} segment={} first={} records={} previous={} last={} root={} time={} before={} key={}", head_magic,
-      head.segment, head.first, head.records, to_hex(view(head.previous)), to_hex(view(head.last)),
-      to_hex(view(head.root)), head.time_us, to_hex(view(head.before)), head.key);
+  std::string line = fmt::format("{} segment={} first={} records={} previous={} last={} root={} time={} before={} key={}", head_magic, head.segment,
+                                 head.first, head.records, to_hex(view(head.previous)), to_hex(view(head.last)), to_hex(view(head.root)),
+                                 head.time_us, to_hex(view(head.before)), head.key);
   head.signature = to_hex(key.sign(line));
   return line + " signature=" + head.signature;
 }
@@ -44,23 +43,19 @@ std::string sign_head(Head& head, const SigningKey& key) {
 Result<Head> parse_head(std::string_view line) {
   std::istringstream words{std::string(line)};
   std::string word;
-  Error damaged{ErrorCode::corrupt,
-                "this is no head; it should be one line that begins with " + std::string(head_magic)};
+  Error damaged{ErrorCode::corrupt, "this is no head; it should be one line that begins with " + std::string(head_magic)};
   if (!(words >> word) || word != head_magic) return damaged;
   std::map<std::string, std::string> fields;
   while (words >> word) {
     std::size_t equals = word.find('=');
-    if (equals == std::string::npos ||
-        !fields.emplace(word.substr(0, equals), word.substr(equals + 1)).second)
-      return damaged;
+    if (equals == std::string::npos || !fields.emplace(word.substr(0, equals), word.substr(equals + 1)).second) return damaged;
   }
   Head head;
   std::uint64_t segment = 0, time = 0;
   bool is_whole = fields.size() == 10 && read_number(fields["segment"], segment) && segment <= UINT32_MAX &&
                   read_number(fields["first"], head.first) && read_number(fields["records"], head.records) &&
-                  read_hash(fields["previous"], head.previous) && read_hash(fields["last"], head.last) &&
-                  read_hash(fields["root"], head.root) && read_number(fields["time"], time) &&
-                  read_hash(fields["before"], head.before);
+                  read_hash(fields["previous"], head.previous) && read_hash(fields["last"], head.last) && read_hash(fields["root"], head.root) &&
+                  read_number(fields["time"], time) && read_hash(fields["before"], head.before);
   if (!is_whole) return damaged;
   head.segment = static_cast<std::uint32_t>(segment);
   head.time_us = static_cast<std::int64_t>(time);
@@ -79,20 +74,14 @@ bool is_signed_by(std::string_view line, const PublicKey& key) {
   return is_canonical && key.verifies(line.substr(0, end), *signature);
 }
 
-std::string head_folder(const std::string& journal) {
-  return journal + "/heads";
-}
+std::string head_folder(const std::string& journal) { return journal + "/heads"; }
 
-std::string head_path(const std::string& journal, std::uint32_t segment) {
-  return fmt::format("{}/{:010}.head", head_folder(journal), segment);
-}
+std::string head_path(const std::string& journal, std::uint32_t segment) { return fmt::format("{}/{:010}.head", head_folder(journal), segment); }
 
 Result<std::string> read_head(const std::string& journal, std::uint32_t segment) {
   std::string path = head_path(journal, segment), line;
   std::ifstream file(path);
-  if (!file)
-    return Error{ErrorCode::not_found,
-                 fmt::format("{}: segment {} has no head; it is not sealed yet", path, segment)};
+  if (!file) return Error{ErrorCode::not_found, fmt::format("{}: segment {} has no head; it is not sealed yet", path, segment)};
   if (!std::getline(file, line)) return Error{ErrorCode::corrupt, path + ": is empty"};
   return line;
 }

@@ -33,7 +33,8 @@ void HeadCheck::check_lines(std::uint32_t newest) {
     bool is_next = before.empty() || last + 1 != number || head->before == sha256(before);
     if (!is_signed) note(number, "its head's signature is not valid, or of another key");
     if (!is_next) note(number, "its head does not continue the heads before it");
-    if (number >= newest) note(number, "there is a head of this segment, but the segment is missing, or not as it was: the journal was rolled back to an older state");
+    if (number >= newest)
+      note(number, "there is a head of this segment, but the segment is missing, or not as it was: the journal was rolled back to an older state");
     if (is_signed && is_next) ++all_.heads;
     before = *line;
     last = number;

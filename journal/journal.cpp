@@ -93,8 +93,8 @@ Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, c
                       : Result<std::unique_ptr<Segment>>(sound.error());
     bool was_sealed = opened && ((*opened)->header().is_compacted || std::filesystem::exists(head_path(options.path, numbers.back())));
     if (was_sealed)
-      opened = Error{ErrorCode::corrupt, fmt::format("{}: was sealed, so there was a segment after it, which is missing",
-                                                     segment_path(options.path, numbers.back()))};
+      opened = Error{ErrorCode::corrupt,
+                     fmt::format("{}: was sealed, so there was a segment after it, which is missing", segment_path(options.path, numbers.back()))};
     if (opened) {
       auto tail = (*opened)->tail();
       if (tail) return Newest{std::shared_ptr<Segment>(std::move(*opened)), *tail};
@@ -115,10 +115,8 @@ Result<Newest> open_newest(const JournalOptions& options, const KeyRing& keys, c
 }
 
 /// The catalog, up to date.
-Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, const KeyRing& keys,
-                                                      const std::vector<std::uint32_t>& numbers,
-                                                      const Segment& newest,
-                                                      const Writer::OnEvent& on_event) {
+Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers,
+                                                      const Segment& newest, const Writer::OnEvent& on_event) {
   auto catalog = Catalog::open(path, keys.base_key(), Environment::Mode::write);
   if (!catalog) return catalog;
   if (Status checked = (*catalog)->check(); !checked) return checked.error();
@@ -142,8 +140,7 @@ Result<std::unique_ptr<Catalog>> open_current_catalog(const std::string& path, c
 }
 
 /// Whether the catalog can be brought up to date without harm. To be called before the segments are opened.
-bool is_catalog_sound(const std::string& path, const KeyRing& keys,
-                      const std::vector<std::uint32_t>& numbers) {
+bool is_catalog_sound(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers) {
   std::error_code ignored;
   if (numbers.empty() || !std::filesystem::exists(Catalog::path_in(path), ignored)) return true;
   // What goes wrong in an orderly way goes wrong again in this process, and is told there.
@@ -155,10 +152,8 @@ bool is_catalog_sound(const std::string& path, const KeyRing& keys,
 
 /// A damaged catalog does not stop the mail either: it is derived from the segments, so it is made anew. With a large journal that takes
 /// its time.
-Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const KeyRing& keys,
-                                              const std::vector<std::uint32_t>& numbers,
-                                              const Segment& newest, bool is_sound,
-                                              const Writer::OnEvent& on_event) {
+Result<std::unique_ptr<Catalog>> open_catalog(const std::string& path, const KeyRing& keys, const std::vector<std::uint32_t>& numbers,
+                                              const Segment& newest, bool is_sound, const Writer::OnEvent& on_event) {
   std::string file = Catalog::path_in(path);
   Result<std::unique_ptr<Catalog>> catalog = Error{ErrorCode::corrupt, file + ": the file is damaged"};
   if (is_sound) catalog = open_current_catalog(path, keys, numbers, newest, on_event);
@@ -176,7 +171,8 @@ Result<std::unique_ptr<SealedStore>> open_store(const std::string& path, const K
   if (store) read = (*store)->each([](SealedStore::Item&) { return true; });
   bool is_damaged = store ? !read : store.error().code == ErrorCode::corrupt;
   if (!is_damaged) return store;
-  on_event(true, fmt::format("{} is damaged and put aside as {}.damaged; recipients are learned from the journal; import the others again", file, file));
+  on_event(true,
+           fmt::format("{} is damaged and put aside as {}.damaged; recipients are learned from the journal; import the others again", file, file));
   store = Error{ErrorCode::corrupt, file};
   put_aside(file);
   return SealedStore::open(file, base, Environment::Mode::write);
@@ -227,8 +223,10 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (options.compacts)
     sealing.compact = [own = journal.get()](std::uint32_t number, const std::function<bool()>& goes_on) { return own->compact(number, goes_on); };
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);
-  WriterOptions writing{options.path, options.segment_size, options.segment_age_us, options.lazy_delay, taken_up.notepad.get(),
-                        [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
+  WriterOptions writing{
+      options.path,           options.segment_size,
+      options.segment_age_us, options.lazy_delay,
+      taken_up.notepad.get(), [sealer = journal->sealer_.get(), segments = journal->segments_.get()] { sealer->newest_is(segments->newest()); }};
   journal->writer_ = std::make_unique<Writer>(
       writing, *keys, *journal->segments_, newest->segment, newest->tail,
       [cataloger = journal->cataloger_.get()](std::vector<Committed>& records) { cataloger->add(records); }, on_event);
@@ -323,13 +321,9 @@ Result<Entry> Journal::settled_entry(RecordId id) {
   return entry;
 }
 
-void Journal::is_sent(const Entry& entry) {
-  notepad_->sent({entry.id, entry.message.content_id});
-}
+void Journal::is_sent(const Entry& entry) { notepad_->sent({entry.id, entry.message.content_id}); }
 
-void Journal::is_answered(RecordId entry) {
-  notepad_->answered(entry);
-}
+void Journal::is_answered(RecordId entry) { notepad_->answered(entry); }
 
 Status Journal::compact(std::uint32_t number, const std::function<bool()>& goes_on) {
   std::lock_guard one_at_a_time(maintenance_);
@@ -337,7 +331,9 @@ Status Journal::compact(std::uint32_t number, const std::function<bool()>& goes_
   auto segment = segments_->get(number);
   if (!segment) return segment.error();
   if ((*segment)->header().is_compacted) return {};
-  if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, {{}, true, [&] { return goes_on() && !is_interrupted_; }}); !rewritten) return rewritten;
+  if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, {{}, true, [&] { return goes_on() && !is_interrupted_; }});
+      !rewritten)
+    return rewritten;
   segments_->forget(number);
   return {};
 }
@@ -361,8 +357,7 @@ Result<Entry> Journal::entry(RecordId id) {
   if (!segment) return segment.error();
   auto record = (*segment)->record(id);
   if (!record) return record.error();
-  if (!*record || (*record)->kind != RecordKind::message)
-    return Error{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", id)};
+  if (!*record || (*record)->kind != RecordKind::message) return Error{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", id)};
   std::optional<MessageRecord> message;
   if ((*record)->is_erased) return Error{ErrorCode::not_found, fmt::format("entry {} was erased", id)};
   if ((*record)->damage.empty()) message = decode_message((*record)->encoded);
@@ -397,8 +392,8 @@ std::uint64_t Journal::bytes() const {
   return sum;
 }
 
-Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key,
-                                      const std::function<void(double)>& on_progress, const std::function<void(const Error&)>& on_damage) {
+Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySource& key, const std::function<void(double)>& on_progress,
+                                      const std::function<void(const Error&)>& on_damage) {
   if (auto there = list_segments(path); !there) return there.error();
   auto keys = KeyRing::open(path, key);
   if (!keys) return keys.error();

@@ -23,7 +23,7 @@ struct JournalOptions {
   std::uint64_t segment_size = 1ULL << 30;
   std::int64_t segment_age_us = 0;
   std::chrono::milliseconds lazy_delay{10};  ///< how long a record for which nobody waits may stay uncommitted
-  bool compacts = false;  ///< sealed segments are compressed in the background
+  bool compacts = false;                     ///< sealed segments are compressed in the background
   /// Of a command, which ends by itself. A daemon waits until no command has the journal open.
   bool is_command = false;
   /// Shows the head of each sealed segment to the world; an error is tried again. Called on a thread of its own; may be empty.
@@ -74,8 +74,7 @@ class Journal {
 
   /// KeyRing::rekey() or, when it is to be finished, KeyRing::finish_rekey(), on record; new mail is in a new segment under the new
   /// key. Returns whether only one master key opens the journal now.
-  Result<bool> rekey(const MasterKeySource& source, const std::string& new_key, bool finishes, const std::string& by,
-                     const std::string& reason);
+  Result<bool> rekey(const MasterKeySource& source, const std::string& new_key, bool finishes, const std::string& by, const std::string& reason);
 
   /// Takes away the oldest segments that ended before the time, up to the first that holds mail not delivered yet, or under a legal hold,
   /// with a record each.
@@ -155,7 +154,8 @@ class Journal {
   Status take_away(const Oldest& oldest, const std::string& by, const std::string& reason);
   Status check_legal_holds(const std::vector<RecordId>& entries);
   Result<RecordId> order_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason);
-  Status rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased, const std::function<void(double)>& on_progress);
+  Status rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased,
+                         const std::function<void(double)>& on_progress);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;
@@ -170,7 +170,7 @@ class Journal {
   RecordId last_before_ = 0;
   std::unique_ptr<SealedStore> store_;
   std::unique_ptr<Segments> segments_;
-  const Catalog* catalog_ = nullptr;  ///< the cataloger's
+  const Catalog* catalog_ = nullptr;      ///< the cataloger's
   std::unique_ptr<Notepad> notepad_;      ///< outlives the writer
   std::unique_ptr<Cataloger> cataloger_;  ///< too
   std::unique_ptr<Sealer> sealer_;        ///< too

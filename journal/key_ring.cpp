@@ -30,9 +30,7 @@ Result<std::vector<std::string>> read_copies(const std::string& path) {
   std::ifstream file(path);
   if (!file) {
     if (errno == ENOENT)
-      return Error{
-          ErrorCode::not_found,
-          fmt::format("{}: the journal's key ring is missing; restore this file from your backup", path)};
+      return Error{ErrorCode::not_found, fmt::format("{}: the journal's key ring is missing; restore this file from your backup", path)};
     return lmdb_error(errno, path);
   }
   std::string line;
@@ -46,9 +44,7 @@ Result<std::vector<std::string>> read_copies(const std::string& path) {
       copies.push_back(std::move(*copy));
   }
   if (!is_ring || copies.empty())
-    return Error{
-        ErrorCode::corrupt,
-        fmt::format("{}: the journal's key ring is damaged; restore this file from your backup", path)};
+    return Error{ErrorCode::corrupt, fmt::format("{}: the journal's key ring is damaged; restore this file from your backup", path)};
   return copies;
 }
 
@@ -59,9 +55,7 @@ Status write_copies(const std::string& path, const std::vector<std::string>& hex
 }
 
 /// Between a new key file's writing and its taking the old one's place.
-std::string next_path(const std::string& key_file) {
-  return key_file + ".next";
-}
+std::string next_path(const std::string& key_file) { return key_file + ".next"; }
 
 }  // namespace
 
@@ -91,9 +85,8 @@ struct KeyRing::State {
       // A rekey between the two reads? The ring's file comes first and last in it.
       auto again = read_copies(path);
       if (again && *again == *now)
-        return Error{ErrorCode::wrong_key,
-                     fmt::format("{}: the master key ({}) does not open this journal; restore the key that it was written with",
-                                 path, source.name())};
+        return Error{ErrorCode::wrong_key, fmt::format("{}: the master key ({}) does not open this journal; restore the key that it was written with",
+                                                       path, source.name())};
       now = std::move(again);
     }
     if (!now) return now.error();
@@ -118,9 +111,7 @@ struct KeyRing::State {
   }
 };
 
-std::string KeyRing::path_in(const std::string& journal) {
-  return journal + "/keys";
-}
+std::string KeyRing::path_in(const std::string& journal) { return journal + "/keys"; }
 
 Result<KeyRing> KeyRing::open(const std::string& journal, const MasterKeySource& source) {
   auto state = std::make_shared<State>(path_in(journal), source);
@@ -128,33 +119,27 @@ Result<KeyRing> KeyRing::open(const std::string& journal, const MasterKeySource&
   return KeyRing(std::move(state));
 }
 
-Result<KeyRing> KeyRing::open_or_create(const std::string& journal, const MasterKeySource& source,
-                                        bool is_new) {
+Result<KeyRing> KeyRing::open_or_create(const std::string& journal, const MasterKeySource& source, bool is_new) {
   std::error_code ignored;
   bool has_ring = std::filesystem::exists(path_in(journal), ignored);
   if (!has_ring && is_new) {
     Result<Key> master = read_master_key(source);
     bool makes_key = !master && master.error().code == ErrorCode::not_found;
     if (makes_key) {
-      if (Status made = make_folder(std::filesystem::path(source.file).parent_path().string()); !made)
-        return made.error();
+      if (Status made = make_folder(std::filesystem::path(source.file).parent_path().string()); !made) return made.error();
       master = create_key_file(source.file);
     }
     if (!master) return master.error();
     std::string plain;
     for (int i = 0; i < 2; ++i) plain += view(random_key());
-    if (Status written = write_copies(path_in(journal), {seal_hex(*master, plain)}); !written)
-      return written.error();
+    if (Status written = write_copies(path_in(journal), {seal_hex(*master, plain)}); !written) return written.error();
   }
   Result<KeyRing> ring = open(journal, source);
   if (!ring) {
     if (ring.error().code == ErrorCode::not_found)
-      return Error{
-          ErrorCode::not_found,
-          fmt::format(
-              "{}, but {} holds a journal. Restore it from your backup (without it the journal cannot "
-              "be read), or give journal.path a new folder",
-              ring.error().message, journal)};
+      return Error{ErrorCode::not_found, fmt::format("{}, but {} holds a journal. Restore it from your backup (without it the journal cannot "
+                                                     "be read), or give journal.path a new folder",
+                                                     ring.error().message, journal)};
     return ring;
   }
   if (auto finished = ring->finish_rekey(source); !finished) return finished.error();
@@ -192,13 +177,11 @@ Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key)
   bool makes_key = new_key.empty() && !then && then.error().code == ErrorCode::not_found;
   if (makes_key) then = create_key_file(next);
   if (!then) return then.error();
-  if (*now == *then)
-    return Error{ErrorCode::invalid, fmt::format("{}: this is the key that is in use already", new_key)};
+  if (*now == *then) return Error{ErrorCode::invalid, fmt::format("{}: this is the key that is in use already", new_key)};
   std::vector<Key> before = state_->keys;
   state_->keys.push_back(random_key());
   std::string plain = state_->plain();
-  if (Status written = write_copies(state_->path, {seal_hex(*now, plain), seal_hex(*then, plain)});
-      !written) {
+  if (Status written = write_copies(state_->path, {seal_hex(*now, plain), seal_hex(*then, plain)}); !written) {
     state_->keys = before;
     return written;
   }

@@ -24,8 +24,7 @@ class KeyRing {
   static Result<KeyRing> open(const std::string& journal, const MasterKeySource& master);
   /// Opens it for whoever writes the journal. A new journal gets a ring, and, without a key command, a master
   /// key. Master keys that were replaced by the one given stop working here.
-  static Result<KeyRing> open_or_create(const std::string& journal, const MasterKeySource& master,
-                                        bool is_new);
+  static Result<KeyRing> open_or_create(const std::string& journal, const MasterKeySource& master, bool is_new);
 
   /// A segment's key, sealed with the newest wrapping key.
   std::string wrap(const Key& key, std::string_view associated) const;

@@ -69,37 +69,28 @@ Error lmdb_error(int code, const std::string& what) {
   if (code == EIO) code = why_half_written(what);
   std::string sentence = what + ": " + mdb_strerror(code);
   switch (code) {
-    case MDB_MAP_FULL:
-      return {ErrorCode::no_space, what + ": the segment's map is full"};
+    case MDB_MAP_FULL: return {ErrorCode::no_space, what + ": the segment's map is full"};
     case ENOSPC:
-    case EDQUOT:
-      return {ErrorCode::no_space, what + ": no space left on the disk; free some or give the journal a larger one"};
-    case EFBIG:
-      return {ErrorCode::no_space, what + ": it may not grow more; raise the limit on the size of files (LimitFSIZE, ulimit -f)"};
+    case EDQUOT: return {ErrorCode::no_space, what + ": no space left on the disk; free some or give the journal a larger one"};
+    case EFBIG: return {ErrorCode::no_space, what + ": it may not grow more; raise the limit on the size of files (LimitFSIZE, ulimit -f)"};
     case EMFILE:
-    case ENFILE:
-      return {ErrorCode::unavailable, sentence + "; allow more of them (LimitNOFILE, ulimit -n)"};
+    case ENFILE: return {ErrorCode::unavailable, sentence + "; allow more of them (LimitNOFILE, ulimit -n)"};
     case ENOMEM:
-      return {ErrorCode::unavailable, sentence + "; the maps of the journal's files are large, but mostly empty: take away the limit on addresses (LimitAS, ulimit -v)"};
+      return {ErrorCode::unavailable,
+              sentence + "; the maps of the journal's files are large, but mostly empty: take away the limit on addresses (LimitAS, ulimit -v)"};
     case EACCES:
-    case EPERM:
-      return {ErrorCode::permission, sentence + "; give the user that runs Holdfast access to it"};
-    case EROFS:
-      return {ErrorCode::permission, sentence + "; mount it for writing, and see in dmesg whether it became so because its disk fails"};
-    case ENOENT:
-      return {ErrorCode::not_found, sentence};
+    case EPERM: return {ErrorCode::permission, sentence + "; give the user that runs Holdfast access to it"};
+    case EROFS: return {ErrorCode::permission, sentence + "; mount it for writing, and see in dmesg whether it became so because its disk fails"};
+    case ENOENT: return {ErrorCode::not_found, sentence};
     case MDB_INVALID:
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_CURSOR_FULL:  // no tree of ours is so deep
     case MDB_PAGE_FULL:
     case MDB_VERSION_MISMATCH:
-    case MDB_BAD_VALSIZE:
-      return {ErrorCode::corrupt, what + ": the file is damaged (" + mdb_strerror(code) + ")"};
-    case MDB_READERS_FULL:
-      return {ErrorCode::busy, what + ": too many readers at once; end some and try again"};
-    default:
-      return {ErrorCode::io, sentence};
+    case MDB_BAD_VALSIZE: return {ErrorCode::corrupt, what + ": the file is damaged (" + mdb_strerror(code) + ")"};
+    case MDB_READERS_FULL: return {ErrorCode::busy, what + ": too many readers at once; end some and try again"};
+    default: return {ErrorCode::io, sentence};
   }
 }
 
@@ -177,7 +168,8 @@ Result<std::uint64_t> Environment::file_size() const {
 
 bool Environment::is_in_place() const {
   mdb_filehandle_t file = -1;
-  struct stat open {}, there {};
+  struct stat open {
+  }, there{};
   std::shared_lock in_use(opened_->in_use);
   if (!get() || mdb_env_get_fd(get(), &file) != 0 || ::fstat(file, &open) != 0) return true;  // nothing is open: it is opened by its path
   return ::stat(path().c_str(), &there) == 0 && open.st_dev == there.st_dev && open.st_ino == there.st_ino;
@@ -294,8 +286,7 @@ Result<Cursor> Cursor::open(const Transaction& transaction, WantsValue wants_val
   Cursor cursor;
   cursor.wants_value_ = wants_value;
   MDB_cursor* raw = nullptr;
-  if (int code = mdb_cursor_open(transaction.get(), transaction.database(), &raw))
-    return lmdb_error(code, transaction.path());
+  if (int code = mdb_cursor_open(transaction.get(), transaction.database(), &raw)) return lmdb_error(code, transaction.path());
   cursor.cursor_.reset(raw);
   cursor.path_ = transaction.path();
   return cursor;

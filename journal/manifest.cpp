@@ -69,18 +69,15 @@ std::string manifest_path(const std::string& journal, std::uint32_t segment) {
   return fmt::format("{}/{:010}.manifest", segment_folder(journal), segment);
 }
 
-std::string next_manifest_path(const std::string& journal, std::uint32_t segment) {
-  return manifest_path(journal, segment) + ".next";
-}
+std::string next_manifest_path(const std::string& journal, std::uint32_t segment) { return manifest_path(journal, segment) + ".next"; }
 
 namespace {
 
-Status write_manifest_of(const std::string& file, std::uint32_t segment, const SigningKey& key,
-                         const std::string& path) {
+Status write_manifest_of(const std::string& file, std::uint32_t segment, const SigningKey& key, const std::string& path) {
   auto blocks = read_blocks(file, {});
   if (!blocks) return blocks.error();
-  std::string text = fmt::format("{} segment={} bytes={} block={} key={}\n", manifest_magic, segment, blocks->size,
-                                 manifest_block, key.public_key().hex());
+  std::string text =
+      fmt::format("{} segment={} bytes={} block={} key={}\n", manifest_magic, segment, blocks->size, manifest_block, key.public_key().hex());
   for (const std::string& hash : blocks->hashes) text += hash + "\n";
   std::string signature = to_hex(key.sign(text));
   return write_file(path, fmt::format("{}{}{}\n", text, mark, signature));
@@ -92,20 +89,17 @@ Status write_manifest(const std::string& journal, std::uint32_t segment, const S
   return write_manifest_of(segment_path(journal, segment), segment, key, manifest_path(journal, segment));
 }
 
-Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file,
-                           const SigningKey& key) {
+Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file, const SigningKey& key) {
   return write_manifest_of(file, segment, key, next_manifest_path(journal, segment));
 }
 
 Status take_next_manifest(const std::string& journal, std::uint32_t segment) {
   if (std::rename(next_manifest_path(journal, segment).c_str(), manifest_path(journal, segment).c_str()) != 0)
-    return Error{ErrorCode::io, fmt::format("{}: cannot be renamed: {}", next_manifest_path(journal, segment),
-                                            std::strerror(errno))};
+    return Error{ErrorCode::io, fmt::format("{}: cannot be renamed: {}", next_manifest_path(journal, segment), std::strerror(errno))};
   return sync_folder_of(manifest_path(journal, segment));
 }
 
-std::vector<std::string> check_against(const std::string& path, const std::string& segment_file,
-                                       std::uint32_t segment, const PublicKey* key,
+std::vector<std::string> check_against(const std::string& path, const std::string& segment_file, std::uint32_t segment, const PublicKey* key,
                                        const std::function<void(std::uint64_t)>& on_bytes) {
   std::ifstream manifest(path);
   if (!manifest) return {fmt::format("{}: the manifest is missing", path)};
@@ -119,40 +113,32 @@ std::vector<std::string> check_against(const std::string& path, const std::strin
   unsigned number = 0;
   unsigned long long size = 0, block = 0;
   char digits[65] = "";
-  bool is_read = std::sscanf(first.c_str(), "holdfast-manifest-1 segment=%u bytes=%llu block=%llu key=%64s",
-                             &number, &size, &block, digits) == 4 &&
+  bool is_read = std::sscanf(first.c_str(), "holdfast-manifest-1 segment=%u bytes=%llu block=%llu key=%64s", &number, &size, &block, digits) == 4 &&
                  block == manifest_block && end != std::string::npos;
   auto signature = is_read ? from_hex(std::string_view(text).substr(end + mark.size(), 128)) : std::nullopt;
   auto own_key = PublicKey::from_hex(digits);
   const PublicKey* signer = key ? key : own_key ? &*own_key : nullptr;
-  bool is_canonical =
-      signature && fmt::format("{}{}\n", mark, to_hex(*signature)) == std::string_view(text).substr(end);
+  bool is_canonical = signature && fmt::format("{}{}\n", mark, to_hex(*signature)) == std::string_view(text).substr(end);
   if (!is_read || !is_canonical || !signer) return {fmt::format("{}: the manifest is damaged", path)};
   if (number != segment) return {fmt::format("{}: this is the manifest of segment {}", path, number)};
-  if (!signer->verifies(std::string_view(text).substr(0, end), *signature))
-    return {fmt::format("{}: the manifest's signature is not valid", path)};
+  if (!signer->verifies(std::string_view(text).substr(0, end), *signature)) return {fmt::format("{}: the manifest's signature is not valid", path)};
 
   auto blocks = read_blocks(segment_file, on_bytes);
   if (!blocks) return {blocks.error().message};
   std::vector<std::string> problems;
-  if (blocks->size != size)
-    problems.push_back(
-        fmt::format("{}: has {} bytes, and had {} when it was sealed", segment_file, blocks->size, size));
+  if (blocks->size != size) problems.push_back(fmt::format("{}: has {} bytes, and had {} when it was sealed", segment_file, blocks->size, size));
   std::string hash;
   for (std::size_t i = 0; std::getline(lines, hash) && !hash.starts_with(mark); ++i)
     if (i < blocks->hashes.size() && blocks->hashes[i] != hash)
-      problems.push_back(fmt::format("{}: bytes {} to {} are not those that were sealed", segment_file,
-                                     i * manifest_block,
+      problems.push_back(fmt::format("{}: bytes {} to {} are not those that were sealed", segment_file, i * manifest_block,
                                      std::min<std::uint64_t>((i + 1) * manifest_block, blocks->size) - 1));
   return problems;
 }
 
-std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment,
-                                        const PublicKey* key,
+std::vector<std::string> check_manifest(const std::string& journal, std::uint32_t segment, const PublicKey* key,
                                         const std::function<void(std::uint64_t)>& on_bytes) {
   std::string file = segment_path(journal, segment), next = next_manifest_path(journal, segment);
-  std::vector<std::string> problems =
-      check_against(manifest_path(journal, segment), file, segment, key, on_bytes);
+  std::vector<std::string> problems = check_against(manifest_path(journal, segment), file, segment, key, on_bytes);
   bool has_next = ::access(next.c_str(), R_OK) == 0;
   if (problems.empty() || !has_next) return problems;
   std::vector<std::string> others = check_against(next, file, segment, key, {});

@@ -13,9 +13,7 @@ Hash node_hash(const Hash& left, const Hash& right) {
 
 }  // namespace
 
-Hash leaf_hash(std::string_view data) {
-  return sha256(std::string_view("\0", 1), data);
-}
+Hash leaf_hash(std::string_view data) { return sha256(std::string_view("\0", 1), data); }
 
 MerkleTree::MerkleTree(std::vector<Hash> leaves) {
   levels_.push_back(std::move(leaves));
@@ -23,15 +21,12 @@ MerkleTree::MerkleTree(std::vector<Hash> leaves) {
     const std::vector<Hash>& below = levels_.back();
     std::vector<Hash> level;
     level.reserve((below.size() + 1) / 2);
-    for (std::size_t i = 0; i < below.size(); i += 2)
-      level.push_back(i + 1 < below.size() ? node_hash(below[i], below[i + 1]) : below[i]);
+    for (std::size_t i = 0; i < below.size(); i += 2) level.push_back(i + 1 < below.size() ? node_hash(below[i], below[i + 1]) : below[i]);
     levels_.push_back(std::move(level));
   }
 }
 
-Hash MerkleTree::root() const {
-  return levels_.back().empty() ? sha256("") : levels_.back().front();
-}
+Hash MerkleTree::root() const { return levels_.back().empty() ? sha256("") : levels_.back().front(); }
 
 std::vector<Hash> MerkleTree::path(std::uint64_t index) const {
   std::vector<Hash> path;
@@ -43,8 +38,7 @@ std::vector<Hash> MerkleTree::path(std::uint64_t index) const {
   return path;
 }
 
-std::optional<Hash> root_of_path(const Hash& leaf, std::uint64_t index, std::uint64_t leaves,
-                                 const std::vector<Hash>& path) {
+std::optional<Hash> root_of_path(const Hash& leaf, std::uint64_t index, std::uint64_t leaves, const std::vector<Hash>& path) {
   if (index >= leaves) return std::nullopt;
   Hash hash = leaf;
   std::uint64_t last = leaves - 1;

@@ -27,7 +27,6 @@ class MerkleTree {
 
 /// The root that a leaf, its index, the number of leaves and a path lead to (RFC 9162 2.1.3.2); nothing when
 /// the path does not fit the place.
-std::optional<Hash> root_of_path(const Hash& leaf, std::uint64_t index, std::uint64_t leaves,
-                                 const std::vector<Hash>& path);
+std::optional<Hash> root_of_path(const Hash& leaf, std::uint64_t index, std::uint64_t leaves, const std::vector<Hash>& path);
 
 }  // namespace holdfast::journal

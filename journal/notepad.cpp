@@ -73,7 +73,8 @@ Result<std::unique_ptr<Notepad>> Notepad::open(const std::string& journal, const
   FileDescriptor file(::open(path.c_str(), flags));
   if (!file && errno == ENOENT) file = FileDescriptor(::open(path.c_str(), flags | O_CREAT | O_EXCL, 0600));
   if (!file) return lmdb_error(errno, path);
-  struct stat folder {}, info {};
+  struct stat folder {
+  }, info{};
   if (::stat(journal.c_str(), &folder) != 0) return lmdb_error(errno, journal);
   if (::fstat(file.get(), &info) != 0) return lmdb_error(errno, path);
   bool is_owned = info.st_uid == folder.st_uid || info.st_uid == ::geteuid();

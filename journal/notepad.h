@@ -67,10 +67,10 @@ class Notepad {
   bool is_blank(int index) const;
   void wipe(int index);
 
-  const std::string path_;     ///< empty: no file
+  const std::string path_;  ///< empty: no file
   char* const memory_;
-  int open_ = 0;               ///< the sheet that is written on
-  std::size_t end_;            ///< of what stands there
+  int open_ = 0;     ///< the sheet that is written on
+  std::size_t end_;  ///< of what stands there
   std::uint64_t turns_ = 0;
 };
 

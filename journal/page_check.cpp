@@ -68,9 +68,7 @@ class PageCheck {
   }
 
  private:
-  Error damaged(PageNumber page) const {
-    return {ErrorCode::corrupt, fmt::format("{}: the file is damaged: page {}", path_, page)};
-  }
+  Error damaged(PageNumber page) const { return {ErrorCode::corrupt, fmt::format("{}: the file is damaged: page {}", path_, page)}; }
 
   /// From the root to the last leaf.
   Status check_last(const Tree& tree) {
@@ -127,8 +125,8 @@ class PageCheck {
     const char* bytes = buffer_.data();
     auto lower = number_at<std::uint16_t>(bytes + 12), upper = number_at<std::uint16_t>(bytes + 14);
     bool is_whole = static_cast<std::size_t>(got) == buffer_.size() && number_at<PageNumber>(bytes) == page &&
-                    number_at<std::uint16_t>(bytes + 10) == kind && lower > page_header && lower % 2 == 0 &&
-                    lower <= upper && upper <= meta_.page_size;
+                    number_at<std::uint16_t>(bytes + 10) == kind && lower > page_header && lower % 2 == 0 && lower <= upper &&
+                    upper <= meta_.page_size;
     if (!is_whole) return damaged(page);
     std::vector<Node> nodes;
     for (std::size_t at = page_header; at < lower; at += 2) {
@@ -156,9 +154,7 @@ class PageCheck {
   std::string buffer_;
 };
 
-Tree tree_at(const char* bytes) {
-  return {number_at<PageNumber>(bytes + root_at), number_at<std::uint16_t>(bytes + depth_at)};
-}
+Tree tree_at(const char* bytes) { return {number_at<PageNumber>(bytes + root_at), number_at<std::uint16_t>(bytes + depth_at)}; }
 
 std::optional<Meta> read_meta(int file, std::uint64_t place) {
   char bytes[page_header + trees_at + 2 * tree_size + 16];
@@ -167,8 +163,8 @@ std::optional<Meta> read_meta(int file, std::uint64_t place) {
   if (number_at<std::uint32_t>(meta) != lmdb_magic) return std::nullopt;
   const char* end = meta + trees_at + 2 * tree_size;
   // The page size stands in the padding of the first tree.
-  return Meta{number_at<std::uint64_t>(end + 8), number_at<std::uint32_t>(meta + trees_at),
-              number_at<PageNumber>(end), tree_at(meta + trees_at), tree_at(meta + trees_at + tree_size)};
+  return Meta{number_at<std::uint64_t>(end + 8), number_at<std::uint32_t>(meta + trees_at), number_at<PageNumber>(end), tree_at(meta + trees_at),
+              tree_at(meta + trees_at + tree_size)};
 }
 
 }  // namespace

@@ -18,9 +18,7 @@ std::string bytes_at(const nlohmann::json& json) {
   return *bytes;
 }
 
-Error invalid(const std::string& why) {
-  return {ErrorCode::corrupt, "the proof does not hold: " + why};
-}
+Error invalid(const std::string& why) { return {ErrorCode::corrupt, "the proof does not hold: " + why}; }
 
 }  // namespace
 
@@ -28,8 +26,7 @@ Result<std::string> make_proof(const std::string& journal, const Segment& segmen
   auto line = read_head(journal, segment.header().number);
   if (!line && line.error().code == ErrorCode::not_found)
     return Error{ErrorCode::not_found,
-                 fmt::format("entry {} is in segment {}, which is not sealed yet; run: holdfast journal seal",
-                             entry, segment.header().number)};
+                 fmt::format("entry {} is in segment {}, which is not sealed yet; run: holdfast journal seal", entry, segment.header().number)};
   if (!line) return line.error();
   std::vector<Hash> leaves;
   std::optional<Segment::StoredRecord> found;
@@ -44,27 +41,18 @@ Result<std::string> make_proof(const std::string& journal, const Segment& segmen
   });
   if (!walked) return walked.error();
   if (!found) return Error{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", entry)};
-  if (found->is_erased)
-    return Error{ErrorCode::not_found,
-                 fmt::format("entry {} was erased: nothing can be proven of it any more", entry)};
-  if (!found->damage.empty())
-    return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", entry, found->damage)};
+  if (found->is_erased) return Error{ErrorCode::not_found, fmt::format("entry {} was erased: nothing can be proven of it any more", entry)};
+  if (!found->damage.empty()) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", entry, found->damage)};
   MerkleTree tree(std::move(leaves));
   auto head = parse_head(*line);
   if (!head) return head.error();
   if (tree.root() != head->root)
-    return Error{
-        ErrorCode::corrupt,
-        fmt::format("segment {} is not what its head says; run: holdfast journal verify", head->segment)};
+    return Error{ErrorCode::corrupt, fmt::format("segment {} is not what its head says; run: holdfast journal verify", head->segment)};
   nlohmann::ordered_json path = nlohmann::ordered_json::array();
   for (const Hash& hash : tree.path(index)) path.push_back(to_hex(view(hash)));
-  nlohmann::ordered_json proof = {{"format", format},
-                                  {"entry", entry},
-                                  {"record", to_hex(found->encoded)},
-                                  {"salt", to_hex(found->salt)},
-                                  {"index", index},
-                                  {"path", path},
-                                  {"head", *line}};
+  nlohmann::ordered_json proof = {
+      {"format", format}, {"entry", entry}, {"record", to_hex(found->encoded)}, {"salt", to_hex(found->salt)}, {"index", index},
+      {"path", path},     {"head", *line}};
   return proof.dump(1) + "\n";
 }
 
@@ -92,13 +80,11 @@ Result<ProvenEntry> check_proof(const std::string& text, const PublicKey* key) {
   if (!head) return invalid(head.error().message);
   auto own_key = PublicKey::from_hex(head->key);
   const PublicKey* signer = key ? key : own_key ? &*own_key : nullptr;
-  if (!signer || !is_signed_by(line, *signer))
-    return invalid(key ? "the head is not signed with this key" : "the head's signature is not valid");
+  if (!signer || !is_signed_by(line, *signer)) return invalid(key ? "the head is not signed with this key" : "the head's signature is not valid");
   if (salt.size() != 16) return invalid("its salt is damaged");
   Hash commitment = sha256(salt, record);
   std::optional<Hash> root = root_of_path(leaf_hash(view(commitment)), proven.index, head->records, path);
-  if (!root || *root != head->root)
-    return invalid("the record is not in the tree that the head was signed for");
+  if (!root || *root != head->root) return invalid("the record is not in the tree that the head was signed for");
   std::optional<MessageRecord> message = decode_message(record);
   if (!message) return invalid("the record is no message");
   proven.message = std::move(*message);

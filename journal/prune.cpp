@@ -39,7 +39,7 @@ Result<std::optional<Journal::Oldest>> Journal::find_oldest(const std::vector<st
   }
   for (std::size_t i = 1; i < numbers.size(); ++i) {
     auto next = segments_->get(numbers[i]);
-    if (!next && is_damage(next.error())) continue;  // it does not say when it was begun
+    if (!next && is_damage(next.error())) continue;                 // it does not say when it was begun
     if (!next && next.error().code == ErrorCode::not_found) break;  // it is being begun
     if (!next) return next.error();
     oldest.end = (*next)->header().first_cell;
@@ -157,8 +157,7 @@ Status Journal::take_away(const Oldest& oldest, const std::string& by, const std
   return finish(removal);
 }
 
-Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by,
-                                                  const std::string& reason) {
+Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
   std::lock_guard one_at_a_time(maintenance_);
   std::vector<std::uint32_t> pruned;
   auto numbers = list_segments(path_);

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <limits>
 
-
 namespace holdfast::journal {
 bool passes(const Entry& entry, const Filter& filter) {
   const MessageRecord& message = entry.message;
@@ -15,12 +14,8 @@ bool passes(const Entry& entry, const Filter& filter) {
   if (filter.direction && message.direction != *filter.direction) return false;
   if (filter.sender && normalise(message.mail_from) != normalise(*filter.sender)) return false;
   if (filter.message_id && normalise(message.message_id) != normalise(*filter.message_id)) return false;
-  auto any = [&](auto predicate) {
-    return std::any_of(message.recipients.begin(), message.recipients.end(), predicate);
-  };
-  if (filter.recipient &&
-      !any([&](const Recipient& one) { return normalise(one.address) == normalise(*filter.recipient); }))
-    return false;
+  auto any = [&](auto predicate) { return std::any_of(message.recipients.begin(), message.recipients.end(), predicate); };
+  if (filter.recipient && !any([&](const Recipient& one) { return normalise(one.address) == normalise(*filter.recipient); })) return false;
   return !filter.outcome || any([&](const Recipient& one) { return one.outcome == *filter.outcome; });
 }
 
@@ -144,7 +139,8 @@ Result<std::vector<RecordId>> Reader::ids(const Filter& filter) {
   std::vector<RecordId> found;
   bool goes_on = true;
   for (std::uint32_t number : within_time_of(filter)) {
-    Status read = each_in(number, filter, false, filter.outcome.has_value(), [&](const Entry& entry) { return found.push_back(entry.id), true; }, goes_on);
+    Status read = each_in(
+        number, filter, false, filter.outcome.has_value(), [&](const Entry& entry) { return found.push_back(entry.id), true; }, goes_on);
     if (!read) return read.error();
   }
   return found;
@@ -218,8 +214,7 @@ Result<Entry> Reader::entry_as_written(RecordId id) {
   auto record = (*segment)->record(id);
   if (!record) return record.error();
   if (!*record) return unknown;
-  if (!(*record)->damage.empty())
-    return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", id, (*record)->damage)};
+  if (!(*record)->damage.empty()) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", id, (*record)->damage)};
   if ((*record)->kind != RecordKind::message) return unknown;
   if ((*record)->is_erased)
     return Error{ErrorCode::not_found, fmt::format("entry {} was erased; by whom and why, says: holdfast journal erasures", id)};

@@ -69,24 +69,23 @@ class Reader {
   Reader(std::string journal, const KeyRing& keys, std::vector<std::uint32_t> numbers)
       : journal_(std::move(journal)), numbers_(std::move(numbers)), segments_(journal_, keys, numbers_) {}
   std::vector<std::uint32_t> within_time_of(const Filter& filter);
-  Status each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes,
-                 const std::function<bool(const Entry&)>& visit, bool& goes_on);
+  Status each_in(std::uint32_t number, const Filter& filter, bool newest_first, bool with_outcomes, const std::function<bool(const Entry&)>& visit,
+                 bool& goes_on);
   /// An indexed part of a filter.
   struct Wanted {
     Term term;
     std::string text;
   };
   std::optional<Wanted> indexed_part(const Filter& filter) const;
-  Status each_indexed(Segment& segment, const Wanted& wanted, bool newest_first,
-                      const std::function<bool(Segment::StoredRecord&)>& consider);
+  Status each_indexed(Segment& segment, const Wanted& wanted, bool newest_first, const std::function<bool(Segment::StoredRecord&)>& consider);
   Status load_recent_outcomes();
   Status settle(Entry& entry);
 
   const std::string journal_;
   const std::vector<std::uint32_t> numbers_;
   Segments segments_;
-  std::unique_ptr<Catalog> catalog_;  ///< null when there is none
-  RecordId indexed_ = 0;              ///< the catalog's position
+  std::unique_ptr<Catalog> catalog_;                                ///< null when there is none
+  RecordId indexed_ = 0;                                            ///< the catalog's position
   std::map<RecordId, std::vector<OutcomeRecord>> recent_outcomes_;  ///< from records after indexed_, by entry
   std::uint64_t damaged_ = 0;
 };

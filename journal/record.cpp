@@ -22,9 +22,7 @@ std::optional<Outcome> outcome_of(std::uint8_t value) {
 
 std::string_view to_string(Outcome outcome) { return outcome_names[static_cast<std::size_t>(outcome)]; }
 
-std::string_view to_string(Direction direction) {
-  return direction == Direction::inbound ? "inbound" : "outbound";
-}
+std::string_view to_string(Direction direction) { return direction == Direction::inbound ? "inbound" : "outbound"; }
 
 std::optional<Outcome> parse_outcome(std::string_view name) {
   for (std::size_t i = 0; i < std::size(outcome_names); ++i)
@@ -35,8 +33,7 @@ std::optional<Outcome> parse_outcome(std::string_view name) {
 void bring_up_to_date(std::vector<Recipient>& recipients, const OutcomeRecord& outcome) {
   for (const OutcomeRecord::Change& change : outcome.changes) {
     for (std::size_t i = 0; i < recipients.size(); ++i) {
-      bool is_meant = change.recipient == OutcomeRecord::every_pending ? recipients[i].outcome == Outcome::pending
-                                                                       : change.recipient == i;
+      bool is_meant = change.recipient == OutcomeRecord::every_pending ? recipients[i].outcome == Outcome::pending : change.recipient == i;
       if (!is_meant) continue;
       recipients[i].outcome = change.outcome;
       recipients[i].reply = change.reply;
@@ -48,8 +45,8 @@ std::string encode(const MessageRecord& record) {
   ByteWriter out;
   out.integer(record.time_us);
   out.integer(static_cast<std::uint8_t>(record.direction));
-  for (const std::string* text : {&record.session, &record.route, &record.client, &record.server, &record.helo,
-                                  &record.protocol, &record.tls, &record.auth, &record.mail_from, &record.mail_params})
+  for (const std::string* text : {&record.session, &record.route, &record.client, &record.server, &record.helo, &record.protocol, &record.tls,
+                                  &record.auth, &record.mail_from, &record.mail_params})
     out.string(*text);
   out.integer(static_cast<std::uint32_t>(record.recipients.size()));
   for (const Recipient& recipient : record.recipients) {
@@ -73,8 +70,8 @@ std::optional<MessageRecord> decode_message(std::string_view bytes) {
   auto direction = in.integer<std::uint8_t>();
   if (direction > static_cast<std::uint8_t>(Direction::outbound)) return std::nullopt;
   record.direction = static_cast<Direction>(direction);
-  for (std::string* text : {&record.session, &record.route, &record.client, &record.server, &record.helo,
-                            &record.protocol, &record.tls, &record.auth, &record.mail_from, &record.mail_params})
+  for (std::string* text : {&record.session, &record.route, &record.client, &record.server, &record.helo, &record.protocol, &record.tls, &record.auth,
+                            &record.mail_from, &record.mail_params})
     *text = in.string();
   auto count = in.integer<std::uint32_t>();
   for (std::uint32_t i = 0; i < count && in.ok(); ++i) {

@@ -41,9 +41,9 @@ std::string_view to_string(Direction direction);
 std::optional<Outcome> parse_outcome(std::string_view name);
 
 struct Recipient {
-  std::string address;  ///< as the client wrote it, without the angle brackets
-  std::string params;   ///< the ESMTP parameters after it, as written
-  std::string reply;    ///< what the primary said to RCPT
+  std::string address;                 ///< as the client wrote it, without the angle brackets
+  std::string params;                  ///< the ESMTP parameters after it, as written
+  std::string reply;                   ///< what the primary said to RCPT
   Outcome outcome = Outcome::pending;  ///< `rejected` or `deferred` when RCPT was refused
 };
 
@@ -59,8 +59,8 @@ struct MessageRecord {
   std::string server;  ///< where it connected to: address and port
   std::string helo;
   std::string protocol;  ///< as a Received line names it (RFC 3848): SMTP, ESMTP, ESMTPS, ...
-  std::string tls;  ///< protocol and cipher, empty for plain
-  std::string auth;  ///< the AUTH mechanism that the primary accepted, empty for none
+  std::string tls;       ///< protocol and cipher, empty for plain
+  std::string auth;      ///< the AUTH mechanism that the primary accepted, empty for none
   std::string mail_from;
   std::string mail_params;
   std::vector<Recipient> recipients;
@@ -114,8 +114,8 @@ std::optional<std::uint32_t> pruned_segment(const ErasureRecord& record);
 struct AccessRecord {
   std::int64_t time_us = 0;
   std::string by, command, reason;
-  std::uint64_t entries = 0;         ///< how many were to be read
-  std::vector<RecordId> examples;    ///< which; the first hundred
+  std::uint64_t entries = 0;       ///< how many were to be read
+  std::vector<RecordId> examples;  ///< which; the first hundred
 };
 
 /// A legal hold was set, or lifted: what it names may be neither erased nor pruned. What is empty or 0 does not matter.

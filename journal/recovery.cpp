@@ -26,15 +26,16 @@ TakenUp take_up_notepad(const std::string& path, const KeyRing& keys, const std:
                         Segment::Tail& tail, const Writer::OnEvent& on_event) {
   auto notepad = Notepad::open(path, keys.base_key());
   if (!notepad) {
-    on_event(false, fmt::format("{}; should Holdfast be killed, entries of the last milliseconds before will be marked abandoned",
-                                notepad.error().message));
+    on_event(false,
+             fmt::format("{}; should Holdfast be killed, entries of the last milliseconds before will be marked abandoned", notepad.error().message));
     return {Notepad::for_this_process(), {}};
   }
   auto missing = missing_in_log(**notepad, path, keys, numbers, newest, tail);
   if (!missing) on_event(true, fmt::format("outcomes of just before the last stop are lost: {}", missing.error().message));
   if (missing && !missing->empty()) {
     Status appended = append_all(*missing, newest, tail);
-    if (!appended) on_event(true, fmt::format("{} records of just before the last stop wait in memory: {}", missing->size(), appended.error().message));
+    if (!appended)
+      on_event(true, fmt::format("{} records of just before the last stop wait in memory: {}", missing->size(), appended.error().message));
     if (!appended) return {std::move(*notepad), std::move(*missing)};
     on_event(false, fmt::format("{} records of just before the last stop were brought into the journal", missing->size()));
   }
@@ -85,7 +86,9 @@ void mark_unanswered(Journal& journal, Notepad& notepad, const Writer::OnEvent& 
     journal.writer().submit_record(RecordKind::outcome, encode(OutcomeRecord{now_us(), sent.entry, true, {}}));
     ++marked;
   }
-  if (marked > 0) on_event(false, fmt::format("{} held entries had been sent before the last stop, and not answered; they are marked as possible duplicates", marked));
+  if (marked > 0)
+    on_event(false,
+             fmt::format("{} held entries had been sent before the last stop, and not answered; they are marked as possible duplicates", marked));
   notepad.forget_unanswered();
 }
 

@@ -29,8 +29,7 @@ constexpr std::uint64_t rewrite_slack = 64ULL << 20;
 constexpr std::size_t sealed_key_size = std::tuple_size_v<Key> + seal_overhead;
 
 Error damaged(const Segment& segment, RecordId record, std::string_view what) {
-  return {ErrorCode::corrupt, fmt::format("{}: record {}: {}; nothing was changed. Run: holdfast journal verify",
-                                          segment.path(), record, what)};
+  return {ErrorCode::corrupt, fmt::format("{}: record {}: {}; nothing was changed. Run: holdfast journal verify", segment.path(), record, what)};
 }
 
 /// A dictionary out of what is to be kept: nothing of what is erased may live on in it.
@@ -46,8 +45,10 @@ Result<std::string> learn(const Segment& from, const RewriteOptions& options) {
     if (record.kind == RecordKind::message) message = decode_message(record.encoded);
     if (!message) return true;
     auto beginning = from.frame(*message, record.content, 0);
-    if (!beginning) problem = beginning.error();
-    else if (*beginning) samples.push_back((*beginning)->substr(0, most_sample_size));
+    if (!beginning)
+      problem = beginning.error();
+    else if (*beginning)
+      samples.push_back((*beginning)->substr(0, most_sample_size));
     return static_cast<bool>(problem);
   });
   if (!problem) return problem.error();
@@ -208,8 +209,7 @@ Status destroy_key(int file, const std::string& path, const std::string& sealed_
   const char* begin = static_cast<const char*>(map);
   bool is_gone = true;
   for (const char* at = begin; is_gone;) {
-    at = static_cast<const char*>(
-        ::memmem(at, size - static_cast<std::size_t>(at - begin), sealed_key.data(), sealed_key.size()));
+    at = static_cast<const char*>(::memmem(at, size - static_cast<std::size_t>(at - begin), sealed_key.data(), sealed_key.size()));
     if (!at) break;
     is_gone = write_all_at(file, zeros, static_cast<std::uint64_t>(at - begin));
     at += sealed_key.size();
@@ -233,9 +233,7 @@ Status overwrite(int file, const std::string& path) {
   return {};
 }
 
-std::string old_path(const std::string& path) {
-  return path + ".old";
-}
+std::string old_path(const std::string& path) { return path + ".old"; }
 
 /// The old file of a segment, if there is one: its key, then the file. While the segment itself still is that
 /// file, only the name goes.
@@ -248,8 +246,7 @@ Status destroy_leftover(const std::string& path) {
     std::string sealed_key;
     if (auto environment = Environment::open(old, Environment::Mode::sealed, 0))
       if (auto transaction = Transaction::begin(*environment, Environment::Mode::sealed))
-        if (auto header = transaction->get(cell_key(0, false));
-            header && *header && (*header)->size() > sealed_key_size)
+        if (auto header = transaction->get(cell_key(0, false)); header && *header && (*header)->size() > sealed_key_size)
           sealed_key = (*header)->substr((*header)->size() - sealed_key_size);
     Status destroyed = sealed_key.empty() ? overwrite(file.get(), old) : destroy_key(file.get(), old, sealed_key);
     if (!destroyed) return destroyed;
@@ -274,8 +271,7 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
   clean();
   if (Status destroyed = destroy_leftover(path); !destroyed) return destroyed;
   Status written = [&]() -> Status {
-    auto to = Environment::open(draft, Environment::Mode::write,
-                                segment.environment().used_bytes() * 2 + rewrite_slack);
+    auto to = Environment::open(draft, Environment::Mode::write, segment.environment().used_bytes() * 2 + rewrite_slack);
     if (!to) return to.error();
     auto dictionary = learn(segment, options);
     if (!dictionary) return dictionary.error();
@@ -309,8 +305,7 @@ Status remove_segment(const std::string& journal, std::uint32_t number) {
 Status destroy_leftovers(const std::string& journal) {
   std::error_code failure;
   std::vector<std::string> names;
-  for (const auto& file : std::filesystem::directory_iterator(segment_folder(journal), failure))
-    names.push_back(file.path().string());
+  for (const auto& file : std::filesystem::directory_iterator(segment_folder(journal), failure)) names.push_back(file.path().string());
   for (const std::string& name : names) {
     bool is_leftover = name.ends_with(".lmdb.old");
     if (!is_leftover) continue;

@@ -25,8 +25,7 @@ struct RewriteOptions {
 /// Puts a rewritten file in the segment's place. Crash-safe: at each moment the old file or the new one is
 /// there, with a manifest that fits. What is left of an interrupted run is replaced by the next. Readers that
 /// have the old file open keep it. Errors: busy, no_space, corrupt (a damaged record: nothing is changed), io.
-Status rewrite_segment(const std::string& journal, const Segment& segment, const KeyRing& keys, const SigningKey& key,
-                       const RewriteOptions& options);
+Status rewrite_segment(const std::string& journal, const Segment& segment, const KeyRing& keys, const SigningKey& key, const RewriteOptions& options);
 
 /// Takes a whole segment away, its key first. Its head stays. Errors: io.
 Status remove_segment(const std::string& journal, std::uint32_t number);

@@ -61,7 +61,8 @@ void Room::used(std::uint64_t bytes) {
 void Room::leave(std::uint64_t used) {
   std::lock_guard lock(file_mutex_);
   // Should it fail, the file stays a little longer than it need be.
-  if (file_ && used > 0 && size_of(file_.get()) > used) [[maybe_unused]] int cut = ::ftruncate(file_.get(), static_cast<off_t>(used));
+  if (file_ && used > 0 && size_of(file_.get()) > used) [[maybe_unused]]
+    int cut = ::ftruncate(file_.get(), static_cast<off_t>(used));
   file_.reset();
   end_ = 0;
 }

@@ -11,9 +11,7 @@ constexpr std::string_view store_associated = "sealed store";
 }  // namespace
 
 SealedStore::SealedStore(Environment environment, const Key& base)
-    : environment_(std::move(environment)),
-      hash_(derive_key(base, "holdfast store names")),
-      key_(derive_key(base, "holdfast store values")) {}
+    : environment_(std::move(environment)), hash_(derive_key(base, "holdfast store names")), key_(derive_key(base, "holdfast store values")) {}
 
 Result<std::unique_ptr<SealedStore>> SealedStore::open(const std::string& path, const Key& base, Environment::Mode mode) {
   Result<Environment> environment = Environment::open(path, mode, mode == Environment::Mode::write ? store_map_size : 0);
@@ -50,7 +48,7 @@ Status SealedStore::each(const std::function<bool(Item&)>& visit) const {
   if (!transaction) return transaction.error();
   Result<Cursor> cursor = Cursor::open(*transaction);
   if (!cursor) return cursor.error();
-  for (auto found = cursor->at_or_after(std::string_view("\0", 1)); ; found = cursor->next()) {
+  for (auto found = cursor->at_or_after(std::string_view("\0", 1));; found = cursor->next()) {
     if (!found) return found.error();
     if (!*found) return {};
     std::optional<std::string> plain = open_sealed(key_, (*found)->value, store_associated);

@@ -20,9 +20,7 @@ namespace {
 /// What could not be sealed or published is tried again so often.
 constexpr auto retry_interval = std::chrono::minutes(1);
 
-std::string published_path(const std::string& journal) {
-  return head_folder(journal) + "/published";
-}
+std::string published_path(const std::string& journal) { return head_folder(journal) + "/published"; }
 
 }  // namespace
 
@@ -37,9 +35,7 @@ Result<std::string> make_head(const std::string& journal, const Segment& segment
   Status walked = segment.each_record(0, [&](Segment::StoredRecord& record) {
     bool is_next = record.damage.empty() && next_link(head.last, record.commitment) == record.link;
     if (!is_next)
-      damage =
-          fmt::format("{}: record {} is damaged, so the segment is not signed; run: holdfast journal verify",
-                      segment.path(), record.id);
+      damage = fmt::format("{}: record {} is damaged, so the segment is not signed; run: holdfast journal verify", segment.path(), record.id);
     head.last = record.link;
     leaves.push_back(leaf_hash(view(record.commitment)));
     return damage.empty();
@@ -59,11 +55,7 @@ Result<std::string> make_head(const std::string& journal, const Segment& segment
 }
 
 Sealer::Sealer(SealerOptions options, Segments& segments, SigningKey key, std::uint32_t newest)
-    : options_(std::move(options)),
-      segments_(segments),
-      key_(std::move(key)),
-      newest_(newest),
-      thread_([this] { run(); }) {}
+    : options_(std::move(options)), segments_(segments), key_(std::move(key)), newest_(newest), thread_([this] { run(); }) {}
 
 Sealer::~Sealer() {
   {
@@ -207,8 +199,7 @@ Status Sealer::publish_all() {
     auto line = read_head(options_.journal, number);
     if (!line) return line.error();
     if (Status published = options_.publish(*line); !published) return published;
-    if (Status noted = write_file(published_path(options_.journal), fmt::format("{}\n", number)); !noted)
-      return noted;
+    if (Status noted = write_file(published_path(options_.journal), fmt::format("{}\n", number)); !noted) return noted;
   }
   return {};
 }

@@ -66,18 +66,14 @@ bool is_record_key(std::string_view key) {
 
 std::string segment_folder(const std::string& journal) { return journal + "/segments"; }
 
-std::string segment_path(const std::string& journal, std::uint32_t number) {
-  return fmt::format("{}/{:010}.lmdb", segment_folder(journal), number);
-}
+std::string segment_path(const std::string& journal, std::uint32_t number) { return fmt::format("{}/{:010}.lmdb", segment_folder(journal), number); }
 
 Result<std::vector<std::uint32_t>> list_segments(const std::string& journal) {
   std::vector<std::uint32_t> numbers;
   std::error_code failure;
   std::filesystem::directory_iterator folder(segment_folder(journal), failure);
-  if (failure == std::errc::no_such_file_or_directory)
-    return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal)};
-  if (failure)
-    return Error{ErrorCode::permission, fmt::format("{}: cannot read the folder: {}", segment_folder(journal), failure.message())};
+  if (failure == std::errc::no_such_file_or_directory) return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal)};
+  if (failure) return Error{ErrorCode::permission, fmt::format("{}: cannot read the folder: {}", segment_folder(journal), failure.message())};
   for (const auto& file : folder) {
     std::string name = file.path().filename().string();
     std::uint32_t number = 0;
@@ -95,8 +91,7 @@ std::string Segment::header_for(const Key& key, const KeyRing& keys) const {
   return encode_header(header);
 }
 
-Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, SegmentHeader header, const KeyRing& keys,
-                                                 std::uint64_t map_size) {
+Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, SegmentHeader header, const KeyRing& keys, std::uint64_t map_size) {
   std::string path = segment_path(journal, header.number);
   std::string draft = path + ".new";
   std::error_code ignored;
@@ -123,8 +118,8 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& journal, Seg
   return written ? created.error() : written.error();
 }
 
-Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const KeyRing& keys,
-                                               Environment::Mode mode, std::uint64_t map_size) {
+Result<std::unique_ptr<Segment>> Segment::open(const std::string& journal, std::uint32_t number, const KeyRing& keys, Environment::Mode mode,
+                                               std::uint64_t map_size) {
   // An erasure puts another file in the segment's place and destroys the key in the old one, which may have been opened just before.
   std::string path = segment_path(journal, number);
   for (;;) {
@@ -139,15 +134,14 @@ Result<std::unique_ptr<Segment>> Segment::open_without_key(const std::string& jo
   return open_file(journal, number, nullptr, Environment::Mode::read, 0);
 }
 
-Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, std::uint32_t number, const KeyRing* keys,
-                                                    Environment::Mode mode, std::uint64_t map_size) {
+Result<std::unique_ptr<Segment>> Segment::open_file(const std::string& journal, std::uint32_t number, const KeyRing* keys, Environment::Mode mode,
+                                                    std::uint64_t map_size) {
   std::string path = segment_path(journal, number);
   // LMDB would make a missing file anew, and take a torn one for an empty one.
   std::error_code failure;
   std::uintmax_t size = std::filesystem::file_size(path, failure);
   if (failure) return lmdb_error(failure.value(), path);
-  if (size < 2 * 4096)
-    return Error{ErrorCode::corrupt, fmt::format("{}: the file is damaged (only {} bytes long)", path, size)};
+  if (size < 2 * 4096) return Error{ErrorCode::corrupt, fmt::format("{}: the file is damaged (only {} bytes long)", path, size)};
   if (mode == Environment::Mode::read && std::filesystem::exists(segment_path(journal, number + 1), failure)) mode = Environment::Mode::sealed;
   Result<Environment> environment = Environment::open(path, mode, map_size);
   if (!environment) return environment.error();
@@ -174,10 +168,9 @@ Status Segment::read_header(const KeyRing* keys) {
   if (!keys) return {};
   std::optional<Key> key = keys->unwrap(header_.sealed_key, key_associated(header_.number));
   if (!key)
-    return Error{ErrorCode::wrong_key,
-                 fmt::format("{}: no key of the key ring opens this segment; it is another journal's, or the key ring is older "
-                             "than it: restore both from the same backup",
-                             path())};
+    return Error{ErrorCode::wrong_key, fmt::format("{}: no key of the key ring opens this segment; it is another journal's, or the key ring is older "
+                                                   "than it: restore both from the same backup",
+                                                   path())};
   key_ = *key;
   has_key_ = true;
   return {};
@@ -252,9 +245,7 @@ Result<std::optional<Segment::StoredRecord>> Segment::record(RecordId id) const 
   return std::optional(open_cell(id, **value));
 }
 
-Status Segment::each_record(RecordId from, const std::function<bool(StoredRecord&)>& visit) const {
-  return walk(from, false, std::nullopt, visit);
-}
+Status Segment::each_record(RecordId from, const std::function<bool(StoredRecord&)>& visit) const { return walk(from, false, std::nullopt, visit); }
 
 Status Segment::each_record_of(RecordKind kind, RecordId from, const std::function<bool(StoredRecord&)>& visit) const {
   return walk(from, false, kind, visit);
@@ -300,8 +291,7 @@ Status Segment::walk(RecordId from, bool backwards, std::optional<RecordKind> ki
   }
 }
 
-Result<std::optional<std::string>> Segment::frame(const MessageRecord& message, const ContentPlace& place,
-                                                  std::uint32_t index) const {
+Result<std::optional<std::string>> Segment::frame(const MessageRecord& message, const ContentPlace& place, std::uint32_t index) const {
   std::uint64_t start = static_cast<std::uint64_t>(index) * frame_plain_size;
   if (start > message.size || (start == message.size && index > 0)) return std::optional<std::string>();
   auto plain_size = static_cast<std::size_t>(std::min<std::uint64_t>(message.size - start, frame_plain_size));
@@ -309,12 +299,10 @@ Result<std::optional<std::string>> Segment::frame(const MessageRecord& message, 
   bool is_packed = place.piece_size > 0;
   Result<std::string> sealed = is_packed ? pieces(place, index) : cells(place, index, plain_size);
   if (!sealed) return sealed.error();
-  std::optional<std::string> plain =
-      is_packed ? open_packed_frame(key_, message.content_id, index, is_last, *sealed, decompressor())
-                : open_frame(key_, message.content_id, index, is_last, *sealed);
+  std::optional<std::string> plain = is_packed ? open_packed_frame(key_, message.content_id, index, is_last, *sealed, decompressor())
+                                               : open_frame(key_, message.content_id, index, is_last, *sealed);
   if (!plain || plain->size() != plain_size)
-    return Error{ErrorCode::corrupt,
-                 fmt::format("{}: the authentication tag of content frame {} does not fit", path(), index)};
+    return Error{ErrorCode::corrupt, fmt::format("{}: the authentication tag of content frame {} does not fit", path(), index)};
   return plain;
 }
 
@@ -332,8 +320,7 @@ Result<std::string> Segment::cells(const ContentPlace& place, std::uint32_t inde
     for (std::uint64_t i = passed; i < extent.count && wanted > 0; ++i, --wanted) {
       Result<std::optional<std::string_view>> value = transaction->get(cell_key(extent.first + i, false));
       if (!value) return value.error();
-      if (!*value)
-        return Error{ErrorCode::corrupt, fmt::format("{}: content cell {} is missing", path(), extent.first + i)};
+      if (!*value) return Error{ErrorCode::corrupt, fmt::format("{}: content cell {} is missing", path(), extent.first + i)};
       sealed += **value;
     }
   }
@@ -382,8 +369,7 @@ const Decompressor& Segment::decompressor() const {
   return *decompressor_;
 }
 
-Status Segment::content(const MessageRecord& message, const ContentPlace& place,
-                        const std::function<bool(std::string_view)>& sink) const {
+Status Segment::content(const MessageRecord& message, const ContentPlace& place, const std::function<bool(std::string_view)>& sink) const {
   for (std::uint32_t index = 0;; ++index) {
     auto plain = frame(message, place, index);
     if (!plain) return plain.error();

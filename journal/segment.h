@@ -6,8 +6,8 @@
 
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -19,12 +19,12 @@ namespace holdfast::journal {
 
 struct SegmentHeader {
   std::uint32_t number = 0;
-  CellNumber first_cell = 0;   ///< the lowest cell number that this segment may hold
+  CellNumber first_cell = 0;  ///< the lowest cell number that this segment may hold
   std::int64_t created_us = 0;
-  Hash previous_link{};        ///< link of the last record of the segment before; zeros for the first
-  bool follows_damage = false; ///< the segment before could not be read, so previous_link is zeros
-  bool is_compacted = false;   ///< rewritten, compressed, after it was sealed
-  std::string sealed_key;      ///< the segment's key, wrapped by the key ring
+  Hash previous_link{};         ///< link of the last record of the segment before; zeros for the first
+  bool follows_damage = false;  ///< the segment before could not be read, so previous_link is zeros
+  bool is_compacted = false;    ///< rewritten, compressed, after it was sealed
+  std::string sealed_key;       ///< the segment's key, wrapped by the key ring
 };
 
 /// The folder and the names of segment files in a journal.
@@ -37,12 +37,11 @@ class Segment {
  public:
   /// Makes the file whole or not at all: a crash leaves at most a file with the ending ".new", which the next call replaces, or one
   /// without records.
-  static Result<std::unique_ptr<Segment>> create(const std::string& journal, SegmentHeader header, const KeyRing& keys,
-                                                 std::uint64_t map_size);
+  static Result<std::unique_ptr<Segment>> create(const std::string& journal, SegmentHeader header, const KeyRing& keys, std::uint64_t map_size);
   /// Errors: wrong_key, corrupt, permission, not_found. For Mode::read, map_size is 0; a segment that another one follows is read
   /// without a lock.
-  static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const KeyRing& keys,
-                                               Environment::Mode mode, std::uint64_t map_size = 0);
+  static Result<std::unique_ptr<Segment>> open(const std::string& journal, std::uint32_t number, const KeyRing& keys, Environment::Mode mode,
+                                               std::uint64_t map_size = 0);
 
   /// Opens it for what needs no key: the header, numbers, commitments and links. Records then come without what they say.
   static Result<std::unique_ptr<Segment>> open_without_key(const std::string& journal, std::uint32_t number);
@@ -69,10 +68,10 @@ class Segment {
     RecordKind kind{};
     Hash commitment{}, link{};
     ContentPlace content;
-    std::string encoded;    ///< empty when damage is set
-    std::string salt;       ///< what was committed to is salt and encoded
-    bool is_erased = false; ///< only number, kind, commitment and link are left
-    std::string damage;     ///< what is wrong with it, empty when nothing is
+    std::string encoded;     ///< empty when damage is set
+    std::string salt;        ///< what was committed to is salt and encoded
+    bool is_erased = false;  ///< only number, kind, commitment and link are left
+    std::string damage;      ///< what is wrong with it, empty when nothing is
   };
   /// The record with that number, or nothing. Damage is reported in the record.
   Result<std::optional<StoredRecord>> record(RecordId id) const;
@@ -86,13 +85,12 @@ class Segment {
   /// One frame of a message's content, by its index; nothing after the last. Error: corrupt.
   Result<std::optional<std::string>> frame(const MessageRecord& message, const ContentPlace& place, std::uint32_t index) const;
   /// Hands a message's content to sink, frame by frame. sink returns false to stop early. Error: corrupt, naming the frame.
-  Status content(const MessageRecord& message, const ContentPlace& place,
-                 const std::function<bool(std::string_view)>& sink) const;
+  Status content(const MessageRecord& message, const ContentPlace& place, const std::function<bool(std::string_view)>& sink) const;
 
  private:
   explicit Segment(Environment environment) : environment_(std::move(environment)) {}
-  static Result<std::unique_ptr<Segment>> open_file(const std::string& journal, std::uint32_t number, const KeyRing* keys,
-                                                    Environment::Mode mode, std::uint64_t map_size);
+  static Result<std::unique_ptr<Segment>> open_file(const std::string& journal, std::uint32_t number, const KeyRing* keys, Environment::Mode mode,
+                                                    std::uint64_t map_size);
   Status read_header(const KeyRing* keys);
   const Decompressor& decompressor() const;
   Result<std::string> cells(const ContentPlace& place, std::uint32_t index, std::size_t plain_size) const;

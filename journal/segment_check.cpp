@@ -145,10 +145,18 @@ class SegmentCheck {
 nlohmann::json to_json(const SegmentReport& report) {
   nlohmann::json findings = nlohmann::json::array();
   for (const Finding& finding : report.findings) findings.push_back({finding.segment, finding.record, finding.what});
-  return {{"link", to_hex(view(report.chain.link))}, {"next_cell", report.chain.next_cell}, {"is_known", report.chain.is_known},
-          {"root", to_hex(view(report.root))}, {"records", report.records}, {"entries", report.entries},
-          {"content_bytes", report.content_bytes}, {"indexed_entries", report.indexed_entries}, {"erased", report.erased},
-          {"announced", report.announced}, {"pruned", report.pruned}, {"findings", findings}};
+  return {{"link", to_hex(view(report.chain.link))},
+          {"next_cell", report.chain.next_cell},
+          {"is_known", report.chain.is_known},
+          {"root", to_hex(view(report.root))},
+          {"records", report.records},
+          {"entries", report.entries},
+          {"content_bytes", report.content_bytes},
+          {"indexed_entries", report.indexed_entries},
+          {"erased", report.erased},
+          {"announced", report.announced},
+          {"pruned", report.pruned},
+          {"findings", findings}};
 }
 
 Hash hash_from(const nlohmann::json& hex) {
@@ -174,7 +182,8 @@ SegmentReport report_from(const nlohmann::json& line) {
 
 /// What keeps a segment from being read says nothing about the segment.
 bool is_about_the_machine(const Error& error) {
-  return error.code == ErrorCode::unavailable || error.code == ErrorCode::busy || error.code == ErrorCode::no_space || error.code == ErrorCode::permission;
+  return error.code == ErrorCode::unavailable || error.code == ErrorCode::busy || error.code == ErrorCode::no_space ||
+         error.code == ErrorCode::permission;
 }
 
 constexpr int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE};
@@ -205,9 +214,8 @@ constexpr int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE};
 
 }  // namespace
 
-Result<SegmentReport> check_segment(const std::string& journal, std::uint32_t number, const std::optional<KeyRing>& keys,
-                                    const Chain& before, RecordId indexed, const std::function<void(std::uint64_t)>& on_bytes,
-                                    const std::function<void()>& meanwhile) {
+Result<SegmentReport> check_segment(const std::string& journal, std::uint32_t number, const std::optional<KeyRing>& keys, const Chain& before,
+                                    RecordId indexed, const std::function<void(std::uint64_t)>& on_bytes, const std::function<void()>& meanwhile) {
   int pipe_ends[2];
   if (::pipe(pipe_ends) != 0) return Error{ErrorCode::io, fmt::format("cannot make a pipe: {}", std::strerror(errno))};
   FileDescriptor in(pipe_ends[0]), out(pipe_ends[1]);
@@ -247,14 +255,16 @@ Result<SegmentReport> check_segment(const std::string& journal, std::uint32_t nu
   if (!told.is_discarded()) return report_from(told);
   bool was_killed = WIFSIGNALED(status) && std::find(std::begin(crashes), std::end(crashes), WTERMSIG(status)) == std::end(crashes);
   if (was_killed)
-    return Error{ErrorCode::unavailable, fmt::format("{}: the process that read it was ended by signal {}, as when the machine has no memory left; run this again",
-                                                     segment_path(journal, number), WTERMSIG(status))};
+    return Error{ErrorCode::unavailable,
+                 fmt::format("{}: the process that read it was ended by signal {}, as when the machine has no memory left; run this again",
+                             segment_path(journal, number), WTERMSIG(status))};
   SegmentReport report;
   report.chain = before;
   report.chain.is_known = false;
   std::string how = WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status)) : "an early end";
-  report.findings.push_back({number, 0, fmt::format("{}: reading it failed with {} at or after record {}: its pages are damaged",
-                                                    segment_path(journal, number), how, last_record)});
+  report.findings.push_back(
+      {number, 0,
+       fmt::format("{}: reading it failed with {} at or after record {}: its pages are damaged", segment_path(journal, number), how, last_record)});
   return report;
 }
 

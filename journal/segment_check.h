@@ -48,8 +48,7 @@ struct SegmentReport {
 /// @param on_bytes   told now and then how many bytes of content were read
 /// @param meanwhile  done in this process while the other reads
 /// Errors: io, when no process can be started.
-Result<SegmentReport> check_segment(const std::string& journal, std::uint32_t number, const std::optional<KeyRing>& keys,
-                                    const Chain& before, RecordId indexed, const std::function<void(std::uint64_t)>& on_bytes,
-                                    const std::function<void()>& meanwhile);
+Result<SegmentReport> check_segment(const std::string& journal, std::uint32_t number, const std::optional<KeyRing>& keys, const Chain& before,
+                                    RecordId indexed, const std::function<void(std::uint64_t)>& on_bytes, const std::function<void()>& meanwhile);
 
 }  // namespace holdfast::journal

@@ -6,15 +6,13 @@
 
 namespace holdfast::journal {
 
-Segments::Segments(std::string journal, const KeyRing& keys, const std::vector<std::uint32_t>& numbers)
-    : journal_(std::move(journal)), keys_(keys) {
+Segments::Segments(std::string journal, const KeyRing& keys, const std::vector<std::uint32_t>& numbers) : journal_(std::move(journal)), keys_(keys) {
   for (std::uint32_t number : numbers) slots_.push_back({number, {}, {}});
 }
 
 /// Where the segment's slot is, or belongs.
 std::vector<Segments::Slot>::iterator Segments::at(std::uint32_t number) {
-  return std::lower_bound(slots_.begin(), slots_.end(), number,
-                          [](const Slot& one, std::uint32_t wanted) { return one.number < wanted; });
+  return std::lower_bound(slots_.begin(), slots_.end(), number, [](const Slot& one, std::uint32_t wanted) { return one.number < wanted; });
 }
 
 /// Null when the segment is not one of the journal's, as far as is known.
@@ -130,10 +128,7 @@ Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
     const std::size_t middle = from + (to - from) / 2;
     std::size_t at = middle;
     auto place = this->place(slots_[at].number, closed);
-    auto is_passed_over = [&] {
-      return !place &&
-             (place.error().code == ErrorCode::corrupt || place.error().code == ErrorCode::not_found);
-    };
+    auto is_passed_over = [&] { return !place && (place.error().code == ErrorCode::corrupt || place.error().code == ErrorCode::not_found); };
     while (is_passed_over() && at > from) place = this->place(slots_[--at].number, closed);
     if (!place && !is_passed_over()) return place.error();
     if (place && place->first_cell > id) {
@@ -143,8 +138,7 @@ Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
     if (place) holder = place->number;
     from = middle + 1;
   }
-  if (holder == 0)
-    return Error{ErrorCode::not_found, fmt::format("there is no record {} in this journal", id)};
+  if (holder == 0) return Error{ErrorCode::not_found, fmt::format("there is no record {} in this journal", id)};
   return open(holder, closed);
 }
 

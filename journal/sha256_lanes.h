@@ -16,9 +16,8 @@ namespace holdfast::journal {
 
 /// A SHA-256 on its way. Copyable; not thread-safe.
 struct Sha256Stream {
-  std::array<std::uint32_t, 8> state{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                     0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  std::uint64_t size = 0;                 ///< bytes fed
+  std::array<std::uint32_t, 8> state{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::uint64_t size = 0;               ///< bytes fed
   std::array<std::uint8_t, 64> rest{};  ///< the bytes behind the last whole block
 };
 

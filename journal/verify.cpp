@@ -51,7 +51,8 @@ void check_catalog(const CatalogState& catalog, std::uint64_t entries, Verificat
   if (!catalog.problem.empty())
     all.findings.push_back({0, 0, catalog.problem + "; run: holdfast journal rebuild"});
   else if (catalog.is_known && catalog.entries != entries)
-    all.findings.push_back({0, 0, fmt::format("the catalog has {} entries where the segments have {}; run: holdfast journal rebuild", catalog.entries, entries)});
+    all.findings.push_back(
+        {0, 0, fmt::format("the catalog has {} entries where the segments have {}; run: holdfast journal rebuild", catalog.entries, entries)});
 }
 
 /// Segments that ended before the time; the last one never does.
@@ -75,11 +76,7 @@ class LogCheck {
  public:
   LogCheck(const std::string& journal, const VerifyOptions& options, const std::optional<KeyRing>& keys,
            const std::function<void(const VerifyProgress&)>& on_progress)
-      : journal_(journal),
-        options_(options),
-        keys_(keys),
-        on_progress_(on_progress),
-        heads_(journal, options.signer, all_) {}
+      : journal_(journal), options_(options), keys_(keys), on_progress_(on_progress), heads_(journal, options.signer, all_) {}
 
   Result<Verification> run() {
     // First: what it knows by now is in segments that are listed after it.
@@ -100,12 +97,9 @@ class LogCheck {
     for (const auto& [record, segment] : unexplained_)
       all_.findings.push_back({segment, record, "it was erased, but there is no erasure record of it"});
     if (is_begin_unexplained())
-      all_.findings.push_back(
-          {first() - 1, 0,
-           "the segment and all before it are missing, and there is no record that they were pruned"});
+      all_.findings.push_back({first() - 1, 0, "the segment and all before it are missing, and there is no record that they were pruned"});
     all_.last_link = to_hex(view(chain_.link));
-    if (keys_ && has_all && gone_ == 0 && all_.findings.empty())
-      check_catalog(catalog_, indexed_entries_, all_);
+    if (keys_ && has_all && gone_ == 0 && all_.findings.empty()) check_catalog(catalog_, indexed_entries_, all_);
     return std::move(all_);
   }
 
@@ -132,8 +126,7 @@ class LogCheck {
 
   Status check(std::uint32_t number) {
     if (next_ == 0) chain_.is_known = number == 1;  // older segments have gone by retention, or are left out
-    for (std::uint32_t expected = next_ == 0 ? number : numbers_[next_ - 1] + 1; expected < number;
-         ++expected) {
+    for (std::uint32_t expected = next_ == 0 ? number : numbers_[next_ - 1] + 1; expected < number; ++expected) {
       all_.findings.push_back({expected, 0, "the segment is missing"});
       chain_.is_known = false;
     }
@@ -141,8 +134,7 @@ class LogCheck {
     auto tell = [&](std::uint64_t bytes) {
       if (on_progress_) on_progress_({progress_.bytes_done + std::min(bytes, size), progress_.bytes_total});
     };
-    auto report =
-        check_segment(journal_, number, keys_, chain_, catalog_.position, tell, [&] { check_bytes(number); });
+    auto report = check_segment(journal_, number, keys_, chain_, catalog_.position, tell, [&] { check_bytes(number); });
     if (!report) return report.error();
     ++all_.segments;
     progress_.bytes_done += size;
@@ -180,9 +172,7 @@ class LogCheck {
     all_.erased += report.erased.size();
     indexed_entries_ += report.indexed_entries;
     all_.findings.insert(all_.findings.end(), report.findings.begin(), report.findings.end());
-    if (report.chain.is_known)
-      heads_.check_segment(number, report.records, to_hex(view(report.root)),
-                           to_hex(view(report.chain.link)));
+    if (report.chain.is_known) heads_.check_segment(number, report.records, to_hex(view(report.root)), to_hex(view(report.chain.link)));
     if (!keys_) return;
     // An erasure record comes after what it erases: it is there whatever was pruned.
     for (RecordId record : report.erased)
@@ -195,12 +185,8 @@ class LogCheck {
   /// The first segment that is there, as far as it is known; 0 when none is.
   std::uint32_t first() const { return gone_ < numbers_.size() ? numbers_[gone_] : 0; }
   /// The record of the last segment that was taken away stands in one that is still there.
-  bool is_begin_unexplained() const {
-    return keys_ && has_begin_ && first() > 1 && pruned_.count(first() - 1) == 0;
-  }
-  bool is_anything_unexplained() const {
-    return !unexplained_.empty() || is_begin_unexplained() || first() == 0;
-  }
+  bool is_begin_unexplained() const { return keys_ && has_begin_ && first() > 1 && pruned_.count(first() - 1) == 0; }
+  bool is_anything_unexplained() const { return !unexplained_.empty() || is_begin_unexplained() || first() == 0; }
 
   const std::string& journal_;
   const VerifyOptions& options_;
@@ -224,8 +210,7 @@ class LogCheck {
 
 }  // namespace
 
-Result<Verification> verify(const std::string& journal, const VerifyOptions& options,
-                            const std::function<void(const VerifyProgress&)>& on_progress) {
+Result<Verification> verify(const std::string& journal, const VerifyOptions& options, const std::function<void(const VerifyProgress&)>& on_progress) {
   std::optional<KeyRing> keys;
   if (options.key) {
     auto ring = KeyRing::open(journal, *options.key);

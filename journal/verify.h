@@ -16,8 +16,8 @@ namespace holdfast::journal {
 
 struct Verification {
   std::uint64_t segments = 0, records = 0, entries = 0, content_bytes = 0;
-  std::uint64_t erased = 0;  ///< records of which only the commitment is left
-  std::uint64_t heads = 0;  ///< signed heads that hold
+  std::uint64_t erased = 0;       ///< records of which only the commitment is left
+  std::uint64_t heads = 0;        ///< signed heads that hold
   std::vector<Finding> findings;  ///< in the order of the log; empty when all is well
   std::string last_link;          ///< hexadecimal: the chain's end
 };
@@ -28,9 +28,9 @@ struct VerifyProgress {
 
 struct VerifyOptions {
   std::optional<MasterKeySource> key;  ///< nothing: check only what needs no decryption
-  std::optional<PublicKey> signer;  ///< whose signatures count; else that of signing.pub in the journal
-  std::string heads_path;           ///< a file of heads that were published: the journal must contain them all
-  std::int64_t since_us = 0;        ///< leave out segments that ended before
+  std::optional<PublicKey> signer;     ///< whose signatures count; else that of signing.pub in the journal
+  std::string heads_path;              ///< a file of heads that were published: the journal must contain them all
+  std::int64_t since_us = 0;           ///< leave out segments that ended before
 };
 
 /// Checks each segment (segment_check.h); for sealed ones the signed head over all that, and the manifest of
@@ -38,7 +38,6 @@ struct VerifyOptions {
 /// Goes on after a finding. The log may grow, be rewritten and lose its beginning meanwhile.
 ///
 /// @param on_progress  called now and then; may be empty.
-Result<Verification> verify(const std::string& journal, const VerifyOptions& options,
-                            const std::function<void(const VerifyProgress&)>& on_progress);
+Result<Verification> verify(const std::string& journal, const VerifyOptions& options, const std::function<void(const VerifyProgress&)>& on_progress);
 
 }  // namespace holdfast::journal

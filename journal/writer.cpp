@@ -1,7 +1,6 @@
 #include "journal/writer.h"
 
 #include <fmt/format.h>
-
 #include <pthread.h>
 
 #include <algorithm>
@@ -53,8 +52,8 @@ std::uint64_t Writer::map_size(std::uint64_t segment_size) {
   return (segment_size + map_slack + page - 1) / page * page;
 }
 
-Writer::Writer(WriterOptions options, const KeyRing& keys, Segments& segments, std::shared_ptr<Segment> segment,
-               Segment::Tail tail, OnCommitted on_committed, OnEvent on_event)
+Writer::Writer(WriterOptions options, const KeyRing& keys, Segments& segments, std::shared_ptr<Segment> segment, Segment::Tail tail,
+               OnCommitted on_committed, OnEvent on_event)
     : options_(std::move(options)),
       keys_(keys),
       segments_(segments),
@@ -429,16 +428,16 @@ void Writer::fail_group(const Error& error) {
   }
   if (is_news) on_event_(true, fmt::format("the journal cannot be written: {}", error.message));
   if (lost_outcomes > 0)
-    on_event_(true, fmt::format("{} outcomes could not be recorded{}", lost_outcomes,
-                                leaves_some_ && options_.notepad->outlives_process() ? "; the next start tries again, unless the machine is rebooted" : ""));
+    on_event_(true, fmt::format(
+                        "{} outcomes could not be recorded{}", lost_outcomes,
+                        leaves_some_ && options_.notepad->outlives_process() ? "; the next start tries again, unless the machine is rebooted" : ""));
   tell(settled);
 }
 
 void Writer::tell(std::vector<std::shared_ptr<Ticket>>& tickets) {
   while (!tickets.empty()) {
     CompletionQueue& queue = tickets.front()->queue_;
-    auto theirs = std::stable_partition(tickets.begin(), tickets.end(),
-                                        [&](const auto& ticket) { return &ticket->queue_ != &queue; });
+    auto theirs = std::stable_partition(tickets.begin(), tickets.end(), [&](const auto& ticket) { return &ticket->queue_ != &queue; });
     std::vector<std::shared_ptr<Ticket>> batch(std::make_move_iterator(theirs), std::make_move_iterator(tickets.end()));
     tickets.erase(theirs, tickets.end());
     queue.complete(batch);

@@ -27,9 +27,9 @@
 namespace holdfast::journal {
 
 struct WriterOptions {
-  std::string journal;              ///< the journal's folder
-  std::uint64_t segment_size = 0;   ///< bytes after which a new segment is begun
-  std::int64_t segment_age_us = 0;  ///< microseconds after which a segment with records is followed by a new one; 0: never
+  std::string journal;                       ///< the journal's folder
+  std::uint64_t segment_size = 0;            ///< bytes after which a new segment is begun
+  std::int64_t segment_age_us = 0;           ///< microseconds after which a segment with records is followed by a new one; 0: never
   std::chrono::milliseconds lazy_delay{10};  ///< how long a job for which nobody waits may stay uncommitted
   Notepad* notepad = nullptr;  ///< never null: where records for which nobody waits are noted until they are committed; outlives the writer
   std::function<void()> on_rolled = [] {};  ///< a new segment has begun; called on the writer's thread
@@ -44,16 +44,16 @@ struct Committed {
 };
 
 struct WriterState {
-  bool is_working = true;       ///< the last commit succeeded
-  std::string last_error;       ///< of the last failed commit
-  std::string refuses_why;      ///< messages, as refuse_messages() says
-  std::uint64_t entries = 0;    ///< messages committed since the start
+  bool is_working = true;     ///< the last commit succeeded
+  std::string last_error;     ///< of the last failed commit
+  std::string refuses_why;    ///< messages, as refuse_messages() says
+  std::uint64_t entries = 0;  ///< messages committed since the start
   RecordId last_id = 0;
-  RecordId last_mail = 0;       ///< the last message or outcome since the start
+  RecordId last_mail = 0;  ///< the last message or outcome since the start
   std::uint32_t segment = 0;
-  bool is_segment_empty = true;  ///< the newest one has no records
-  std::string roll_problem;      ///< why a new one could not be begun, when that was tried last
-  std::uint64_t commits = 0;    ///< to the disk, since the start, those that failed too
+  bool is_segment_empty = true;                  ///< the newest one has no records
+  std::string roll_problem;                      ///< why a new one could not be begun, when that was tried last
+  std::uint64_t commits = 0;                     ///< to the disk, since the start, those that failed too
   std::chrono::nanoseconds commit_time{0};       ///< what they took together
   std::chrono::nanoseconds commit_under_way{0};  ///< for how long one has been; 0: none is
 };
@@ -72,11 +72,11 @@ class Writer {
     ContentId content_id{};
     std::uint32_t frame_index = 0;
     bool frame_is_last = false;
-    std::string frame;  ///< empty: none
+    std::string frame;                     ///< empty: none
     std::optional<MessageRecord> message;  ///< the writer makes record and encoded of it
     std::optional<std::string> unhashed;   ///< the content, whose hash the message lacks
     SealedRecord record;
-    std::string encoded;  ///< of the record; empty: no record
+    std::string encoded;          ///< of the record; empty: no record
     std::vector<Job> companions;  ///< have none of their own
     bool is_urgent = false;
   };
@@ -86,8 +86,8 @@ class Writer {
   using OnEvent = std::function<void(bool is_error, const std::string&)>;
 
   /// segment is the newest, opened for writing; on_committed is called on the writer's thread once a group.
-  Writer(WriterOptions options, const KeyRing& keys, Segments& segments, std::shared_ptr<Segment> segment,
-         Segment::Tail tail, OnCommitted on_committed, OnEvent on_event);
+  Writer(WriterOptions options, const KeyRing& keys, Segments& segments, std::shared_ptr<Segment> segment, Segment::Tail tail,
+         OnCommitted on_committed, OnEvent on_event);
   /// Like finish().
   ~Writer();
 
@@ -134,9 +134,9 @@ class Writer {
 
   struct Work {
     std::vector<Job> jobs;
-    bool has_waited;         ///< for company, and long enough
-    std::uint64_t answers;   ///< calls of commit_now() up to this one
-    bool is_last;            ///< nothing is left, and nothing comes any more
+    bool has_waited;        ///< for company, and long enough
+    std::uint64_t answers;  ///< calls of commit_now() up to this one
+    bool is_last;           ///< nothing is left, and nothing comes any more
   };
 
   void run();
@@ -176,10 +176,10 @@ class Writer {
   // The open group.
   std::optional<Transaction> transaction_;
   Segment::Tail group_tail_{};
-  std::vector<Job> group_;          ///< stored in the open transaction; kept until it is committed
-  std::vector<Touched> touched_;    ///< drafts as they were before the group
-  std::vector<RecordId> group_ids_; ///< of the records in the group, in the order of group_
-  std::size_t unmapped_bytes_ = 0;  ///< written since pages were last let go
+  std::vector<Job> group_;           ///< stored in the open transaction; kept until it is committed
+  std::vector<Touched> touched_;     ///< drafts as they were before the group
+  std::vector<RecordId> group_ids_;  ///< of the records in the group, in the order of group_
+  std::size_t unmapped_bytes_ = 0;   ///< written since pages were last let go
   std::size_t group_bytes_ = 0;
   bool group_is_urgent_ = false;
 

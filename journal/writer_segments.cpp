@@ -17,7 +17,8 @@ bool Writer::needs_new_segment(const Error& error) const {
 /// Everything in the group goes into a segment of its own.
 void Writer::retry_in_new_segment(const Error& error) {
   if (error.code == ErrorCode::corrupt)
-    on_event_(true, fmt::format("{}; mail goes on in a new segment. Run `holdfast journal verify`, and restore the segment from your backup", error.message));
+    on_event_(true, fmt::format("{}; mail goes on in a new segment. Run `holdfast journal verify`, and restore the segment from your backup",
+                                error.message));
   transaction_.reset();
   for (Touched& touched : touched_) {
     touched.ticket->extents_ = std::move(touched.extents);

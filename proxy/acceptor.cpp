@@ -83,7 +83,10 @@ bool Acceptor::accept_one() {
   if (!socket) {
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
       // Connections wait in the backlog; looking again at once would only burn the processor.
-      log(LogLevel::error, "accept", {{"address", to_string(listener_.address)}, {"problem", std::strerror(errno)}, {"remedy", "raise LimitNOFILE or lower limits.connections"}});
+      log(LogLevel::error, "accept",
+          {{"address", to_string(listener_.address)},
+           {"problem", std::strerror(errno)},
+           {"remedy", "raise LimitNOFILE or lower limits.connections"}});
       event_del(&event_);
       timeval pause{0, 100000};
       event_add(&resume_, &pause);
@@ -95,8 +98,10 @@ bool Acceptor::accept_one() {
   Endpoint client = to_endpoint(peer);
   auto refuse = [&](const char* reason, const std::string& words) {
     log(LogLevel::warning, "refused", {{"client", to_string(client)}, {"reason", reason}});
-    std::string reply = listener_.role == Role::imap ? "* BYE " + words + "\r\n" : own_reply(421, fmt::format("4.3.2 {} Error: {}", settings.config.hostname, words));
-    if (listener_.tls != ListenerTls::implicit) [[maybe_unused]] ssize_t sent = ::send(socket.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    std::string reply =
+        listener_.role == Role::imap ? "* BYE " + words + "\r\n" : own_reply(421, fmt::format("4.3.2 {} Error: {}", settings.config.hostname, words));
+    if (listener_.tls != ListenerTls::implicit) [[maybe_unused]]
+      ssize_t sent = ::send(socket.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return true;
   };
   ConnectionCounts& connections = worker_.shared.connections;
@@ -110,7 +115,9 @@ bool Acceptor::accept_one() {
       return refuse("limits.per_client is reached", "too many connections from " + client.address);
     }
     if (is_submission)
-      SubmissionSession::run(std::make_unique<SubmissionSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer, own, std::move(place))).spawn();
+      SubmissionSession::run(
+          std::make_unique<SubmissionSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer, own, std::move(place)))
+          .spawn();
     else
       ImapSession::run(std::make_unique<ImapSession>(worker_, *worker_.mailboxes, listener_, std::move(socket), peer, std::move(place))).spawn();
     return true;

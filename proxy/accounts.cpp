@@ -26,11 +26,8 @@ Result<std::string> apply_account_change(failover::MailboxStore& store, const Js
   bool is_new = change.value("is_new", false);
   auto known = store.account(address);
   if (!known) return known.error();
-  if (is_new && *known)
-    return Error{ErrorCode::invalid,
-                 fmt::format("{} has an account already; change it with: holdfast mailbox passwd", address)};
-  if (!is_new && !*known)
-    return Error{ErrorCode::not_found, fmt::format("{} has no account; see: holdfast mailbox list", address)};
+  if (is_new && *known) return Error{ErrorCode::invalid, fmt::format("{} has an account already; change it with: holdfast mailbox passwd", address)};
+  if (!is_new && !*known) return Error{ErrorCode::not_found, fmt::format("{} has no account; see: holdfast mailbox list", address)};
   if (change.value("removed", false)) {
     if (Status removed = remove(address); !removed) return removed.error();
     return std::string("removed");

@@ -74,8 +74,7 @@ Result<std::unique_ptr<Admin>> Admin::open(Loop& loop, const std::string& path) 
   auto failed = [&](const char* what) {
     return Error{ErrorCode::unavailable, fmt::format("{}: cannot {}: {}; choose another admin.socket", path, what, std::strerror(errno))};
   };
-  if (answers(path))
-    return Error{ErrorCode::busy, fmt::format("{}: another Holdfast answers on this admin.socket; stop it first", path)};
+  if (answers(path)) return Error{ErrorCode::busy, fmt::format("{}: another Holdfast answers on this admin.socket; stop it first", path)};
   ::unlink(path.c_str());
   std::error_code ignored;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
@@ -106,7 +105,8 @@ Result<std::unique_ptr<Admin>> Admin::open_http(Loop& loop, const HostPort& addr
   evhttp_set_max_headers_size(admin->http_, 8192);
   evhttp_set_max_body_size(admin->http_, 1024);
   if (evhttp_bind_socket(admin->http_, address.host.c_str(), address.port) != 0)
-    return Error{ErrorCode::unavailable, fmt::format("{}: cannot listen for admin.http: {}; choose another address", to_string(address), std::strerror(errno))};
+    return Error{ErrorCode::unavailable,
+                 fmt::format("{}: cannot listen for admin.http: {}; choose another address", to_string(address), std::strerror(errno))};
   return admin;
 }
 
@@ -157,7 +157,8 @@ void Admin::serve(evhttp_request* http, void* asked) {
 void Admin::begin(evhttp_request* http, Resource& resource, Work work) {
   constexpr std::size_t most_at_once = 32;
   if (resource.working.size() >= most_at_once)
-    return reply(http, resource.form, Error{ErrorCode::busy, fmt::format("{} such requests are being worked on already; try again later", most_at_once)});
+    return reply(http, resource.form,
+                 Error{ErrorCode::busy, fmt::format("{} such requests are being worked on already; try again later", most_at_once)});
   auto thread = resource.working.emplace(resource.working.end());
   try {
     *thread = std::thread([this, http, &resource, thread, work = std::move(work)] {
@@ -184,17 +185,19 @@ Result<Json> ask_admin(const std::string& path, const std::string& resource, con
   curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(sent.size()));
   curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, sent.data());
   curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &got);
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, +[](char* data, std::size_t size, std::size_t count, void* out) {
-    static_cast<std::string*>(out)->append(data, size * count);
-    return size * count;
-  });
+  curl_easy_setopt(
+      curl.get(), CURLOPT_WRITEFUNCTION, +[](char* data, std::size_t size, std::size_t count, void* out) {
+        static_cast<std::string*>(out)->append(data, size * count);
+        return size * count;
+      });
   CURLcode code = curl_easy_perform(curl.get());
   if (code == CURLE_COULDNT_CONNECT)
-    return Error{ErrorCode::no_daemon, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?",
-                                                     path, curl_easy_strerror(code))};
+    return Error{ErrorCode::no_daemon, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?", path,
+                                                   curl_easy_strerror(code))};
   if (code != CURLE_OK)
-    return Error{ErrorCode::unavailable, fmt::format("{}: the daemon has not answered ({}); whether it did what it was asked is not known, its log tells",
-                                                     path, curl_easy_strerror(code))};
+    return Error{ErrorCode::unavailable,
+                 fmt::format("{}: the daemon has not answered ({}); whether it did what it was asked is not known, its log tells", path,
+                             curl_easy_strerror(code))};
   Json answer = Json::parse(got, nullptr, false);
   if (answer.is_discarded()) return Error{ErrorCode::io, path + ": the daemon's answer is no JSON; is it the same version?"};
   if (answer.is_object() && answer.contains("error"))

@@ -105,8 +105,8 @@ void Alerter::run() {
     if (command.empty()) continue;
     std::string problem = alert(command, facts);
     if (!problem.empty())
-      log(LogLevel::error, "alert", {{"problem", "alert_command: " + problem}, {"alert", facts["HOLDFAST_ALERT"]},
-                                     {"remedy", "run it by hand as the same user: " + command}});
+      log(LogLevel::error, "alert",
+          {{"problem", "alert_command: " + problem}, {"alert", facts["HOLDFAST_ALERT"]}, {"remedy", "run it by hand as the same user: " + command}});
   }
 }
 

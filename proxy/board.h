@@ -29,7 +29,7 @@ class RouteBoard {
   struct Messages {
     std::atomic<std::uint64_t> forwarded{0}, held{0}, rejected{0}, deferred{0};
   } messages;
-  std::atomic<std::uint64_t> successes{0};            ///< the primary took a message; harvested by the control thread
+  std::atomic<std::uint64_t> successes{0};  ///< the primary took a message; harvested by the control thread
 
   /// How long the primary lately took to get a new connection ready, in milliseconds: some let everybody wait for their greeting.
   std::atomic<std::int64_t> opening_takes{0};

@@ -45,7 +45,10 @@ std::string with_regular_words(std::string_view value) {
     out += value.substr(0, end);
     if (size && !is_padded && !is_followed) out.append((4 - together % 4) % 4, '=');
     out += end_of_word;
-    if (is_padded && is_followed) out += " =?utf-8?q?" "?= ";
+    if (is_padded && is_followed)
+      out +=
+          " =?utf-8?q?"
+          "?= ";
     if (is_padded || !is_followed) together = 0;
     value.remove_prefix(end + end_of_word.size());
   }

@@ -14,16 +14,15 @@ const RouteConfig* egress_of(const Config& config) {
 }
 
 /// Many primaries refuse a name that is not a full one, for good, and with it each held message.
-bool is_full_name(const std::string& hostname) {
-  return hostname.find('.') != std::string::npos || hostname.starts_with('[');
-}
+bool is_full_name(const std::string& hostname) { return hostname.find('.') != std::string::npos || hostname.starts_with('['); }
 
 }  // namespace
 
 std::vector<Caution> cautions_about(const Config& config) {
   std::vector<Caution> found;
   if (!is_full_name(config.hostname))
-    found.push_back({"hostname", config.hostname, "it is no full name, and a primary that wants one refuses all held mail for that; write mx.example.org"});
+    found.push_back(
+        {"hostname", config.hostname, "it is no full name, and a primary that wants one refuses all held mail for that; write mx.example.org"});
   if (std::string doubt = journal::doubt_about_disk(config.journal.path); !doubt.empty())
     found.push_back({"journal.path", config.journal.path, doubt + "; put it on a local disk"});
   auto try_password = [&](const char* key, const std::string& path) {

@@ -9,7 +9,7 @@
 namespace holdfast::proxy {
 
 struct Caution {
-  std::string key;      ///< of the configuration
+  std::string key;  ///< of the configuration
   std::string value;
   std::string problem;  ///< for a person, with what to do
 };

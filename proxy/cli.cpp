@@ -4,8 +4,8 @@
 #include <sysexits.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <system_error>
 
@@ -26,8 +26,10 @@ int check(const std::string& path) {
   auto tls = Tls::load(config->tls);
   if (!tls) return fail(tls.error());
   for (const Tls::Shown& one : (*tls)->shown())
-    if (std::string caution = caution_about(one, journal::now_us()); !caution.empty()) fmt::print(stderr, "{}: a word of caution about {}: {}\n", path, one.file, caution);
-  for (const Caution& one : cautions_about(*config)) fmt::print(stderr, "{}: a word of caution about {} ({}): {}\n", path, one.key, one.value, one.problem);
+    if (std::string caution = caution_about(one, journal::now_us()); !caution.empty())
+      fmt::print(stderr, "{}: a word of caution about {}: {}\n", path, one.file, caution);
+  for (const Caution& one : cautions_about(*config))
+    fmt::print(stderr, "{}: a word of caution about {} ({}): {}\n", path, one.key, one.value, one.problem);
   fmt::print("{}: ok\n", path);
   return EX_OK;
 }
@@ -37,23 +39,16 @@ int check(const std::string& path) {
 int fail(const Error& error) {
   fmt::print(stderr, "holdfast: {}\n", printable(error.message));
   switch (error.code) {
-    case ErrorCode::invalid:
-      return EX_CONFIG;
-    case ErrorCode::not_found:
-      return EX_NOINPUT;
-    case ErrorCode::permission:
-      return EX_NOPERM;
-    case ErrorCode::wrong_key:
-      return EX_CONFIG;
-    case ErrorCode::corrupt:
-      return EX_DATAERR;
-    case ErrorCode::io:
-      return EX_IOERR;
+    case ErrorCode::invalid: return EX_CONFIG;
+    case ErrorCode::not_found: return EX_NOINPUT;
+    case ErrorCode::permission: return EX_NOPERM;
+    case ErrorCode::wrong_key: return EX_CONFIG;
+    case ErrorCode::corrupt: return EX_DATAERR;
+    case ErrorCode::io: return EX_IOERR;
     case ErrorCode::busy:
     case ErrorCode::no_space:
     case ErrorCode::unavailable:
-    case ErrorCode::no_daemon:
-      return EX_TEMPFAIL;
+    case ErrorCode::no_daemon: return EX_TEMPFAIL;
   }
   return EX_SOFTWARE;
 }
@@ -86,8 +81,9 @@ int run_command_line(int argc, char** argv) {
   app.add_option("-c,--config", config, "the configuration file")->capture_default_str();
   int exit_code = EX_OK;
 
-  app.add_subcommand("serve", "relay and journal mail, in the foreground. SIGHUP reloads, SIGTERM finishes and ends")
-      ->callback([&] { exit_code = serve(config); });
+  app.add_subcommand("serve", "relay and journal mail, in the foreground. SIGHUP reloads, SIGTERM finishes and ends")->callback([&] {
+    exit_code = serve(config);
+  });
   app.add_subcommand("check", "say whether a configuration is valid")->callback([&] { exit_code = check(config); });
   add_status_command(app, config, exit_code);
   add_failover_commands(app, config, exit_code);
@@ -108,7 +104,8 @@ int run_command_line(int argc, char** argv) {
   } catch (const std::system_error& problem) {
     if (std::ferror(stdout)) return fail_to_write(problem.code().value());  // fmt::print's
     bool is_out_of_threads = problem.code() == std::errc::resource_unavailable_try_again;
-    fmt::print(stderr, "holdfast: {}{}\n", problem.what(), is_out_of_threads ? ": no more threads may be started; raise TasksMax, LimitNPROC or ulimit -u" : "");
+    fmt::print(stderr, "holdfast: {}{}\n", problem.what(),
+               is_out_of_threads ? ": no more threads may be started; raise TasksMax, LimitNPROC or ulimit -u" : "");
     return EX_OSERR;
   }
   return exit_code;

@@ -28,17 +28,14 @@ bool has_held(const journal::Entry& entry) {
 }
 
 void print_entry(const journal::Entry& entry, const char* note) {
-  fmt::print(stderr, "{:>8}  {}  <{}>  {} bytes{}\n", entry.id, format_time(entry.message.time_us),
-             escape(entry.message.mail_from), entry.message.size, note);
+  fmt::print(stderr, "{:>8}  {}  <{}>  {} bytes{}\n", entry.id, format_time(entry.message.time_us), escape(entry.message.mail_from),
+             entry.message.size, note);
 }
 
 int erase(const std::string& config_path, const EraseCommand& command) {
   const FilterOptions& f = command.filter;
   bool names_nobody = f.ids.empty() && f.sender.empty() && f.recipient.empty() && f.message_id.empty();
-  if (names_nobody)
-    return fail(
-               {ErrorCode::invalid, "say whose mail, or which: --recipient, --sender, --message-id or --id"}),
-           EX_USAGE;
+  if (names_nobody) return fail({ErrorCode::invalid, "say whose mail, or which: --recipient, --sender, --message-id or --id"}), EX_USAGE;
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
   auto filter = f.filter();
@@ -62,38 +59,30 @@ int erase(const std::string& config_path, const EraseCommand& command) {
     if (f.ids.empty())
       if (Status read = (*reader)->each(*filter, false, take); !read) return fail(read.error());
   }
-  if (command.is_dry)
-    return fmt::print(stderr, "{} entries would be erased, {} of them held; nothing was changed\n",
-                      ids.size(), held.size()),
-           EX_OK;
+  if (command.is_dry) return fmt::print(stderr, "{} entries would be erased, {} of them held; nothing was changed\n", ids.size(), held.size()), EX_OK;
   if (!held.empty() && !command.with_held) {
     for (const journal::Entry& entry : held) print_entry(entry, "");
-    return fail({ErrorCode::busy,
-                 fmt::format("{} of these entries are held for delivery: deliver or drop them first, or "
-                             "erase them undelivered with --including-held. Nothing was changed",
-                             held.size())});
+    return fail({ErrorCode::busy, fmt::format("{} of these entries are held for delivery: deliver or drop them first, or "
+                                              "erase them undelivered with --including-held. Nothing was changed",
+                                              held.size())});
   }
   // Also when there are none: an erasure that was interrupted is finished on the way.
-  auto done = do_job(
-      *config, "/journal/erase", {{"ids", ids}, {"reason", command.reason}, {"with_held", command.with_held}}, "erasing",
-      [&](journal::Journal& journal) -> Result<Json> {
-        ProgressBar bar("erasing");
-        auto erased = journal.erase(ids, own_name(), command.reason, [&](double share) { bar.show(share); });
-        if (!erased) return erased.error();
-        return Json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
-      });
+  auto done = do_job(*config, "/journal/erase", {{"ids", ids}, {"reason", command.reason}, {"with_held", command.with_held}}, "erasing",
+                     [&](journal::Journal& journal) -> Result<Json> {
+                       ProgressBar bar("erasing");
+                       auto erased = journal.erase(ids, own_name(), command.reason, [&](double share) { bar.show(share); });
+                       if (!erased) return erased.error();
+                       return Json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
+                     });
   if (!done && done.error().code == ErrorCode::busy) return fail(done.error());
-  if (!done)
-    return fail({done.error().code, done.error().message + "; the same command erases what is left"});
+  if (!done) return fail({done.error().code, done.error().message + "; the same command erases what is left"});
   if (command.as_json)
     fmt::print("{}\n", to_line(*done));
   else if (ids.empty())
-    fmt::print("no entry matches; nothing was erased{}\n",
-               (*done)["segments"] > 0 ? ", but an erasure that had been interrupted was finished" : "");
+    fmt::print("no entry matches; nothing was erased{}\n", (*done)["segments"] > 0 ? ", but an erasure that had been interrupted was finished" : "");
   else
-    fmt::print("{} entries erased; {} segments rewritten under new keys; on record as {}\n",
-               (*done)["entries"].get<std::uint64_t>(), (*done)["segments"].get<std::uint64_t>(),
-               (*done)["record"].get<std::uint64_t>());
+    fmt::print("{} entries erased; {} segments rewritten under new keys; on record as {}\n", (*done)["entries"].get<std::uint64_t>(),
+               (*done)["segments"].get<std::uint64_t>(), (*done)["record"].get<std::uint64_t>());
   return EX_OK;
 }
 
@@ -101,28 +90,23 @@ int prune(const std::string& config_path, const std::string& older_than, const s
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
   std::optional<Duration> age = parse_duration(older_than);
-  if (!older_than.empty() && !age)
-    return fail({ErrorCode::invalid, fmt::format("\"{}\" is no duration; write 90d", older_than)}), EX_USAGE;
+  if (!older_than.empty() && !age) return fail({ErrorCode::invalid, fmt::format("\"{}\" is no duration; write 90d", older_than)}), EX_USAGE;
   if (!age && config->journal.retention == Duration(0))
-    return fail({ErrorCode::invalid, "journal.retention is not set; say how old with --older-than"}),
-           EX_USAGE;
-  std::int64_t before_us =
-      journal::now_us() -
-      std::chrono::duration_cast<std::chrono::microseconds>(age.value_or(config->journal.retention)).count();
-  auto done = do_job(*config, "/journal/prune", {{"before", before_us}, {"reason", reason}}, "pruning",
-                     [&](journal::Journal& journal) -> Result<Json> {
-                       auto pruned = journal.prune(before_us, own_name(), reason);
-                       if (!pruned) return pruned.error();
-                       return Json{{"segments", *pruned}};
-                     });
+    return fail({ErrorCode::invalid, "journal.retention is not set; say how old with --older-than"}), EX_USAGE;
+  std::int64_t before_us = journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(age.value_or(config->journal.retention)).count();
+  auto done =
+      do_job(*config, "/journal/prune", {{"before", before_us}, {"reason", reason}}, "pruning", [&](journal::Journal& journal) -> Result<Json> {
+        auto pruned = journal.prune(before_us, own_name(), reason);
+        if (!pruned) return pruned.error();
+        return Json{{"segments", *pruned}};
+      });
   if (!done) return fail(done.error());
   fmt::print("{} segments removed\n", (*done)["segments"].size());
   return EX_OK;
 }
 
 /// Records of one kind, from all segments, in order.
-int each_record(const std::string& config_path, journal::RecordKind kind,
-                const std::function<void(const journal::Segment::StoredRecord&)>& print) {
+int each_record(const std::string& config_path, journal::RecordKind kind, const std::function<void(const journal::Segment::StoredRecord&)>& print) {
   auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
   Status read = (*reader)->each_record(kind, {}, print);
@@ -130,40 +114,37 @@ int each_record(const std::string& config_path, journal::RecordKind kind,
 }
 
 int accesses(const std::string& config_path, bool as_json) {
-  return each_record(
-      config_path, journal::RecordKind::access, [as_json](const journal::Segment::StoredRecord& record) {
-        auto access = journal::decode_access(record.encoded);
-        if (!access) return;
-        if (as_json)
-          fmt::print("{}\n", to_line({{"id", record.id},
-                                      {"time", format_time(access->time_us)},
-                                      {"by", access->by},
-                                      {"command", access->command},
-                                      {"reason", access->reason},
-                                      {"entries", access->entries},
-                                      {"ids", access->examples}}));
-        else
-          fmt::print("{:>8}  {}  by {}: {}: {} entries{}\n", record.id, format_time(access->time_us),
-                     escape(access->by), escape(access->command), access->entries,
-                     access->reason.empty() ? "" : ": " + escape(access->reason));
-      });
+  return each_record(config_path, journal::RecordKind::access, [as_json](const journal::Segment::StoredRecord& record) {
+    auto access = journal::decode_access(record.encoded);
+    if (!access) return;
+    if (as_json)
+      fmt::print("{}\n", to_line({{"id", record.id},
+                                  {"time", format_time(access->time_us)},
+                                  {"by", access->by},
+                                  {"command", access->command},
+                                  {"reason", access->reason},
+                                  {"entries", access->entries},
+                                  {"ids", access->examples}}));
+    else
+      fmt::print("{:>8}  {}  by {}: {}: {} entries{}\n", record.id, format_time(access->time_us), escape(access->by), escape(access->command),
+                 access->entries, access->reason.empty() ? "" : ": " + escape(access->reason));
+  });
 }
 
 int erasures(const std::string& config_path, bool as_json) {
-  return each_record(
-      config_path, journal::RecordKind::erasure, [as_json](const journal::Segment::StoredRecord& record) {
-        auto erasure = journal::decode_erasure(record.encoded);
-        if (!erasure) return;
-        if (as_json)
-          fmt::print("{}\n", to_line({{"id", record.id},
-                                      {"time", format_time(erasure->time_us)},
-                                      {"by", erasure->by},
-                                      {"reason", erasure->reason},
-                                      {"records", erasure->records}}));
-        else
-          fmt::print("{:>8}  {}  by {}: {}  ({} records)\n", record.id, format_time(erasure->time_us),
-                     escape(erasure->by), escape(erasure->reason), erasure->records.size());
-      });
+  return each_record(config_path, journal::RecordKind::erasure, [as_json](const journal::Segment::StoredRecord& record) {
+    auto erasure = journal::decode_erasure(record.encoded);
+    if (!erasure) return;
+    if (as_json)
+      fmt::print("{}\n", to_line({{"id", record.id},
+                                  {"time", format_time(erasure->time_us)},
+                                  {"by", erasure->by},
+                                  {"reason", erasure->reason},
+                                  {"records", erasure->records}}));
+    else
+      fmt::print("{:>8}  {}  by {}: {}  ({} records)\n", record.id, format_time(erasure->time_us), escape(erasure->by), escape(erasure->reason),
+                 erasure->records.size());
+  });
 }
 
 }  // namespace
@@ -173,8 +154,7 @@ void add_erase_commands(CLI::App& group, const std::string& config, int& exit_co
   static EraseCommand command;
   static std::string older_than, reason;
   static bool as_json = false;
-  CLI::App* app = group.add_subcommand(
-      "erase", "erase entries for good; the chain and all published heads stay verifiable");
+  CLI::App* app = group.add_subcommand("erase", "erase entries for good; the chain and all published heads stay verifiable");
   command.filter.add_to(*app);
   command.filter.add_ids_to(*app);
   app->add_option("--reason", command.reason, "why; goes into the journal")->required();
@@ -183,8 +163,7 @@ void add_erase_commands(CLI::App& group, const std::string& config, int& exit_co
   app->add_flag("--json", command.as_json, "as JSON");
   app->callback([&config, &exit_code] { exit_code = erase(config, command); });
 
-  app = group.add_subcommand(
-      "prune", "remove whole segments that are older than the retention, never one with held mail");
+  app = group.add_subcommand("prune", "remove whole segments that are older than the retention, never one with held mail");
   app->add_option("--older-than", older_than, "90d; default: journal.retention");
   app->add_option("--reason", reason, "why; goes into the journal")->required();
   app->callback([&config, &exit_code] { exit_code = prune(config, older_than, reason); });

@@ -64,7 +64,8 @@ class Output {
   /// Tabs are for reading, too.
   static std::string shown(std::string_view line) {
     std::string text;
-    for (std::size_t tab; (tab = line.find('\t')) != std::string_view::npos; line.remove_prefix(tab + 1)) text += printable(line.substr(0, tab)) + '\t';
+    for (std::size_t tab; (tab = line.find('\t')) != std::string_view::npos; line.remove_prefix(tab + 1))
+      text += printable(line.substr(0, tab)) + '\t';
     return text + printable(line);
   }
 
@@ -75,8 +76,7 @@ class Output {
 int export_content(const Config& config, journal::Reader& reader, const ExportCommand& command) {
   Result<journal::Entry> entry = reader.entry(command.id);
   if (!entry) return fail(entry.error());
-  if (Status recorded = record_access(config, "journal export", command.reason, {command.id}); !recorded)
-    return fail(recorded.error());
+  if (Status recorded = record_access(config, "journal export", command.reason, {command.id}); !recorded) return fail(recorded.error());
   journal::Sha256 hash;
   Output output;
   Status written;
@@ -89,9 +89,7 @@ int export_content(const Config& config, journal::Reader& reader, const ExportCo
   if (!written) return fail(written.error());
   if (!read) return fail(read.error());
   if (hash.finish() != entry->message.content_hash)
-    return fail(
-        {ErrorCode::corrupt,
-         fmt::format("entry {}: what was written is not what was journaled (SHA-256 differs)", command.id)});
+    return fail({ErrorCode::corrupt, fmt::format("entry {}: what was written is not what was journaled (SHA-256 differs)", command.id)});
   return EX_OK;
 }
 
@@ -109,8 +107,7 @@ std::string csv_field(const std::string& text) {
 /// All of one person's entries into a folder, with an index of them.
 class SubjectJob : public ReplayJob {
  public:
-  SubjectJob(journal::Reader& reader, const std::vector<journal::RecordId>& ids)
-      : reader_(reader), ids_(ids), bar_("exporting") {}
+  SubjectJob(journal::Reader& reader, const std::vector<journal::RecordId>& ids) : reader_(reader), ids_(ids), bar_("exporting") {}
 
   std::unique_ptr<ReplayItem> next() override {
     while (position_ < ids_.size()) {
@@ -122,8 +119,7 @@ class SubjectJob : public ReplayJob {
       }
       auto item = std::make_unique<ReplayItem>();
       item->entry = std::move(*entry);
-      item->payload = payload_of(
-          item->entry, [this, from = item->entry](std::uint32_t frame) { return reader_.frame(from, frame); });
+      item->payload = payload_of(item->entry, [this, from = item->entry](std::uint32_t frame) { return reader_.frame(from, frame); });
       add_to_index(item->entry);
       return item;
     }
@@ -131,8 +127,7 @@ class SubjectJob : public ReplayJob {
   }
 
   void done(const ReplayResult& result) override {
-    if (result.state != ReplayResult::State::sent)
-      problems.push_back(fmt::format("entry {}: {}", result.id, result.detail));
+    if (result.state != ReplayResult::State::sent) problems.push_back(fmt::format("entry {}: {}", result.id, result.detail));
   }
 
   Json index = Json::array();
@@ -142,8 +137,7 @@ class SubjectJob : public ReplayJob {
  private:
   void add_to_index(const journal::Entry& entry) {
     const journal::MessageRecord& message = entry.message;
-    std::string to, file = fmt::format("{}.eml", entry.id),
-                    hash = journal::to_hex(journal::view(message.content_hash));
+    std::string to, file = fmt::format("{}.eml", entry.id), hash = journal::to_hex(journal::view(message.content_hash));
     std::string subject = decode_header_text(message.subject), message_id = decode_header_text(message.message_id);
     Json recipients = Json::array();
     for (const journal::Recipient& one : message.recipients) {
@@ -161,9 +155,8 @@ class SubjectJob : public ReplayJob {
                      {"size", message.size},
                      {"sha256", hash},
                      {"file", file}});
-    csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\r\n", entry.id, format_time(message.time_us),
-                       journal::to_string(message.direction), csv_field(message.mail_from), csv_field(to),
-                       csv_field(subject), csv_field(message_id), message.size, hash, file);
+    csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\r\n", entry.id, format_time(message.time_us), journal::to_string(message.direction),
+                       csv_field(message.mail_from), csv_field(to), csv_field(subject), csv_field(message_id), message.size, hash, file);
   }
 
   journal::Reader& reader_;
@@ -186,26 +179,20 @@ int export_subject(const Config& config, journal::Reader& reader, const ExportCo
   const std::string person = fmt::format("{}", fmt::join(command.addresses, ", "));
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  if (Status recorded =
-          record_access(config, "journal export --subject " + person, command.reason, ids);
-      !recorded)
-    return fail(recorded.error());
+  if (Status recorded = record_access(config, "journal export --subject " + person, command.reason, ids); !recorded) return fail(recorded.error());
   ReplayProgress unkept;
   auto target = open_file_target("eml", command.folder, unkept);
   if (!target) return fail(target.error()), EX_CANTCREAT;
   auto job = std::make_unique<SubjectJob>(reader, ids);
   if (Status ran = (*target)->run(*job); !ran) return fail(ran.error());
-  for (const auto& [name, text] :
-       {std::pair(std::string("index.json"),
-                  job->index.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"),
-        std::pair(std::string("index.csv"), job->csv)})
-    if (Status written = journal::write_file(command.folder + "/" + name, text); !written)
-      return fail(written.error());
+  for (const auto& [name, text] : {std::pair(std::string("index.json"), job->index.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"),
+                                   std::pair(std::string("index.csv"), job->csv)})
+    if (Status written = journal::write_file(command.folder + "/" + name, text); !written) return fail(written.error());
   std::vector<std::string> problems = std::move(job->problems);
   job.reset();  // and with it the progress bar
   for (const std::string& problem : problems) fmt::print(stderr, "holdfast: {}\n", escape(problem));
-  fmt::print(stderr, "{} entries of {} exported to {}, with index.csv and index.json\n",
-             ids.size() - problems.size(), escape(person), escape(command.folder));
+  fmt::print(stderr, "{} entries of {} exported to {}, with index.csv and index.json\n", ids.size() - problems.size(), escape(person),
+             escape(command.folder));
   return problems.empty() && reader.damaged() == 0 ? EX_OK : EX_DATAERR;
 }
 
@@ -224,8 +211,7 @@ int run(const std::string& config_path, const ExportCommand& command) {
 
 void add_export_command(CLI::App& group, const std::string& config, int& exit_code) {
   static ExportCommand command;  // lives as long as the program
-  CLI::App* app = group.add_subcommand(
-      "export", "an entry's exact content to standard output, or all of a person's entries to a folder");
+  CLI::App* app = group.add_subcommand("export", "an entry's exact content to standard output, or all of a person's entries to a folder");
   app->add_option("ID", command.id, "the entry's number");
   app->add_option("--subject", command.addresses, "a person's address: all entries that it sent or received; may be said several times");
   app->add_option("--to", command.folder, "with --subject: the folder");

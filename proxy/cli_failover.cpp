@@ -35,8 +35,7 @@ std::string text_of(const Json& json, const char* key) { return escape(json.valu
 int set_mode(const std::string& config, const std::string& mode, const std::string& route, const std::string& reason) {
   auto changed = ask(config, "/failover", {{"mode", mode}, {"route", route}, {"reason", reason}});
   if (!changed) return fail(changed.error());
-  for (const Json& one : *changed)
-    fmt::print("route {}: state {}, mode {}\n", text_of(one, "name"), text_of(one, "state"), text_of(one, "mode"));
+  for (const Json& one : *changed) fmt::print("route {}: state {}, mode {}\n", text_of(one, "name"), text_of(one, "state"), text_of(one, "mode"));
   return EX_OK;
 }
 
@@ -67,23 +66,29 @@ int history(const std::string& config, const FilterOptions& options, bool as_jso
   for (const auto& [state, until_us] : changes) {
     bool is_wanted = (!filter->since_us || state.time_us >= *filter->since_us) && (!filter->until_us || state.time_us < *filter->until_us);
     if (!is_wanted) continue;
-    std::string_view name = failover::to_string(static_cast<failover::State>(state.state)), mode = failover::to_string(static_cast<failover::Mode>(state.mode));
+    std::string_view name = failover::to_string(static_cast<failover::State>(state.state)),
+                     mode = failover::to_string(static_cast<failover::Mode>(state.mode));
     std::int64_t lasted_s = std::max<std::int64_t>(0, until_us - state.time_us) / 1'000'000;  // clocks are set
     if (as_json)
-      fmt::print("{}\n", to_line({{"time", format_time(state.time_us)}, {"route", state.route}, {"state", name}, {"mode", mode}, {"by", state.by},
-                                  {"reason", state.reason}, {"lasted_s", until_us == 0 ? Json() : Json(lasted_s)}}));
+      fmt::print("{}\n", to_line({{"time", format_time(state.time_us)},
+                                  {"route", state.route},
+                                  {"state", name},
+                                  {"mode", mode},
+                                  {"by", state.by},
+                                  {"reason", state.reason},
+                                  {"lasted_s", until_us == 0 ? Json() : Json(lasted_s)}}));
     else
       fmt::print("{}  {}: {} (mode {}) {}, by {}{}\n", format_time(state.time_us), escape(state.route), upper(std::string(name)), mode,
-                 until_us == 0 ? "until now" : "for " + clock_text(lasted_s), escape(state.by), state.reason.empty() ? "" : ": " + escape(state.reason));
+                 until_us == 0 ? "until now" : "for " + clock_text(lasted_s), escape(state.by),
+                 state.reason.empty() ? "" : ": " + escape(state.reason));
   }
   return read ? EX_OK : fail(read.error());
 }
 
 void print_entry(const Json& one) {
-  fmt::print("{:>8}  {}  {}  <{}>  {} bytes\n", one["id"].get<std::uint64_t>(), text_of(one, "time"), text_of(one, "route"), text_of(one, "mail_from"),
-             one["size"].get<std::uint64_t>());
-  for (const Json& recipient : one["recipients"])
-    fmt::print("{:>10}<{}>  {}\n", "", text_of(recipient, "address"), text_of_held(recipient));
+  fmt::print("{:>8}  {}  {}  <{}>  {} bytes\n", one["id"].get<std::uint64_t>(), text_of(one, "time"), text_of(one, "route"),
+             text_of(one, "mail_from"), one["size"].get<std::uint64_t>());
+  for (const Json& recipient : one["recipients"]) fmt::print("{:>10}<{}>  {}\n", "", text_of(recipient, "address"), text_of_held(recipient));
 }
 
 /// What the journal has of it, and what the daemon does with it.
@@ -118,7 +123,8 @@ int queue_list(const std::string& config, const std::string& route, std::uint64_
   if (!status) return fail(status.error());
   for (const Json& one : (*status)["routes"]) {
     std::string left = one["left_s"].is_number() ? fmt::format(", about {} s left", one["left_s"].get<std::uint64_t>()) : "";
-    fmt::print("route {}: {} held, {:.0f} delivered a second{}\n", text_of(one, "name"), one["held"].get<std::uint64_t>(), one["per_second"].get<double>(), left);
+    fmt::print("route {}: {} held, {:.0f} delivered a second{}\n", text_of(one, "name"), one["held"].get<std::uint64_t>(),
+               one["per_second"].get<double>(), left);
   }
   return EX_OK;
 }
@@ -137,8 +143,8 @@ int directory_list(const std::string& config, bool as_json) {
     if (as_json)
       fmt::print("{}\n", to_line(one));
     else
-      fmt::print("{:<40}  {:<14}  {:<8}  {}  {}\n", text_of(one, "address"), one["exists"].get<bool>() ? "exists" : "does not exist", text_of(one, "source"),
-                 text_of(one, "time"), text_of(one, "name"));
+      fmt::print("{:<40}  {:<14}  {:<8}  {}  {}\n", text_of(one, "address"), one["exists"].get<bool>() ? "exists" : "does not exist",
+                 text_of(one, "source"), text_of(one, "time"), text_of(one, "name"));
   }
   return EX_OK;
 }
@@ -189,8 +195,8 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
   CLI::App* group = app.add_subcommand("failover", "decide whether mail is held or passes; without a decision the breaker decides");
   group->require_subcommand(1);
   group->fallthrough();
-  for (auto [mode, what] : {std::pair("hold", "hold all mail, whatever the primary does"), std::pair("pass", "let mail pass, whatever the breaker says"),
-                            std::pair("auto", "let the breaker decide")}) {
+  for (auto [mode, what] : {std::pair("hold", "hold all mail, whatever the primary does"),
+                            std::pair("pass", "let mail pass, whatever the breaker says"), std::pair("auto", "let the breaker decide")}) {
     CLI::App* command = group->add_subcommand(mode, what);
     command->add_option("--route", route, "only this route; default: all");
     command->add_option("--reason", reason, "why; goes into the journal")->required();
@@ -219,12 +225,15 @@ void add_failover_commands(CLI::App& app, const std::string& config, int& exit_c
   command->add_option("ID", id, "the entry's number");
   command->add_flag("--all", all, "everything");
   command->callback([&config, &exit_code] {
-    exit_code = id == 0 && !all ? (fail({ErrorCode::invalid, "name an entry, or --all"}), EX_USAGE) : report(ask(config, "/queue/retry", {{"id", id}}), "entries are tried again");
+    exit_code = id == 0 && !all ? (fail({ErrorCode::invalid, "name an entry, or --all"}), EX_USAGE)
+                                : report(ask(config, "/queue/retry", {{"id", id}}), "entries are tried again");
   });
   command = group->add_subcommand("drop", "give up on a held entry; nobody is told");
   command->add_option("ID", id, "the entry's number")->required();
   command->add_option("--reason", reason, "why; goes into the journal")->required();
-  command->callback([&config, &exit_code] { exit_code = report(ask(config, "/queue/drop", {{"id", id}, {"reason", reason}}), "recipients dropped"); });
+  command->callback([&config, &exit_code] {
+    exit_code = report(ask(config, "/queue/drop", {{"id", id}, {"reason", reason}}), "recipients dropped");
+  });
 
   group = app.add_subcommand("directory", "which recipients exist");
   group->require_subcommand(1);

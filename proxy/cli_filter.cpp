@@ -19,8 +19,7 @@ std::optional<std::int64_t> parse_time(const std::string& text) {
 }  // namespace
 
 void FilterOptions::add_times_to(CLI::App& command) {
-  command.add_option("--since", since,
-                     "from this time on: 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago");
+  command.add_option("--since", since, "from this time on: 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago");
   command.add_option("--until", until, "before this time");
 }
 
@@ -47,22 +46,16 @@ Result<journal::Filter> FilterOptions::filter() const {
     if (text->empty()) continue;
     *slot = parse_time(*text);
     if (!*slot)
-      return Error{
-          ErrorCode::invalid,
-          fmt::format("\"{}\" is no time; write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago",
-                      *text)};
+      return Error{ErrorCode::invalid, fmt::format("\"{}\" is no time; write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago", *text)};
   }
   if (!outcome.empty()) {
     result.outcome = journal::parse_outcome(outcome);
-    if (!result.outcome)
-      return Error{ErrorCode::invalid,
-                   fmt::format("\"{}\" is no outcome; see holdfast journal list --help", outcome)};
+    if (!result.outcome) return Error{ErrorCode::invalid, fmt::format("\"{}\" is no outcome; see holdfast journal list --help", outcome)};
   }
   if (direction == "inbound") result.direction = journal::Direction::inbound;
   if (direction == "outbound") result.direction = journal::Direction::outbound;
   if (!direction.empty() && !result.direction)
-    return Error{ErrorCode::invalid,
-                 fmt::format("\"{}\" is no direction; write inbound or outbound", direction)};
+    return Error{ErrorCode::invalid, fmt::format("\"{}\" is no direction; write inbound or outbound", direction)};
   return result;
 }
 

@@ -15,9 +15,7 @@ struct FilterOptions {
 
   void add_to(CLI::App& command);
   void add_times_to(CLI::App& command);
-  void add_ids_to(CLI::App& command) {
-    command.add_option("--id", ids, "the entry's number; may be given several times");
-  }
+  void add_ids_to(CLI::App& command) { command.add_option("--id", ids, "the entry's number; may be given several times"); }
   /// What to look for; ids apart. Errors say what is no time, outcome or direction.
   Result<journal::Filter> filter() const;
 };

@@ -9,8 +9,7 @@
 
 namespace holdfast::proxy {
 
-Result<Json> do_job(const Config& config, const std::string& resource, const Json& body,
-                    const std::string& what,
+Result<Json> do_job(const Config& config, const std::string& resource, const Json& body, const std::string& what,
                     const std::function<Result<Json>(journal::Journal&)>& do_it_here) {
   auto reached = ask_or_open(config, resource, body);
   if (!reached) return reached.error();

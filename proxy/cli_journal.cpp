@@ -145,11 +145,21 @@ int stats(const std::string& config_path, bool as_json) {
   double days_left = found->growth() > 0 ? static_cast<double>(room_for_journal(*config, found->stored_bytes).left) / found->growth() : 0;
   double entries_a_day = static_cast<double>(found->recent_entries) / found->days();
   if (as_json) {
-    Json json = {{"path", config->path}, {"entries", found->entries}, {"segments", segments}, {"compacted_segments", found->compacted_segments},
-                 {"content_bytes", found->content_bytes}, {"stored_bytes", found->stored_bytes}, {"ratio", found->ratio()},
-                 {"entries_a_day", entries_a_day}, {"growth_a_day", found->growth()}, {"free_bytes", found->free_bytes},
-                 {"days_left", found->growth() > 0 ? Json(days_left) : Json()}, {"oldest", found->entries ? format_time(found->oldest_us) : ""},
-                 {"newest", found->entries ? format_time(found->newest_us) : ""}, {"recipients", found->outcomes}, {"damaged", (*reader)->damaged()}};
+    Json json = {{"path", config->path},
+                 {"entries", found->entries},
+                 {"segments", segments},
+                 {"compacted_segments", found->compacted_segments},
+                 {"content_bytes", found->content_bytes},
+                 {"stored_bytes", found->stored_bytes},
+                 {"ratio", found->ratio()},
+                 {"entries_a_day", entries_a_day},
+                 {"growth_a_day", found->growth()},
+                 {"free_bytes", found->free_bytes},
+                 {"days_left", found->growth() > 0 ? Json(days_left) : Json()},
+                 {"oldest", found->entries ? format_time(found->oldest_us) : ""},
+                 {"newest", found->entries ? format_time(found->newest_us) : ""},
+                 {"recipients", found->outcomes},
+                 {"damaged", (*reader)->damaged()}};
     fmt::print("{}\n", to_line(json));
     return warn_of_damage(**reader);
   }
@@ -159,7 +169,8 @@ int stats(const std::string& config_path, bool as_json) {
   if (found->entries > 0) fmt::print("from {} to {}\n", format_time(found->oldest_us), format_time(found->newest_us));
   std::string span = found->days() < 2 ? fmt::format("{:.0f} h", found->days() * 24) : fmt::format("{:.0f} days", found->days());
   if (found->growth() > 0)
-    fmt::print("over the last {}: {:.0f} entries and {:.1f} MiB on disk a day; the room lasts {:.0f} days{}\n", span, entries_a_day, found->growth() / mib, days_left,
+    fmt::print("over the last {}: {:.0f} entries and {:.1f} MiB on disk a day; the room lasts {:.0f} days{}\n", span, entries_a_day,
+               found->growth() / mib, days_left,
                config->retention > Duration(0) ? fmt::format("; journal.retention removes what is older than {}", to_text(config->retention)) : "");
   for (const auto& [outcome, number] : found->outcomes) fmt::print("  {:<10} {} recipients\n", outcome, number);
   return warn_of_damage(**reader);
@@ -192,8 +203,8 @@ int backup(const std::string& config_path, const std::string& folder) {
     return journal::back_up(config->path, folder, [&](double share) { bar.show(share); });
   }();
   if (!done) return fail({done.error().code, done.error().message + "; the same command goes on"});
-  fmt::print("{} segments copied, {} unchanged, {} removed, {:.1f} MiB; the master key ({}) is not among it: keep it elsewhere, safely\n", done->copied, done->unchanged, done->removed,
-             static_cast<double>(done->bytes) / (1 << 20), config->key.name());
+  fmt::print("{} segments copied, {} unchanged, {} removed, {:.1f} MiB; the master key ({}) is not among it: keep it elsewhere, safely\n",
+             done->copied, done->unchanged, done->removed, static_cast<double>(done->bytes) / (1 << 20), config->key.name());
   return EX_OK;
 }
 
@@ -203,11 +214,13 @@ int rebuild(const std::string& config_path) {
   std::vector<Error> damage;
   Result<std::uint64_t> entries = [&] {
     ProgressBar bar("rebuilding");
-    return journal::rebuild_catalog(config->path, config->key, [&](double share) { bar.show(share); }, [&](const Error& what) { damage.push_back(what); });
+    return journal::rebuild_catalog(
+        config->path, config->key, [&](double share) { bar.show(share); }, [&](const Error& what) { damage.push_back(what); });
   }();
   if (!entries) return fail(entries.error());
   fmt::print("the catalog is built anew from the segments: {} entries\n", *entries);
-  for (const Error& what : damage) fail({what.code, what.message + "; what can be read is indexed. Restore the file from your backup, and run this again"});
+  for (const Error& what : damage)
+    fail({what.code, what.message + "; what can be read is indexed. Restore the file from your backup, and run this again"});
   return damage.empty() ? EX_OK : EX_DATAERR;
 }
 
@@ -232,8 +245,7 @@ int show_entry(const std::string& config_path, std::uint64_t id, bool as_json, c
   json["protocol"] = entry->message.protocol;
   json["server"] = entry->message.server;
   json["segment"] = entry->segment;
-  for (std::size_t i = 0; i < entry->message.recipients.size(); ++i)
-    json["recipients"][i]["params"] = entry->message.recipients[i].params;
+  for (std::size_t i = 0; i < entry->message.recipients.size(); ++i) json["recipients"][i]["params"] = entry->message.recipients[i].params;
   if (held.is_object())
     for (const Json& one : held.at("recipients")) json["recipients"][one.at("index").get<std::size_t>()]["held"] = one;
   if (as_json) {

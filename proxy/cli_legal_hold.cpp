@@ -31,8 +31,7 @@ Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Read
 
 /// By the daemon, or without one by opening the journal.
 Result<journal::RecordId> write_hold(const Config& config, journal::LegalHoldRecord hold) {
-  auto reached =
-      ask_or_open(config, "/journal/legal-hold", {{"legal_hold", journal::to_hex(journal::encode(hold))}});
+  auto reached = ask_or_open(config, "/journal/legal-hold", {{"legal_hold", journal::to_hex(journal::encode(hold))}});
   if (!reached) return reached.error();
   if (!reached->journal) return reached->answer["record"].get<journal::RecordId>();
   hold.by = own_name();
@@ -54,15 +53,10 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
   if (!holds) return fail(holds.error());
   bool is_there = holds->count(command.name) > 0;
   if (is_set && is_there)
-    return fail(
-               {ErrorCode::invalid,
-                fmt::format("there is a legal hold named \"{}\" already; lift it first, or take another name",
-                            command.name)}),
+    return fail({ErrorCode::invalid, fmt::format("there is a legal hold named \"{}\" already; lift it first, or take another name", command.name)}),
            EX_USAGE;
   if (!is_set && !is_there)
-    return fail({ErrorCode::not_found,
-                 fmt::format("there is no legal hold named \"{}\"; see: holdfast journal legal-hold list",
-                             command.name)});
+    return fail({ErrorCode::not_found, fmt::format("there is no legal hold named \"{}\"; see: holdfast journal legal-hold list", command.name)});
   journal::LegalHoldRecord hold;
   hold.time_us = journal::now_us();
   hold.is_set = is_set;
@@ -86,8 +80,7 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
   }
   auto written = write_hold(*config, std::move(hold));
   if (!written) return fail(written.error());
-  fmt::print("legal hold \"{}\" is {}; on record as {}\n", escape(command.name), is_set ? "set" : "lifted",
-             *written);
+  fmt::print("legal hold \"{}\" is {}; on record as {}\n", escape(command.name), is_set ? "set" : "lifted", *written);
   return EX_OK;
 }
 
@@ -97,11 +90,9 @@ int list_legal_holds(const std::string& config_path, bool as_json) {
   auto holds = read_holds(**reader);
   if (!holds) return fail(holds.error());
   for (const auto& [name, hold] : *holds) {
-    Json json = {
-        {"name", name}, {"time", format_time(hold.time_us)}, {"by", hold.by}, {"reason", hold.reason}};
+    Json json = {{"name", name}, {"time", format_time(hold.time_us)}, {"by", hold.by}, {"reason", hold.reason}};
     for (const auto& [key, text] :
-         {std::pair("sender", &hold.sender), std::pair("recipient", &hold.recipient),
-          std::pair("message_id", &hold.message_id)})
+         {std::pair("sender", &hold.sender), std::pair("recipient", &hold.recipient), std::pair("message_id", &hold.message_id)})
       if (!text->empty()) json[key] = *text;
     if (hold.since_us != 0) json["since"] = format_time(hold.since_us);
     if (hold.until_us != 0) json["until"] = format_time(hold.until_us);
@@ -112,8 +103,7 @@ int list_legal_holds(const std::string& config_path, bool as_json) {
     }
     std::string line;
     for (const auto& [key, value] : json.items())
-      line += fmt::format("{}{}: {}", line.empty() ? "" : ", ", key,
-                          value.is_string() ? escape(value.get<std::string>()) : to_line(value));
+      line += fmt::format("{}{}: {}", line.empty() ? "" : ", ", key, value.is_string() ? escape(value.get<std::string>()) : to_line(value));
     fmt::print("{}\n", line);
   }
   return EX_OK;
@@ -127,8 +117,7 @@ void add_legal_hold_commands(CLI::App& group, const std::string& config, int& ex
   holds->require_subcommand(1);
   holds->fallthrough();
   for (auto [name, what, is_set] :
-       {std::tuple("set", "protect what the filters name; without any, all", true),
-        std::tuple("lift", "protect it no more", false)}) {
+       {std::tuple("set", "protect what the filters name; without any, all", true), std::tuple("lift", "protect it no more", false)}) {
     CLI::App* app = holds->add_subcommand(name, what);
     app->add_option("NAME", command.name, "the hold's name")->required();
     app->add_option("--reason", command.reason, "why; goes into the journal")->required();
@@ -136,8 +125,7 @@ void add_legal_hold_commands(CLI::App& group, const std::string& config, int& ex
       command.filter.add_to(*app);
       command.filter.add_ids_to(*app);
     }
-    app->callback(
-        [&config, &exit_code, is_set = is_set] { exit_code = set_or_lift(config, command, is_set); });
+    app->callback([&config, &exit_code, is_set = is_set] { exit_code = set_or_lift(config, command, is_set); });
   }
   CLI::App* app = holds->add_subcommand("list", "those that are set");
   app->add_flag("--json", command.as_json, "one JSON object a line");

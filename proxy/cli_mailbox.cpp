@@ -48,18 +48,14 @@ class Accounts {
     if (!reached) return reached.error();
     if (!reached->journal) return accounts;
     accounts.journal_ = std::move(reached->journal);
-    auto store = failover::MailboxStore::open(accounts.journal_->path(), accounts.journal_->base_key(),
-                                              journal::Environment::Mode::write);
+    auto store = failover::MailboxStore::open(accounts.journal_->path(), accounts.journal_->base_key(), journal::Environment::Mode::write);
     if (!store) return store.error();
     accounts.store_ = std::move(*store);
     return accounts;
   }
 
   const Config& config() const { return config_; }
-  Result<Json> list() const {
-    return store_ ? accounts_to_json(*store_)
-                  : ask_admin(config_.admin_socket, "/mailbox/list");
-  }
+  Result<Json> list() const { return store_ ? accounts_to_json(*store_) : ask_admin(config_.admin_socket, "/mailbox/list"); }
   Status set(const Json& change) const {
     if (!store_) {
       auto answer = ask_admin(config_.admin_socket, "/mailbox/set", change);
@@ -122,8 +118,7 @@ Result<std::string> read_password(const std::string& file) {
                    "say where the password is: --password-file FILE (- is standard input), or have one made "
                    "with --generate"};
     password = ask_secretly("New password: ");
-    if (ask_secretly("Once more: ") != password)
-      return Error{ErrorCode::invalid, "the two are not the same; nothing was changed"};
+    if (ask_secretly("Once more: ") != password) return Error{ErrorCode::invalid, "the two are not the same; nothing was changed"};
   } else if (file == "-") {
     std::getline(std::cin, password);
   } else {
@@ -147,24 +142,20 @@ int list_mailboxes(const std::string& config, bool as_json) {
     if (as_json)
       fmt::print("{}\n", to_line(one));
     else
-      fmt::print("{:<40} {}{}\n", escape(one["address"].get<std::string>()),
-                 one["enabled"].get<bool>() ? "enabled" : "disabled",
+      fmt::print("{:<40} {}{}\n", escape(one["address"].get<std::string>()), one["enabled"].get<bool>() ? "enabled" : "disabled",
                  one["has_password"].get<bool>() ? "" : ", no password yet");
   }
   return EX_OK;
 }
 
-int set_password(const std::string& config, const std::string& address, const std::string& file,
-                 bool generates, bool is_new) {
+int set_password(const std::string& config, const std::string& address, const std::string& file, bool generates, bool is_new) {
   if (address.find('@') == std::string::npos || address.find_first_of(" \t<>") != std::string::npos)
     return fail({ErrorCode::invalid, fmt::format("\"{}\" is no mail address", escape(address))}), EX_USAGE;
   Result<std::string> password = generates ? Result<std::string>(new_password()) : read_password(file);
-  if (!password)
-    return fail(password.error()), password.error().code == ErrorCode::invalid ? EX_USAGE : EX_NOINPUT;
+  if (!password) return fail(password.error()), password.error().code == ErrorCode::invalid ? EX_USAGE : EX_NOINPUT;
   auto accounts = Accounts::open(config);
   if (!accounts) return fail(accounts.error());
-  Json change = {
-      {"address", address}, {"is_new", is_new}, {"password_hash", failover::hash_password(*password)}};
+  Json change = {{"address", address}, {"is_new", is_new}, {"password_hash", failover::hash_password(*password)}};
   if (Status done = accounts->set(change); !done) return fail(done.error());
   if (generates) fmt::print("{}\n", *password);
   fmt::print(stderr, "{}: {}\n", address, is_new ? "the account is there" : "the password is changed");
@@ -174,8 +165,7 @@ int set_password(const std::string& config, const std::string& address, const st
 int enable(const std::string& config, const std::string& address, bool is_enabled) {
   auto accounts = Accounts::open(config);
   if (!accounts) return fail(accounts.error());
-  if (Status done = accounts->set({{"address", address}, {"enabled", is_enabled}}); !done)
-    return fail(done.error());
+  if (Status done = accounts->set({{"address", address}, {"enabled", is_enabled}}); !done) return fail(done.error());
   fmt::print(stderr, "{}: {}\n", address, is_enabled ? "may log in" : "may not log in any more");
   return EX_OK;
 }
@@ -201,11 +191,10 @@ Result<std::vector<std::pair<std::string, std::string>>> read_csv(const std::str
     std::size_t separator = line.find_first_of(",;\t");
     std::vector<std::string> fields = split_csv(line, separator == std::string_view::npos ? ',' : line[separator]);
     if (fields[0].find('@') == std::string::npos)
-      return Error{ErrorCode::invalid, fmt::format("{}:{}: \"{}\" is no mail address; write address,password",
-                                                   path, number, escape(fields[0]))};
+      return Error{ErrorCode::invalid, fmt::format("{}:{}: \"{}\" is no mail address; write address,password", path, number, escape(fields[0]))};
     if (fields.size() > 2)
-      return Error{ErrorCode::invalid, fmt::format("{}:{}: there are {} fields, not two; put a password with \"{}\" in it in quotes",
-                                                   path, number, fields.size(), line[separator])};
+      return Error{ErrorCode::invalid, fmt::format("{}:{}: there are {} fields, not two; put a password with \"{}\" in it in quotes", path, number,
+                                                   fields.size(), line[separator])};
     fields.resize(2);
     rows.emplace_back(std::move(fields[0]), std::move(fields[1]));
   }
@@ -231,7 +220,8 @@ std::vector<std::string> people_to_add(const Accounts& accounts, const std::vect
   constexpr std::size_t most_named = 10;
   std::vector<std::pair<std::string, std::size_t>> named(most_named);
   named.resize(std::partial_sort_copy(left_out.begin(), left_out.end(), named.begin(), named.end(),
-                                      [](const auto& a, const auto& b) { return a.second > b.second; }) - named.begin());
+                                      [](const auto& a, const auto& b) { return a.second > b.second; }) -
+               named.begin());
   std::string list;
   for (const auto& [domain, count] : named) list += fmt::format("{}{} ({})", list.empty() ? "" : ", ", escape(domain), count);
   if (left_out.size() > most_named) list += ", ...";
@@ -244,8 +234,7 @@ std::vector<std::string> people_to_add(const Accounts& accounts, const std::vect
 
 int import(const std::string& config, const std::string& csv, bool from_directory, const std::vector<std::string>& domains,
            const std::string& passwords_to) {
-  if (csv.empty() == !from_directory)
-    return fail({ErrorCode::invalid, "name a CSV file, or say --directory"}), EX_USAGE;
+  if (csv.empty() == !from_directory) return fail({ErrorCode::invalid, "name a CSV file, or say --directory"}), EX_USAGE;
   auto accounts = Accounts::open(config);
   if (!accounts) return fail(accounts.error());
   std::vector<std::pair<std::string, std::string>> rows;
@@ -284,18 +273,17 @@ int import(const std::string& config, const std::string& csv, bool from_director
     }
   if (generates) {
     if (::access(passwords_to.c_str(), F_OK) == 0)
-      return fail({ErrorCode::busy,
-                   fmt::format("{0}: is there already. If it is of an import that was interrupted, go on with: holdfast mailbox import {0}; "
-                               "else name a new file. Nothing was changed",
-                               passwords_to)});
+      return fail(
+          {ErrorCode::busy, fmt::format("{0}: is there already. If it is of an import that was interrupted, go on with: holdfast mailbox import {0}; "
+                                        "else name a new file. Nothing was changed",
+                                        passwords_to)});
     if (Status written = journal::write_file(passwords_to, made); !written) return fail(written.error());
   }
   const std::string same = "the same command again";
   ProgressBar bar("importing");
   std::size_t done = 0;
   for (const auto& [address, password] : rows) {
-    Json change = {
-        {"address", address}, {"is_new", true}, {"password_hash", failover::hash_password(password)}};
+    Json change = {{"address", address}, {"is_new", true}, {"password_hash", failover::hash_password(password)}};
     if (Status set = accounts->set(change); !set)
       return fail({set.error().code, fmt::format("{}; {} of {} accounts were added. To go on: {}", set.error().message, done, rows.size(),
                                                  generates ? "holdfast mailbox import " + passwords_to + ", then " + same : same)});
@@ -319,21 +307,15 @@ void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_co
   command->add_flag("--json", as_json, "one JSON object a line");
   command->callback([&config, &exit_code] { exit_code = list_mailboxes(config, as_json); });
   for (bool is_new : {true, false}) {
-    command =
-        group->add_subcommand(is_new ? "add" : "passwd", is_new ? "a new account" : "change a password");
+    command = group->add_subcommand(is_new ? "add" : "passwd", is_new ? "a new account" : "change a password");
     command->add_option("ADDRESS", address, "the person's mail address")->required();
-    command->add_option(
-        "--password-file", file,
-        "a file whose first line is the password; - is standard input. Default: it is asked for");
+    command->add_option("--password-file", file, "a file whose first line is the password; - is standard input. Default: it is asked for");
     command->add_flag("--generate", generates, "make a password, and print it");
-    command->callback([&config, &exit_code, is_new] {
-      exit_code = set_password(config, address, file, generates, is_new);
-    });
+    command->callback([&config, &exit_code, is_new] { exit_code = set_password(config, address, file, generates, is_new); });
   }
   for (bool is_enabled : {true, false}) {
-    command = group->add_subcommand(
-        is_enabled ? "enable" : "disable",
-        is_enabled ? "let somebody log in again" : "let somebody log in no more; nothing is deleted");
+    command = group->add_subcommand(is_enabled ? "enable" : "disable",
+                                    is_enabled ? "let somebody log in again" : "let somebody log in no more; nothing is deleted");
     command->add_option("ADDRESS", address, "the person's mail address")->required();
     command->callback([&config, &exit_code, is_enabled] { exit_code = enable(config, address, is_enabled); });
   }
@@ -344,10 +326,8 @@ void add_mailbox_commands(CLI::App& app, const std::string& config, int& exit_co
   command->add_option("FILE", file, "CSV: address,password; where the password is missing, one is made");
   CLI::Option* directory = command->add_flag("--directory", from_directory, "everybody whom the directory knows, instead of a file");
   command->add_option("--domain", domains, "only people of this domain; may be said several times")->needs(directory);
-  command->add_option("--passwords-to", passwords_to,
-                      "a new file (readable by you alone) for the passwords that are made");
-  command->callback(
-      [&config, &exit_code] { exit_code = import(config, file, from_directory, domains, passwords_to); });
+  command->add_option("--passwords-to", passwords_to, "a new file (readable by you alone) for the passwords that are made");
+  command->callback([&config, &exit_code] { exit_code = import(config, file, from_directory, domains, passwords_to); });
 }
 
 }  // namespace holdfast::proxy

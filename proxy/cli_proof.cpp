@@ -46,12 +46,9 @@ Result<std::string> read_file(const std::string& path) {
 int print_verification(const journal::Verification& result, bool as_json) {
   for (const journal::Finding& finding : result.findings) {
     if (as_json)
-      fmt::print(
-          "{}\n",
-          to_line({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
+      fmt::print("{}\n", to_line({{"segment", finding.segment}, {"record", finding.record}, {"problem", finding.what}}));
     else
-      fmt::print("DAMAGED {}{}: {}\n",
-                 finding.segment ? fmt::format("segment {}", finding.segment) : "catalog",
+      fmt::print("DAMAGED {}{}: {}\n", finding.segment ? fmt::format("segment {}", finding.segment) : "catalog",
                  finding.record ? fmt::format(", record {}", finding.record) : "", escape(finding.what));
   }
   bool is_well = result.findings.empty();
@@ -68,8 +65,8 @@ int print_verification(const journal::Verification& result, bool as_json) {
     fmt::print(
         "{}: {} entries, {} records in {} segments, {} signed heads, {:.1f} MiB of content; the chain ends "
         "in {}\n",
-        is_well ? "all is well" : "the journal is damaged", result.entries, result.records, result.segments,
-        result.heads, static_cast<double>(result.content_bytes) / (1 << 20), result.last_link);
+        is_well ? "all is well" : "the journal is damaged", result.entries, result.records, result.segments, result.heads,
+        static_cast<double>(result.content_bytes) / (1 << 20), result.last_link);
   return is_well ? EX_OK : EX_DATAERR;
 }
 
@@ -86,9 +83,7 @@ int verify_proof(const VerifyCommand& command) {
     auto content = read_file(command.content);
     if (!content) return fail(content.error());
     if (journal::sha256(*content) != message.content_hash)
-      return fail(
-          {ErrorCode::corrupt,
-           fmt::format("{}: is not the content that was journaled (SHA-256 differs)", command.content)});
+      return fail({ErrorCode::corrupt, fmt::format("{}: is not the content that was journaled (SHA-256 differs)", command.content)});
   }
   if (command.as_json) {
     Json recipients = Json::array();
@@ -105,12 +100,11 @@ int verify_proof(const VerifyCommand& command) {
                                 {"signer_given", signer->has_value()}}));
     return EX_OK;
   }
-  fmt::print("the proof holds: a message from <{}>, received {}, {} bytes, SHA-256 {}\n",
-             escape(message.mail_from), format_time(message.time_us), message.size,
-             journal::to_hex(journal::view(message.content_hash)));
+  fmt::print("the proof holds: a message from <{}>, received {}, {} bytes, SHA-256 {}\n", escape(message.mail_from), format_time(message.time_us),
+             message.size, journal::to_hex(journal::view(message.content_hash)));
   for (const journal::Recipient& one : message.recipients) fmt::print("  to <{}>\n", escape(one.address));
-  fmt::print("is record {} of {} in segment {}, sealed {}, signed with the key {}\n", proven->index + 1,
-             proven->head.records, proven->head.segment, format_time(proven->head.time_us), proven->head.key);
+  fmt::print("is record {} of {} in segment {}, sealed {}, signed with the key {}\n", proven->index + 1, proven->head.records, proven->head.segment,
+             format_time(proven->head.time_us), proven->head.key);
   if (!command.content.empty()) fmt::print("{} is its content\n", escape(command.content));
   if (!*signer) fmt::print("compare the key with one that you have from elsewhere, or give it with --key\n");
   return EX_OK;
@@ -137,9 +131,7 @@ int verify(const std::string& config_path, const VerifyCommand& command) {
   Result<journal::Verification> result = [&] {
     ProgressBar bar("verifying");
     return journal::verify(config->path, options, [&](const journal::VerifyProgress& progress) {
-      bar.show(progress.bytes_total
-                   ? static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total)
-                   : 1);
+      bar.show(progress.bytes_total ? static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total) : 1);
     });
   }();
   if (!result) return fail(result.error());
@@ -150,8 +142,7 @@ int print_heads(const std::string& config_path, std::uint64_t segment, bool all,
   Result<JournalConfig> config = journal_config(config_path);
   if (!config) return fail(config.error());
   std::vector<std::uint32_t> numbers = journal::list_heads(config->path);
-  if (numbers.empty())
-    return fail({ErrorCode::not_found, "no segment is sealed yet; run: holdfast journal seal"});
+  if (numbers.empty()) return fail({ErrorCode::not_found, "no segment is sealed yet; run: holdfast journal seal"});
   if (segment != 0)
     numbers = {static_cast<std::uint32_t>(segment)};
   else if (!all)
@@ -207,9 +198,7 @@ int wait_for_head(const Config& config, std::uint32_t segment, const Reached& by
     if (Status well = look_at_sealing(config, by); !well)
       return fail({well.error().code, fmt::format("segment {} is not sealed: {}", segment, well.error().message)});
   }
-  return fail(
-      {ErrorCode::unavailable,
-       fmt::format("segment {} has no head yet; see the daemon's log, or holdfast journal verify", segment)});
+  return fail({ErrorCode::unavailable, fmt::format("segment {} has no head yet; see the daemon's log, or holdfast journal verify", segment)});
 }
 
 /// Asks the daemon; without one, does it itself.
@@ -218,15 +207,13 @@ int seal(const std::string& config_path) {
   if (!config) return fail(config.error());
   auto reached = ask_or_open(*config, "/journal/seal");
   if (!reached) return fail(reached.error());
-  std::uint32_t segment =
-      reached->journal ? reached->journal->seal() : reached->answer["segment"].get<std::uint32_t>();
+  std::uint32_t segment = reached->journal ? reached->journal->seal() : reached->answer["segment"].get<std::uint32_t>();
   if (segment != 0) return wait_for_head(*config, segment, *reached);
   // What was ended before may still wait for its head.
   auto numbers = journal::list_segments(config->journal.path);
   if (!numbers) return fail(numbers.error());
   if (numbers->size() > 1)
-    if (int code = wait_for_head(*config, (*numbers)[numbers->size() - 2], *reached); code != EX_OK)
-      return code;
+    if (int code = wait_for_head(*config, (*numbers)[numbers->size() - 2], *reached); code != EX_OK) return code;
   fmt::print(stderr, "the newest segment is empty: all is sealed already\n");
   return EX_OK;
 }
@@ -251,18 +238,12 @@ void add_proof_commands(CLI::App& group, const std::string& config, int& exit_co
   static VerifyCommand checking;
   static std::uint64_t id = 0, segment = 0;
   static bool all = false, as_json = false;
-  CLI::App* command = group.add_subcommand(
-      "verify",
-      "check chain, hashes, tags, signed heads and stored bytes; exits 65 when anything is damaged");
-  command->add_option(
-      "--key", checking.key,
-      "a public key (PEM): check all that needs no decryption key, with this key's signatures alone");
-  command->add_option("--heads", checking.heads,
-                      "a file of published heads: the journal must contain them all");
+  CLI::App* command = group.add_subcommand("verify", "check chain, hashes, tags, signed heads and stored bytes; exits 65 when anything is damaged");
+  command->add_option("--key", checking.key, "a public key (PEM): check all that needs no decryption key, with this key's signatures alone");
+  command->add_option("--heads", checking.heads, "a file of published heads: the journal must contain them all");
   command->add_option("--since", checking.since, "leave out segments that ended before this time");
   command->add_option("--proof", checking.proof, "check this proof instead, without any journal");
-  command->add_option("--content", checking.content,
-                      "with --proof: this file must be the proven message's content");
+  command->add_option("--content", checking.content, "with --proof: this file must be the proven message's content");
   command->add_flag("--json", checking.as_json, "one JSON object a line");
   command->callback([&config, &exit_code] { exit_code = verify(config, checking); });
 
@@ -272,11 +253,9 @@ void add_proof_commands(CLI::App& group, const std::string& config, int& exit_co
   command->add_flag("--json", as_json, "one JSON object a line");
   command->callback([&config, &exit_code] { exit_code = print_heads(config, segment, all, as_json); });
 
-  group.add_subcommand("seal", "end the newest segment now, and sign its head")
-      ->callback([&config, &exit_code] { exit_code = seal(config); });
+  group.add_subcommand("seal", "end the newest segment now, and sign its head")->callback([&config, &exit_code] { exit_code = seal(config); });
 
-  command = group.add_subcommand("proof",
-                                 "a small file with which anyone can check that an entry was in the journal");
+  command = group.add_subcommand("proof", "a small file with which anyone can check that an entry was in the journal");
   command->add_option("ID", id, "the entry's number")->required();
   command->callback([&config, &exit_code] { exit_code = proof(config, id); });
 }

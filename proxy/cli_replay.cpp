@@ -32,12 +32,9 @@ void on_interrupt(int signal) {
 
 const char* to_string(ReplayResult::State state) {
   switch (state) {
-    case ReplayResult::State::sent:
-      return "sent";
-    case ReplayResult::State::refused:
-      return "refused";
-    case ReplayResult::State::failed:
-      return "failed";
+    case ReplayResult::State::sent: return "sent";
+    case ReplayResult::State::refused: return "refused";
+    case ReplayResult::State::failed: return "failed";
   }
   return "failed";
 }
@@ -45,8 +42,8 @@ const char* to_string(ReplayResult::State state) {
 /// Reads the entries in order, as fast as allowed, and keeps account.
 class Job : public ReplayJob {
  public:
-  Job(journal::Reader& reader, std::vector<journal::RecordId> ids, const ReplayOptions& options,
-      std::string hostname, ReplayProgress& progress, bool as_json)
+  Job(journal::Reader& reader, std::vector<journal::RecordId> ids, const ReplayOptions& options, std::string hostname, ReplayProgress& progress,
+      bool as_json)
       : reader_(reader),
         ids_(std::move(ids)),
         options_(options),
@@ -107,8 +104,7 @@ class Job : public ReplayJob {
     auto item = std::make_unique<ReplayItem>();
     item->entry = std::move(entry);
     journal::MessageRecord& message = item->entry.message;
-    item->payload = payload_of(
-        item->entry, [this, from = item->entry](std::uint32_t index) { return reader_.frame(from, index); });
+    item->payload = payload_of(item->entry, [this, from = item->entry](std::uint32_t index) { return reader_.frame(from, index); });
     if (options_.is_report) {
       item->payload = journal_report(item->entry, item->payload, hostname_);
       message.mail_from.clear();
@@ -116,18 +112,14 @@ class Job : public ReplayJob {
     }
     if (!options_.to_recipients.empty()) {
       message.recipients.clear();
-      for (const std::string& address : options_.to_recipients)
-        message.recipients.push_back({address, "", "", journal::Outcome::pending});
+      for (const std::string& address : options_.to_recipients) message.recipients.push_back({address, "", "", journal::Outcome::pending});
     }
     // Whom the primary refused never was a recipient; unless it refused all, and the entry is wanted all the
     // same.
-    auto is_wanted = [](const journal::Recipient& one) {
-      return one.outcome == journal::Outcome::pending || one.outcome == journal::Outcome::held;
-    };
+    auto is_wanted = [](const journal::Recipient& one) { return one.outcome == journal::Outcome::pending || one.outcome == journal::Outcome::held; };
     bool wants_all = std::none_of(message.recipients.begin(), message.recipients.end(), is_wanted);
     for (std::uint32_t index = 0; index < message.recipients.size(); ++index)
-      if ((wants_all || is_wanted(message.recipients[index])) && !progress_.has(item->entry.id, index))
-        item->recipients.push_back(index);
+      if ((wants_all || is_wanted(message.recipients[index])) && !progress_.has(item->entry.id, index)) item->recipients.push_back(index);
     return item;
   }
 
@@ -136,8 +128,7 @@ class Job : public ReplayJob {
     while (!was_interrupted && std::chrono::steady_clock::now() < turn_)
       std::this_thread::sleep_until(std::min(turn_, std::chrono::steady_clock::now() + std::chrono::milliseconds(50)));
     turn_ = std::max(turn_, std::chrono::steady_clock::now()) +
-            std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                std::chrono::duration<double>(1 / options_.rate));
+            std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(1 / options_.rate));
   }
 
   journal::Reader& reader_;
@@ -201,15 +192,11 @@ int dry_run(journal::Reader& reader, const std::vector<journal::RecordId>& ids, 
     if (!entry) return fail(entry.error());
     bytes += entry->message.size;
     if (as_json)
-      fmt::print("{}\n", to_line({{"id", id},
-                                  {"result", "would be sent"},
-                                  {"mail_from", entry->message.mail_from},
-                                  {"size", entry->message.size}}));
+      fmt::print("{}\n", to_line({{"id", id}, {"result", "would be sent"}, {"mail_from", entry->message.mail_from}, {"size", entry->message.size}}));
     else
       fmt::print("{:>8}  <{}>  {} bytes\n", id, escape(entry->message.mail_from), entry->message.size);
   }
-  fmt::print(stderr, "{} entries, {:.1f} MiB would be replayed; nothing was sent\n", ids.size(),
-             static_cast<double>(bytes) / (1 << 20));
+  fmt::print(stderr, "{} entries, {:.1f} MiB would be replayed; nothing was sent\n", ids.size(), static_cast<double>(bytes) / (1 << 20));
   return EX_OK;
 }
 
@@ -229,9 +216,9 @@ std::string account_of(const Job& job, const std::string& to, const Status& ran,
   if (job.before > 0) account += fmt::format(", {} were there from an earlier run", job.before);
   if (job.failed > 0) account += fmt::format(", {} FAILED", job.failed);
   if (is_cut)
-    account += fmt::format("; stopped {}: {}. The same command goes on from here",
-                           job.last ? fmt::format("after entry {}", job.last) : "before the first entry",
-                           ran ? "interrupted" : escape(ran.error().message));
+    account +=
+        fmt::format("; stopped {}: {}. The same command goes on from here",
+                    job.last ? fmt::format("after entry {}", job.last) : "before the first entry", ran ? "interrupted" : escape(ran.error().message));
   else if (job.failed > 0)
     account += "; the same command tries just those again";
   return account;
@@ -256,17 +243,13 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   auto progress = open_progress(command, config->journal.path);
   if (!progress) return fail(progress.error());
   auto target = open_target(command.options, *config, *progress);
-  if (!target)
-    return fail(target.error()), target.error().code == ErrorCode::invalid ? EX_USAGE : EX_CANTCREAT;
-  if (Status recorded =
-          record_access(*config, "journal replay --to " + command.options.to, command.reason, *ids);
-      !recorded)
+  if (!target) return fail(target.error()), target.error().code == ErrorCode::invalid ? EX_USAGE : EX_CANTCREAT;
+  if (Status recorded = record_access(*config, "journal replay --to " + command.options.to, command.reason, *ids); !recorded)
     return fail(recorded.error());
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   std::signal(SIGPIPE, SIG_IGN);
-  auto job = std::make_unique<Job>(**reader, std::move(*ids), command.options, config->hostname, *progress,
-                                   command.as_json);
+  auto job = std::make_unique<Job>(**reader, std::move(*ids), command.options, config->hostname, *progress, command.as_json);
   Status ran = (*target)->run(*job);
   if (ran && !job->failure) ran = job->failure;
   bool is_cut = !ran || was_interrupted;
@@ -274,8 +257,7 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   std::uint64_t failed = job->failed, damaged = (*reader)->damaged();
   job.reset();  // and with it the progress bar
   fmt::print(stderr, "{}\n", account);
-  if (damaged > 0)
-    fmt::print(stderr, "holdfast: {} damaged records were left out; run: holdfast journal verify\n", damaged);
+  if (damaged > 0) fmt::print(stderr, "holdfast: {} damaged records were left out; run: holdfast journal verify\n", damaged);
   if (!is_cut && failed == 0) progress->finish();
   if (is_cut) return code_of_cut(ran);
   return failed > 0 ? EX_UNAVAILABLE : damaged > 0 ? EX_DATAERR : EX_OK;
@@ -285,25 +267,18 @@ int replay(const std::string& config_path, ReplayCommand& command) {
 
 void add_replay_command(CLI::App& group, const std::string& config, int& exit_code) {
   static ReplayCommand command;  // lives as long as the program
-  CLI::App* app = group.add_subcommand(
-      "replay",
-      "send or write entries as they were to somewhere else; run again after an interruption, it goes on");
-  app->add_option("--to", command.options.to,
-                  "smtp://HOST:PORT, smtps://, lmtp://, maildir:DIR, mbox:FILE or eml:DIR")
-      ->required();
+  CLI::App* app = group.add_subcommand("replay", "send or write entries as they were to somewhere else; run again after an interruption, it goes on");
+  app->add_option("--to", command.options.to, "smtp://HOST:PORT, smtps://, lmtp://, maildir:DIR, mbox:FILE or eml:DIR")->required();
   command.filter.add_to(*app);
   command.filter.add_ids_to(*app);
   app->add_option("--to-recipient", command.options.to_recipients,
                   "deliver to this address instead of the original recipients; may be given several times");
-  app->add_option("--as", command.as,
-                  "journal-report: the envelope's facts as the outer message, the original attached");
+  app->add_option("--as", command.as, "journal-report: the envelope's facts as the outer message, the original attached");
   app->add_option("--rate", command.options.rate, "entries a second, at most")->check(CLI::NonNegativeNumber);
-  app->add_option("--concurrency", command.options.concurrency,
-                  "at once: connections for smtp, smtps and lmtp, files for maildir and eml")
+  app->add_option("--concurrency", command.options.concurrency, "at once: connections for smtp, smtps and lmtp, files for maildir and eml")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
-  app->add_option("--progress", command.progress,
-                  "the file that remembers how far it has come; default: one in journal.path/replays");
+  app->add_option("--progress", command.progress, "the file that remembers how far it has come; default: one in journal.path/replays");
   app->add_option("--reason", command.reason, "why; goes into the journal's record of who read what");
   app->add_flag("--dry-run", command.is_dry, "say what would be replayed, and do nothing");
   app->add_flag("--json", command.as_json, "one JSON object an entry");

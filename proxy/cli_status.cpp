@@ -20,22 +20,27 @@ double mebibytes(const Json& bytes) { return static_cast<double>(count(bytes)) /
 void print_counts(const Json& route) {
   if (std::uint64_t held = count(route["held"])) {
     std::string left = route["left_s"].is_number() ? fmt::format(", about {} s left", count(route["left_s"])) : "";
-    fmt::print("  held {} messages, {} being delivered, {:.0f} a second{}\n", held, count(route["delivering"]), route["per_second"].get<double>(), left);
+    fmt::print("  held {} messages, {} being delivered, {:.0f} a second{}\n", held, count(route["delivering"]), route["per_second"].get<double>(),
+               left);
   }
   if (std::uint64_t kept = count(route["kept_for_operator"]))
     fmt::print("  {} KEPT FOR YOU: refused, and the sender may not be told; see holdfast queue list\n", kept);
   if (std::uint64_t doubted = count(route["doubted"]))
-    fmt::print("  {} REFUSED, NOT BELIEVED: the primary refuses one held message after the other for good; these stay held, see holdfast queue list\n", doubted);
+    fmt::print(
+        "  {} REFUSED, NOT BELIEVED: the primary refuses one held message after the other for good; these stay held, see holdfast queue list\n",
+        doubted);
   if (std::uint64_t twice = count(route["possible_duplicates"])) fmt::print("  {} possible duplicates since the start\n", twice);
   if (route["expires_soon"].get<bool>())
-    fmt::print("  EXPIRES SOON: the oldest held message in {}, and the others after it\n", roughly(std::chrono::seconds(route["expires_in_s"].get<std::int64_t>())));
-  if (std::string limit = text(route["limit_reached"]); !limit.empty()) fmt::print("  LIMIT REACHED: {}: no more mail is held, senders are told 452\n", limit);
+    fmt::print("  EXPIRES SOON: the oldest held message in {}, and the others after it\n",
+               roughly(std::chrono::seconds(route["expires_in_s"].get<std::int64_t>())));
+  if (std::string limit = text(route["limit_reached"]); !limit.empty())
+    fmt::print("  LIMIT REACHED: {}: no more mail is held, senders are told 452\n", limit);
 }
 
 void print_route(const Json& route) {
   std::string reason = text(route["reason"]);
-  fmt::print("route {}: {} (mode {}) since {}, by {}{}\n", text(route["name"]), upper(text(route["state"])), text(route["mode"]), text(route["since"]),
-             escape(text(route["by"])), reason.empty() ? "" : ": " + escape(reason));
+  fmt::print("route {}: {} (mode {}) since {}, by {}{}\n", text(route["name"]), upper(text(route["state"])), text(route["mode"]),
+             text(route["since"]), escape(text(route["by"])), reason.empty() ? "" : ": " + escape(reason));
   print_counts(route);
   if (std::uint64_t waiting = count(route["waiting"]))
     fmt::print("  {} CLIENTS WAIT for a connection: the primary takes no more than the {} that it has\n", waiting, count(route["connections"]));
@@ -60,7 +65,8 @@ void print_journal(const Json& journal) {
 
 void print_ldap(const Json& ldap) {
   std::string last = text(ldap["last_success"]), problem = text(ldap["problem"]);
-  fmt::print("  synced with {}: {}\n", escape(text(ldap["url"])), last.empty() ? "not yet" : fmt::format("{} entries, last {}", count(ldap["people"]), last));
+  fmt::print("  synced with {}: {}\n", escape(text(ldap["url"])),
+             last.empty() ? "not yet" : fmt::format("{} entries, last {}", count(ldap["people"]), last));
   if (!problem.empty()) fmt::print("  NOT SYNCED: {}\n", escape(problem));
 }
 
@@ -89,7 +95,8 @@ void print_status(const Json& status) {
   if (const Json& feed = status["feed"]; !feed.is_null()) print_feed(feed);
   print_mailboxes(status["mailboxes"]);
   for (const Json& certificate : status["certificates"])
-    if (std::string caution = text(certificate["caution"]); !caution.empty()) fmt::print("CERTIFICATE {}: {}\n", escape(text(certificate["file"])), caution);
+    if (std::string caution = text(certificate["caution"]); !caution.empty())
+      fmt::print("CERTIFICATE {}: {}\n", escape(text(certificate["file"])), caution);
   for (const Json& listener : status["listeners"]) fmt::print("listening on {}\n", text(listener));
 }
 

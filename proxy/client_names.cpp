@@ -73,8 +73,10 @@ Task<ClientName> ClientNames::find(std::string address, Wakeup& wakeup, std::fun
 void ClientNames::tell_of_silence(const std::string& address) {
   std::lock_guard lock(state_->mutex);
   if (std::exchange(state_->is_silence_told, true)) return;
-  log(LogLevel::warning, "dns", {{"client", address}, {"problem", "DNS does not say in time what clients are called: they wait for it, and the primary is told that it is not known now"},
-                                 {"remedy", "see /etc/resolv.conf, or have this machine's resolver repaired"}});
+  log(LogLevel::warning, "dns",
+      {{"client", address},
+       {"problem", "DNS does not say in time what clients are called: they wait for it, and the primary is told that it is not known now"},
+       {"remedy", "see /etc/resolv.conf, or have this machine's resolver repaired"}});
 }
 
 void ClientNames::expect(const std::string& address) { ask(address, nullptr, std::make_shared<Answer>()); }

@@ -6,12 +6,10 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
-#include <tuple>
 
 #include "journal/catalog.h"
 #include "proxy/command.h"
@@ -29,14 +27,19 @@ constexpr std::size_t longest_route_name = 100;
 std::string read_domain(const Value& value) {
   std::string domain = journal::normalise(value.non_empty());
   bool is_plain = domain.find_first_of("*@/ \t") == std::string::npos;
-  if (domain != "*" && !is_plain) value.refuse(fmt::format("\"{}\" is no domain; write example.org, its subdomains by themselves, or * for all others", domain));
+  if (domain != "*" && !is_plain)
+    value.refuse(fmt::format("\"{}\" is no domain; write example.org, its subdomains by themselves, or * for all others", domain));
   return domain;
 }
 
+void read_durations(Section& section, Duration least, std::initializer_list<std::pair<const char*, Duration*>> slots) {
+  for (auto [key, slot] : slots) section.read(key, [slot = slot, least](const Value& one) { *slot = one.duration_of_at_least(least); });
+}
+
 std::string read_hostname(const Value& value) {
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._[]:";
   std::string name = value.non_empty();
-  bool is_plain = std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) != 0 || std::string_view("-._[]:").find(static_cast<char>(c)) != std::string_view::npos; });
-  if (!is_plain) value.refuse(fmt::format("\"{}\" is no host name; write mx.example.org", name));
+  if (name.find_first_not_of(plain) != std::string::npos) value.refuse(fmt::format("\"{}\" is no host name; write mx.example.org", name));
   return name;
 }
 
@@ -46,14 +49,16 @@ ListenerConfig read_listener(const Value& value) {
   Value address = section.required("address");
   listener.address = address.host_port();
   if (!to_socket_address(listener.address)) address.refuse("write an IP address of this machine, or 0.0.0.0 or [::] for all");
-  section.read("role", [&](const Value& v) { listener.role = v.one_of<Role>({{"mx", Role::mx}, {"submission", Role::submission}, {"imap", Role::imap}}); });
+  section.read("role", [&](const Value& v) {
+    listener.role = v.one_of<Role>({{"mx", Role::mx}, {"submission", Role::submission}, {"imap", Role::imap}});
+  });
   section.read("auth", [&](const Value& v) {
-    listener.auth = v.one_of<SubmissionAuth>({{"auto", SubmissionAuth::automatic}, {"primary", SubmissionAuth::primary}, {"accounts", SubmissionAuth::accounts}});
+    listener.auth =
+        v.one_of<SubmissionAuth>({{"auto", SubmissionAuth::automatic}, {"primary", SubmissionAuth::primary}, {"accounts", SubmissionAuth::accounts}});
     if (listener.role != Role::submission) v.refuse("only a listener with role: submission asks for passwords");
   });
   section.read("tls", [&](const Value& v) {
-    listener.tls = v.one_of<ListenerTls>(
-        {{"none", ListenerTls::none}, {"starttls", ListenerTls::starttls}, {"implicit", ListenerTls::implicit}});
+    listener.tls = v.one_of<ListenerTls>({{"none", ListenerTls::none}, {"starttls", ListenerTls::starttls}, {"implicit", ListenerTls::implicit}});
   });
   section.read("proxy_protocol_from", [&](const Value& v) {
     for (const Value& one : v.list()) {
@@ -82,15 +87,12 @@ void read_trip(const Value& value, failover::BreakerOptions& breaker) {
 FailoverConfig read_failover(const Value& value, FailoverConfig failover, std::string* flag_file) {
   Section section(value);
   section.read("mode", [&](const Value& v) {
-    failover.mode = v.one_of<failover::Mode>(
-        {{"auto", failover::Mode::automatic}, {"hold", failover::Mode::hold}, {"pass", failover::Mode::pass}});
+    failover.mode = v.one_of<failover::Mode>({{"auto", failover::Mode::automatic}, {"hold", failover::Mode::hold}, {"pass", failover::Mode::pass}});
   });
-  for (auto [key, slot, least] : std::initializer_list<std::tuple<const char*, Duration*, Duration>>{
-           {"probe_interval", &failover.probe_interval, least_pause}, {"takeover_after", &failover.takeover_after, Duration(0)},
-           {"release_after", &failover.breaker.release_after, Duration(0)}, {"max_hold", &failover.max_hold, least_pause},
-           {"retry_min", &failover.retry.retry_min, least_pause}, {"retry_max", &failover.retry.retry_max, least_pause},
-           {"delay_notice", &failover.delay_notice, Duration(0)}})
-    section.read(key, [slot = slot, least = least](const Value& one) { *slot = one.duration_of_at_least(least); });
+  read_durations(section, least_pause, {{"probe_interval", &failover.probe_interval}, {"max_hold", &failover.max_hold}});
+  read_durations(section, least_pause, {{"retry_min", &failover.retry.retry_min}, {"retry_max", &failover.retry.retry_max}});
+  read_durations(section, Duration(0), {{"takeover_after", &failover.takeover_after}, {"delay_notice", &failover.delay_notice}});
+  read_durations(section, Duration(0), {{"release_after", &failover.breaker.release_after}});
   section.read("trip_after", [&](const Value& v) { read_trip(v, failover.breaker); });
   section.read("drain_concurrency", [&](const Value& v) { failover.drain_concurrency = v.count(1); });
   section.read("doubt_after", [&](const Value& v) { failover.doubt_after = v.count(0); });
@@ -121,8 +123,7 @@ LdapConfig read_ldap(const Value& value) {
     ldap.page_size = v.count(1);
     if (ldap.page_size > 100'000) v.refuse("must be at most 100000");
   });
-  for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{{"interval", &ldap.interval}, {"timeout", &ldap.timeout}})
-    section.read(key, [slot = slot](const Value& one) { *slot = one.duration_of_at_least(std::chrono::seconds(1)); });
+  read_durations(section, std::chrono::seconds(1), {{"interval", &ldap.interval}, {"timeout", &ldap.timeout}});
   section.finish();
   return ldap;
 }
@@ -180,7 +181,8 @@ RouteConfig read_egress(const Value& value, const FailoverConfig& failover, std:
   });
   section.read("implicit_tls", [&](const Value& v) {
     route.is_tls_from_start = v.one_of<bool>({{"true", true}, {"false", false}});
-    if (route.is_tls_from_start && !is_tls_certain(route.tls)) v.refuse("there is no going back from TLS at the first byte: set egress.tls to required or verify");
+    if (route.is_tls_from_start && !is_tls_certain(route.tls))
+      v.refuse("there is no going back from TLS at the first byte: set egress.tls to required or verify");
   });
   section.read("spf_gateway", [&](const Value& v) { spf_gateway = v.non_empty(); });
   section.finish();
@@ -252,9 +254,7 @@ TlsConfig read_tls(const Value& value) {
       certificate.finish();
     }
   });
-  section.read("minimum_version", [&](const Value& v) {
-    tls.minimum_version = v.one_of<std::string>({{"1.2", "1.2"}, {"1.3", "1.3"}});
-  });
+  section.read("minimum_version", [&](const Value& v) { tls.minimum_version = v.one_of<std::string>({{"1.2", "1.2"}, {"1.3", "1.3"}}); });
   section.read("ca_file", [&](const Value& v) { tls.ca_file = v.non_empty(); });
   section.finish();
   return tls;
@@ -277,10 +277,9 @@ LimitsConfig read_limits(const Value& value) {
   section.read("timeouts", [&](const Value& v) {
     Section timeouts(v);
     TimeoutsConfig& t = limits.timeouts;
-    for (auto [key, slot] : std::initializer_list<std::pair<const char*, Duration*>>{
-             {"connect", &t.connect}, {"greeting", &t.greeting}, {"command", &t.command}, {"mail", &t.mail}, {"rcpt", &t.rcpt},
-             {"data_start", &t.data_start}, {"data_block", &t.data_block}, {"data_end", &t.data_end}})
-      timeouts.read(key, [slot = slot](const Value& one) { *slot = one.duration_of_at_least(least_pause); });
+    read_durations(timeouts, least_pause, {{"connect", &t.connect}, {"greeting", &t.greeting}, {"command", &t.command}});
+    read_durations(timeouts, least_pause, {{"mail", &t.mail}, {"rcpt", &t.rcpt}});
+    read_durations(timeouts, least_pause, {{"data_start", &t.data_start}, {"data_block", &t.data_block}, {"data_end", &t.data_end}});
     timeouts.finish();
   });
   section.finish();
@@ -318,7 +317,7 @@ JournalConfig read_journal(const Value& value) {
     for (const Value& one : v.list()) journal.publish_heads.push_back(one.non_empty());
   });
   section.read("key_file", [&](const Value& v) { journal.key.file = v.non_empty(); });
-  section.read("key_command", [&](const Value& v) { 
+  section.read("key_command", [&](const Value& v) {
     journal.key.command = v.non_empty();
     if (section.at("key_file").is_set()) v.refuse("the master key comes from key_file or from key_command, not from both");
   });
@@ -352,7 +351,8 @@ void read_log(const Value& value, Config& config) {
   Section section(value);
   section.read("format", [&](const Value& v) { config.log_format = v.one_of<LogFormat>({{"text", LogFormat::text}, {"json", LogFormat::json}}); });
   section.read("level", [&](const Value& v) {
-    config.log_level = v.one_of<LogLevel>({{"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}});
+    config.log_level =
+        v.one_of<LogLevel>({{"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}});
   });
   section.finish();
 }
@@ -364,8 +364,7 @@ void check_listeners(const Value& listeners, const Config& config) {
     const ListenerConfig& listener = config.listeners[i];
     if (listener.tls != ListenerTls::none && config.tls.certificates.empty())
       value.refuse("this listener speaks TLS, but tls.certificates names no certificate");
-    if (!listener.route.empty() && !find_route(config, listener.route))
-      value.refuse(fmt::format("there is no route named \"{}\"", listener.route));
+    if (!listener.route.empty() && !find_route(config, listener.route)) value.refuse(fmt::format("there is no route named \"{}\"", listener.route));
     for (std::size_t k = 0; k < i; ++k)
       if (config.listeners[k].address == listener.address) value.refuse("another listener has the same address");
   }
@@ -378,7 +377,8 @@ void check_routes(const Value& routes, const Config& config) {
     if (!names.insert(config.routes[i].name).second) value.refuse(fmt::format("another route is named \"{}\" too", config.routes[i].name));
     for (const HostPort& upstream : config.routes[i].upstreams)
       for (const ListenerConfig& listener : config.listeners)
-        if (upstream == listener.address) value.refuse(fmt::format("the upstream {} is a listener of Holdfast's own; name the primary", to_string(upstream)));
+        if (upstream == listener.address)
+          value.refuse(fmt::format("the upstream {} is a listener of Holdfast's own; name the primary", to_string(upstream)));
     for (const std::string& domain : config.routes[i].domains)
       if (!domains.insert(domain).second) value.refuse(fmt::format("the domain \"{}\" belongs to another route already", domain));
   }
@@ -434,8 +434,7 @@ Result<Config> load_config(const std::string& path) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) return Error{ErrorCode::invalid, path + ": is a folder, not a configuration file"};
   std::ifstream file(path);
-  if (!file)
-    return Error{ErrorCode::invalid, fmt::format("{}: cannot be read; name the configuration file with -c FILE", path)};
+  if (!file) return Error{ErrorCode::invalid, fmt::format("{}: cannot be read; name the configuration file with -c FILE", path)};
   std::ostringstream text;
   text << file.rdbuf();
   return parse_config(text.str(), path);
@@ -460,9 +459,8 @@ std::size_t route_of_domain(const Config& config, std::string_view domain, std::
 
 bool is_served(const Config& config, std::string_view domain) {
   std::string wanted = journal::normalise(domain);
-  return std::any_of(config.routes.begin(), config.routes.end(), [&](const RouteConfig& route) {
-    return std::find(route.domains.begin(), route.domains.end(), wanted) != route.domains.end();
-  });
+  return std::any_of(config.routes.begin(), config.routes.end(),
+                     [&](const RouteConfig& route) { return std::find(route.domains.begin(), route.domains.end(), wanted) != route.domains.end(); });
 }
 
 std::vector<std::string> changes(const Config& before, const Config& after) {
@@ -489,10 +487,11 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.journal.when_full == after.journal.when_full, "journal.when_full changed");
   note(before.listeners == after.listeners, "listeners changed");
   note(before.journal.path == after.journal.path && before.journal.key == after.journal.key &&
-           before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age && before.journal.compress == after.journal.compress &&
-           before.journal.publish_heads == after.journal.publish_heads,
+           before.journal.segment_size == after.journal.segment_size && before.journal.segment_age == after.journal.segment_age &&
+           before.journal.compress == after.journal.compress && before.journal.publish_heads == after.journal.publish_heads,
        "journal.path, key_file, key_command, segment_size, segment_age, compress or publish_heads changed: takes effect after a restart");
-  note(before.admin_socket == after.admin_socket && before.admin_http == after.admin_http, "admin.socket or http changed: takes effect after a restart");
+  note(before.admin_socket == after.admin_socket && before.admin_http == after.admin_http,
+       "admin.socket or http changed: takes effect after a restart");
   note(before.threads == after.threads, "threads changed: takes effect after a restart");
   return list;
 }

@@ -63,7 +63,7 @@ struct FailoverConfig {
   failover::BreakerOptions breaker;
   failover::RetryOptions retry;
   Duration max_hold{std::chrono::hours(5 * 24)};
-  Duration delay_notice{0};          ///< tell senders after so long; 0: never
+  Duration delay_notice{0};  ///< tell senders after so long; 0: never
   std::uint64_t drain_concurrency = 20;
   std::uint64_t doubt_after = 20;      ///< held messages refused for good in a row that are believed; 0: all
   std::uint64_t max_held = 1'000'000;  ///< messages
@@ -80,12 +80,12 @@ struct RouteConfig {
   UpstreamTls tls = UpstreamTls::off;
   Protocol protocol = Protocol::smtp;
   bool is_tls_from_start = false;  ///< RFC 8314 3.3, instead of STARTTLS
-  std::string tls_name;  ///< the name that the primary's certificate must have; the upstream's host when empty
+  std::string tls_name;            ///< the name that the primary's certificate must have; the upstream's host when empty
   UnknownRecipients unknown_recipients = UnknownRecipients::defer;
   FailoverConfig failover;
-  std::optional<MailboxOpen> mailbox_open;  ///< for its people; mailbox.open when not set
+  std::optional<MailboxOpen> mailbox_open;    ///< for its people; mailbox.open when not set
   std::string auth_user, auth_password_file;  ///< for a smart host that wants to know who we are
-  bool is_egress = false;  ///< for mail to the world: the last route, when there is one
+  bool is_egress = false;                     ///< for mail to the world: the last route, when there is one
   /// The primary knows for whom a connection is before it greets; such a connection is nobody else's.
   bool is_client_known_first() const { return identity == Identity::proxy_v2 || identity == Identity::transparent; }
   bool operator==(const RouteConfig&) const = default;
@@ -129,10 +129,10 @@ struct JournalConfig {
   Duration segment_age{std::chrono::hours(24)};
   journal::MasterKeySource key;  ///< the file is journal.path/master.key when not set
   WhenFull when_full = WhenFull::refuse;
-  std::uint64_t max_size = 0;  ///< bytes of all segments; 0: until the disk is full
-  bool compress = true;    ///< sealed segments, in the background
-  bool access_log = true;  ///< who reads content is on record
-  Duration retention{0};  ///< segments that ended before go; 0: never
+  std::uint64_t max_size = 0;              ///< bytes of all segments; 0: until the disk is full
+  bool compress = true;                    ///< sealed segments, in the background
+  bool access_log = true;                  ///< who reads content is on record
+  Duration retention{0};                   ///< segments that ended before go; 0: never
   std::vector<std::string> publish_heads;  ///< "syslog", URLs, and files to append to
   bool operator==(const JournalConfig&) const = default;
 };

@@ -26,12 +26,10 @@ struct Refused {
 /// A YAML node together with what it is called, for messages.
 class Value {
  public:
-  Value(YAML::Node node, std::string file, std::string path)
-      : node_(std::move(node)), file_(std::move(file)), path_(std::move(path)) {}
+  Value(YAML::Node node, std::string file, std::string path) : node_(std::move(node)), file_(std::move(file)), path_(std::move(path)) {}
 
   [[noreturn]] void refuse(const std::string& why) const {
-    throw Refused{
-        fmt::format("{}:{}: {}{}{}", file_, node_.Mark().line + 1, path_, path_.empty() ? "" : ": ", why)};
+    throw Refused{fmt::format("{}:{}: {}{}{}", file_, node_.Mark().line + 1, path_, path_.empty() ? "" : ": ", why)};
   }
 
   bool is_set() const { return node_.IsDefined() && !node_.IsNull(); }
@@ -49,9 +47,7 @@ class Value {
 
   Duration duration() const {
     std::optional<Duration> value = parse_duration(text());
-    if (!value)
-      refuse(fmt::format(
-          "\"{}\" is no duration; write a number with a unit, such as 500ms, 5s, 2m, 1h or 14d", text()));
+    if (!value) refuse(fmt::format("\"{}\" is no duration; write a number with a unit, such as 500ms, 5s, 2m, 1h or 14d", text()));
     return *value;
   }
 
@@ -63,9 +59,7 @@ class Value {
 
   std::uint64_t size() const {
     std::optional<std::uint64_t> value = parse_size(text());
-    if (!value || *value == 0)
-      refuse(
-          fmt::format("\"{}\" is no size; write a number with a unit, such as 64KiB, 50MiB or 1GiB", text()));
+    if (!value || *value == 0) refuse(fmt::format("\"{}\" is no size; write a number with a unit, such as 64KiB, 50MiB or 1GiB", text()));
     return *value;
   }
 
@@ -73,8 +67,7 @@ class Value {
 
   std::uint64_t count(std::uint64_t least) const {
     std::optional<std::uint64_t> value = parse_number(text());
-    if (!value || *value < least)
-      refuse(fmt::format("\"{}\" is no whole number of at least {}", text(), least));
+    if (!value || *value < least) refuse(fmt::format("\"{}\" is no whole number of at least {}", text(), least));
     return *value;
   }
 
@@ -83,8 +76,7 @@ class Value {
     if (!value || value->port == 0)
       refuse(text().find(':') == std::string::npos
                  ? fmt::format("\"{0}\" has no port; write \"{0}:25\"", text())
-                 : fmt::format("\"{}\" is no host and port; write \"192.0.2.1:25\" or \"[2001:db8::1]:25\"",
-                               text()));
+                 : fmt::format("\"{}\" is no host and port; write \"192.0.2.1:25\" or \"[2001:db8::1]:25\"", text()));
     return *value;
   }
 
@@ -101,8 +93,7 @@ class Value {
   std::vector<Value> list() const {
     if (!node_.IsSequence()) refuse("write a list here");
     std::vector<Value> values;
-    for (std::size_t i = 0; i < node_.size(); ++i)
-      values.emplace_back(node_[i], file_, fmt::format("{}[{}]", path_, i));
+    for (std::size_t i = 0; i < node_.size(); ++i) values.emplace_back(node_[i], file_, fmt::format("{}[{}]", path_, i));
     return values;
   }
 

@@ -54,8 +54,7 @@ ContentDecoder::Step ContentDecoder::next(std::string_view input) {
       // A stuffed dot, or a client's careless one: the first dot of a line goes, whatever follows (RFC 5321 4.5.2).
       state_ = first == '\r' ? State::dot_cr : State::in_line;
       return {{}, first == '\r' ? 1U : 0U, Verdict::more};
-    case State::dot_cr:
-      return {{}, first == '\n' ? 1U : 0U, first == '\n' ? Verdict::end : Verdict::bare_newline};
+    case State::dot_cr: return {{}, first == '\n' ? 1U : 0U, first == '\n' ? Verdict::end : Verdict::bare_newline};
   }
   return {{}, 0, Verdict::bare_newline};
 }

@@ -18,7 +18,12 @@ constexpr int probes_a_look = 10;
 
 Control::Control(journal::Journal& journal, Resolver& resolver, ClientNames& names, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store,
                  Calls calls)
-    : journal_(journal), names_(names), occupancy_(occupancy), calls_(std::move(calls)), pool_(loop_, resolver, occupancy), keeper_(journal, std::move(store), directory_, boards_) {}
+    : journal_(journal),
+      names_(names),
+      occupancy_(occupancy),
+      calls_(std::move(calls)),
+      pool_(loop_, resolver, occupancy),
+      keeper_(journal, std::move(store), directory_, boards_) {}
 
 Control::~Control() { stop(); }
 
@@ -64,16 +69,17 @@ void Control::set_to_work(ControlledRoute& route) {
   dispatch(route).spawn();
 }
 
-const FailoverConfig& Control::config_of(const ControlledRoute& route) const {
-  return settings_->config.routes[route.index].failover;
-}
+const FailoverConfig& Control::config_of(const ControlledRoute& route) const { return settings_->config.routes[route.index].failover; }
 
 /// The state of before the last stop, and what is held.
 Status Control::restore(ControlledRoute& route) {
   auto known = journal_.state_of(route.board.name);
   if (!known)  // a damaged segment; the mail goes on
-    log(LogLevel::error, "failover", {{"route", route.board.name}, {"problem", "its last state cannot be read: " + known.error().message},
-                                      {"result", "the breaker finds out"}, {"remedy", "if an operator had decided: holdfast failover hold or pass"}});
+    log(LogLevel::error, "failover",
+        {{"route", route.board.name},
+         {"problem", "its last state cannot be read: " + known.error().message},
+         {"result", "the breaker finds out"},
+         {"remedy", "if an operator had decided: holdfast failover hold or pass"}});
   std::optional<journal::StateRecord> before = known ? *known : std::nullopt;
   failover::RouteState::Status status;
   status.since_us = started_us_;
@@ -169,7 +175,9 @@ void Control::apply_breaker(ControlledRoute& route, bool was_open) {
   bool is_open = route.breaker.is_open();
   if (is_open == was_open) return;
   log(is_open ? LogLevel::warning : LogLevel::info, "breaker",
-      {{"route", route.board.name}, {"state", is_open ? "open" : "closed"}, {"reason", is_open ? route.breaker.reason() : "the primary answers again"}});
+      {{"route", route.board.name},
+       {"state", is_open ? "open" : "closed"},
+       {"reason", is_open ? route.breaker.reason() : "the primary answers again"}});
   apply(route, route.state.set_breaker(is_open, route.breaker.reason(), journal::now_us()));
   if (is_open) calls_.on_trip(route.board.name);
 }
@@ -187,8 +195,12 @@ void Control::apply(ControlledRoute& route, bool has_changed) {
   route.board.state.store(status.state, std::memory_order_release);
   if (route.wakeup) route.wakeup->fire();
   if (!has_changed) return;
-  log(LogLevel::warning, "state", {{"route", route.board.name}, {"state", failover::to_string(status.state)}, {"mode", failover::to_string(status.mode)},
-                                   {"by", status.by}, {"reason", status.reason}});
+  log(LogLevel::warning, "state",
+      {{"route", route.board.name},
+       {"state", failover::to_string(status.state)},
+       {"mode", failover::to_string(status.mode)},
+       {"by", status.by},
+       {"reason", status.reason}});
   calls_.on_change(route.board.name, status);
   journal::StateRecord record;
   record.time_us = status.since_us;
@@ -230,7 +242,9 @@ void Control::watch_room(ControlledRoute& route) {
   const FailoverConfig& config = config_of(route);
   bool is_disk_low = config.keep_free > 0 && journal::free_space(journal_.path()) < config.keep_free;
   route.board.is_disk_low.store(is_disk_low, std::memory_order_relaxed);
-  std::string limit = is_disk_low ? "failover.keep_free" : route.board.held.load(std::memory_order_relaxed) >= config.max_held ? "failover.max_held" : "";
+  std::string limit = is_disk_low                                                           ? "failover.keep_free"
+                      : route.board.held.load(std::memory_order_relaxed) >= config.max_held ? "failover.max_held"
+                                                                                            : "";
   if (limit == route.limit_reached) return;
   route.limit_reached = limit;
   if (limit.empty()) {
@@ -325,8 +339,7 @@ Task<std::string> Control::probe_once(ControlledRoute& route, Wakeup& wakeup) {
   upstream.stream.flush("MAIL FROM:<>\r\n");
   std::optional<Reply> reply = co_await upstream.read_reply(wakeup, opening.by);
   if (!reply) co_return upstream.failure;
-  if (reply->code == 421 || reply->has_status("4.3."))
-    co_return "it refuses mail: " + reply->summary();
+  if (reply->code == 421 || reply->has_status("4.3.")) co_return "it refuses mail: " + reply->summary();
   upstream.stream.flush("RSET\r\n");
   reply = co_await upstream.read_reply(wakeup, opening.by);
   if (!reply) co_return upstream.failure;

@@ -34,8 +34,7 @@ struct HeldRecipient {
 
 /// A route as control sees it. Belongs to the control loop.
 struct ControlledRoute {
-  ControlledRoute(RouteBoard& on, const FailoverConfig& config)
-      : board(on), breaker(config.breaker), queue(config.retry) {}
+  ControlledRoute(RouteBoard& on, const FailoverConfig& config) : board(on), breaker(config.breaker), queue(config.retry) {}
 
   RouteBoard& board;
   failover::Breaker breaker;
@@ -44,31 +43,31 @@ struct ControlledRoute {
   /// Refused for good, but the sender could not be told: for the operator. By entry: recipient and the primary's words.
   std::map<failover::EntryId, std::map<std::uint32_t, std::string>> kept;
   failover::Trust trust;
-  std::set<failover::EntryId> doubted;  ///< refused for good, which is not believed: to be tried again
-  failover::EntryId doubted_to = 0;     ///< up to here they were tried last
-  failover::EntryId loaded_to = 0;   ///< entries up to here are in the queue, or were
-  bool is_all_loaded = true;         ///< nothing is left on disk only
-  std::uint64_t under_way = 0;       ///< deliveries
-  std::uint64_t delivered = 0;       ///< entries, since the start
-  failover::EntryId skipped_to = 0;  ///< entries up to here were left on disk, for want of room in the queue
-  std::size_t blocked = 0;           ///< entries in the queue that could go to nobody when that was looked at last
-  Deadline looks_again{};            ///< at that
+  std::set<failover::EntryId> doubted;        ///< refused for good, which is not believed: to be tried again
+  failover::EntryId doubted_to = 0;           ///< up to here they were tried last
+  failover::EntryId loaded_to = 0;            ///< entries up to here are in the queue, or were
+  bool is_all_loaded = true;                  ///< nothing is left on disk only
+  std::uint64_t under_way = 0;                ///< deliveries
+  std::uint64_t delivered = 0;                ///< entries, since the start
+  failover::EntryId skipped_to = 0;           ///< entries up to here were left on disk, for want of room in the queue
+  std::size_t blocked = 0;                    ///< entries in the queue that could go to nobody when that was looked at last
+  Deadline looks_again{};                     ///< at that
   std::set<failover::EntryId> settled_ahead;  ///< of those left on disk: the queue must not load them
   failover::EntryId delay_told_to = 0;
   std::uint64_t seen_successes = 0;
-  Deadline paused_until{};           ///< after a connection failed
+  Deadline paused_until{};  ///< after a connection failed
   Duration pause{0};
   std::vector<std::pair<Deadline, std::uint64_t>> progress;  ///< (when, delivered) lately, for the estimate
-  std::unique_ptr<Wakeup> wakeup;    ///< of the dispatcher
+  std::unique_ptr<Wakeup> wakeup;                            ///< of the dispatcher
   std::unique_ptr<Wakeup> prober;
   std::unique_ptr<Wakeup> watcher;
-  std::size_t probed = 0;            ///< the upstream that answered the last probe
-  bool is_in_doubt = false;          ///< something went wrong since the last probe
-  Duration patience{0};              ///< of the next probe, when the usual is not enough
-  std::string limit_reached;         ///< the key of a limit on held mail that keeps more from being held
-  bool expires_soon = false;         ///< the oldest of what is held, unless the primary comes back
+  std::size_t probed = 0;     ///< the upstream that answered the last probe
+  bool is_in_doubt = false;   ///< something went wrong since the last probe
+  Duration patience{0};       ///< of the next probe, when the usual is not enough
+  std::string limit_reached;  ///< the key of a limit on held mail that keeps more from being held
+  bool expires_soon = false;  ///< the oldest of what is held, unless the primary comes back
   bool is_configured = true;
-  std::size_t index = 0;             ///< among the configured; of one that is not, the first's, whose limits it takes over
+  std::size_t index = 0;  ///< among the configured; of one that is not, the first's, whose limits it takes over
 };
 
 class Control {
@@ -79,7 +78,8 @@ class Control {
     std::function<void(const std::string& route, const failover::RouteState::Status& status)> on_change;
     std::function<void(const std::string& route, const std::string& what)> on_held_trouble;  ///< somebody should know of its held mail
   };
-  Control(journal::Journal& journal, Resolver& resolver, ClientNames& names, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store, Calls calls);
+  Control(journal::Journal& journal, Resolver& resolver, ClientNames& names, Occupancy& occupancy, std::unique_ptr<journal::SealedStore> store,
+          Calls calls);
   ~Control();
 
   /// Takes a configuration; before start() the first time. From the main thread.

@@ -43,8 +43,13 @@ Task<void> Control::take_verdicts(ControlledRoute& route, const journal::Entry& 
     std::move(refused.begin(), refused.end(), std::back_inserter(deferred));
     refused.clear();
   }
-  log(LogLevel::info, "delivery", {{"entry", entry.id}, {"route", route.board.name}, {"delivered", delivered.size()}, {"deferred", deferred.size()},
-                                   {"refused", refused.size()}, {"reply", result.verdicts.empty() ? "" : result.verdicts.back().reply.summary()}});
+  log(LogLevel::info, "delivery",
+      {{"entry", entry.id},
+       {"route", route.board.name},
+       {"delivered", delivered.size()},
+       {"deferred", deferred.size()},
+       {"refused", refused.size()},
+       {"reply", result.verdicts.empty() ? "" : result.verdicts.back().reply.summary()}});
   if (!deferred.empty()) {
     journal_.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome_record(entry.id, journal::Outcome::held, deferred)));
     for (const auto& [recipient, words] : deferred) route.queue.defer(entry.id, recipient, words, Clock::now());
@@ -65,8 +70,11 @@ void Control::doubt(ControlledRoute& route, const journal::Entry& entry, const s
   bool is_news = route.doubted.empty();
   route.doubted.insert(entry.id);
   if (is_news)
-    log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", "it refuses one held message after the other for good: that is not believed, they stay held"},
-                                  {"reply", reply}, {"remedy", "repair the primary; if it is right: failover.doubt_after: 0, SIGHUP, and holdfast queue retry --all"}});
+    log(LogLevel::error, "held",
+        {{"route", route.board.name},
+         {"problem", "it refuses one held message after the other for good: that is not believed, they stay held"},
+         {"reply", reply},
+         {"remedy", "repair the primary; if it is right: failover.doubt_after: 0, SIGHUP, and holdfast queue retry --all"}});
   if (!route.trust.takes_nothing()) return;
   bool was_open = route.breaker.is_open();
   route.breaker.is_not_itself(Clock::now(), "it is back and takes nothing, one held message after the other is refused for good: " + reply);
@@ -99,7 +107,8 @@ void Control::learn_recipients(const journal::Entry& entry, const DeliveryResult
   for (const DeliveryResult::Verdict& verdict : result.verdicts) {
     bool exists = verdict.reply.is_positive();
     bool is_unknown = result.verdicts.size() == 1 && failover::says_unknown(verdict.reply.wire);
-    if (exists || is_unknown) directory_.learn(entry.message.recipients[verdict.recipient].address, exists, verdict.reply.summary(), journal::now_us());
+    if (exists || is_unknown)
+      directory_.learn(entry.message.recipients[verdict.recipient].address, exists, verdict.reply.summary(), journal::now_us());
   }
 }
 
@@ -143,8 +152,8 @@ void Control::keep(ControlledRoute& route, journal::RecordId entry, const Words&
     route.queue.remove(entry, recipient);
   }
   journal_.writer().submit_urgent(journal::RecordKind::outcome, journal::encode(record), nullptr);
-  log(LogLevel::warning, "kept", {{"entry", entry}, {"route", route.board.name}, {"reply", recipients.front().second},
-                                  {"remedy", "holdfast queue show, retry or drop"}});
+  log(LogLevel::warning, "kept",
+      {{"entry", entry}, {"route", route.board.name}, {"reply", recipients.front().second}, {"remedy", "holdfast queue show, retry or drop"}});
 }
 
 /// A sender that was not verified may be forged: to tell it would be backscatter.
@@ -188,11 +197,12 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
   notification.time_us = journal::now_us();
   notification.id = fmt::format("{}.{}.{}", entry.id, started_us_, next_notification_++);
   notification.entry = &entry;
-  notification.is_whole = upper(message.mail_params).find("RET=FULL") != std::string::npos && message.size <= largest_returned &&
-                          action == failover::Action::failed;
+  notification.is_whole =
+      upper(message.mail_params).find("RET=FULL") != std::string::npos && message.size <= largest_returned && action == failover::Action::failed;
   for (std::size_t i = 0; i < settings_->config.routes.size(); ++i)
     if (settings_->config.routes[i].name == message.route)
-      notification.will_retry_until_us = journal_.written_us(entry.id, message.time_us) + settings_->config.routes[i].failover.max_hold.count() * 1000;
+      notification.will_retry_until_us =
+          journal_.written_us(entry.id, message.time_us) + settings_->config.routes[i].failover.max_hold.count() * 1000;
   const char* fallback = action == failover::Action::failed ? "5.0.0" : action == failover::Action::delayed ? "4.4.1" : "2.0.0";
   for (const auto& [recipient, words] : recipients) {
     const journal::Recipient& one = message.recipients[recipient];
@@ -239,9 +249,13 @@ Task<bool> Control::notify(const journal::Entry& entry, Words recipients, failov
 }
 
 /// When a held entry came, as far as the log knows it.
-std::int64_t Control::came_us(const ControlledRoute& route, failover::EntryId entry) const { return journal_.written_us(entry, route.queue.time_us(entry)); }
+std::int64_t Control::came_us(const ControlledRoute& route, failover::EntryId entry) const {
+  return journal_.written_us(entry, route.queue.time_us(entry));
+}
 
-Duration Control::age(const ControlledRoute& route, failover::EntryId entry) const { return Duration((journal::now_us() - came_us(route, entry)) / 1000); }
+Duration Control::age(const ControlledRoute& route, failover::EntryId entry) const {
+  return Duration((journal::now_us() - came_us(route, entry)) / 1000);
+}
 
 /// Until the oldest of what waits expires; nothing where nothing waits.
 std::optional<Duration> Control::expires_in(const ControlledRoute& route) const {
@@ -257,8 +271,11 @@ void Control::watch_age(ControlledRoute& route) {
   bool expires_soon = left && *left < soon(max_hold);
   if (std::exchange(route.expires_soon, expires_soon) == expires_soon || !expires_soon) return;
   std::string problem = fmt::format("the oldest held message expires in {}, and the others after it", roughly(*left));
-  log(LogLevel::error, "held", {{"route", route.board.name}, {"problem", problem}, {"held", route.board.held.load()},
-                                {"remedy", "repair the primary, or raise failover.max_hold (" + to_text(max_hold) + ") and SIGHUP"}});
+  log(LogLevel::error, "held",
+      {{"route", route.board.name},
+       {"problem", problem},
+       {"held", route.board.held.load()},
+       {"remedy", "repair the primary, or raise failover.max_hold (" + to_text(max_hold) + ") and SIGHUP"}});
   calls_.on_held_trouble(route.board.name, "EXPIRES SOON: " + problem);
 }
 
@@ -266,7 +283,8 @@ void Control::watch_age(ControlledRoute& route) {
 void Control::expire(ControlledRoute& route) {
   const FailoverConfig& config = config_of(route);
   std::size_t left = clock_.is_trusted_after(config.max_hold) ? expire_step : 0;
-  for (std::optional<failover::EntryId> id = route.queue.oldest(); id && left-- > 0 && age(route, *id) > config.max_hold; id = route.queue.first_after(*id)) {
+  for (std::optional<failover::EntryId> id = route.queue.oldest(); id && left-- > 0 && age(route, *id) > config.max_hold;
+       id = route.queue.first_after(*id)) {
     std::optional<failover::HoldQueue::Delivery> all = route.queue.take(*id);
     if (all) expire_entry(route, std::move(*all)).spawn();
     if (!route.queue.has(*id)) break;  // it went at once

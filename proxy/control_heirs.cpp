@@ -67,8 +67,11 @@ void Control::hand_over(ControlledRoute& departed) {
     ++count;
   }
   if (count == 0) return;
-  log(LogLevel::warning, "held", {{"route", departed.board.name}, {"note", "this route is no longer configured: its held mail goes to the routes that serve its recipients now"},
-                                  {"entries", count}, {"first", heir->board.name}});
+  log(LogLevel::warning, "held",
+      {{"route", departed.board.name},
+       {"note", "this route is no longer configured: its held mail goes to the routes that serve its recipients now"},
+       {"entries", count},
+       {"first", heir->board.name}});
   for (auto& [name, route] : routes_)
     if (route->wakeup) route->wakeup->fire();
 }

@@ -35,7 +35,9 @@ Result<Json> Control::ask(std::function<Json()> question) {
 
 Result<Json> Control::decide(std::function<Json()> action) {
   std::optional<Json> answer = call(std::move(action), patience_of_decisions);
-  if (!answer) return Error{ErrorCode::unavailable, "the control loop has not answered yet; the decision takes effect when it does, see holdfast status and the log"};
+  if (!answer)
+    return Error{ErrorCode::unavailable,
+                 "the control loop has not answered yet; the decision takes effect when it does, see holdfast status and the log"};
   return *std::move(answer);
 }
 
@@ -62,8 +64,7 @@ void Control::set_all(failover::Mode mode, const std::string& by, const std::str
 void Control::set_flag(bool is_there, const std::string& path) {
   loop_.post([this, is_there, path] {
     for (auto& [name, route] : routes_)
-      if (!settings_->config.routes[route->index].is_egress)
-        apply(*route, route->state.set_flag(is_there, "flag file " + path, journal::now_us()));
+      if (!settings_->config.routes[route->index].is_egress) apply(*route, route->state.set_flag(is_there, "flag file " + path, journal::now_us()));
     note_status();
   });
 }
@@ -80,8 +81,11 @@ Json Control::describe(ControlledRoute& route) {
                {"kept_for_operator", route.kept.size()},
                {"doubted", route.doubted.size()},
                {"possible_duplicates", route.board.possible_duplicates.load()},
-               {"messages", {{"forwarded", route.board.messages.forwarded.load()}, {"held", route.board.messages.held.load()},
-                             {"rejected", route.board.messages.rejected.load()}, {"deferred", route.board.messages.deferred.load()}}},
+               {"messages",
+                {{"forwarded", route.board.messages.forwarded.load()},
+                 {"held", route.board.messages.held.load()},
+                 {"rejected", route.board.messages.rejected.load()},
+                 {"deferred", route.board.messages.deferred.load()}}},
                {"delivering", route.under_way},
                {"delivered", route.delivered}};
   // An estimate from the last seconds' progress.
@@ -140,7 +144,8 @@ std::vector<failover::EntryId> Control::held_behind(ControlledRoute& route, fail
   std::set<failover::EntryId> ids;
   for (auto kept = route.kept.upper_bound(after); kept != route.kept.end() && ids.size() < most; ++kept) ids.insert(kept->first);
   std::size_t queued = 0;
-  for (std::optional<failover::EntryId> id = route.queue.first_after(after); id && queued < most; id = route.queue.first_after(*id), ++queued) ids.insert(*id);
+  for (std::optional<failover::EntryId> id = route.queue.first_after(after); id && queued < most; id = route.queue.first_after(*id), ++queued)
+    ids.insert(*id);
   std::uint32_t mine = journal::route_hash(route.board.name);
   bool has_more = !route.is_all_loaded;
   for (failover::EntryId last = std::max(after, route.loaded_to); has_more && ids.size() < most;) {
@@ -161,14 +166,21 @@ Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
   Json recipients = Json::array();
   auto add = [&](std::uint32_t index, const char* status, const std::string& reply, unsigned attempts, const Json& next_attempt = nullptr) {
     bool is_known = entry && index < entry->message.recipients.size();
-    recipients.push_back({{"index", index}, {"address", is_known ? entry->message.recipients[index].address : ""}, {"status", status}, {"reply", reply},
-                          {"attempts", attempts}, {"next_attempt", next_attempt}});
+    recipients.push_back({{"index", index},
+                          {"address", is_known ? entry->message.recipients[index].address : ""},
+                          {"status", status},
+                          {"reply", reply},
+                          {"attempts", attempts},
+                          {"next_attempt", next_attempt}});
   };
   for (const failover::HoldQueue::Waiting& one : route.queue.waiting(id)) {
     bool is_deferred = !one.is_in_flight && one.attempts > 0;
     auto left = std::chrono::duration_cast<std::chrono::microseconds>(std::max(one.due, Clock::now()) - Clock::now());
-    add(one.index, one.is_in_flight ? "delivering" : is_deferred ? "deferred" : "waiting", one.reply, one.attempts,
-        is_deferred ? Json(format_time(journal::now_us() + left.count())) : Json());
+    add(one.index,
+        one.is_in_flight ? "delivering"
+        : is_deferred    ? "deferred"
+                         : "waiting",
+        one.reply, one.attempts, is_deferred ? Json(format_time(journal::now_us() + left.count())) : Json());
   }
   auto kept = route.kept.find(id);
   if (kept != route.kept.end())
@@ -176,8 +188,12 @@ Json Control::describe_held(ControlledRoute& route, failover::EntryId id) {
   bool is_on_disk_only = !route.queue.has(id) && kept == route.kept.end();
   if (is_on_disk_only)
     for (std::uint32_t index : find_on_disk(id).recipients) add(index, "waiting", "", 0);
-  return {{"id", id}, {"route", route.board.name}, {"time", entry ? format_time(entry->message.time_us) : ""}, {"mail_from", entry ? entry->message.mail_from : ""},
-          {"size", entry ? entry->message.size : 0}, {"recipients", recipients}};
+  return {{"id", id},
+          {"route", route.board.name},
+          {"time", entry ? format_time(entry->message.time_us) : ""},
+          {"mail_from", entry ? entry->message.mail_from : ""},
+          {"size", entry ? entry->message.size : 0},
+          {"recipients", recipients}};
 }
 
 /// The route on which an entry waits that is not in memory; none when it does not.
@@ -259,7 +275,8 @@ Result<Json> Control::queue_drop(const std::vector<failover::EntryId>& entries, 
   return decide([this, entries, by, reason] {
     for (failover::EntryId id : entries)
       for (auto& [name, route] : routes_)
-        if (route->queue.is_in_flight(id)) return Json{{"problem", fmt::format("entry {} is being delivered at this moment; try again", id)}, {"delivering", id}};
+        if (route->queue.is_in_flight(id))
+          return Json{{"problem", fmt::format("entry {} is being delivered at this moment; try again", id)}, {"delivering", id}};
     std::size_t dropped = 0;
     for (failover::EntryId id : entries) {
       HeldEntry waiting = take_held(id);

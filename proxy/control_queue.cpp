@@ -24,9 +24,7 @@ Endpoint endpoint_of(const std::string& text) {
 
 void Control::hold(RouteBoard& board, journal::RecordId entry, std::int64_t time_us, std::vector<HeldRecipient> recipients) {
   board.held.fetch_add(1, std::memory_order_relaxed);
-  loop_.post([this, &board, entry, time_us, recipients = std::move(recipients)] {
-    enqueue(route_named(board.name), entry, time_us, recipients);
-  });
+  loop_.post([this, &board, entry, time_us, recipients = std::move(recipients)] { enqueue(route_named(board.name), entry, time_us, recipients); });
 }
 
 void Control::enqueue(ControlledRoute& route, journal::RecordId entry, std::int64_t time_us, const std::vector<HeldRecipient>& recipients) {
@@ -37,8 +35,7 @@ void Control::enqueue(ControlledRoute& route, journal::RecordId entry, std::int6
     return;
   }
   std::vector<failover::HoldQueue::Recipient> queued;
-  for (const HeldRecipient& one : recipients)
-    queued.push_back({one.index, std::hash<std::string>()(directory_.canonical(one.address))});
+  for (const HeldRecipient& one : recipients) queued.push_back({one.index, std::hash<std::string>()(directory_.canonical(one.address))});
   route.queue.add(entry, time_us, queued);
   if (!is_late) route.loaded_to = entry;
   if (route.wakeup) route.wakeup->fire();

@@ -45,8 +45,7 @@ void Courier::give_all(Errand& errand, const Reply& reply) {
 /// Only over a connection that says nothing of the client, and that has not done its share.
 bool Courier::may_follow() const {
   return upstream_->own_capabilities->has("PIPELINING") && opening_->config().identity == Identity::none &&
-         pool_.habits().takes_followers(upstream_->room->name) &&
-         upstream_->transactions + 1 < opening_->settings->config.reuse.transactions;
+         pool_.habits().takes_followers(upstream_->room->name) && upstream_->transactions + 1 < opening_->settings->config.reuse.transactions;
 }
 
 Task<void> Courier::deliver(Errand& errand, const Opening& opening, const Occasions& occasions) {

@@ -61,7 +61,7 @@ struct Errand {
   bool is_data(std::size_t line) const { return !uses_bdat && line + 1 == lines.size(); }
   bool uses_bdat = false, is_announced = false, is_asked = false;
   bool is_unfit = false;  ///< this primary takes no content like this
-  bool follows = false;  ///< its envelope went out before the primary had answered for the message ahead of it
+  bool follows = false;   ///< its envelope went out before the primary had answered for the message ahead of it
 };
 
 class Courier {

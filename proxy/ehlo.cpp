@@ -1,8 +1,9 @@
 #include "proxy/ehlo.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
-#include <fmt/format.h>
 
 #include "proxy/command.h"
 
@@ -11,8 +12,8 @@ namespace {
 
 /// Keywords that mean the same with Holdfast in between. Everything else is taken out.
 constexpr std::array<std::string_view, 17> honoured = {
-    "PIPELINING", "SIZE",    "VRFY", "EXPN", "ETRN", "HELP",          "ENHANCEDSTATUSCODES", "8BITMIME",       "DSN",
-    "SMTPUTF8",   "CHUNKING", "BINARYMIME", "DELIVERBY", "MT-PRIORITY", "FUTURERELEASE", "NO-SOLICITING", "LIMITS"};
+    "PIPELINING", "SIZE",     "VRFY",       "EXPN",      "ETRN",        "HELP",          "ENHANCEDSTATUSCODES", "8BITMIME", "DSN",
+    "SMTPUTF8",   "CHUNKING", "BINARYMIME", "DELIVERBY", "MT-PRIORITY", "FUTURERELEASE", "NO-SOLICITING",       "LIMITS"};
 
 std::string_view keyword_of(std::string_view text) { return text.substr(0, text.find_first_of(" =")); }
 
@@ -54,8 +55,7 @@ std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy) {
   std::vector<std::string_view> lines = ehlo.lines();
   for (std::size_t i = 0; i < lines.size(); ++i) {
     std::string keyword = upper(keyword_of(lines[i]));
-    bool is_kept = i == 0 || (keyword == "AUTH" && policy.passes_auth) ||
-                   std::find(honoured.begin(), honoured.end(), keyword) != honoured.end();
+    bool is_kept = i == 0 || (keyword == "AUTH" && policy.passes_auth) || std::find(honoured.begin(), honoured.end(), keyword) != honoured.end();
     if (!is_kept) continue;
     std::string line(lines[i]);
     if (i > 0 && keyword == "SIZE") {
@@ -67,8 +67,7 @@ std::string filter_ehlo(const Reply& ehlo, const EhloPolicy& policy) {
   }
   if (policy.offers_starttls) shown.insert(shown.begin() + (shown.empty() ? 0 : 1), "STARTTLS");
   std::string wire;
-  for (std::size_t i = 0; i < shown.size(); ++i)
-    wire += fmt::format("{}{}{}\r\n", ehlo.code, i + 1 < shown.size() ? '-' : ' ', shown[i]);
+  for (std::size_t i = 0; i < shown.size(); ++i) wire += fmt::format("{}{}{}\r\n", ehlo.code, i + 1 < shown.size() ? '-' : ' ', shown[i]);
   return wire;
 }
 

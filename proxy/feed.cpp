@@ -20,9 +20,7 @@ constexpr auto longest_feed_pause = std::chrono::minutes(10);
 constexpr std::int64_t second_us = 1'000'000;
 constexpr std::size_t messages_a_pass = 100;
 
-std::string path_in(const std::string& journal) {
-  return journal + "/feed.json";
-}
+std::string path_in(const std::string& journal) { return journal + "/feed.json"; }
 
 }  // namespace
 
@@ -71,8 +69,8 @@ Status Feed::load() {
     }
     return {};
   } catch (const Json::exception&) {
-    return Error{ErrorCode::corrupt, fmt::format("{}: damaged; nothing is fed. Remove it to feed only what comes from the next start on",
-                                                 path_in(journal_.path()))};
+    return Error{ErrorCode::corrupt,
+                 fmt::format("{}: damaged; nothing is fed. Remove it to feed only what comes from the next start on", path_in(journal_.path()))};
   }
 }
 
@@ -101,10 +99,8 @@ void Feed::run() {
     std::string problem = ran ? "" : ran.error().message;
     pause = problem.empty() ? feed_glance : std::min<std::chrono::milliseconds>(pause * 2, longest_feed_pause);
     std::unique_lock lock(mutex_);
-    if (!problem.empty() && problem != problem_)
-      log(LogLevel::warning, "feed", {{"to", options.to}, {"problem", problem}});
-    if (problem.empty() && !problem_.empty())
-      log(LogLevel::info, "feed", {{"to", options.to}, {"result", "goes on"}});
+    if (!problem.empty() && problem != problem_) log(LogLevel::warning, "feed", {{"to", options.to}, {"problem", problem}});
+    if (problem.empty() && !problem_.empty()) log(LogLevel::info, "feed", {{"to", options.to}, {"result", "goes on"}});
     problem_ = problem;
     put_off_ = later_.size();
     wake_.wait_for(lock, pause, [this] { return is_stopping_; });
@@ -114,8 +110,7 @@ void Feed::run() {
 void Feed::put_off(journal::RecordId id, std::set<std::uint32_t> recipients) {
   Later& later = later_[id];
   later.recipients = std::move(recipients);
-  later.pause_us =
-      later.pause_us == 0 ? second_us : std::min<std::int64_t>(later.pause_us * 2, 600 * second_us);
+  later.pause_us = later.pause_us == 0 ? second_us : std::min<std::int64_t>(later.pause_us * 2, 600 * second_us);
   later.due_us = journal::now_us() + later.pause_us;
 }
 
@@ -148,9 +143,8 @@ std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std:
     return nullptr;
   }
   const auto& routes = config_.routes;
-  bool is_outward = std::any_of(routes.begin(), routes.end(), [&](const RouteConfig& one) {
-    return one.is_egress && one.name == entry->message.route;
-  });
+  bool is_outward =
+      std::any_of(routes.begin(), routes.end(), [&](const RouteConfig& one) { return one.is_egress && one.name == entry->message.route; });
   if (is_outward || entry->message.session == failover::return_session) return nullptr;
   auto item = std::make_unique<ReplayItem>();
   std::set<std::uint32_t> open;
@@ -171,8 +165,7 @@ std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std:
   leave_out_copies(*entry, item->recipients);
   if (item->recipients.empty()) return nullptr;
   item->entry = std::move(*entry);
-  item->payload = payload_of(
-      item->entry, [this, copy = item->entry](std::uint32_t index) { return journal_.frame(copy, index); });
+  item->payload = payload_of(item->entry, [this, copy = item->entry](std::uint32_t index) { return journal_.frame(copy, index); });
   under_way_[id] = {item->recipients.begin(), item->recipients.end()};
   return item;
 }
@@ -209,9 +202,7 @@ void Feed::done(const ReplayResult& result) {
   under_way_.erase(result.id);
   for (std::uint32_t served : result.served) left.erase(served);
   for (std::uint32_t refused : result.refused) left.erase(refused);
-  if (!result.refused.empty())
-    log(LogLevel::warning, "feed",
-        {{"entry", result.id}, {"refused", result.refused.size()}, {"reply", result.detail}});
+  if (!result.refused.empty()) log(LogLevel::warning, "feed", {{"entry", result.id}, {"refused", result.refused.size()}, {"reply", result.detail}});
   if (!left.empty()) put_off(result.id, std::move(left));
   if (Status saved = save(); !saved) log(LogLevel::error, "feed", {{"problem", saved.error().message}});
 }

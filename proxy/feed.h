@@ -59,8 +59,8 @@ class Feed : private ReplayJob {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   bool is_stopping_ = false;
-  std::string problem_;       ///< of the last attempt to reach the store, for others to see
-  std::size_t put_off_ = 0;   ///< entries in later_, likewise
+  std::string problem_;      ///< of the last attempt to reach the store, for others to see
+  std::size_t put_off_ = 0;  ///< entries in later_, likewise
   std::thread thread_;
 };
 

@@ -1,8 +1,9 @@
 #include "proxy/header_fields.h"
 
+#include <strings.h>
+
 #include <algorithm>
 #include <optional>
-#include <strings.h>
 
 #include "proxy/blanks.h"
 

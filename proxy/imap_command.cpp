@@ -20,9 +20,7 @@ bool is_atom_char(char c) {
   return byte > 0x20 && byte < 0x7f && std::string_view("(){%*\"\\]").find(c) == std::string_view::npos;
 }
 
-bool is_astring_char(char c) {
-  return is_atom_char(c) || c == ']' || static_cast<unsigned char>(c) >= 0x80;
-}
+bool is_astring_char(char c) { return is_atom_char(c) || c == ']' || static_cast<unsigned char>(c) >= 0x80; }
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -81,8 +79,7 @@ bool ImapText::take(char c) {
 
 bool ImapText::word(std::string_view wanted) {
   if (!is_same_name(left_.substr(0, wanted.size()), wanted)) return false;
-  if (left_.size() > wanted.size() && is_atom_char(left_[wanted.size()]) && left_[wanted.size()] != '[')
-    return false;
+  if (left_.size() > wanted.size() && is_atom_char(left_[wanted.size()]) && left_[wanted.size()] != '[') return false;
   left_.remove_prefix(wanted.size());
   return true;
 }
@@ -135,8 +132,7 @@ std::optional<std::string> ImapText::astring() {
 std::optional<std::string> ImapText::list_mailbox() {
   if (is_next('"') || is_next('{')) return string();
   std::size_t size = 0;
-  while (size < left_.size() && (is_astring_char(left_[size]) || left_[size] == '%' || left_[size] == '*'))
-    ++size;
+  while (size < left_.size() && (is_astring_char(left_[size]) || left_[size] == '%' || left_[size] == '*')) ++size;
   if (size == 0) return std::nullopt;
   std::string taken(left_.substr(0, size));
   left_.remove_prefix(size);
@@ -218,8 +214,7 @@ std::optional<std::int64_t> ImapText::date_time() {
   std::optional<std::uint64_t> zone = in.number();
   if (!zone || *zone > 1400 || !in.at_end()) return std::nullopt;
   auto offset = static_cast<std::int64_t>(*zone / 100 * 3600 + *zone % 100 * 60);
-  return *day + static_cast<std::int64_t>(*hour * 3600 + *minute * 60 + *second) -
-         (is_east ? offset : -offset);
+  return *day + static_cast<std::int64_t>(*hour * 3600 + *minute * 60 + *second) - (is_east ? offset : -offset);
 }
 
 // ---- FETCH
@@ -384,8 +379,8 @@ std::optional<std::string> decode_mailbox_name(std::string_view name) {
     gsize size = 0;
     guchar* bytes = g_base64_decode(base64.c_str(), &size);
     gsize converted_size = 0;
-    char* converted = g_convert(reinterpret_cast<char*>(bytes), static_cast<gssize>(size & ~gsize{1}),
-                                "UTF-8", "UTF-16BE", nullptr, &converted_size, nullptr);
+    char* converted =
+        g_convert(reinterpret_cast<char*>(bytes), static_cast<gssize>(size & ~gsize{1}), "UTF-8", "UTF-16BE", nullptr, &converted_size, nullptr);
     g_free(bytes);
     if (!converted) return std::nullopt;
     utf8.append(converted, converted_size);
@@ -399,21 +394,17 @@ std::string encode_mailbox_name(std::string_view utf8) {
   std::string name;
   while (!utf8.empty()) {
     std::size_t plain = 0;
-    while (plain < utf8.size() && static_cast<unsigned char>(utf8[plain]) >= 0x20 &&
-           static_cast<unsigned char>(utf8[plain]) < 0x7f) {
+    while (plain < utf8.size() && static_cast<unsigned char>(utf8[plain]) >= 0x20 && static_cast<unsigned char>(utf8[plain]) < 0x7f) {
       name += utf8[plain];
       if (utf8[plain] == '&') name += '-';
       ++plain;
     }
     utf8.remove_prefix(plain);
     std::size_t other = 0;
-    while (other < utf8.size() && (static_cast<unsigned char>(utf8[other]) < 0x20 ||
-                                   static_cast<unsigned char>(utf8[other]) >= 0x7f))
-      ++other;
+    while (other < utf8.size() && (static_cast<unsigned char>(utf8[other]) < 0x20 || static_cast<unsigned char>(utf8[other]) >= 0x7f)) ++other;
     if (other == 0) continue;
     gsize size = 0;
-    char* utf16 =
-        g_convert(utf8.data(), static_cast<gssize>(other), "UTF-16BE", "UTF-8", nullptr, &size, nullptr);
+    char* utf16 = g_convert(utf8.data(), static_cast<gssize>(other), "UTF-16BE", "UTF-8", nullptr, &size, nullptr);
     if (utf16) {
       char* base64 = g_base64_encode(reinterpret_cast<guchar*>(utf16), size);
       std::string text(base64);

@@ -69,8 +69,7 @@ struct BodySection {
 };
 
 struct FetchItems {
-  bool flags = false, uid = false, date = false, size = false, envelope = false, body = false,
-       body_structure = false, modseq = false;
+  bool flags = false, uid = false, date = false, size = false, envelope = false, body = false, body_structure = false, modseq = false;
   std::vector<BodySection> sections;
   std::uint64_t changed_since = 0;  ///< CONDSTORE; 0: not asked for
 };

@@ -50,13 +50,11 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
   }
   if (by_uid) items->uid = true;
   knows_condstore_ |= items->modseq;
-  bool marks_seen = !is_read_only_ && std::any_of(items->sections.begin(), items->sections.end(),
-                                                  [](const BodySection& one) { return !one.is_peek; });
+  bool marks_seen =
+      !is_read_only_ && std::any_of(items->sections.begin(), items->sections.end(), [](const BodySection& one) { return !one.is_peek; });
   std::vector<std::uint32_t> uids = chosen(*set, by_uid);
   if (marks_seen) {
-    auto mark = [](failover::StoredMessage& message) {
-      return !(message.flags & failover::seen) && (message.flags |= failover::seen, true);
-    };
+    auto mark = [](failover::StoredMessage& message) { return !(message.flags & failover::seen) && (message.flags |= failover::seen, true); };
     std::uint64_t before = view_->folder.modseq;
     if (Status done = mailbox_->update(*view_, uids, mark); !done)
       log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", done.error().message}});
@@ -90,8 +88,7 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
 }
 
 /// What is asked of a message beside its content.
-std::string ImapSession::facts_of(const failover::StoredMessage& message, ReadMessage& content,
-                                  const FetchItems& items) {
+std::string ImapSession::facts_of(const failover::StoredMessage& message, ReadMessage& content, const FetchItems& items) {
   std::string out;
   auto add = [&](std::string_view name, std::string_view value) {
     if (!out.empty()) out += ' ';
@@ -120,11 +117,9 @@ const MimePart& ImapSession::structure_of(ReadMessage& content) {
 
 /// What a section means in the message, read as far as it must be; the text that its range is of goes to
 /// text.
-std::optional<SectionOctets> ImapSession::octets_of(ReadMessage& content, const BodySection& section,
-                                                    std::string_view& text) {
-  bool is_header = section.part.empty() &&
-                   (section.what == BodySection::What::header || section.what == BodySection::What::fields ||
-                    section.what == BodySection::What::fields_not);
+std::optional<SectionOctets> ImapSession::octets_of(ReadMessage& content, const BodySection& section, std::string_view& text) {
+  bool is_header = section.part.empty() && (section.what == BodySection::What::header || section.what == BodySection::What::fields ||
+                                            section.what == BodySection::What::fields_not);
   bool is_whole = section.part.empty() && section.what == BodySection::What::all;
   if (is_header) {
     text = content.header();
@@ -135,8 +130,7 @@ std::optional<SectionOctets> ImapSession::octets_of(ReadMessage& content, const 
   }
   const failover::StoredMessage& message = content.stored();
   if (settings_->config.journal.access_log && message.entry != 0) read_.insert(message.entry);
-  if (is_whole && message.size >= large)
-    return SectionOctets{partial_of({0, static_cast<std::size_t>(message.size)}, section), {}};
+  if (is_whole && message.size >= large) return SectionOctets{partial_of({0, static_cast<std::size_t>(message.size)}, section), {}};
   const MimePart* structure = is_whole ? nullptr : &structure_of(content);
   // Of a large message it is enough to know where the octets are.
   bool needs_text = message.size < large || section.what == BodySection::What::fields || section.what == BodySection::What::fields_not;
@@ -183,8 +177,7 @@ Task<void> ImapSession::fetch_large(failover::StoredMessage message, const Fetch
       auto piece = mailbox_->piece(message, left.begin);
       has_read_failed_ = !piece || piece->empty();
       if (has_read_failed_)
-        log(LogLevel::error, "mailbox",
-            {{"person", person_}, {"problem", piece ? "content is missing" : piece.error().message}});
+        log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", piece ? "content is missing" : piece.error().message}});
       else
         left.begin += std::min(piece->size(), left.size());
       bool goes_on = co_await breathe();
@@ -216,9 +209,7 @@ Task<bool> ImapSession::send_octets(const failover::StoredMessage& message, Rang
   while (range.size() > 0) {
     auto piece = mailbox_->piece(message, range.begin);
     if (!piece || piece->empty()) {
-      log(LogLevel::error, "mailbox",
-          {{"person", person_},
-           {"problem", piece ? "it was erased while it was sent" : piece.error().message}});
+      log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", piece ? "it was erased while it was sent" : piece.error().message}});
       state_ = State::logout;
       co_return false;
     }

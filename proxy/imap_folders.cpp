@@ -25,8 +25,7 @@ bool fits(std::string_view name, std::string_view pattern) {
       ++n;
       continue;
     }
-    bool may_take_more = star != std::string_view::npos && star_n < name.size() &&
-                         (pattern[star] == '*' || name[star_n] != '/');
+    bool may_take_more = star != std::string_view::npos && star_n < name.size() && (pattern[star] == '*' || name[star_n] != '/');
     if (!may_take_more) return false;
     n = ++star_n;
     p = star + 1;
@@ -53,16 +52,15 @@ std::optional<std::vector<std::string>> status_items(ImapText& text) {
 
 /// What LIST and LSUB ask for (RFC 3501 6.3.8, RFC 5258).
 struct ListRequest {
-  std::vector<std::string> patterns;      ///< with the reference before each
+  std::vector<std::string> patterns;                     ///< with the reference before each
   bool wants_subscribed = false, wants_special = false;  ///< only these
-  bool shows_subscribed = false;          ///< in the answer
-  std::vector<std::string> status_items;  ///< RFC 5819: STATUS with each
+  bool shows_subscribed = false;                         ///< in the answer
+  std::vector<std::string> status_items;                 ///< RFC 5819: STATUS with each
 
   bool wants(const failover::Folder& folder, const std::string& name) const {
     if ((wants_subscribed && !folder.is_subscribed) || (wants_special && folder.use.empty())) return false;
-    return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
-      return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern);
-    });
+    return std::any_of(patterns.begin(), patterns.end(),
+                       [&](const std::string& pattern) { return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern); });
   }
 };
 
@@ -151,9 +149,7 @@ void ImapSession::list(ImapText& text, bool only_subscribed) {
     const failover::Folder& one = view->folder;
     std::string name = encode_mailbox_name(one.name);
     if (!request->wants(one, name)) continue;
-    bool has_children = std::any_of(all.begin(), all.end(), [&](const auto& other) {
-      return other->folder.name.starts_with(one.name + "/");
-    });
+    bool has_children = std::any_of(all.begin(), all.end(), [&](const auto& other) { return other->folder.name.starts_with(one.name + "/"); });
     std::string attributes = has_children ? "\\HasChildren" : "\\HasNoChildren";
     if (!one.use.empty()) attributes += " " + one.use;
     if (request->shows_subscribed && one.is_subscribed) attributes += " \\Subscribed";
@@ -165,12 +161,9 @@ void ImapSession::list(ImapText& text, bool only_subscribed) {
   ok("done");
 }
 
-std::string ImapSession::status_of(const failover::Mailbox::View& view,
-                                   const std::vector<std::string>& items) const {
+std::string ImapSession::status_of(const failover::Mailbox::View& view, const std::vector<std::string>& items) const {
   std::string out;
-  auto add = [&](const std::string& item, std::uint64_t value) {
-    out += fmt::format("{}{} {}", out.empty() ? "" : " ", item, value);
-  };
+  auto add = [&](const std::string& item, std::uint64_t value) { out += fmt::format("{}{} {}", out.empty() ? "" : " ", item, value); };
   for (const std::string& item : items) {
     if (item == "MESSAGES") add(item, view.messages.size());
     if (item == "RECENT") add(item, 0);
@@ -179,8 +172,7 @@ std::string ImapSession::status_of(const failover::Mailbox::View& view,
     if (item == "HIGHESTMODSEQ") add(item, view.folder.modseq);
     if (item == "UNSEEN")
       add(item, static_cast<std::uint64_t>(
-                    std::count_if(view.messages.begin(), view.messages.end(),
-                                  [](const auto& one) { return (one.flags & failover::seen) == 0; })));
+                    std::count_if(view.messages.begin(), view.messages.end(), [](const auto& one) { return (one.flags & failover::seen) == 0; })));
     if (item == "SIZE") {
       std::uint64_t sum = 0;
       for (const auto& one : view.messages) sum += one.size;
@@ -196,8 +188,7 @@ void ImapSession::status(ImapText& text) {
   auto items = text.space() ? status_items(text) : std::nullopt;
   if (!items) return bad("the arguments are not understood");
   knows_condstore_ |= std::find(items->begin(), items->end(), "HIGHESTMODSEQ") != items->end();
-  untagged(fmt::format("STATUS {} ({})", imap_string(encode_mailbox_name(view->folder.name)),
-                       status_of(*view, *items)));
+  untagged(fmt::format("STATUS {} ({})", imap_string(encode_mailbox_name(view->folder.name)), status_of(*view, *items)));
   ok("done");
 }
 
@@ -208,8 +199,7 @@ void ImapSession::select(ImapText& text, bool is_read_only) {
   auto view = folder(text);
   if (!view) return;
   if (text.space()) {
-    if (!text.take('(') || !text.word("CONDSTORE") || !text.take(')'))
-      return bad("the arguments are not understood");
+    if (!text.take('(') || !text.word("CONDSTORE") || !text.take(')')) return bad("the arguments are not understood");
     knows_condstore_ = true;
   }
   if (!text.at_end()) return bad("the arguments are not understood");
@@ -219,13 +209,11 @@ void ImapSession::select(ImapText& text, bool is_read_only) {
   std::uint32_t first_unseen = 0;
   for (const auto& message : view->messages) {
     uids_.push_back(message.uid);
-    if (first_unseen == 0 && (message.flags & failover::seen) == 0)
-      first_unseen = static_cast<std::uint32_t>(uids_.size());
+    if (first_unseen == 0 && (message.flags & failover::seen) == 0) first_unseen = static_cast<std::uint32_t>(uids_.size());
   }
   shown_modseq_ = view->folder.modseq;
   untagged("FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)");
-  untagged(fmt::format("OK [PERMANENTFLAGS ({})] these are kept",
-                       is_read_only ? "" : "\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*"));
+  untagged(fmt::format("OK [PERMANENTFLAGS ({})] these are kept", is_read_only ? "" : "\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*"));
   untagged(fmt::format("{} EXISTS", uids_.size()));
   untagged("0 RECENT");
   if (first_unseen > 0) untagged(fmt::format("OK [UNSEEN {}] the first unseen one", first_unseen));
@@ -240,8 +228,7 @@ void ImapSession::close(bool expunges) {
     std::vector<std::uint32_t> deleted;
     for (const auto& message : view_->messages)
       if (message.flags & failover::deleted) deleted.push_back(message.uid);
-    if (Status done = mailbox_->expunge(*view_, deleted); !done)
-      return no("[UNAVAILABLE] " + done.error().message);
+    if (Status done = mailbox_->expunge(*view_, deleted); !done) return no("[UNAVAILABLE] " + done.error().message);
   }
   view_.reset();
   uids_.clear();
@@ -264,13 +251,10 @@ std::string code_of(const Error& error) {
 void ImapSession::create(ImapText& text) {
   std::optional<std::string> utf8 = folder_name(text);
   if (!utf8) return bad("a folder's name was expected");
-  if (utf8->size() > 1 && utf8->back() == '/')
-    utf8->pop_back();  // RFC 3501 6.3.3: only says that folders will be in it
+  if (utf8->size() > 1 && utf8->back() == '/') utf8->pop_back();  // RFC 3501 6.3.3: only says that folders will be in it
   Status created = mailbox_->create(*utf8);
   if (created) return ok("created");
-  no((created.error().message.find("already") != std::string::npos ? "[ALREADYEXISTS] "
-                                                                   : code_of(created.error())) +
-     created.error().message);
+  no((created.error().message.find("already") != std::string::npos ? "[ALREADYEXISTS] " : code_of(created.error())) + created.error().message);
 }
 
 void ImapSession::remove(ImapText& text) {
@@ -314,7 +298,8 @@ bool ImapSession::has_room_for(std::uint64_t bytes) {
   std::uint64_t quota = worker_.settings->config.mailbox.quota;
   if (own && *own + bytes <= quota) return true;
   log(LogLevel::warning, "mailbox", {{"person", person_}, {"problem", own ? "mailbox.quota is reached" : own.error().message}});
-  no(own ? "[OVERQUOTA] your emergency mailbox is full: delete drafts or copies that you do not need" : "[UNAVAILABLE] the mailbox cannot be read at this moment; try again");
+  no(own ? "[OVERQUOTA] your emergency mailbox is full: delete drafts or copies that you do not need"
+         : "[UNAVAILABLE] the mailbox cannot be read at this moment; try again");
   return false;
 }
 
@@ -340,8 +325,7 @@ void ImapSession::append(ImapText& text) {
   if (content->empty()) return bad("the message is empty");
   if (!has_room_for(content->size())) return;
   std::string id = field_of(header_of(*content).of(*content), "Message-ID");
-  if (std::size_t begin = id.find('<'), end = id.find('>');
-      begin != std::string::npos && end != std::string::npos && begin < end)
+  if (std::size_t begin = id.find('<'), end = id.find('>'); begin != std::string::npos && end != std::string::npos && begin < end)
     message.message_id = id.substr(begin + 1, end - begin - 1);
   auto uid = mailbox_->append(*view, *content, std::move(message));
   if (!uid) return no(code_of(uid.error()) + "the message could not be stored");

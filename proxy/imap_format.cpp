@@ -13,9 +13,8 @@ constexpr std::size_t longest_quoted = 1000;
 
 /// Names and parameters are UTF-8 here; on the wire they are encoded words where they are not ASCII.
 std::string encoded(const std::string& text) {
-  bool is_ascii = std::all_of(text.begin(), text.end(), [](char c) {
-    return static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7f;
-  });
+  bool is_ascii =
+      std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7f; });
   if (is_ascii) return text;
   char* words = g_mime_utils_header_encode_text(nullptr, text.c_str(), "utf-8");
   std::string done = words ? words : text;
@@ -39,8 +38,7 @@ std::string parameter_list(const std::vector<std::pair<std::string, std::string>
   if (all.empty()) return "NIL";
   std::string list;
   for (const auto& [name, value] : all)
-    list += fmt::format("{}{} {}", list.empty() ? "" : " ", imap_string(encoded(name)),
-                        imap_string(encoded(value)));
+    list += fmt::format("{}{} {}", list.empty() ? "" : " ", imap_string(encoded(name)), imap_string(encoded(value)));
   return "(" + list + ")";
 }
 
@@ -71,9 +69,7 @@ std::string disposition(const MimePart& part) {
   return fmt::format("({} {})", imap_string(part.disposition), parameter_list(part.disposition_parameters));
 }
 
-std::size_t lines_of(std::string_view text) {
-  return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
-}
+std::size_t lines_of(std::string_view text) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')); }
 
 /// The message in a part of type message/rfc822. One that is encoded, or nested too deeply, is not looked into: an empty one then.
 const MimePart* message_in(const MimePart& part) {
@@ -84,8 +80,7 @@ const MimePart* message_in(const MimePart& part) {
 
 const MimePart* find_part(const MimePart& root, const std::vector<std::uint32_t>& path) {
   const MimePart* part = &root;
-  bool is_named =
-      false;  // by its own number: a message in it is entered by the next one, and a leaf has no more parts
+  bool is_named = false;  // by its own number: a message in it is entered by the next one, and a leaf has no more parts
   for (std::uint32_t number : path) {
     if (is_named) {
       part = message_in(*part);
@@ -108,8 +103,7 @@ std::string fields(std::string_view header, const BodySection& section) {
   std::string chosen;
   bool is_wanted_listed = section.what == BodySection::What::fields;
   each_field(header, [&](std::string_view name, std::string_view field) {
-    bool is_listed = std::any_of(section.fields.begin(), section.fields.end(),
-                                 [&](const std::string& one) { return is_same_name(one, name); });
+    bool is_listed = std::any_of(section.fields.begin(), section.fields.end(), [&](const std::string& one) { return is_same_name(one, name); });
     if (is_listed == is_wanted_listed) chosen += field;
   });
   if (!chosen.empty() && !chosen.ends_with('\n')) chosen += "\r\n";
@@ -118,9 +112,7 @@ std::string fields(std::string_view header, const BodySection& section) {
 
 }  // namespace
 
-std::string imap_literal(std::string_view bytes) {
-  return fmt::format("{{{}}}\r\n{}", bytes.size(), bytes);
-}
+std::string imap_literal(std::string_view bytes) { return fmt::format("{{{}}}\r\n{}", bytes.size(), bytes); }
 
 std::string imap_string(std::string_view text) {
   bool is_quotable = text.size() <= longest_quoted && std::all_of(text.begin(), text.end(), [](char c) {
@@ -136,9 +128,7 @@ std::string imap_string(std::string_view text) {
   return quoted + "\"";
 }
 
-std::string imap_nstring(std::string_view text) {
-  return text.empty() ? "NIL" : imap_string(text);
-}
+std::string imap_nstring(std::string_view text) { return text.empty() ? "NIL" : imap_string(text); }
 
 std::string imap_envelope(std::string_view header) {
   // RFC 3501 7.4.2: a field that is not there is NIL, an empty one is the empty string.
@@ -147,11 +137,9 @@ std::string imap_envelope(std::string_view header) {
     each_field(header, [&](std::string_view one, std::string_view) { is_there |= is_same_name(one, name); });
     return is_there ? imap_string(field_of(header, name)) : "NIL";
   };
-  std::string from = addresses(header, "From"), sender = addresses(header, "Sender"),
-              reply_to = addresses(header, "Reply-To");
-  return fmt::format("({} {} {} {} {} {} {} {} {} {})", text("Date"), text("Subject"), from,
-                     sender == "NIL" ? from : sender, reply_to == "NIL" ? from : reply_to,
-                     addresses(header, "To"), addresses(header, "Cc"), addresses(header, "Bcc"),
+  std::string from = addresses(header, "From"), sender = addresses(header, "Sender"), reply_to = addresses(header, "Reply-To");
+  return fmt::format("({} {} {} {} {} {} {} {} {} {})", text("Date"), text("Subject"), from, sender == "NIL" ? from : sender,
+                     reply_to == "NIL" ? from : reply_to, addresses(header, "To"), addresses(header, "Cc"), addresses(header, "Bcc"),
                      text("In-Reply-To"), text("Message-ID"));
 }
 
@@ -161,22 +149,19 @@ std::string imap_structure(std::string_view message, const MimePart& part, bool 
     for (const MimePart& child : part.children) out += imap_structure(message, child, is_extended);
     out += " " + imap_string(part.subtype);
     if (is_extended)
-      out += fmt::format(" {} {} {} {}", parameter_list(part.parameters), disposition(part),
-                         languages(part.language), imap_nstring(part.location));
+      out += fmt::format(" {} {} {} {}", parameter_list(part.parameters), disposition(part), languages(part.language), imap_nstring(part.location));
     return out + ")";
   }
-  out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype),
-                     type_parameters(part), imap_nstring(part.id), imap_nstring(part.description),
-                     imap_string(part.encoding), part.body.size());
+  out += fmt::format("{} {} {} {} {} {} {}", imap_string(part.type), imap_string(part.subtype), type_parameters(part), imap_nstring(part.id),
+                     imap_nstring(part.description), imap_string(part.encoding), part.body.size());
   if (const MimePart* inner = message_in(part)) {
-    out += fmt::format(" {} {} {}", imap_envelope(inner->header.of(message)),
-                       imap_structure(message, *inner, is_extended), lines_of(part.body.of(message)));
+    out += fmt::format(" {} {} {}", imap_envelope(inner->header.of(message)), imap_structure(message, *inner, is_extended),
+                       lines_of(part.body.of(message)));
   } else if (part.type == "text") {
     out += fmt::format(" {}", lines_of(part.body.of(message)));
   }
   if (is_extended)
-    out += fmt::format(" {} {} {} {}", imap_nstring(part.md5), disposition(part), languages(part.language),
-                       imap_nstring(part.location));
+    out += fmt::format(" {} {} {} {}", imap_nstring(part.md5), disposition(part), languages(part.language), imap_nstring(part.location));
   return out + ")";
 }
 
@@ -188,16 +173,14 @@ Range partial_of(Range range, const BodySection& section) {
   return range;
 }
 
-std::optional<SectionOctets> imap_section(std::string_view message, const MimePart& root,
-                                          const BodySection& section) {
+std::optional<SectionOctets> imap_section(std::string_view message, const MimePart& root, const BodySection& section) {
   const MimePart* part = find_part(root, section.part);
   if (!part) return std::nullopt;
   bool is_whole = section.part.empty();
   using What = BodySection::What;
   // HEADER and TEXT of a part are those of the message that it holds.
   const MimePart* inner = is_whole ? part : message_in(*part);
-  if (section.what == What::all)
-    return SectionOctets{partial_of(is_whole ? Range{0, message.size()} : part->body, section), {}};
+  if (section.what == What::all) return SectionOctets{partial_of(is_whole ? Range{0, message.size()} : part->body, section), {}};
   if (section.what == What::mime) return SectionOctets{partial_of(part->header, section), {}};
   if (!inner) return std::nullopt;
   if (section.what == What::header) return SectionOctets{partial_of(inner->header, section), {}};
@@ -210,10 +193,9 @@ std::string imap_date(std::int64_t time_us) {
   std::time_t seconds = static_cast<std::time_t>(time_us / 1000000);
   std::tm parts{};
   gmtime_r(&seconds, &parts);
-  constexpr const char* months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                    "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-  return fmt::format("\"{:2}-{}-{:04} {:02}:{:02}:{:02} +0000\"", parts.tm_mday, months[parts.tm_mon],
-                     parts.tm_year + 1900, parts.tm_hour, parts.tm_min, parts.tm_sec);
+  constexpr const char* months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  return fmt::format("\"{:2}-{}-{:04} {:02}:{:02}:{:02} +0000\"", parts.tm_mday, months[parts.tm_mon], parts.tm_year + 1900, parts.tm_hour,
+                     parts.tm_min, parts.tm_sec);
 }
 
 }  // namespace holdfast::proxy

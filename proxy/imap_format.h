@@ -25,8 +25,7 @@ struct SectionOctets {
   std::string_view of(std::string_view message) const { return fields ? *fields : range.of(message); }
 };
 /// Nothing when there is no such part.
-std::optional<SectionOctets> imap_section(std::string_view message, const MimePart& root,
-                                          const BodySection& section);
+std::optional<SectionOctets> imap_section(std::string_view message, const MimePart& root, const BodySection& section);
 /// As much of the range as a partial section ("<0.1000>") asks for.
 Range partial_of(Range range, const BodySection& section);
 

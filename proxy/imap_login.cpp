@@ -55,8 +55,7 @@ Task<void> ImapSession::authenticate(ImapText& text) {
 
 Task<void> ImapSession::enter(std::string address, std::string password) {
   Credentials credentials{std::move(address), std::move(password)};
-  LoginResult result =
-      co_await log_in(service_, worker_.settings, std::move(credentials), guesser_, wakeup_);
+  LoginResult result = co_await log_in(service_, worker_.settings, std::move(credentials), guesser_, wakeup_);
   using Verdict = LoginResult::Verdict;
   if (result.verdict == Verdict::wrong) {
     ++errors_;
@@ -68,8 +67,7 @@ Task<void> ImapSession::enter(std::string address, std::string password) {
   }
   bool is_welcome = result.verdict == Verdict::welcome;
   if (!is_welcome && result.verdict != Verdict::unavailable) co_return;
-  auto mailbox = is_welcome ? service_.mailbox(result.person)
-                            : Error{ErrorCode::unavailable, "too many log in at this moment"};
+  auto mailbox = is_welcome ? service_.mailbox(result.person) : Error{ErrorCode::unavailable, "too many log in at this moment"};
   if (!mailbox) {
     log(LogLevel::error, "mailbox", {{"person", result.person}, {"problem", mailbox.error().message}});
     no("[UNAVAILABLE] the mailbox cannot be opened at this moment; try again");
@@ -79,17 +77,9 @@ Task<void> ImapSession::enter(std::string address, std::string password) {
   person_ = result.person;
   state_ = State::authenticated;
   log(LogLevel::info, "mailbox",
-      {{"person", person_},
-       {"client", guesser_},
-       {"login", stream_.is_tls() ? stream_.tls_description() : "on this machine"}});
-  journal::AccessRecord record{journal::now_us(),
-                               fmt::format("{} from {}", person_, guesser_),
-                               "imap login",
-                               "emergency mailbox",
-                               0,
-                               {}};
-  if (settings_->config.journal.access_log)
-    service_.journal.writer().submit_record(journal::RecordKind::access, journal::encode(record));
+      {{"person", person_}, {"client", guesser_}, {"login", stream_.is_tls() ? stream_.tls_description() : "on this machine"}});
+  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, guesser_), "imap login", "emergency mailbox", 0, {}};
+  if (settings_->config.journal.access_log) service_.journal.writer().submit_record(journal::RecordKind::access, journal::encode(record));
   ok(fmt::format("[CAPABILITY {}] welcome", capabilities()));
 }
 

@@ -93,8 +93,7 @@ std::uint32_t ImapSession::number_of(std::uint32_t uid) const {
 
 /// UIDs that a set means, ascending.
 std::vector<std::uint32_t> ImapSession::chosen(const SequenceSet& set, bool by_uid) const {
-  std::uint32_t largest =
-      by_uid ? (uids_.empty() ? 0 : uids_.back()) : static_cast<std::uint32_t>(uids_.size());
+  std::uint32_t largest = by_uid ? (uids_.empty() ? 0 : uids_.back()) : static_cast<std::uint32_t>(uids_.size());
   using Span = std::pair<std::size_t, std::size_t>;
   std::vector<Span> spans;  // of places in uids_; they may overlap
   for (auto [first, last] : set.ranges) {
@@ -133,8 +132,7 @@ void ImapSession::show_news(bool may_expunge) {
   bool has_new = !view_->messages.empty() && view_->messages.back().uid > last;
   if (view_->folder.modseq > shown_modseq_)
     for (const auto& message : view_->messages)
-      if (message.modseq > shown_modseq_ && message.uid <= last && number_of(message.uid) > 0)
-        show_flags(message, false);
+      if (message.modseq > shown_modseq_ && message.uid <= last && number_of(message.uid) > 0) show_flags(message, false);
   if (has_new) {
     auto first = std::upper_bound(view_->messages.begin(), view_->messages.end(), last,
                                   [](std::uint32_t uid, const auto& message) { return uid < message.uid; });
@@ -199,15 +197,13 @@ Task<void> ImapSession::store(ImapText& text, bool by_uid) {
   if (!is_known)
     no("[CANNOT] there is no such flag");
   else
-    ok(modified.empty() ? "done"
-                        : fmt::format("[MODIFIED {}] others were changed meanwhile", set_of(modified)));
+    ok(modified.empty() ? "done" : fmt::format("[MODIFIED {}] others were changed meanwhile", set_of(modified)));
 }
 
 /// UIDs of messages that fit. False when the connection is over.
 Task<bool> ImapSession::find(const SearchCommand& command, std::vector<std::uint32_t>& uids) {
   SearchKey key = folded(command.key);
-  SearchScope scope{static_cast<std::uint32_t>(uids_.size()), uids_.empty() ? 0 : uids_.back(),
-                    journal::now_us() / 1000000};
+  SearchScope scope{static_cast<std::uint32_t>(uids_.size()), uids_.empty() ? 0 : uids_.back(), journal::now_us() / 1000000};
   // Others may change the folder while this one lets them.
   std::vector<std::uint32_t> all = uids_;
   for (std::uint32_t number = 1; number <= all.size(); ++number) {
@@ -223,9 +219,7 @@ Task<bool> ImapSession::find(const SearchCommand& command, std::vector<std::uint
 
 namespace {
 
-bool is_known_charset(const std::string& charset) {
-  return is_same_name(charset, "US-ASCII") || is_same_name(charset, "UTF-8");
-}
+bool is_known_charset(const std::string& charset) { return is_same_name(charset, "US-ASCII") || is_same_name(charset, "UTF-8"); }
 
 }  // namespace
 
@@ -282,9 +276,8 @@ Task<void> ImapSession::sort(ImapText& text, bool by_uid) {
   bool is_done = co_await find(command->search, uids);
   if (!is_done) co_return;
   std::vector<SortFacts> facts;
-  bool needs_header = std::any_of(command->criteria.begin(), command->criteria.end(), [](const auto& one) {
-    return one.first != SortCommand::By::arrival && one.first != SortCommand::By::size;
-  });
+  bool needs_header = std::any_of(command->criteria.begin(), command->criteria.end(),
+                                  [](const auto& one) { return one.first != SortCommand::By::arrival && one.first != SortCommand::By::size; });
   for (std::uint32_t uid : uids) {
     const failover::StoredMessage* message = view_->find(uid);
     if (!message) continue;
@@ -335,8 +328,7 @@ Task<void> ImapSession::thread(ImapText& text, bool by_uid) {
     bool goes_on = co_await breathe();
     if (!goes_on) co_return;
   }
-  std::string threads =
-      by_references ? thread_by_references(std::move(facts)) : thread_by_subject(std::move(facts));
+  std::string threads = by_references ? thread_by_references(std::move(facts)) : thread_by_subject(std::move(facts));
   untagged(threads.empty() ? "THREAD" : "THREAD " + threads);
   show_news(false);
   ok("done");
@@ -349,18 +341,14 @@ void ImapSession::copy(ImapText& text, bool by_uid, bool moves) {
   if (!utf8 || !text.at_end()) return bad("a folder's name was expected");
   if (moves && is_read_only_) return no("[READ-ONLY] the folder was opened for reading");
   auto to = mailbox_->view(*utf8);
-  if (!to)
-    return no((to.error().code == ErrorCode::not_found ? "[TRYCREATE] " : "[UNAVAILABLE] ") +
-              to.error().message);
+  if (!to) return no((to.error().code == ErrorCode::not_found ? "[TRYCREATE] " : "[UNAVAILABLE] ") + to.error().message);
   std::vector<std::uint32_t> uids;
   for (std::uint32_t uid : chosen(*set, by_uid))
     if (view_->find(uid)) uids.push_back(uid);
   if (!moves && !has_room_for(uids.size() * failover::Mailbox::copy_size)) return;
   auto numbers = moves ? mailbox_->move(*view_, uids, **to) : mailbox_->copy(*view_, uids, **to);
   if (!numbers) return no(fmt::format("[UNAVAILABLE] the messages could not be {}", moves ? "moved" : "copied"));
-  std::string where = numbers->empty() ? ""
-                                       : fmt::format("[COPYUID {} {} {}] ", (*to)->folder.uid_validity,
-                                                     set_of(uids), set_of(*numbers));
+  std::string where = numbers->empty() ? "" : fmt::format("[COPYUID {} {} {}] ", (*to)->folder.uid_validity, set_of(uids), set_of(*numbers));
   if (moves) {
     if (!where.empty()) untagged("OK " + where + "moved");
     where.clear();
@@ -378,10 +366,8 @@ void ImapSession::expunge(ImapText& text, bool by_uid) {
     candidates = chosen(*set, true);
   }
   for (std::uint32_t uid : candidates)
-    if (const auto* message = view_->find(uid); message && (message->flags & failover::deleted))
-      deleted.push_back(uid);
-  if (Status done = mailbox_->expunge(*view_, deleted); !done)
-    return no("[UNAVAILABLE] the messages could not be removed");
+    if (const auto* message = view_->find(uid); message && (message->flags & failover::deleted)) deleted.push_back(uid);
+  if (Status done = mailbox_->expunge(*view_, deleted); !done) return no("[UNAVAILABLE] the messages could not be removed");
   show_news(true);
   ok(knows_condstore_ ? fmt::format("[HIGHESTMODSEQ {}] done", view_->folder.modseq) : "done");
 }

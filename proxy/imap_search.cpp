@@ -36,8 +36,7 @@ bool has_in_fields(std::string_view header, std::string_view name, const std::st
 bool has_in_body(std::string_view message, const MimePart& part, const std::string& needle) {
   if (part.is_multipart() || part.is_message())
     return std::any_of(part.children.begin(), part.children.end(), [&](const MimePart& child) {
-      return has_in_body(message, child, needle) ||
-             (part.is_message() && has_in_fields(child.header.of(message), "", needle));
+      return has_in_body(message, child, needle) || (part.is_message() && has_in_fields(child.header.of(message), "", needle));
     });
   bool is_readable = part.type == "text" || part.type == "message";  // message/delivery-status and the like
   return is_readable && contains(decode_body(message, part), needle);
@@ -96,66 +95,39 @@ SearchKey folded(SearchKey key) {
 bool matches(const SearchKey& key, ReadMessage& message, std::uint32_t number, const SearchScope& scope) {
   const failover::StoredMessage& stored = message.stored();
   std::int64_t arrival = stored.date_us / 1000000, arrival_day = arrival / day_s * day_s;
-  auto now_minus = [&](std::uint64_t seconds) {
-    return scope.now_s - static_cast<std::int64_t>(std::min<std::uint64_t>(seconds, 1ULL << 40));
-  };
+  auto now_minus = [&](std::uint64_t seconds) { return scope.now_s - static_cast<std::int64_t>(std::min<std::uint64_t>(seconds, 1ULL << 40)); };
   switch (key.kind) {
-    case Kind::all:
-      return true;
-    case Kind::nothing:
-      return false;
-    case Kind::sequence:
-      return key.set.contains(number, scope.largest_number);
-    case Kind::uid:
-      return key.set.contains(stored.uid, scope.largest_uid);
-    case Kind::flag:
-      return (stored.flags & key.flag) != 0;
-    case Kind::no_flag:
-      return (stored.flags & key.flag) == 0;
+    case Kind::all: return true;
+    case Kind::nothing: return false;
+    case Kind::sequence: return key.set.contains(number, scope.largest_number);
+    case Kind::uid: return key.set.contains(stored.uid, scope.largest_uid);
+    case Kind::flag: return (stored.flags & key.flag) != 0;
+    case Kind::no_flag: return (stored.flags & key.flag) == 0;
     case Kind::keyword:
     case Kind::no_keyword: {
-      bool has = std::any_of(stored.keywords.begin(), stored.keywords.end(),
-                             [&](const std::string& one) { return is_same_name(one, key.text); });
+      bool has = std::any_of(stored.keywords.begin(), stored.keywords.end(), [&](const std::string& one) { return is_same_name(one, key.text); });
       return has == (key.kind == Kind::keyword);
     }
-    case Kind::before:
-      return arrival_day < key.date;
-    case Kind::on:
-      return arrival_day == key.date;
-    case Kind::since:
-      return arrival_day >= key.date;
-    case Kind::sent_before:
-      return sent_day(message) < key.date;
-    case Kind::sent_on:
-      return sent_day(message) == key.date;
-    case Kind::sent_since:
-      return sent_day(message) >= key.date;
-    case Kind::younger:
-      return arrival >= now_minus(key.number);
-    case Kind::older:
-      return arrival <= now_minus(key.number);
-    case Kind::larger:
-      return stored.size > key.number;
-    case Kind::smaller:
-      return stored.size < key.number;
-    case Kind::modseq:
-      return stored.modseq >= key.number;
-    case Kind::header:
-      return has_in_fields(message.header(), key.field, key.text);
-    case Kind::body:
-      return has_in_body(message.content(), message.structure(), key.text);
+    case Kind::before: return arrival_day < key.date;
+    case Kind::on: return arrival_day == key.date;
+    case Kind::since: return arrival_day >= key.date;
+    case Kind::sent_before: return sent_day(message) < key.date;
+    case Kind::sent_on: return sent_day(message) == key.date;
+    case Kind::sent_since: return sent_day(message) >= key.date;
+    case Kind::younger: return arrival >= now_minus(key.number);
+    case Kind::older: return arrival <= now_minus(key.number);
+    case Kind::larger: return stored.size > key.number;
+    case Kind::smaller: return stored.size < key.number;
+    case Kind::modseq: return stored.modseq >= key.number;
+    case Kind::header: return has_in_fields(message.header(), key.field, key.text);
+    case Kind::body: return has_in_body(message.content(), message.structure(), key.text);
     case Kind::text:
-      return has_in_fields(message.header(), "", key.text) ||
-             has_in_body(message.content(), message.structure(), key.text) ||
+      return has_in_fields(message.header(), "", key.text) || has_in_body(message.content(), message.structure(), key.text) ||
              has_in_part_headers(message.content(), message.structure(), key.text);
-    case Kind::negation:
-      return !matches(key.children.front(), message, number, scope);
-    case Kind::either:
-      return matches(key.children[0], message, number, scope) ||
-             matches(key.children[1], message, number, scope);
+    case Kind::negation: return !matches(key.children.front(), message, number, scope);
+    case Kind::either: return matches(key.children[0], message, number, scope) || matches(key.children[1], message, number, scope);
     case Kind::both:
-      return std::all_of(key.children.begin(), key.children.end(),
-                         [&](const SearchKey& child) { return matches(child, message, number, scope); });
+      return std::all_of(key.children.begin(), key.children.end(), [&](const SearchKey& child) { return matches(child, message, number, scope); });
   }
   return false;
 }

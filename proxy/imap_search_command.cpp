@@ -115,10 +115,7 @@ class SearchParser {
       if (!is_bad_) string(key.text);
       return true;
     }
-    for (auto [word, kind] : {std::pair("BODY", Kind::body),
-                              {"TEXT", Kind::text},
-                              {"KEYWORD", Kind::keyword},
-                              {"UNKEYWORD", Kind::no_keyword}})
+    for (auto [word, kind] : {std::pair("BODY", Kind::body), {"TEXT", Kind::text}, {"KEYWORD", Kind::keyword}, {"UNKEYWORD", Kind::no_keyword}})
       if (text_.word(word)) return key.kind = kind, string(key.text), true;
     for (auto [word, kind] : {std::pair("BEFORE", Kind::before),
                               {"ON", Kind::on},

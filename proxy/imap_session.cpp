@@ -56,8 +56,8 @@ void MailboxService::look(const Settings& settings, Deadline now) {
   for (ImapSession* session : sessions) session->look();
 }
 
-ImapSession::ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
-                         FileDescriptor socket, const SocketAddress& peer, std::unique_ptr<ConnectionCounts::Place> place)
+ImapSession::ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
+                         std::unique_ptr<ConnectionCounts::Place> place)
     : worker_(worker),
       service_(service),
       settings_(worker.settings),
@@ -87,8 +87,7 @@ Task<void> ImapSession::run(std::unique_ptr<ImapSession> session) {
   bool is_secure = true;
   if (self.listener_.tls == ListenerTls::implicit) is_secure = co_await self.start_tls();
   if (!is_secure) co_return;
-  self.untagged(fmt::format("OK [CAPABILITY {}] {} Holdfast is ready", self.capabilities(),
-                            self.settings_->config.hostname));
+  self.untagged(fmt::format("OK [CAPABILITY {}] {} Holdfast is ready", self.capabilities(), self.settings_->config.hostname));
   while (self.state_ != State::logout) {
     bool has_command = co_await self.read_command();
     if (!has_command) break;
@@ -127,9 +126,7 @@ std::string ImapSession::capabilities() const {
 }
 
 /// Passwords go over TLS, or stay on this machine.
-bool ImapSession::may_log_in_here() const {
-  return stream_.is_tls() || is_loopback(client_.address);
-}
+bool ImapSession::may_log_in_here() const { return stream_.is_tls() || is_loopback(client_.address); }
 
 void ImapSession::untagged(std::string_view text) {
   stream_.write("* ");
@@ -137,9 +134,7 @@ void ImapSession::untagged(std::string_view text) {
   stream_.write("\r\n");
 }
 
-void ImapSession::reply(std::string_view status, std::string_view text) {
-  stream_.write(fmt::format("{} {} {}\r\n", tag_, status, text));
-}
+void ImapSession::reply(std::string_view status, std::string_view text) { stream_.write(fmt::format("{} {} {}\r\n", tag_, status, text)); }
 
 void ImapSession::bad(std::string_view text) {
   ++errors_;
@@ -196,9 +191,7 @@ Task<bool> ImapSession::breathe() {
 
 bool ImapSession::may_go_on() {
   if (!stop_why_.empty()) return false;
-  if (is_early() ||
-      service_.gate.is_open(*worker_.settings, person_, worker_.loop.now()))
-    return true;
+  if (is_early() || service_.gate.is_open(*worker_.settings, person_, worker_.loop.now())) return true;
   stop_why_ = "the emergency mailbox is closed: your usual mail works again";
   log(LogLevel::info, "mailbox", {{"person", person_}, {"closed", "the primary is back"}});
   return false;
@@ -208,16 +201,14 @@ bool ImapSession::may_go_on() {
 void ImapSession::refresh() {
   if (!mailbox_) return;
   Status refreshed = mailbox_->refresh();
-  if (!refreshed)
-    log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
+  if (!refreshed) log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", refreshed.error().message}});
 }
 
 Task<void> ImapSession::serve_command() {
   ImapText text(command_);
   std::optional<std::string> tag = text.atom();
   tag_ = tag.value_or("*");
-  std::optional<std::string> word =
-      tag && tag->find('+') == std::string::npos && text.space() ? text.atom() : std::nullopt;
+  std::optional<std::string> word = tag && tag->find('+') == std::string::npos && text.space() ? text.atom() : std::nullopt;
   if (!word) {
     bad("this is no IMAP command");
     co_return;
@@ -275,8 +266,7 @@ Task<void> ImapSession::serve_logged_in(std::string word, ImapText text) {
   if (by_uid) {
     std::optional<std::string> next = text.space() ? text.atom() : std::nullopt;
     word = next.value_or("");
-    bool has_uid_form = is("FETCH") || is("STORE") || is("COPY") || is("MOVE") || is("SEARCH") ||
-                        is("SORT") || is("THREAD") || is("EXPUNGE");
+    bool has_uid_form = is("FETCH") || is("STORE") || is("COPY") || is("MOVE") || is("SEARCH") || is("SORT") || is("THREAD") || is("EXPUNGE");
     if (!has_uid_form) {
       bad("this is no IMAP command");
       co_return;
@@ -377,9 +367,7 @@ Task<void> ImapSession::catch_up() {
 /// What was read, on record.
 void ImapSession::record_reading() {
   if (read_.empty()) return;
-  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, guesser_),
-                               "imap fetch",      "emergency mailbox",
-                               read_.size(),      {}};
+  journal::AccessRecord record{journal::now_us(), fmt::format("{} from {}", person_, guesser_), "imap fetch", "emergency mailbox", read_.size(), {}};
   for (journal::RecordId id : read_) {
     if (record.examples.size() >= 100) break;
     record.examples.push_back(id);

@@ -69,8 +69,8 @@ struct MailboxService {
 
 class ImapSession {
  public:
-  ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket,
-              const SocketAddress& peer, std::unique_ptr<ConnectionCounts::Place> place);
+  ImapSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
+              std::unique_ptr<ConnectionCounts::Place> place);
   ~ImapSession();
   ImapSession(const ImapSession&) = delete;
   ImapSession& operator=(const ImapSession&) = delete;
@@ -188,8 +188,8 @@ class ImapSession {
     MimePart structure;
   };
   std::optional<KeptStructure> kept_;  ///< of the large message that was looked into last
-  std::size_t unreadable_ = 0;            ///< of the messages that are being fetched
-  std::set<journal::RecordId> read_;  ///< entries whose content was fetched, not on record yet
+  std::size_t unreadable_ = 0;         ///< of the messages that are being fetched
+  std::set<journal::RecordId> read_;   ///< entries whose content was fetched, not on record yet
   Deadline turn_end_{};
 
   // The selected folder as the client knows it.

@@ -121,26 +121,18 @@ SortFacts sort_facts(ReadMessage& message, std::uint32_t number) {
   return facts;
 }
 
-void sort_messages(std::vector<SortFacts>& all,
-                   const std::vector<std::pair<SortCommand::By, bool>>& criteria) {
+void sort_messages(std::vector<SortFacts>& all, const std::vector<std::pair<SortCommand::By, bool>>& criteria) {
   using By = SortCommand::By;
   auto compare = [](By by, const SortFacts& a, const SortFacts& b) {
     auto order = [](const auto& x, const auto& y) { return x < y ? -1 : y < x ? 1 : 0; };
     switch (by) {
-      case By::arrival:
-        return order(a.arrival_us, b.arrival_us);
-      case By::cc:
-        return order(a.cc, b.cc);
-      case By::date:
-        return order(a.sent_s, b.sent_s);
-      case By::from:
-        return order(a.from, b.from);
-      case By::size:
-        return order(a.size, b.size);
-      case By::subject:
-        return order(a.subject, b.subject);
-      case By::to:
-        return order(a.to, b.to);
+      case By::arrival: return order(a.arrival_us, b.arrival_us);
+      case By::cc: return order(a.cc, b.cc);
+      case By::date: return order(a.sent_s, b.sent_s);
+      case By::from: return order(a.from, b.from);
+      case By::size: return order(a.size, b.size);
+      case By::subject: return order(a.subject, b.subject);
+      case By::to: return order(a.to, b.to);
     }
     return 0;
   };

@@ -22,8 +22,7 @@ struct SortFacts {
   std::vector<std::string> references;
 };
 SortFacts sort_facts(ReadMessage& message, std::uint32_t number);
-void sort_messages(std::vector<SortFacts>& all,
-                   const std::vector<std::pair<SortCommand::By, bool>>& criteria);
+void sort_messages(std::vector<SortFacts>& all, const std::vector<std::pair<SortCommand::By, bool>>& criteria);
 /// THREAD=REFERENCES: "(1)(2 3 (4)(5))".
 std::string thread_by_references(std::vector<SortFacts> all);
 /// THREAD=ORDEREDSUBJECT.

@@ -16,14 +16,10 @@ struct Thread {
     if (message) return message->sent_s;
     return children.empty() ? 0 : children.front()->date();
   }
-  std::uint32_t number() const {
-    return message ? message->number : children.empty() ? 0 : children.front()->number();
-  }
+  std::uint32_t number() const { return message ? message->number : children.empty() ? 0 : children.front()->number(); }
 };
 
-bool comes_before(const Thread* a, const Thread* b) {
-  return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number());
-}
+bool comes_before(const Thread* a, const Thread* b) { return std::pair(a->date(), a->number()) < std::pair(b->date(), b->number()); }
 
 /// True also for what is too deep to be looked through: it is not linked any deeper.
 bool is_ancestor(const Thread* maybe, const Thread* of) {
@@ -129,8 +125,7 @@ std::map<std::string, Thread*> threads_by_subject(const std::vector<Thread*>& ro
     const SortFacts* facts = first_of(root);
     if (!facts || facts->subject.empty()) continue;
     Thread*& slot = by_subject[facts->subject];
-    bool is_better =
-        !slot || (slot->message && !root->message) || (slot->message && first_of(slot)->is_reply && !facts->is_reply);
+    bool is_better = !slot || (slot->message && !root->message) || (slot->message && first_of(slot)->is_reply && !facts->is_reply);
     if (is_better) slot = root;
   }
   return by_subject;
@@ -180,25 +175,21 @@ std::string thread_by_references(std::vector<SortFacts> all) {
 
 std::string thread_by_subject(std::vector<SortFacts> all) {
   std::map<std::string, std::vector<const SortFacts*>> groups;
-  auto by_date = [](const SortFacts* a, const SortFacts* b) {
-    return std::pair(a->sent_s, a->number) < std::pair(b->sent_s, b->number);
-  };
+  auto by_date = [](const SortFacts* a, const SortFacts* b) { return std::pair(a->sent_s, a->number) < std::pair(b->sent_s, b->number); };
   for (const SortFacts& facts : all) groups[facts.subject].push_back(&facts);
   std::vector<std::vector<const SortFacts*>> threads;
   for (auto& [subject, messages] : groups) {
     std::sort(messages.begin(), messages.end(), by_date);
     threads.push_back(std::move(messages));
   }
-  std::sort(threads.begin(), threads.end(),
-            [&](const auto& a, const auto& b) { return by_date(a.front(), b.front()); });
+  std::sort(threads.begin(), threads.end(), [&](const auto& a, const auto& b) { return by_date(a.front(), b.front()); });
   std::string out;
   for (const auto& messages : threads) {
     out += '(' + std::to_string(messages.front()->number);
     if (messages.size() == 2) out += ' ' + std::to_string(messages[1]->number);
     if (messages.size() > 2) {
       out += ' ';
-      for (std::size_t i = 1; i < messages.size(); ++i)
-        out += '(' + std::to_string(messages[i]->number) + ')';
+      for (std::size_t i = 1; i < messages.size(); ++i) out += '(' + std::to_string(messages[i]->number) + ')';
     }
     out += ')';
   }

@@ -46,27 +46,21 @@ std::string own_name() {
   return user ? fmt::format("user {}", user->pw_name) : fmt::format("user {}", ::geteuid());
 }
 
-Status record_access(const Config& config, const std::string& command, const std::string& reason,
-                     const std::vector<journal::RecordId>& ids) {
+Status record_access(const Config& config, const std::string& command, const std::string& reason, const std::vector<journal::RecordId>& ids) {
   if (!config.journal.access_log || ids.empty()) return {};
-  std::vector<journal::RecordId> examples(
-      ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
+  std::vector<journal::RecordId> examples(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
   auto unrecorded = [](const Error& error) -> Status {
-    if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key ||
-        error.code == ErrorCode::not_found)
-      return error;
+    if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key || error.code == ErrorCode::not_found) return error;
     fmt::print(stderr, "holdfast: this reading is not on record: {}\n", error.message);
     return {};
   };
   // Another reader may be putting itself on record at this moment.
-  auto reached = ask_or_open(
-      config, "/journal/access", {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}},
-      std::chrono::seconds(1));
+  auto reached = ask_or_open(config, "/journal/access", {{"command", command}, {"reason", reason}, {"entries", ids.size()}, {"ids", examples}},
+                             std::chrono::seconds(1));
   if (!reached) return unrecorded(reached.error());
   if (!reached->journal) return {};
   journal::AccessRecord access{journal::now_us(), own_name(), command, reason, ids.size(), examples};
-  auto written =
-      journal::write_record(reached->journal->writer(), journal::RecordKind::access, journal::encode(access));
+  auto written = journal::write_record(reached->journal->writer(), journal::RecordKind::access, journal::encode(access));
   return written ? Status() : unrecorded(written.error());
 }
 
@@ -77,8 +71,7 @@ Result<std::unique_ptr<journal::Journal>> open(const Config& config, bool is_com
   options.path = config.journal.path;
   options.key = config.journal.key;
   options.segment_size = config.journal.segment_size;
-  options.segment_age_us =
-      std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
+  options.segment_age_us = std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
   options.compacts = config.journal.compress && !is_command;
   options.is_command = is_command;
   options.publish_head = head_publisher(config.journal.publish_heads);
@@ -99,8 +92,7 @@ Result<std::unique_ptr<journal::Journal>> open_journal(const Config& config, jou
   return open(config, false, std::move(on_event));
 }
 
-Result<Reached> ask_or_open(const Config& config, const std::string& resource, const Json& body,
-                            std::chrono::milliseconds patience) {
+Result<Reached> ask_or_open(const Config& config, const std::string& resource, const Json& body, std::chrono::milliseconds patience) {
   auto until = std::chrono::steady_clock::now() + patience;
   for (;;) {
     Error why{ErrorCode::no_daemon, ""};

@@ -21,8 +21,7 @@ Result<std::unique_ptr<journal::Reader>> open_reader(const Config& config);
 /// Puts on record that content is about to be read: by the daemon, or, without one, by opening the journal.
 /// Where that cannot be (a full disk, media that cannot be written, a daemon that cannot be asked) it is said
 /// on standard error. Error: the journal is not in order.
-Status record_access(const Config& config, const std::string& command, const std::string& reason,
-                     const std::vector<journal::RecordId>& ids);
+Status record_access(const Config& config, const std::string& command, const std::string& reason, const std::vector<journal::RecordId>& ids);
 /// "user NAME": who runs this.
 std::string own_name();
 

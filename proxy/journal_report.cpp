@@ -23,11 +23,9 @@ Payload journal_report(const journal::Entry& entry, const Payload& content, cons
   const journal::MessageRecord& message = entry.message;
   // Random, and so nowhere in the content.
   std::string boundary = "holdfast-" + journal::to_hex(journal::view(journal::random_key()));
-  std::string facts =
-      fmt::format("Sender: {}\r\nSubject: {}\r\nMessage-Id: <{}>\r\n", one_line(message.mail_from),
-                  one_line(message.subject), one_line(message.message_id));
-  for (const journal::Recipient& one : message.recipients)
-    facts += fmt::format("Recipient: {}\r\n", one_line(one.address));
+  std::string facts = fmt::format("Sender: {}\r\nSubject: {}\r\nMessage-Id: <{}>\r\n", one_line(message.mail_from), one_line(message.subject),
+                                  one_line(message.message_id));
+  for (const journal::Recipient& one : message.recipients) facts += fmt::format("Recipient: {}\r\n", one_line(one.address));
   const char* encoding = is_binary(message) ? "binary" : "8bit";  // not all who send 8-bit text say so
   std::string head = fmt::format(
       "From: <journal@{0}>\r\nDate: {1:%a, %d %b %Y %H:%M:%S} +0000\r\nSubject: Journal "
@@ -36,8 +34,7 @@ Payload journal_report(const journal::Entry& entry, const Payload& content, cons
       "boundary=\"{4}\"\r\nContent-Transfer-Encoding: {5}\r\n\r\n"
       "--{4}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{6}\r\n"
       "--{4}\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: {5}\r\n\r\n",
-      hostname, fmt::gmtime(static_cast<std::time_t>(message.time_us / 1000000)), entry.id, message.time_us,
-      boundary, encoding, facts);
+      hostname, fmt::gmtime(static_cast<std::time_t>(message.time_us / 1000000)), entry.id, message.time_us, boundary, encoding, facts);
   std::string tail = fmt::format("\r\n--{}--\r\n", boundary);
   Payload report;
   report.size = head.size() + content.size + tail.size();

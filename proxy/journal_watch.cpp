@@ -49,7 +49,8 @@ void JournalWatch::watch_speed(const journal::WriterState& writer) {
   bool is_slow = slow_commit_ > Duration(0);
   if (is_slow && !was_slow) {
     std::string problem = fmt::format("a commit takes {:.1f} s, and clients wait for it", static_cast<double>(takes.count()) / 1000);
-    log(LogLevel::error, "journal", {{"problem", "the disk is slow: " + problem}, {"remedy", "see what else keeps its disk busy, and whether it is failing"}});
+    log(LogLevel::error, "journal",
+        {{"problem", "the disk is slow: " + problem}, {"remedy", "see what else keeps its disk busy, and whether it is failing"}});
     alert_("SLOW DISK: " + problem);
   } else if (was_slow && !is_slow) {
     log(LogLevel::info, "journal", {{"note", "the disk is no longer slow"}});
@@ -61,8 +62,9 @@ void JournalWatch::watch_room(const JournalConfig& config) {
   room_ = room_for_journal(config, journal_.bytes(), was_nearly_full);
   if (!room_.is_nearly_full || was_nearly_full) return;
   std::string left = fmt::format("there is room for {:.1f} MiB more", static_cast<double>(room_.left) / (1 << 20));
-  log(LogLevel::warning, "journal", {{"problem", "nearly full: " + left},
-                                     {"remedy", "a larger disk, journal.max_size or journal.retention; holdfast journal stats tells how fast it grows"}});
+  log(LogLevel::warning, "journal",
+      {{"problem", "nearly full: " + left},
+       {"remedy", "a larger disk, journal.max_size or journal.retention; holdfast journal stats tells how fast it grows"}});
   alert_("NEARLY FULL: " + left);
 }
 
@@ -71,7 +73,9 @@ void JournalWatch::watch_refusal(const JournalConfig& config) {
   std::string reason, remedy;
   if (std::string path = journal_.displaced(); !path.empty()) {
     reason = path + " was removed or replaced while Holdfast writes to it";
-    remedy = "put it back, or restart Holdfast, which begins a new journal or goes on with the one that is there; until then held mail can still be delivered";
+    remedy =
+        "put it back, or restart Holdfast, which begins a new journal or goes on with the one that is there; until then held mail can still be "
+        "delivered";
   } else if (config.max_size > 0 && journal_.bytes() >= config.max_size) {
     reason = fmt::format("journal.max_size ({:.1f} MiB) is reached", static_cast<double>(config.max_size) / (1 << 20));
     remedy = "raise it, or let older segments go: journal.retention, holdfast journal prune";

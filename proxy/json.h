@@ -2,7 +2,6 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
-
 #include <string>
 
 namespace holdfast::proxy {
@@ -10,8 +9,6 @@ namespace holdfast::proxy {
 using Json = nlohmann::ordered_json;
 
 /// On one line, without its end. Always valid UTF-8: what is not, in mail or in somebody's words, becomes U+FFFD.
-inline std::string to_line(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
+inline std::string to_line(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 }  // namespace holdfast::proxy

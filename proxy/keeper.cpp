@@ -85,11 +85,13 @@ void Keeper::run() {
     clock_.look(journal::now_us(), std::chrono::steady_clock::now());
     if (clock_.is_trusted_after(usual_term)) directory_.forget_aged(journal::now_us());
     if (std::string domain = directory_.take_lost_domain(); !domain.empty())
-      log(LogLevel::warning, "directory", {{"problem", "one after the other, people who were known are refused at " + domain + ", and nobody is taken"},
-                                           {"result", "they stay known: the primary seems to have lost them"}});
+      log(LogLevel::warning, "directory",
+          {{"problem", "one after the other, people who were known are refused at " + domain + ", and nobody is taken"},
+           {"result", "they stay known: the primary seems to have lost them"}});
     if (!directory_.take_overflow() || Clock::now() < told_until) continue;
-    log(LogLevel::warning, "directory", {{"problem", "directory.max_learned is reached: not all recipients are remembered"},
-                                         {"remedy", "raise it, or let the directory come from LDAP or a file"}});
+    log(LogLevel::warning, "directory",
+        {{"problem", "directory.max_learned is reached: not all recipients are remembered"},
+         {"remedy", "raise it, or let the directory come from LDAP or a file"}});
     told_until = Clock::now() + std::chrono::hours(1);
   }
 }
@@ -100,7 +102,8 @@ void Keeper::learn_from_journal(std::size_t most) {
   while (learned_to_ < end && most > 0 && !is_stopping()) {
     auto found = journal_.messages_after(learned_to_, std::min(most, entries_a_pass));
     if (!found) {
-      log(LogLevel::error, "directory", {{"problem", "the journal does not tell all recipients: " + found.error().message}, {"result", "they are learned anew"}});
+      log(LogLevel::error, "directory",
+          {{"problem", "the journal does not tell all recipients: " + found.error().message}, {"result", "they are learned anew"}});
       learned_to_ = end;
       return;
     }
@@ -126,7 +129,8 @@ void Keeper::learn_from(const journal::Entry& entry) {
   auto settled = journal_.settled_entry(entry.id);
   if (!settled) return;
   const journal::Recipient& one = settled->message.recipients.front();
-  if (one.outcome == journal::Outcome::rejected && failover::says_unknown(one.reply)) directory_.learn_of_before(one.address, false, one.reply, then_us + 1, now_us);
+  if (one.outcome == journal::Outcome::rejected && failover::says_unknown(one.reply))
+    directory_.learn_of_before(one.address, false, one.reply, then_us + 1, now_us);
 }
 
 void Keeper::store() {

@@ -38,15 +38,13 @@ std::string normalise_dn(const char* dn) {
 Error LdapClient::problem(int code, const std::string& what) const {
   std::string text = ldap_err2string(code);
   char* diagnostic = nullptr;
-  if (ldap_ && ldap_get_option(ldap_.get(), LDAP_OPT_DIAGNOSTIC_MESSAGE, &diagnostic) == LDAP_OPT_SUCCESS &&
-      diagnostic && *diagnostic)
+  if (ldap_ && ldap_get_option(ldap_.get(), LDAP_OPT_DIAGNOSTIC_MESSAGE, &diagnostic) == LDAP_OPT_SUCCESS && diagnostic && *diagnostic)
     text += fmt::format(" ({})", diagnostic);
   ldap_memfree(diagnostic);
   return {ErrorCode::unavailable, fmt::format("{}: {}: {}", config_.url, what, text)};
 }
 
-Result<std::unique_ptr<LdapClient>> LdapClient::connect(const LdapConfig& config,
-                                                        const std::atomic<bool>& should_stop) {
+Result<std::unique_ptr<LdapClient>> LdapClient::connect(const LdapConfig& config, const std::atomic<bool>& should_stop) {
   std::unique_ptr<LdapClient> client(new LdapClient(config, should_stop));
   if (Status opened = client->open(); !opened) return opened.error();
   if (Status secured = client->secure(); !secured) return secured.error();
@@ -56,8 +54,7 @@ Result<std::unique_ptr<LdapClient>> LdapClient::connect(const LdapConfig& config
 
 Status LdapClient::open() {
   LDAP* ldap = nullptr;
-  if (int code = ldap_initialize(&ldap, config_.url.c_str()); code != LDAP_SUCCESS)
-    return problem(code, "directory.ldap.url cannot be used");
+  if (int code = ldap_initialize(&ldap, config_.url.c_str()); code != LDAP_SUCCESS) return problem(code, "directory.ldap.url cannot be used");
   ldap_.reset(ldap);
   int version = LDAP_VERSION3;
   timeval timeout = to_timeval(config_.timeout);
@@ -65,10 +62,8 @@ Status LdapClient::open() {
   ldap_set_option(ldap, LDAP_OPT_REFERRALS, LDAP_OPT_OFF);
   ldap_set_option(ldap, LDAP_OPT_NETWORK_TIMEOUT, &timeout);
   ldap_set_option(ldap, LDAP_OPT_TIMEOUT, &timeout);
-  if (!config_.ca_file.empty() &&
-      ldap_set_option(ldap, LDAP_OPT_X_TLS_CACERTFILE, config_.ca_file.c_str()) != LDAP_OPT_SUCCESS)
-    return Error{ErrorCode::invalid,
-                 fmt::format("directory.ldap.ca_file: {} cannot be used", config_.ca_file)};
+  if (!config_.ca_file.empty() && ldap_set_option(ldap, LDAP_OPT_X_TLS_CACERTFILE, config_.ca_file.c_str()) != LDAP_OPT_SUCCESS)
+    return Error{ErrorCode::invalid, fmt::format("directory.ldap.ca_file: {} cannot be used", config_.ca_file)};
   int demand = LDAP_OPT_X_TLS_DEMAND, as_client = 0;
   ldap_set_option(ldap, LDAP_OPT_X_TLS_REQUIRE_CERT, &demand);
   ldap_set_option(ldap, LDAP_OPT_X_TLS_NEWCTX, &as_client);
@@ -89,10 +84,8 @@ Status LdapClient::bind() {
   if (!config_.password_file.empty()) password = read_password_file(config_.password_file);
   if (!password) return Error{password.error().code, "directory.ldap.password_file: " + password.error().message};
   berval secret{password->size(), password->data()};
-  int code = ldap_sasl_bind_s(ldap_.get(), config_.bind_dn.c_str(), LDAP_SASL_SIMPLE, &secret, nullptr,
-                              nullptr, nullptr);
-  if (code == LDAP_INVALID_CREDENTIALS)
-    return problem(code, "the bind was refused; check directory.ldap.bind_dn and password_file");
+  int code = ldap_sasl_bind_s(ldap_.get(), config_.bind_dn.c_str(), LDAP_SASL_SIMPLE, &secret, nullptr, nullptr, nullptr);
+  if (code == LDAP_INVALID_CREDENTIALS) return problem(code, "the bind was refused; check directory.ldap.bind_dn and password_file");
   if (code != LDAP_SUCCESS) return problem(code, "cannot connect and bind");
   return {};
 }
@@ -116,8 +109,7 @@ Result<LdapClient::Message> LdapClient::await(int id) {
 }
 
 /// One page of results. Returns the cookie for the next one; empty after the last.
-Result<std::string> LdapClient::search_page(const std::string& base, int scope, const std::string& filter,
-                                            const std::vector<std::string>& attributes,
+Result<std::string> LdapClient::search_page(const std::string& base, int scope, const std::string& filter, const std::vector<std::string>& attributes,
                                             const std::string& cookie, std::vector<LdapEntry>& into) {
   std::vector<char*> names;
   for (const std::string& attribute : attributes) names.push_back(const_cast<char*>(attribute.c_str()));
@@ -127,15 +119,12 @@ Result<std::string> LdapClient::search_page(const std::string& base, int scope, 
 
   berval before{cookie.size(), const_cast<char*>(cookie.data())};
   LDAPControl* page = nullptr;
-  if (int code =
-          ldap_create_page_control(ldap_.get(), static_cast<ber_int_t>(config_.page_size), &before, 0, &page);
-      code != LDAP_SUCCESS)
+  if (int code = ldap_create_page_control(ldap_.get(), static_cast<ber_int_t>(config_.page_size), &before, 0, &page); code != LDAP_SUCCESS)
     return problem(code, "cannot ask for pages");
   std::unique_ptr<LDAPControl, decltype(&ldap_control_free)> owned(page, &ldap_control_free);
   LDAPControl* controls[] = {page, nullptr};
   int id = 0;
-  if (int code = ldap_search_ext(ldap_.get(), base.c_str(), scope, filter.c_str(), names.data(), 0, controls,
-                                 nullptr, nullptr, LDAP_NO_LIMIT, &id);
+  if (int code = ldap_search_ext(ldap_.get(), base.c_str(), scope, filter.c_str(), names.data(), 0, controls, nullptr, nullptr, LDAP_NO_LIMIT, &id);
       code != LDAP_SUCCESS)
     return problem(code, "cannot search; check directory.ldap.base and filter");
   Result<Message> answer = await(id);
@@ -143,13 +132,10 @@ Result<std::string> LdapClient::search_page(const std::string& base, int scope, 
   LDAPMessage* all = answer->get();
   int code = LDAP_SUCCESS;
   LDAPControl** returned = nullptr;
-  for (LDAPMessage* one = ldap_first_message(ldap_.get(), all); one;
-       one = ldap_next_message(ldap_.get(), one))
-    if (ldap_msgtype(one) == LDAP_RES_SEARCH_RESULT)
-      ldap_parse_result(ldap_.get(), one, &code, nullptr, nullptr, nullptr, &returned, 0);
+  for (LDAPMessage* one = ldap_first_message(ldap_.get(), all); one; one = ldap_next_message(ldap_.get(), one))
+    if (ldap_msgtype(one) == LDAP_RES_SEARCH_RESULT) ldap_parse_result(ldap_.get(), one, &code, nullptr, nullptr, nullptr, &returned, 0);
   std::unique_ptr<LDAPControl*, decltype(&ldap_controls_free)> freed(returned, &ldap_controls_free);
-  if (code != LDAP_SUCCESS)
-    return problem(code, "the search was refused; check directory.ldap.base and filter");
+  if (code != LDAP_SUCCESS) return problem(code, "the search was refused; check directory.ldap.base and filter");
   for (LDAPMessage* one = ldap_first_entry(ldap_.get(), all); one; one = ldap_next_entry(ldap_.get(), one)) {
     std::string rest_of_members;
     LdapEntry entry = read_entry(one, rest_of_members);
@@ -161,8 +147,7 @@ Result<std::string> LdapClient::search_page(const std::string& base, int scope, 
   if (!paged) return std::string();
   ber_int_t estimate = 0;
   berval next{0, nullptr};
-  if (ldap_parse_pageresponse_control(ldap_.get(), paged, &estimate, &next) != LDAP_SUCCESS)
-    return std::string();
+  if (ldap_parse_pageresponse_control(ldap_.get(), paged, &estimate, &next) != LDAP_SUCCESS) return std::string();
   std::string text(next.bv_val ? next.bv_val : "", next.bv_len);
   ldap_memfree(next.bv_val);
   return text;
@@ -176,8 +161,7 @@ LdapEntry LdapClient::read_entry(LDAPMessage* message, std::string& rest_of_memb
   entry.dn = normalise_dn(dn ? dn : "");
   ldap_memfree(dn);
   BerElement* position = nullptr;
-  for (char* name = ldap_first_attribute(ldap_.get(), message, &position); name;
-       name = ldap_next_attribute(ldap_.get(), message, position)) {
+  for (char* name = ldap_first_attribute(ldap_.get(), message, &position); name; name = ldap_next_attribute(ldap_.get(), message, position)) {
     std::string attribute = journal::normalise(name);
     std::size_t range = attribute.find(";range=");
     if (range != std::string::npos && attribute.back() != '*') {
@@ -205,13 +189,11 @@ Status LdapClient::read_rest_of_members(LdapEntry& entry, const std::string& att
   if (!read) return read.error();
   std::string name = attribute.substr(0, attribute.find(';'));
   std::vector<std::string>& members = entry.values[name];
-  for (const LdapEntry& rest : found)
-    members.insert(members.end(), rest.all(name).begin(), rest.all(name).end());
+  for (const LdapEntry& rest : found) members.insert(members.end(), rest.all(name).begin(), rest.all(name).end());
   return {};
 }
 
-Result<std::vector<LdapEntry>> LdapClient::search(const std::string& filter,
-                                                  const std::vector<std::string>& attributes) {
+Result<std::vector<LdapEntry>> LdapClient::search(const std::string& filter, const std::vector<std::string>& attributes) {
   std::vector<LdapEntry> entries;
   std::string cookie;
   do {

@@ -19,13 +19,11 @@ class LdapClient {
  public:
   /// Connects, secures and binds as configured. Errors name the server, what it said and which key to look
   /// at.
-  static Result<std::unique_ptr<LdapClient>> connect(const LdapConfig& config,
-                                                     const std::atomic<bool>& should_stop);
+  static Result<std::unique_ptr<LdapClient>> connect(const LdapConfig& config, const std::atomic<bool>& should_stop);
 
   /// All entries under the base that fit the filter, with the attributes named (none: only their DNs).
   /// Members are normalised DNs.
-  Result<std::vector<failover::LdapEntry>> search(const std::string& filter,
-                                                  const std::vector<std::string>& attributes);
+  Result<std::vector<failover::LdapEntry>> search(const std::string& filter, const std::vector<std::string>& attributes);
 
  private:
   struct Unbind {
@@ -36,15 +34,13 @@ class LdapClient {
   };
   using Message = std::unique_ptr<LDAPMessage, FreeMessage>;
 
-  LdapClient(const LdapConfig& config, const std::atomic<bool>& should_stop)
-      : config_(config), should_stop_(should_stop) {}
+  LdapClient(const LdapConfig& config, const std::atomic<bool>& should_stop) : config_(config), should_stop_(should_stop) {}
   Status open();
   Status secure();
   Status bind();
   Result<Message> await(int id);
-  Result<std::string> search_page(const std::string& base, int scope, const std::string& filter,
-                                  const std::vector<std::string>& attributes, const std::string& cookie,
-                                  std::vector<failover::LdapEntry>& into);
+  Result<std::string> search_page(const std::string& base, int scope, const std::string& filter, const std::vector<std::string>& attributes,
+                                  const std::string& cookie, std::vector<failover::LdapEntry>& into);
   failover::LdapEntry read_entry(LDAPMessage* entry, std::string& rest_of_members);
   Status read_rest_of_members(failover::LdapEntry& entry, const std::string& attribute);
   Error problem(int code, const std::string& what) const;

@@ -24,9 +24,7 @@ constexpr Duration retry_interval = std::chrono::minutes(1);
 constexpr std::size_t fewest_to_doubt = 20;
 
 std::vector<std::string> attributes_of(const LdapConfig& config) {
-  std::vector<std::string> list{"mail",       "displayName", "cn",           "telephoneNumber",
-                                "mobile",     "member",      "uniqueMember", "modifyTimestamp",
-                                "whenChanged"};
+  std::vector<std::string> list{"mail", "displayName", "cn", "telephoneNumber", "mobile", "member", "uniqueMember", "modifyTimestamp", "whenChanged"};
   list.insert(list.end(), config.alias_attributes.begin(), config.alias_attributes.end());
   return list;
 }
@@ -77,8 +75,7 @@ std::uint64_t LdapSync::request() {
 Json LdapSync::state() const {
   std::lock_guard lock(mutex_);
   if (!config_) return nullptr;
-  return {{"url", config_->url}, {"runs", runs_},
-          {"last_run", how_},    {"last_success", last_success_us_ ? format_time(last_success_us_) : ""},
+  return {{"url", config_->url}, {"runs", runs_},      {"last_run", how_}, {"last_success", last_success_us_ ? format_time(last_success_us_) : ""},
           {"people", people_},   {"problem", problem_}};
 }
 
@@ -93,11 +90,8 @@ void LdapSync::run() {
       if (!config_) directory_.replace(failover::Source::ldap, {});
     }
     if (config_) run_once(LdapConfig(*config_), lock);
-    Duration pause = !config_           ? std::chrono::hours(24)
-                     : problem_.empty() ? config_->interval
-                                        : std::min(config_->interval, retry_interval);
-    wake_.wait_for(lock, pause,
-                   [this] { return should_stop_ || is_configured_anew_ || (config_ && wanted_ > runs_); });
+    Duration pause = !config_ ? std::chrono::hours(24) : problem_.empty() ? config_->interval : std::min(config_->interval, retry_interval);
+    wake_.wait_for(lock, pause, [this] { return should_stop_ || is_configured_anew_ || (config_ && wanted_ > runs_); });
   }
 }
 
@@ -132,8 +126,7 @@ Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& 
   if (!is_full) {
     auto names = (*client)->search(config.filter, {});
     if (!names) return names.error();
-    auto changed =
-        (*client)->search(changed_since(config, change_attribute_, newest_change_), attributes_of(config));
+    auto changed = (*client)->search(changed_since(config, change_attribute_, newest_change_), attributes_of(config));
     if (!changed) return changed.error();
     read = changed->size();
     for (LdapEntry& entry : *changed) entries_[entry.dn] = std::move(entry);
@@ -153,8 +146,7 @@ Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& 
     read = all->size();
     for (LdapEntry& entry : *all) now[entry.dn] = std::move(entry);
   }
-  std::vector<failover::Directory::Person> people =
-      failover::people_of(now, config.alias_attributes, journal::now_us());
+  std::vector<failover::Directory::Person> people = failover::people_of(now, config.alias_attributes, journal::now_us());
   if (people.empty())
     return Error{ErrorCode::unavailable, fmt::format("{}: nobody with a mail address was found; check "
                                                      "directory.ldap.base, filter, and what bind_dn may read",
@@ -162,18 +154,15 @@ Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& 
   std::size_t known = directory_.count(failover::Source::ldap);
   bool is_doubtful = known >= fewest_to_doubt && people.size() < known / 2;
   if (is_doubtful && !is_asked_for)
-    return Error{ErrorCode::unavailable,
-                 fmt::format("{}: only {} of {} people are left; check directory.ldap.base, filter, and what "
-                             "bind_dn may read; if it is right, say so by: holdfast directory sync",
-                             config.url, people.size(), known)};
+    return Error{ErrorCode::unavailable, fmt::format("{}: only {} of {} people are left; check directory.ldap.base, filter, and what "
+                                                     "bind_dn may read; if it is right, say so by: holdfast directory sync",
+                                                     config.url, people.size(), known)};
   how = fmt::format("{}: {} read", is_full ? "full" : "incremental", read);
   entries_ = std::move(now);
   newest_change_.clear();
   // Active Directory has whenChanged, and cannot search by modifyTimestamp; others have that alone.
-  change_attribute_ =
-      entries_.begin()->second.first("whenchanged").empty() ? "modifyTimestamp" : "whenChanged";
-  for (const auto& [dn, entry] : entries_)
-    newest_change_ = std::max(newest_change_, entry.first(journal::normalise(change_attribute_)));
+  change_attribute_ = entries_.begin()->second.first("whenchanged").empty() ? "modifyTimestamp" : "whenChanged";
+  for (const auto& [dn, entry] : entries_) newest_change_ = std::max(newest_change_, entry.first(journal::normalise(change_attribute_)));
   directory_.replace(failover::Source::ldap, std::move(people));
   return {};
 }

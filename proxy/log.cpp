@@ -72,8 +72,7 @@ bool is_for_systemd() {
   static const bool is_it = [] {
     struct stat what {};
     const char* named = std::getenv("JOURNAL_STREAM");
-    return named && ::fstat(STDERR_FILENO, &what) == 0 &&
-           named == fmt::format("{}:{}", what.st_dev, what.st_ino);
+    return named && ::fstat(STDERR_FILENO, &what) == 0 && named == fmt::format("{}:{}", what.st_dev, what.st_ino);
   }();
   return is_it;
 }

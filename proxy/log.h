@@ -29,8 +29,7 @@ struct Field {
   Field(std::string_view k, std::string_view v) : key(k), value(v) {}
   Field(std::string_view k, const char* v) : key(k), value(v) {}
   template <class Number>
-    requires std::is_arithmetic_v<Number>
-  Field(std::string_view k, Number v) : key(k), value(fmt::format("{}", v)), is_number(true) {}
+  requires std::is_arithmetic_v<Number> Field(std::string_view k, Number v) : key(k), value(fmt::format("{}", v)), is_number(true) {}
 };
 
 /// Sets what is logged and how, for all threads. Thread-safe.

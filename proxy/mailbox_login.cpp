@@ -15,23 +15,19 @@ constexpr std::size_t most_remembered = 100'000;
 std::optional<Credentials> parse_plain(const std::string& base64) {
   std::optional<std::string> plain = decode_base64(base64);
   if (!plain) return std::nullopt;
-  std::size_t first = plain->find('\0'),
-              second = first == std::string::npos ? first : plain->find('\0', first + 1);
+  std::size_t first = plain->find('\0'), second = first == std::string::npos ? first : plain->find('\0', first + 1);
   if (second == std::string::npos) return std::nullopt;
   std::string as = plain->substr(0, first), address = plain->substr(first + 1, second - first - 1);
   bool is_other = !as.empty() && journal::normalise(as) != journal::normalise(address);
   return Credentials{is_other ? "" : address, plain->substr(second + 1)};
 }
 
-Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings> settings,
-                         Credentials credentials, std::string client, Wakeup& wakeup) {
+Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings> settings, Credentials credentials, std::string client,
+                         Wakeup& wakeup) {
   LoginResult result;
   result.person = journal::normalise(credentials.address);
-  auto refuse = [&](const char* why) {
-    log(LogLevel::warning, "mailbox", {{"person", result.person}, {"client", client}, {"refused", why}});
-  };
-  if (std::int64_t wait_us = service.throttle.wait_us(result.person, client, journal::now_us());
-      wait_us > 0) {
+  auto refuse = [&](const char* why) { log(LogLevel::warning, "mailbox", {{"person", result.person}, {"client", client}, {"refused", why}}); };
+  if (std::int64_t wait_us = service.throttle.wait_us(result.person, client, journal::now_us()); wait_us > 0) {
     refuse("too many wrong passwords");
     result.verdict = LoginResult::Verdict::wait;
     result.wait_s = wait_us / 1000000 + 1;
@@ -47,8 +43,7 @@ Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings
   std::string hash = may_enter ? (*account)->password_hash : std::string();
   journal::Hash digest = service.remembering(hash + '\0' + credentials.password);
   auto known = service.remembered.find(result.person);
-  bool is_right =
-      may_enter && known != service.remembered.end() && known->second.until > now && known->second.digest == digest;
+  bool is_right = may_enter && known != service.remembered.end() && known->second.until > now && known->second.digest == digest;
   if (!is_right) {
     bool is_done = false;
     bool is_asked = service.passwords.check(hash, credentials.password, wakeup.loop(), [&](bool answer) {
@@ -58,8 +53,7 @@ Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings
     });
     if (!is_asked) co_return result;
     while (!is_done) co_await wakeup.wait(Deadline::max());
-    if (is_right && service.remembered.size() < most_remembered)
-      service.remembered[result.person] = {digest, now + remembered_for};
+    if (is_right && service.remembered.size() < most_remembered) service.remembered[result.person] = {digest, now + remembered_for};
   }
   if (!is_right) {
     service.throttle.failed(result.person, client, journal::now_us());

@@ -23,7 +23,7 @@ struct LoginResult {
 };
 
 /// Checks a password on the loop of the service. Logs what was refused.
-Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings> settings,
-                         Credentials credentials, std::string client, Wakeup& wakeup);
+Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings> settings, Credentials credentials, std::string client,
+                         Wakeup& wakeup);
 
 }  // namespace holdfast::proxy

@@ -16,9 +16,7 @@ void Maintenance::wait() {
 
 Maintenance::Outcome Maintenance::start(Work work) {
   std::lock_guard lock(mutex_);
-  if (is_running_)
-    return Error{ErrorCode::busy,
-                 "another job is working on the journal at this moment; try again when it is over"};
+  if (is_running_) return Error{ErrorCode::busy, "another job is working on the journal at this moment; try again when it is over"};
   if (thread_.joinable()) thread_.join();
   is_running_ = true;
   progress_ = 0;
@@ -41,8 +39,7 @@ Maintenance::Outcome Maintenance::state(std::uint64_t job) const {
   std::lock_guard lock(mutex_);
   if (is_running_ && job == job_) return Json{{"running", true}, {"progress", progress_}};
   auto found = outcomes_.find(job);
-  if (found == outcomes_.end())
-    return Error{ErrorCode::not_found, "that job ended long ago; see the daemon's log"};
+  if (found == outcomes_.end()) return Error{ErrorCode::not_found, "that job ended long ago; see the daemon's log"};
   if (!found->second) return found->second.error();
   return Json{{"running", false}, {"result", *found->second}};
 }

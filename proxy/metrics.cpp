@@ -81,10 +81,12 @@ void add_routes(Page& page, const Json& routes) {
 }
 
 void add_journal(Page& page, const Json& journal) {
-  page.one("journal_writable", gauge, "Whether messages can be written down; while they cannot, clients are told 452.", journal["writable"].get<bool>() ? 1 : 0);
+  page.one("journal_writable", gauge, "Whether messages can be written down; while they cannot, clients are told 452.",
+           journal["writable"].get<bool>() ? 1 : 0);
   page.one("journal_entries", gauge, "Messages in the journal.", journal["entries"].get<double>());
   page.one("journal_bytes", gauge, "Size of the journal's segments.", journal["bytes"].get<double>());
-  page.one("journal_room_bytes", gauge, "What the journal may still take: what is free on its disk, or less by journal.max_size.", journal["room"].get<double>());
+  page.one("journal_room_bytes", gauge, "What the journal may still take: what is free on its disk, or less by journal.max_size.",
+           journal["room"].get<double>());
   page.one("journal_commits_total", counter, "Groups of records that were synced to the disk, since the start.", journal["commits"].get<double>());
   page.one("journal_commit_seconds_total", counter, "Time that this took, since the start.", journal["commit_s"].get<double>());
   page.one("journal_bypassed_messages_total", counter, "Messages that passed without a copy, since the start.", journal["bypassed"].get<double>());

@@ -34,9 +34,7 @@ struct Free {
 template <class T>
 using Owned = std::unique_ptr<T, Free>;
 
-std::string text_of(const char* text) {
-  return text ? text : "";
-}
+std::string text_of(const char* text) { return text ? text : ""; }
 
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
@@ -78,8 +76,7 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
     Owned<GMimeContentDisposition> disposition(g_mime_content_disposition_parse(nullptr, with_regular_words(value).c_str()));
     if (disposition) {
       part.disposition = lower(text_of(g_mime_content_disposition_get_disposition(disposition.get())));
-      part.disposition_parameters =
-          parameters_of(g_mime_content_disposition_get_parameters(disposition.get()));
+      part.disposition_parameters = parameters_of(g_mime_content_disposition_get_parameters(disposition.get()));
     }
   }
   part.id = trimmed(field_of(header, "Content-ID"));
@@ -87,8 +84,7 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
   part.md5 = trimmed(field_of(header, "Content-MD5"));
   part.language = trimmed(field_of(header, "Content-Language"));
   part.location = trimmed(field_of(header, "Content-Location"));
-  if (std::string value(trimmed(field_of(header, "Content-Transfer-Encoding"))); !value.empty())
-    part.encoding = lower(value);
+  if (std::string value(trimmed(field_of(header, "Content-Transfer-Encoding"))); !value.empty()) part.encoding = lower(value);
 }
 
 /// A field's value on one line.
@@ -213,8 +209,7 @@ std::string to_utf8(const std::string& text, const std::string& charset) {
   if (is_utf8 && g_utf8_validate(text.data(), static_cast<gssize>(text.size()), nullptr)) return text;
   for (const char* name : {is_utf8 ? "windows-1252" : charset.c_str(), "windows-1252", "iso-8859-1"}) {
     gsize size = 0;
-    char* converted =
-        g_convert(text.data(), static_cast<gssize>(text.size()), "UTF-8", name, nullptr, &size, nullptr);
+    char* converted = g_convert(text.data(), static_cast<gssize>(text.size()), "UTF-8", name, nullptr, &size, nullptr);
     if (!converted) continue;
     std::string done(converted, size);
     g_free(converted);
@@ -247,9 +242,7 @@ void add_addresses(InternetAddressList* addresses, int depth, std::vector<MailAd
 }  // namespace
 
 bool is_same_name(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) {
-           return g_ascii_tolower(x) == g_ascii_tolower(y);
-         });
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return g_ascii_tolower(x) == g_ascii_tolower(y); });
 }
 
 Range header_of(std::string_view text) {
@@ -328,7 +321,8 @@ std::vector<MailAddress> parse_addresses(const std::string& value) {
   start_gmime();
   std::vector<MailAddress> found;
   bool is_readable = std::count(value.begin(), value.end(), ':') <= most_colons;
-  Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_regular_addresses(with_regular_words(value)).c_str()) : nullptr);
+  Owned<InternetAddressList> list(is_readable ? internet_address_list_parse(nullptr, with_regular_addresses(with_regular_words(value)).c_str())
+                                              : nullptr);
   add_addresses(list.get(), 0, found);
   // "MAILER DAEMON <>" and the like name nobody that could be written to, but say who wrote.
   std::string name = decode_header_text(std::string(trimmed(value.substr(0, std::min(value.find('<'), longest_name)))));

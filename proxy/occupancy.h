@@ -23,7 +23,7 @@ class Occupancy {
     std::atomic<std::uint64_t> attempts{0};     ///< that the primary has not answered yet
     std::atomic<std::uint64_t> connections{0};  ///< that it has greeted
     std::atomic<std::uint64_t> waiting{0};
-    std::atomic<bool> takes_chunks{false};      ///< as it said last (RFC 3030)
+    std::atomic<bool> takes_chunks{false};  ///< as it said last (RFC 3030)
 
     bool is_serving() const { return connections > 0; }
     /// Whether a connection that it refuses may be one too many: it may refuse one before it greets another, and may notice late that one

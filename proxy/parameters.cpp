@@ -125,7 +125,8 @@ std::string as_xtext(std::string_view text) {
 
 /// One parameter as it is said again; empty when it says nothing any more.
 std::string said_again(const Parameter& parameter, std::int64_t waited_s, std::int64_t now_us) {
-  if (parameter.key == "ENVID") return fmt::format("{}{}", parameter.text.substr(0, parameter.text.size() - parameter.value.size()), as_xtext(parameter.value));
+  if (parameter.key == "ENVID")
+    return fmt::format("{}{}", parameter.text.substr(0, parameter.text.size() - parameter.value.size()), as_xtext(parameter.value));
   if (parameter.key == "ORCPT" && is_typed_address(parameter.value)) {
     std::string_view address = parameter.value.substr(parameter.value.find(';') + 1);
     return fmt::format("{}{}", parameter.text.substr(0, parameter.text.size() - address.size()), as_xtext(address));

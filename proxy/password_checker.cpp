@@ -22,8 +22,7 @@ PasswordChecker::~PasswordChecker() {
   thread_.join();
 }
 
-bool PasswordChecker::check(std::string hash, std::string password, Loop& loop,
-                            std::function<void(bool)> done) {
+bool PasswordChecker::check(std::string hash, std::string password, Loop& loop, std::function<void(bool)> done) {
   std::lock_guard lock(mutex_);
   if (jobs_.size() >= most_checks_waiting) return false;
   jobs_.push_back({std::move(hash), std::move(password), &loop, std::move(done)});

@@ -92,8 +92,15 @@ Result<std::vector<Directory::Person>> read_people_file(const std::string& path)
 Json people_to_json(const std::vector<Directory::Person>& people) {
   Json list = Json::array();
   for (const Directory::Person& one : people)
-    list.push_back({{"address", one.address}, {"exists", one.exists}, {"source", failover::to_string(one.source)}, {"time", format_time(one.time_us)},
-                    {"reply", one.reply}, {"name", one.name}, {"telephone", one.telephone}, {"aliases", one.aliases}, {"members", one.members}});
+    list.push_back({{"address", one.address},
+                    {"exists", one.exists},
+                    {"source", failover::to_string(one.source)},
+                    {"time", format_time(one.time_us)},
+                    {"reply", one.reply},
+                    {"name", one.name},
+                    {"telephone", one.telephone},
+                    {"aliases", one.aliases},
+                    {"members", one.members}});
   return list;
 }
 
@@ -101,7 +108,8 @@ Json address_book(const std::vector<Directory::Person>& people) {
   Json list = Json::array();
   for (const Directory::Person& one : people)
     if (one.exists)
-      list.push_back({{"address", one.address}, {"name", one.name}, {"telephone", one.telephone}, {"aliases", one.aliases}, {"is_group", !one.members.empty()}});
+      list.push_back(
+          {{"address", one.address}, {"name", one.name}, {"telephone", one.telephone}, {"aliases", one.aliases}, {"is_group", !one.members.empty()}});
   return list;
 }
 

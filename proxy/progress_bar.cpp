@@ -23,8 +23,7 @@ void ProgressBar::show(double share, const std::string& more) {
   int full = static_cast<int>(share * width);
   double elapsed = std::chrono::duration<double>(now - begun_).count();
   std::string left = share > 0.01 ? fmt::format("{:.0f} s left", elapsed / share - elapsed) : "";
-  fmt::print(stderr, "\r\x1b[K{} [{}{}] {:3.0f}% {} {}", what_,
-             std::string(static_cast<std::size_t>(full), '#'),
+  fmt::print(stderr, "\r\x1b[K{} [{}{}] {:3.0f}% {} {}", what_, std::string(static_cast<std::size_t>(full), '#'),
              std::string(static_cast<std::size_t>(width - full), ' '), share * 100, left, more);
   std::fflush(stderr);
 }

@@ -35,8 +35,7 @@ std::string usual_address(int family, const std::string& text) {
 /// "PROXY TCP4 192.0.2.1 192.0.2.2 1234 25\r\n"
 ProxyParse parse_text(std::string_view input, ProxyHeader& header, std::size_t& consumed) {
   std::size_t end = input.substr(0, max_text_header).find("\r\n");
-  if (end == std::string_view::npos)
-    return input.size() < max_text_header ? ProxyParse::incomplete : ProxyParse::malformed;
+  if (end == std::string_view::npos) return input.size() < max_text_header ? ProxyParse::incomplete : ProxyParse::malformed;
   std::vector<std::string> words(1);
   for (char c : input.substr(0, end)) {
     if (c == ' ')

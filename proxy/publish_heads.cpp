@@ -24,20 +24,19 @@ Status append_to(const std::string& path, const std::string& line) {
   if (file && ::fstat(file.get(), &before) == 0) {
     // A line whose end was lost with the power takes no other with it.
     char last = '\n';
-    bool is_torn = before.st_size > 0 && journal::read_at(file.get(), {&last, 1}, static_cast<std::uint64_t>(before.st_size) - 1) == 1 && last != '\n';
+    bool is_torn =
+        before.st_size > 0 && journal::read_at(file.get(), {&last, 1}, static_cast<std::uint64_t>(before.st_size) - 1) == 1 && last != '\n';
     if (journal::write_all(file.get(), (is_torn ? "\n" : "") + line + "\n") && ::fsync(file.get()) == 0) return {};
     int reason = errno;
     [[maybe_unused]] int cut = ::ftruncate(file.get(), before.st_size);
     errno = reason;
   }
-  return Error{ErrorCode::io,
-               fmt::format("journal.publish_heads: {}: cannot append: {}", path, std::strerror(errno))};
+  return Error{ErrorCode::io, fmt::format("journal.publish_heads: {}: cannot append: {}", path, std::strerror(errno))};
 }
 
 Status post_to(const std::string& url, const std::string& line) {
   std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
-  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(
-      curl_slist_append(nullptr, "Content-Type: text/plain"), &curl_slist_free_all);
+  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(curl_slist_append(nullptr, "Content-Type: text/plain"), &curl_slist_free_all);
   auto ignore = +[](char*, std::size_t size, std::size_t count, void*) { return size * count; };
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, line.c_str());
@@ -48,8 +47,7 @@ Status post_to(const std::string& url, const std::string& line) {
   curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
   CURLcode code = curl_easy_perform(curl.get());
   if (code == CURLE_OK) return {};
-  return Error{ErrorCode::unavailable,
-               fmt::format("journal.publish_heads: {}: {}", url, curl_easy_strerror(code))};
+  return Error{ErrorCode::unavailable, fmt::format("journal.publish_heads: {}: {}", url, curl_easy_strerror(code))};
 }
 
 }  // namespace

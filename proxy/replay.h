@@ -36,10 +36,10 @@ struct ReplayItem {
 struct ReplayResult {
   journal::RecordId id;
   enum class State { sent, refused, failed } state;
-  std::string detail;                 ///< the target's words, or the file
-  std::vector<std::uint32_t> served;  ///< recipients that have it now
+  std::string detail;                       ///< the target's words, or the file
+  std::vector<std::uint32_t> served;        ///< recipients that have it now
   std::vector<std::uint32_t> refused = {};  ///< for good
-  std::uint64_t file_size = 0;        ///< of a target that appends to one file, with this entry
+  std::uint64_t file_size = 0;              ///< of a target that appends to one file, with this entry
 };
 
 /// What a replay asks and tells while it runs. One thread at a time; what next() returned belongs to who asked for it.
@@ -60,12 +60,11 @@ class ReplayTarget {
 
 /// The target that options.to names. progress: files go on where they stood. Errors: invalid, or the place
 /// cannot be used.
-Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, const Config& config,
-                                                  ReplayProgress& progress);
+Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, const Config& config, ReplayProgress& progress);
 /// writers: files that are written at once, by so many threads; an mbox has one. Results then come in any order.
-Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path,
-                                                       ReplayProgress& progress, std::uint64_t writers = 1);
-Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host,
-                                                       const ReplayOptions& options, const Config& config);
+Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path, ReplayProgress& progress,
+                                                       std::uint64_t writers = 1);
+Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host, const ReplayOptions& options,
+                                                       const Config& config);
 
 }  // namespace holdfast::proxy

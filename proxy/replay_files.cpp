@@ -19,9 +19,7 @@ namespace holdfast::proxy {
 namespace {
 
 Error file_error(const std::string& path) {
-  ErrorCode code = errno == ENOSPC || errno == EDQUOT ? ErrorCode::no_space
-                   : errno == EACCES                  ? ErrorCode::permission
-                                                      : ErrorCode::io;
+  ErrorCode code = errno == ENOSPC || errno == EDQUOT ? ErrorCode::no_space : errno == EACCES ? ErrorCode::permission : ErrorCode::io;
   return {code, fmt::format("{}: cannot be written: {}", path, std::strerror(errno))};
 }
 
@@ -57,8 +55,7 @@ Written write_payload(const ReplayItem& item, Sink sink) {
 
 class FileTarget : public ReplayTarget {
  public:
-  explicit FileTarget(std::uint64_t writers)
-      : writers_(std::min<std::uint64_t>(writers, std::max(1U, std::thread::hardware_concurrency()))) {}
+  explicit FileTarget(std::uint64_t writers) : writers_(std::min<std::uint64_t>(writers, std::max(1U, std::thread::hardware_concurrency()))) {}
 
   Status run(ReplayJob& job) final {
     std::vector<std::thread> helpers;
@@ -117,20 +114,16 @@ class FolderTarget : public FileTarget {
  private:
   Written write(const ReplayItem& item, ReplayResult& result) override {
     const journal::MessageRecord& message = item.entry.message;
-    std::string name = is_maildir_ ? fmt::format("{}.M{:06}P{}.holdfast", message.time_us / 1000000,
-                                                 message.time_us % 1000000, item.entry.id)
+    std::string name = is_maildir_ ? fmt::format("{}.M{:06}P{}.holdfast", message.time_us / 1000000, message.time_us % 1000000, item.entry.id)
                                    : fmt::format("{}.eml", item.entry.id);
     std::string draft = is_maildir_ ? "tmp/" + name : "." + name + ".part";
     std::string final_name = is_maildir_ ? "new/" + name : name;
-    FileDescriptor file(
-        ::openat(handle_.get(), draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+    FileDescriptor file(::openat(handle_.get(), draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file) return {file_error(folder_ + "/" + draft), {}};
-    Written written = write_payload(
-        item, [&](std::string_view piece) { return write_to(file, piece, folder_ + "/" + draft); });
+    Written written = write_payload(item, [&](std::string_view piece) { return write_to(file, piece, folder_ + "/" + draft); });
     bool is_whole = written.target && written.damage.empty();
     // Mail programs take the file's time for when the message came.
-    timespec time{static_cast<time_t>(message.time_us / 1000000),
-                  static_cast<long>(message.time_us % 1000000 * 1000)};
+    timespec time{static_cast<time_t>(message.time_us / 1000000), static_cast<long>(message.time_us % 1000000 * 1000)};
     timespec times[2] = {time, time};
     if (is_whole) ::futimens(file.get(), times);
     if (is_whole && ::renameat(handle_.get(), draft.c_str(), handle_.get(), final_name.c_str()) != 0) {
@@ -163,15 +156,9 @@ class MboxTarget : public FileTarget {
     std::uint64_t known_size = progress.file_size();
     bool is_ours = progress.is_resumed() && static_cast<std::uint64_t>(info.st_size) >= known_size;
     if (!is_ours && (info.st_size > 0 || known_size > 0))
-      return Error{
-          ErrorCode::busy,
-          fmt::format(
-              "{}: is not empty, and not what an earlier run of this replay left; name a file of its own",
-              path_)};
+      return Error{ErrorCode::busy, fmt::format("{}: is not empty, and not what an earlier run of this replay left; name a file of its own", path_)};
     // What an interruption left unfinished goes.
-    if (::ftruncate(file_.get(), static_cast<off_t>(known_size)) != 0 ||
-        ::lseek(file_.get(), 0, SEEK_END) < 0)
-      return file_error(path_);
+    if (::ftruncate(file_.get(), static_cast<off_t>(known_size)) != 0 || ::lseek(file_.get(), 0, SEEK_END) < 0) return file_error(path_);
     size_ = known_size;
     return progress.is_resumed() ? Status() : progress.note(0, {});  // from now on the file is ours
   }
@@ -195,8 +182,7 @@ class MboxTarget : public FileTarget {
       size_ += written_;
     } else {
       line_.clear();
-      if (::ftruncate(file_.get(), static_cast<off_t>(size_)) != 0 || ::lseek(file_.get(), 0, SEEK_END) < 0)
-        written.target = file_error(path_);
+      if (::ftruncate(file_.get(), static_cast<off_t>(size_)) != 0 || ::lseek(file_.get(), 0, SEEK_END) < 0) written.target = file_error(path_);
     }
     written_ = 0;
     result.detail = path_;
@@ -266,8 +252,8 @@ class MboxTarget : public FileTarget {
 
 }  // namespace
 
-Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path,
-                                                       ReplayProgress& progress, std::uint64_t writers) {
+Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path, ReplayProgress& progress,
+                                                       std::uint64_t writers) {
   if (kind == "mbox") {
     auto target = std::make_unique<MboxTarget>(path);
     if (Status opened = target->open(progress); !opened) return opened.error();

@@ -19,8 +19,7 @@ Result<ReplayProgress> ReplayProgress::open(const std::string& path) {
   progress.file_ = FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!progress.file_)
     return Error{ErrorCode::permission,
-                 fmt::format("{}: the progress cannot be kept there: {}; name another file with --progress",
-                             path, std::strerror(errno))};
+                 fmt::format("{}: the progress cannot be kept there: {}; name another file with --progress", path, std::strerror(errno))};
   if (::flock(progress.file_.get(), LOCK_EX | LOCK_NB) != 0)
     return Error{ErrorCode::busy, fmt::format("{}: the same replay is running already", path)};
   std::ifstream file(path);
@@ -47,8 +46,7 @@ bool ReplayProgress::has(journal::RecordId id, std::uint32_t recipient) const {
   return found != done_.end() && found->second.count(recipient) > 0;
 }
 
-Status ReplayProgress::note(journal::RecordId id, const std::vector<std::uint32_t>& recipients,
-                            std::uint64_t file_size) {
+Status ReplayProgress::note(journal::RecordId id, const std::vector<std::uint32_t>& recipients, std::uint64_t file_size) {
   if (!file_) return {};
   std::string line = fmt::format("{} {} {}\n", id, file_size, fmt::join(recipients, " "));
   if (journal::write_all(file_.get(), line)) return {};

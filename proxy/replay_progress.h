@@ -28,8 +28,7 @@ class ReplayProgress {
   std::uint64_t file_size() const { return file_size_; }
 
   /// Notes what was served; file_size is for targets that append to one file.
-  Status note(journal::RecordId id, const std::vector<std::uint32_t>& recipients,
-              std::uint64_t file_size = 0);
+  Status note(journal::RecordId id, const std::vector<std::uint32_t>& recipients, std::uint64_t file_size = 0);
   /// All is done: the file goes.
   void finish();
 

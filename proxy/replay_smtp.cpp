@@ -127,8 +127,8 @@ class SmtpTarget : public ReplayTarget {
 
 }  // namespace
 
-Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host,
-                                                       const ReplayOptions& options, const Config& config) {
+Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host, const ReplayOptions& options,
+                                                       const Config& config) {
   RouteConfig route;
   route.name = "replay";
   route.upstreams = {host};

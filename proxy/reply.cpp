@@ -1,7 +1,8 @@
 #include "proxy/reply.h"
 
-#include <algorithm>
 #include <fmt/format.h>
+
+#include <algorithm>
 
 namespace holdfast::proxy {
 namespace {

@@ -46,7 +46,8 @@ std::vector<std::string> Resolver::watch(const std::vector<std::string>& hosts, 
   std::unique_lock lock(state_->mutex);
   for (const std::string& name : names) state_->hosts[name].is_asked = false;
   state_->wake.notify_one();
-  state_->answered.wait_for(lock, patience, [&] { return std::all_of(names.begin(), names.end(), [&](const std::string& name) { return state_->hosts[name].is_asked; }); });
+  state_->answered.wait_for(
+      lock, patience, [&] { return std::all_of(names.begin(), names.end(), [&](const std::string& name) { return state_->hosts[name].is_asked; }); });
   std::erase_if(names, [&](const std::string& name) { return !state_->hosts[name].addresses.empty(); });
   return names;
 }
@@ -84,7 +85,8 @@ void Resolver::run(State& state) {
     std::vector<SocketAddress> addresses = look_up(name);
     lock.lock();
     if (state.is_stopping) return;
-    if (addresses.empty()) log(LogLevel::warning, "dns", {{"host", name}, {"problem", "no address found; the last one known stays, and it is tried again every minute"}});
+    if (addresses.empty())
+      log(LogLevel::warning, "dns", {{"host", name}, {"problem", "no address found; the last one known stays, and it is tried again every minute"}});
     if (!addresses.empty()) host.addresses = std::move(addresses);
     host.is_asked = true;
     state.answered.notify_all();

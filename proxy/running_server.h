@@ -17,9 +17,9 @@
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
 #include "proxy/alerter.h"
+#include "proxy/certificate_watch.h"
 #include "proxy/feed.h"
 #include "proxy/flag_file.h"
-#include "proxy/certificate_watch.h"
 #include "proxy/journal_watch.h"
 #include "proxy/kept_sockets.h"
 #include "proxy/ldap_sync.h"
@@ -30,8 +30,7 @@ namespace holdfast::proxy {
 
 /// One worker with its thread and its listening sockets.
 struct Running {
-  explicit Running(Shared& shared, std::shared_ptr<const Settings> settings)
-      : worker(shared, std::move(settings)) {}
+  explicit Running(Shared& shared, std::shared_ptr<const Settings> settings) : worker(shared, std::move(settings)) {}
   bool serves(const ListenerConfig& listener, bool has_mailboxes) const {
     if (!has_mailboxes) return listener.role != Role::imap;
     return (listener.role != Role::mx) == (worker.mailboxes != nullptr);

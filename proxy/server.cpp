@@ -34,14 +34,10 @@ int exit_code(const Error& error) {
   switch (error.code) {
     case ErrorCode::busy:
     case ErrorCode::no_space:
-    case ErrorCode::unavailable:
-      return EX_TEMPFAIL;
-    case ErrorCode::io:
-      return EX_IOERR;
-    case ErrorCode::corrupt:
-      return EX_DATAERR;
-    default:
-      return EX_CONFIG;
+    case ErrorCode::unavailable: return EX_TEMPFAIL;
+    case ErrorCode::io: return EX_IOERR;
+    case ErrorCode::corrupt: return EX_DATAERR;
+    default: return EX_CONFIG;
   }
 }
 
@@ -76,8 +72,10 @@ std::uint64_t raise_descriptor_limit(const Config& config) {
   if (limit.rlim_cur >= wanted) return config.limits.connections;
   std::uint64_t capacity = std::max<rlim_t>(limit.rlim_cur > 2 * others ? (limit.rlim_cur - others) / 2 : limit.rlim_cur / 4, 1);
   log(LogLevel::warning, "start",
-      {{"problem", fmt::format("limits.connections needs {} file descriptors, but the system allows {}: only {} connections are taken at once; raise LimitNOFILE",
-                               wanted, limit.rlim_cur, capacity)}});
+      {{"problem",
+        fmt::format(
+            "limits.connections needs {} file descriptors, but the system allows {}: only {} connections are taken at once; raise LimitNOFILE",
+            wanted, limit.rlim_cur, capacity)}});
   return capacity;
 }
 
@@ -99,7 +97,8 @@ Result<std::vector<Server::NewListener>> Server::open_listeners(const Config& co
   };
   auto is_ours = [&](const ListenerConfig& listener) {
     return std::any_of(workers_.begin(), workers_.end(), [&](const auto& running) {
-      return std::any_of(running->listeners.begin(), running->listeners.end(), [&](const ListenerConfig& one) { return one.address == listener.address; });
+      return std::any_of(running->listeners.begin(), running->listeners.end(),
+                         [&](const ListenerConfig& one) { return one.address == listener.address; });
     });
   };
   for (const ListenerConfig& listener : config.listeners)
@@ -139,7 +138,8 @@ void Server::use(const std::vector<NewListener>& opened, const Config& config) {
     if (FileDescriptor socket = duplicate(*one.socket)) to_be_kept.push_back(std::move(socket));
   service_manager_.keep(std::move(to_be_kept));
   for (const NewListener& one : opened)
-    one.running->worker.loop.post([one] { one.running->acceptors.push_back(std::make_unique<Acceptor>(one.running->worker, one.listener, std::move(*one.socket))); });
+    one.running->worker.loop.post(
+        [one] { one.running->acceptors.push_back(std::make_unique<Acceptor>(one.running->worker, one.listener, std::move(*one.socket))); });
   for (const auto& running : workers_) {
     Running* one = running.get();
     one->listeners = config.listeners;
@@ -175,7 +175,8 @@ int Server::run() {
   watch_flag(config);
   std::size_t threads = threads_of(config);
   for (std::size_t i = 0; i < threads; ++i) workers_.push_back(std::make_unique<Running>(shared_, settings_));
-  if (Status opened = open_mailboxes(); !opened) log(LogLevel::error, "mailbox", {{"problem", opened.error().message}, {"result", "there are no emergency mailboxes; mail goes on"}});
+  if (Status opened = open_mailboxes(); !opened)
+    log(LogLevel::error, "mailbox", {{"problem", opened.error().message}, {"result", "there are no emergency mailboxes; mail goes on"}});
   auto listeners = open_listeners(config);
   if (!listeners) return give_up(listeners.error());
   if (Status opened = open_admin(); !opened) return give_up(opened.error());
@@ -192,10 +193,12 @@ int Server::run() {
   timeval quarter_of_a_second{0, 250000};
   event_add(events.back().get(), &quarter_of_a_second);
 
-  for (const auto& running : workers_) running->thread = std::thread([worker = &running->worker] { worker->loop.run(worker->mailboxes ? "mailboxes" : "loop"); });
+  for (const auto& running : workers_)
+    running->thread = std::thread([worker = &running->worker] { worker->loop.run(worker->mailboxes ? "mailboxes" : "loop"); });
   std::string addresses;
   for (const ListenerConfig& listener : config.listeners) addresses += (addresses.empty() ? "" : " ") + to_string(listener.address);
-  log(LogLevel::info, "ready", {{"listening", addresses}, {"journal", config.journal.path}, {"entries", shared_.journal.entries()}, {"threads", threads}});
+  log(LogLevel::info, "ready",
+      {{"listening", addresses}, {"journal", config.journal.path}, {"entries", shared_.journal.entries()}, {"threads", threads}});
 
   service_manager_.ready();
 
@@ -259,7 +262,8 @@ void Server::tell_sessions(const std::string& route) {
 void Server::watch_flag(const Config& config) {
   flag_file_.reset();
   if (config.flag_file.empty()) return control_.set_flag(false, config.flag_file);
-  flag_file_ = std::make_unique<FlagFile>(loop_.base(), config.flag_file, [this](bool is_there) { control_.set_flag(is_there, settings_->config.flag_file); });
+  flag_file_ =
+      std::make_unique<FlagFile>(loop_.base(), config.flag_file, [this](bool is_there) { control_.set_flag(is_there, settings_->config.flag_file); });
 }
 
 /// On a backup that was put back, numbers after its end are given anew: nothing that somebody remembers may mean them.
@@ -292,7 +296,7 @@ Status Server::open_mailboxes() {
   auto running = std::make_unique<Running>(shared_, settings_);
   running->worker.mailboxes = std::make_shared<MailboxService>(*mailbox_store_, shared_.journal, control_);
   workers_.push_back(std::move(running));
-  shared_.journal.on_erase([this](const std::vector<journal::RecordId>& entries) { 
+  shared_.journal.on_erase([this](const std::vector<journal::RecordId>& entries) {
     return ask_mailboxes([entries](MailboxService& service) { return service.forget(entries); }, std::chrono::seconds(30));
   });
   return {};
@@ -304,7 +308,8 @@ Status Server::ask_mailboxes(std::function<Status(MailboxService&)> question, st
   auto done = std::make_shared<std::promise<Status>>();
   worker.loop.post([service = worker.mailboxes, question = std::move(question), done] { done->set_value(question(*service)); });
   auto answer = done->get_future();
-  if (answer.wait_for(patience) != std::future_status::ready) return Error{ErrorCode::unavailable, "the mailboxes do not answer: they wait for the disk, or a long search keeps them busy"};
+  if (answer.wait_for(patience) != std::future_status::ready)
+    return Error{ErrorCode::unavailable, "the mailboxes do not answer: they wait for the disk, or a long search keeps them busy"};
   return answer.get();
 }
 
@@ -372,16 +377,14 @@ void Server::drain() {
       one->acceptors.clear();
       one->worker.is_draining = true;
       for (auto& [session, unused] : one->worker.sessions) session->drain();
-      if (one->worker.mailboxes)
-        one->worker.mailboxes->stop();
+      if (one->worker.mailboxes) one->worker.mailboxes->stop();
     });
   }
 }
 
 /// Alive is a server whose loops of mail all turn; a long search in a mailbox is no reason to end it.
 void Server::report_to_service_manager() {
-  if (std::none_of(workers_.begin(), workers_.end(),
-                   [](const auto& running) { return running->is_asked.load(); })) {
+  if (std::none_of(workers_.begin(), workers_.end(), [](const auto& running) { return running->is_asked.load(); })) {
     service_manager_.alive();
     for (const auto& running : workers_) {
       if (running->worker.mailboxes) continue;
@@ -394,8 +397,7 @@ void Server::report_to_service_manager() {
     const RouteBoard& board = control_.board(route.name);
     std::uint64_t held = board.held;
     if (board.state == failover::State::pass && held == 0) continue;
-    state += fmt::format("{}{}: {}, {} held", state.empty() ? "" : "; ", route.name,
-                         failover::to_string(board.state), held);
+    state += fmt::format("{}{}: {}, {} held", state.empty() ? "" : "; ", route.name, failover::to_string(board.state), held);
   }
   service_manager_.show(is_draining_ ? "finishes what is under way" : state.empty() ? "mail passes" : state);
 }
@@ -410,13 +412,22 @@ Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by
 
 void Server::alert_of_route(const std::string& route, const failover::RouteState::Status& status) {
   std::string state(failover::to_string(status.state)), mode(failover::to_string(status.mode));
-  std::string text = fmt::format("route {}: {} (mode {}), by {}{}", route, upper(state), mode, status.by, status.reason.empty() ? "" : ": " + status.reason);
-  alerter_.tell({{"HOLDFAST_ALERT", text}, {"HOLDFAST_EVENT", "state"}, {"HOLDFAST_TIME", format_time(status.since_us)}, {"HOLDFAST_ROUTE", route},
-                 {"HOLDFAST_STATE", state}, {"HOLDFAST_MODE", mode}, {"HOLDFAST_BY", status.by}, {"HOLDFAST_REASON", status.reason}});
+  std::string text =
+      fmt::format("route {}: {} (mode {}), by {}{}", route, upper(state), mode, status.by, status.reason.empty() ? "" : ": " + status.reason);
+  alerter_.tell({{"HOLDFAST_ALERT", text},
+                 {"HOLDFAST_EVENT", "state"},
+                 {"HOLDFAST_TIME", format_time(status.since_us)},
+                 {"HOLDFAST_ROUTE", route},
+                 {"HOLDFAST_STATE", state},
+                 {"HOLDFAST_MODE", mode},
+                 {"HOLDFAST_BY", status.by},
+                 {"HOLDFAST_REASON", status.reason}});
 }
 
 void Server::alert_of_held(const std::string& route, const std::string& what) {
-  alerter_.tell({{"HOLDFAST_ALERT", "route " + route + ": " + what}, {"HOLDFAST_EVENT", "held"}, {"HOLDFAST_TIME", format_time(journal::now_us())},
+  alerter_.tell({{"HOLDFAST_ALERT", "route " + route + ": " + what},
+                 {"HOLDFAST_EVENT", "held"},
+                 {"HOLDFAST_TIME", format_time(journal::now_us())},
                  {"HOLDFAST_ROUTE", route}});
 }
 

@@ -19,22 +19,15 @@ namespace {
 
 using Request = Admin::Request;
 
-std::string text(const Request& request, const char* key) {
-  return request.body.value(key, std::string());
-}
-std::uint64_t number(const Request& request, const char* key) {
-  return request.body.value(key, std::uint64_t{0});
-}
-std::string user_of(const Request& request) {
-  return "user " + request.user();
-}
+std::string text(const Request& request, const char* key) { return request.body.value(key, std::string()); }
+std::uint64_t number(const Request& request, const char* key) { return request.body.value(key, std::uint64_t{0}); }
+std::string user_of(const Request& request) { return "user " + request.user(); }
 
 }  // namespace
 
 /// Adds an account, changes what is said of it, or takes it away. Whoever is logged in there must do so again.
 Admin::Answer Server::set_account(const Json& body) {
-  if (!mailbox_store_)
-    return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
+  if (!mailbox_store_) return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
   std::lock_guard one_at_a_time(accounts_mutex_);
   auto changed = apply_account_change(*mailbox_store_, body, [this](const std::string& address) {
     return ask_mailboxes([address](MailboxService& service) { return service.remove(address); });
@@ -56,8 +49,11 @@ Json Server::mailboxes_state(std::shared_ptr<const Settings> settings) {
       if (!session->person().empty()) people.insert(session->person());
     auto accounts = store.count_accounts();
     if (!accounts) return accounts.error();
-    *state = {{"problem", ""}, {"open_routes", service.gate.open_routes(*settings, Clock::now())}, {"sessions", service.sessions.size()},
-              {"people", people.size()}, {"accounts", *accounts}};
+    *state = {{"problem", ""},
+              {"open_routes", service.gate.open_routes(*settings, Clock::now())},
+              {"sessions", service.sessions.size()},
+              {"people", people.size()},
+              {"accounts", *accounts}};
     return {};
   });
   if (!answered) return {{"problem", answered.error().message}};
@@ -80,37 +76,35 @@ Admin::Work Server::status() {
                             {"expires_in_s", (one.expires_us - journal::now_us()) / 1'000'000},
                             {"caution", caution_about(one, journal::now_us())}});
   Json listeners = Json::array();
-  for (const ListenerConfig& listener : settings_->config.listeners)
-    listeners.push_back(to_string(listener.address));
+  for (const ListenerConfig& listener : settings_->config.listeners) listeners.push_back(to_string(listener.address));
   journal::WriterState writer = shared_.journal.writer().state();
-  Json state = {
-      {"routes", nullptr},
-      {"journal",
-       {{"entries", shared_.journal.entries()},
-        {"bytes", shared_.journal.bytes()},
-        {"room", journal_watch_.room().left},
-        {"nearly_full", journal_watch_.room().is_nearly_full},
-        {"commits", writer.commits},
-        {"commit_s", std::chrono::duration<double>(writer.commit_time).count()},
-        {"slow_commit_ms", journal_watch_.slow_commit().count()},
-        {"last_id", writer.last_id},
-        {"oldest", format_time(shared_.journal.oldest_us())},
-        {"path", settings_->config.journal.path},
-        {"segment", writer.segment},
-        {"segment_problem", writer.roll_problem},
-        {"writable", writer.is_working && writer.refuses_why.empty()},
-        {"last_error", writer.is_working && !writer.refuses_why.empty() ? writer.refuses_why : writer.last_error},
-        {"bypassed", shared_.bypassed.load()}}},
-      {"mailboxes", nullptr},
-      {"recipients_known", control_.directory().size()},
-      {"ldap", ldap_.state()},
-      {"feed", feed_state()},
-      {"certificates", certificates},
-      {"listeners", listeners},
-      {"connections", shared_.connections.all()},
-      {"accepted", shared_.accepted.load()},
-      {"version", HOLDFAST_VERSION},
-      {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_).count()}};
+  Json state = {{"routes", nullptr},
+                {"journal",
+                 {{"entries", shared_.journal.entries()},
+                  {"bytes", shared_.journal.bytes()},
+                  {"room", journal_watch_.room().left},
+                  {"nearly_full", journal_watch_.room().is_nearly_full},
+                  {"commits", writer.commits},
+                  {"commit_s", std::chrono::duration<double>(writer.commit_time).count()},
+                  {"slow_commit_ms", journal_watch_.slow_commit().count()},
+                  {"last_id", writer.last_id},
+                  {"oldest", format_time(shared_.journal.oldest_us())},
+                  {"path", settings_->config.journal.path},
+                  {"segment", writer.segment},
+                  {"segment_problem", writer.roll_problem},
+                  {"writable", writer.is_working && writer.refuses_why.empty()},
+                  {"last_error", writer.is_working && !writer.refuses_why.empty() ? writer.refuses_why : writer.last_error},
+                  {"bypassed", shared_.bypassed.load()}}},
+                {"mailboxes", nullptr},
+                {"recipients_known", control_.directory().size()},
+                {"ldap", ldap_.state()},
+                {"feed", feed_state()},
+                {"certificates", certificates},
+                {"listeners", listeners},
+                {"connections", shared_.connections.all()},
+                {"accepted", shared_.accepted.load()},
+                {"version", HOLDFAST_VERSION},
+                {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_).count()}};
   return [this, state = std::move(state), settings = settings_]() mutable -> Admin::Answer {
     state["routes"] = routes_state();
     state["mailboxes"] = mailboxes_state(settings);
@@ -167,8 +161,7 @@ void Server::answer_on_delivery() {
                                std::clamp<std::uint64_t>(number(request, "limit"), 1, page));
   });
   admin_->on_waiting("/queue/show", [this](const Request& request) { return control_.queue_show(number(request, "id")); });
-  admin_->on_waiting("/queue/retry",
-                     [this](const Request& request) { return control_.queue_retry(number(request, "id")); });
+  admin_->on_waiting("/queue/retry", [this](const Request& request) { return control_.queue_retry(number(request, "id")); });
   admin_->on_waiting("/queue/drop", [this](const Request& request) {
     return control_.queue_drop({number(request, "id")}, user_of(request), text(request, "reason"));
   });
@@ -192,30 +185,24 @@ void Server::answer_on_journal() {
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
     std::string reason = request.body.at("reason").get<std::string>();
-    return maintenance_.start([this, before, request, reason](const Maintenance::OnProgress&) {
-      return prune(before, user_of(request), reason);
-    });
+    return maintenance_.start([this, before, request, reason](const Maintenance::OnProgress&) { return prune(before, user_of(request), reason); });
   });
   admin_->on("/journal/rekey", [this](const Request& request) { return rekey(request); });
   admin_->on_waiting("/journal/commit", [this](const Request&) {
     constexpr auto patience = std::chrono::milliseconds(200);  // with a slow disk
     return Json{{"committed", shared_.journal.writer().commit_now(patience)}};
   });
-  admin_->on_waiting("/journal/seal", [this](const Request&) {
-    return Json{{"segment", shared_.journal.seal()}};
-  });
+  admin_->on_waiting("/journal/seal", [this](const Request&) { return Json{{"segment", shared_.journal.seal()}}; });
   admin_->on("/job", [this](const Request& request) { return maintenance_.state(number(request, "job")); });
 }
 
 void Server::answer_on_people() {
   admin_->on_waiting("/mailbox/list", [this](const Request&) -> Admin::Answer {
-    if (!mailbox_store_)
-      return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
+    if (!mailbox_store_) return Error{ErrorCode::unavailable, "the mailboxes could not be opened; see the daemon's log"};
     return accounts_to_json(*mailbox_store_);
   });
   admin_->on_waiting("/mailbox/set", [this](const Request& request) { return set_account(request.body); });
-  admin_->on("/directory/list",
-             [this](const Request&) { return people_to_json(control_.directory().list()); });
+  admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {
     if (std::uint64_t run = ldap_.request()) return Json{{"run", run}};
     return Error{ErrorCode::invalid, "directory.ldap is not configured, so there is nothing to sync with"};
@@ -259,7 +246,8 @@ Admin::Answer Server::erase(const Request& request) {
         if (*found) held.push_back(id);
       }
       if (held.empty()) return {};
-      if (!with_held) return Error{ErrorCode::busy, fmt::format("entry {} is held for delivery since a moment ago: nothing was erased; try again", held.front())};
+      if (!with_held)
+        return Error{ErrorCode::busy, fmt::format("entry {} is held for delivery since a moment ago: nothing was erased; try again", held.front())};
       auto dropped = control_.queue_drop(held, by, "erased: " + reason);
       if (!dropped) return dropped.error();
       if (dropped->contains("delivering")) return Error{ErrorCode::busy, (*dropped)["problem"].get<std::string>() + ". Nothing was erased"};
@@ -269,11 +257,7 @@ Admin::Answer Server::erase(const Request& request) {
     if (!erased) return erased.error();
     if (!ids.empty())
       log(LogLevel::warning, "erased",
-          {{"entries", erased->entries},
-           {"segments", erased->segments},
-           {"record", erased->record},
-           {"by", by},
-           {"reason", reason}});
+          {{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}, {"by", by}, {"reason", reason}});
     return Json{{"entries", erased->entries}, {"segments", erased->segments}, {"record", erased->record}};
   });
 }
@@ -286,14 +270,9 @@ Admin::Answer Server::record_access(const Request& request) {
   access.reason = request.body.at("reason").get<std::string>();
   access.entries = request.body.at("entries").get<std::uint64_t>();
   access.examples = request.body.at("ids").get<std::vector<journal::RecordId>>();
-  auto written =
-      journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(access));
+  auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::access, journal::encode(access));
   if (!written) return written.error();
-  log(LogLevel::info, "access",
-      {{"by", access.by},
-       {"command", access.command},
-       {"entries", access.entries},
-       {"reason", access.reason}});
+  log(LogLevel::info, "access", {{"by", access.by}, {"command", access.command}, {"entries", access.entries}, {"reason", access.reason}});
   return Json{{"record", *written}};
 }
 
@@ -302,11 +281,9 @@ Admin::Answer Server::record_legal_hold(const Request& request) {
   auto hold = journal::decode_legal_hold(record.value_or(""));
   if (!hold) return Error{ErrorCode::invalid, "this is no legal hold"};
   hold->by = user_of(request);
-  auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold,
-                                       journal::encode(*hold));
+  auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold, journal::encode(*hold));
   if (!written) return written.error();
-  log(LogLevel::warning, "legal hold",
-      {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
+  log(LogLevel::warning, "legal hold", {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
   return Json{{"record", *written}};
 }
 
@@ -315,14 +292,14 @@ Admin::Answer Server::rekey(const Request& request) {
   bool finishes = request.body.at("finish").get<bool>();
   std::string reason = request.body.at("reason").get<std::string>();
   // The key's source is copied: a reload may replace the settings meanwhile.
-  return maintenance_.start([this, key = settings_->config.journal.key, new_key, finishes,
-                             request, reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
-    const std::string by = user_of(request);
-    auto finished = shared_.journal.rekey(key, new_key, finishes, by, reason);
-    if (!finished) return finished.error();
-    log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
-    return Json{{"finished", *finished}};
-  });
+  return maintenance_.start(
+      [this, key = settings_->config.journal.key, new_key, finishes, request, reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
+        const std::string by = user_of(request);
+        auto finished = shared_.journal.rekey(key, new_key, finishes, by, reason);
+        if (!finished) return finished.error();
+        log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
+        return Json{{"finished", *finished}};
+      });
 }
 
 }  // namespace holdfast::proxy

@@ -13,23 +13,17 @@ namespace {
 
 Duration time_for(Verb verb, const TimeoutsConfig& timeouts) {
   switch (verb) {
-    case Verb::mail:
-      return timeouts.mail;
-    case Verb::rcpt:
-      return timeouts.rcpt;
-    case Verb::data:
-      return timeouts.data_start;
-    case Verb::bdat:
-      return timeouts.data_block;
-    default:
-      return timeouts.command;
+    case Verb::mail: return timeouts.mail;
+    case Verb::rcpt: return timeouts.rcpt;
+    case Verb::data: return timeouts.data_start;
+    case Verb::bdat: return timeouts.data_block;
+    default: return timeouts.command;
   }
 }
 
 }  // namespace
 
-Session::Session(Worker& worker, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
-                 const SocketAddress& own)
+Session::Session(Worker& worker, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer, const SocketAddress& own)
     : worker_(worker),
       settings_(worker.settings),
       listener_(listener),
@@ -52,8 +46,7 @@ Task<void> Session::run(std::unique_ptr<Session> session) {
   if (is_greeted) co_await self.converse();
   self.flush();
   co_await self.take_leave();
-  if (self.upstream_ && self.has_quiet())
-    self.worker_.pool.give_back(self.settings_, self.route_, std::move(self.upstream_));
+  if (self.upstream_ && self.has_quiet()) self.worker_.pool.give_back(self.settings_, self.route_, std::move(self.upstream_));
   log(LogLevel::debug, "disconnect", {{"session", self.id_}, {"client", to_string(self.facts_.client)}});
 }
 
@@ -222,8 +215,7 @@ std::string Session::nonsense_in(const Reply& reply, const Awaited& awaited) {
   bool is_intermediate = reply.code >= 300 && reply.code < 400;
   if (awaited.verb == Verb::data && (is_intermediate || reply.is_positive()) && reply.code != 354)
     return "it answered DATA with neither 354 nor a refusal";
-  if (is_intermediate && awaited.verb != Verb::data && awaited.verb != Verb::auth)
-    return "it sent an intermediate reply where none belongs";
+  if (is_intermediate && awaited.verb != Verb::data && awaited.verb != Verb::auth) return "it sent an intermediate reply where none belongs";
   if (awaited.must_be_refused && reply.is_positive()) return "it accepted a malformed command";
   return "";
 }

@@ -22,8 +22,7 @@ namespace holdfast::proxy {
 
 class Session {
  public:
-  Session(Worker& worker, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
-          const SocketAddress& own);
+  Session(Worker& worker, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer, const SocketAddress& own);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -40,12 +39,12 @@ class Session {
   /// What an answer that is still to come belongs to.
   struct Awaited {
     Verb verb;
-    std::string own_reply;     ///< not empty: Holdfast's own answer, waiting for its turn
+    std::string own_reply;        ///< not empty: Holdfast's own answer, waiting for its turn
     std::string address, params;  ///< of MAIL and RCPT
     bool is_binary = false;
     bool must_be_refused = false;  ///< malformed: a primary that takes it is not to be trusted
-    std::string line;          ///< the command, with its CRLF
-    bool is_sent = true;       ///< to this primary; not yet, where one that is gone was asked too
+    std::string line;              ///< the command, with its CRLF
+    bool is_sent = true;           ///< to this primary; not yet, where one that is gone was asked too
   };
   /// How a step ended.
   enum class Next { go_on, close };
@@ -180,14 +179,14 @@ class Session {
   Stream client_;
   std::unique_ptr<Upstream> upstream_;
   std::size_t route_ = 0;
-  RouteBoard* board_ = nullptr;  ///< of the route
-  bool is_holding_ = false;      ///< Holdfast answers in the primary's place
-  std::string lost_why_;         ///< not empty: the connection to the primary was lost in the middle of something
+  RouteBoard* board_ = nullptr;            ///< of the route
+  bool is_holding_ = false;                ///< Holdfast answers in the primary's place
+  std::string lost_why_;                   ///< not empty: the connection to the primary was lost in the middle of something
   std::optional<Deadline> trouble_since_;  ///< the primary has answered nothing since then
-  std::optional<Reply> refusal_;  ///< what a primary that was reached said instead of taking the client over
-  unsigned farewells_ = 0;       ///< how often it has said 421 to what was asked last
-  bool is_primary_out_ = false;  ///< the breaker has tripped while we waited
-  bool needs_ungreeted_ = false; ///< another's greeting must not stand in for this client's, nor keep the primary from taking it
+  std::optional<Reply> refusal_;           ///< what a primary that was reached said instead of taking the client over
+  unsigned farewells_ = 0;                 ///< how often it has said 421 to what was asked last
+  bool is_primary_out_ = false;            ///< the breaker has tripped while we waited
+  bool needs_ungreeted_ = false;           ///< another's greeting must not stand in for this client's, nor keep the primary from taking it
   /// A connection on which others had greeted, and this client's greeting was refused or not answered.
   struct SpentConnection {
     std::size_t address;
@@ -199,13 +198,13 @@ class Session {
   ClientFacts facts_;
   std::unique_ptr<ConnectionCounts::Place> place_;
 
-  std::string helo_line_;  ///< the client's last EHLO or HELO, for a new connection to the primary
-  std::string helo_;       ///< the name in it
+  std::string helo_line_;                     ///< the client's last EHLO or HELO, for a new connection to the primary
+  std::string helo_;                          ///< the name in it
   std::optional<Capabilities> capabilities_;  ///< what the primary offers
   std::optional<Capabilities> told_;          ///< what the client was told in answer to its EHLO
   bool has_unsent_ = false;                   ///< what is awaited was asked of a primary that is gone, and not of this one yet
   bool offers_less_ = false;                  ///< the primary, having taken the place of the one that the client was told about
-  std::string auth_;       ///< the mechanism with which the client logged in at the primary
+  std::string auth_;                          ///< the mechanism with which the client logged in at the primary
   std::string pending_auth_;
   bool has_lost_login_ = false;  ///< the primary went between two steps of it
   static constexpr std::string_view login_is_lost = "4.7.0 Temporary authentication failure";
@@ -218,8 +217,8 @@ class Session {
   Transaction transaction_;
   std::unique_ptr<Content> content_;
   std::uint64_t commands_ = 0, errors_ = 0;
-  bool is_over_ = false;    ///< nothing more is to be read from the client
-  bool is_refused_ = false; ///< Holdfast ends the session; it is over when what is due has been answered
+  bool is_over_ = false;     ///< nothing more is to be read from the client
+  bool is_refused_ = false;  ///< Holdfast ends the session; it is over when what is due has been answered
 };
 
 }  // namespace holdfast::proxy

@@ -114,8 +114,7 @@ void Session::take_command(std::string_view line) {
   bool has_tls = client_.is_tls();
   switch (command.verb) {
     case Verb::mail:
-    case Verb::rcpt:
-      return take_envelope(command, line);
+    case Verb::rcpt: return take_envelope(command, line);
     case Verb::ehlo:
     case Verb::helo:
       awaited.address = std::string(command.argument);
@@ -155,13 +154,9 @@ void Session::take_command(std::string_view line) {
       pending_auth_ = upper(command.argument.substr(0, command.argument.find(' ')));
       is_synchronising_ = true;
       return forward(std::move(awaited), line);
-    case Verb::forbidden:
-      return answer_error(502, "5.5.1 Error: command not implemented");
-    case Verb::unknown:
-      is_synchronising_ = true;
-      return forward(std::move(awaited), line);
-    default:
-      return forward(std::move(awaited), line);
+    case Verb::forbidden: return answer_error(502, "5.5.1 Error: command not implemented");
+    case Verb::unknown: is_synchronising_ = true; return forward(std::move(awaited), line);
+    default: return forward(std::move(awaited), line);
   }
 }
 
@@ -171,20 +166,13 @@ bool Session::takes_chunks() const { return capabilities_ ? capabilities_->has("
 /// In a series of chunks that no primary gets for the moment, only what ends the series may come, and further chunks.
 bool Session::may_interrupt_chunks(Verb verb) {
   switch (verb) {
-    case Verb::bdat:
-      return true;
-    case Verb::noop:
-      answer(250, "2.0.0 Ok");
-      return false;
+    case Verb::bdat: return true;
+    case Verb::noop: answer(250, "2.0.0 Ok"); return false;
     case Verb::rset:
     case Verb::ehlo:
     case Verb::helo:
-    case Verb::quit:
-      content_.reset();
-      return true;
-    default:
-      answer_error(503, "5.5.1 Error: BDAT in progress");
-      return false;
+    case Verb::quit: content_.reset(); return true;
+    default: answer_error(503, "5.5.1 Error: BDAT in progress"); return false;
   }
 }
 
@@ -198,8 +186,7 @@ void Session::take_envelope(const Command& command, std::string_view line) {
     return forward(std::move(awaited), line);
   }
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, prefix);
-  if (!envelope)
-    return is_mail ? answer_error(501, "5.1.7 Bad sender address syntax") : answer_error(501, "5.1.3 Bad recipient address syntax");
+  if (!envelope) return is_mail ? answer_error(501, "5.1.7 Bad sender address syntax") : answer_error(501, "5.1.3 Bad recipient address syntax");
   if (auto unoffered = first_unoffered(*envelope, told_ ? &*told_ : nullptr))
     return answer_error(555, fmt::format("5.5.4 Unsupported option: {}", *unoffered));
   awaited.address = std::string(envelope->address);
@@ -210,13 +197,12 @@ void Session::take_envelope(const Command& command, std::string_view line) {
     std::optional<std::uint64_t> size = parse_number(parameter.value);
     if (size && *size > size_limit()) return answer_error(552, "5.3.4 Message size exceeds fixed limit");
   }
-  auto awaited_recipients = static_cast<std::uint64_t>(
-      std::count_if(awaited_.begin(), awaited_.end(), [](const Awaited& one) { return one.verb == Verb::rcpt; }));
+  auto awaited_recipients =
+      static_cast<std::uint64_t>(std::count_if(awaited_.begin(), awaited_.end(), [](const Awaited& one) { return one.verb == Verb::rcpt; }));
   if (!is_mail && transaction_.recipients.size() + awaited_recipients >= limits().recipients)
     return answer_error(452, "4.5.3 Error: too many recipients");
-  std::size_t wanted = is_mail || listener_.role == Role::submission
-                           ? route_
-                           : route_of_domain(settings_->config, domain_of(envelope->address), route_);
+  std::size_t wanted =
+      is_mail || listener_.role == Role::submission ? route_ : route_of_domain(settings_->config, domain_of(envelope->address), route_);
   if (wanted == route_) return forward(std::move(awaited), line);
   // The recipient is another primary's. A message goes to one primary; the client sends the others theirs afterwards.
   if (transaction_.has_accepted_recipients() || awaited_recipients > 0)

@@ -85,9 +85,7 @@ void Session::watch_upstream() {
 }
 
 /// Whether the journal or the primary is behind: nothing more is taken from the client then.
-bool Session::is_flooded() const {
-  return (content_ && content_->draft.is_flooded()) || (upstream_ && upstream_->stream.is_flooded());
-}
+bool Session::is_flooded() const { return (content_ && content_->draft.is_flooded()) || (upstream_ && upstream_->stream.is_flooded()); }
 
 /// Waits for more of the content, or for room to put it. False when the session must end.
 ///
@@ -113,8 +111,7 @@ Task<Session::Next> Session::relay_data() {
       continue;
     }
     std::size_t consumed = 0;
-    ContentDecoder::Verdict verdict =
-        content.decoder.feed(client_.input(), consumed, [this](std::string_view piece) { take_content(piece); });
+    ContentDecoder::Verdict verdict = content.decoder.feed(client_.input(), consumed, [this](std::string_view piece) { take_content(piece); });
     client_.consume(consumed);
     if (upstream_) upstream_->stream.flush();
     if (verdict == ContentDecoder::Verdict::bare_newline) {
@@ -229,7 +226,8 @@ Task<Session::Next> Session::finish_chunk(const std::string& held, std::uint64_t
 }
 
 void Session::refuse_bare_newline() {
-  log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"from", transaction_.mail_from}, {"reason", "bare CR or LF in the content"}});
+  log(LogLevel::warning, "refused",
+      {{"session", id_}, {"client", to_string(facts_.client)}, {"from", transaction_.mail_from}, {"reason", "bare CR or LF in the content"}});
   drop_upstream();
   content_.reset();
   say_goodbye(521, "5.5.2 Error: bare <CR> or <LF> received");

@@ -55,7 +55,8 @@ Task<bool> Session::read_proxy_header() {
     bool goes_on = state == ProxyParse::incomplete && client_.is_alive();
     if (goes_on) goes_on = co_await wakeup_.wait(deadline);
     if (!goes_on) {
-      log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "no valid PROXY header from a balancer that must send one"}});
+      log(LogLevel::warning, "refused",
+          {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "no valid PROXY header from a balancer that must send one"}});
       co_return false;
     }
   }

@@ -285,8 +285,7 @@ void Session::learn_recipient(const std::string& address, const Reply& reply) {
   bool exists = reply.is_positive();
   // To who has logged in, it says whether he may send there.
   if (exists && !auth_.empty() && !is_served(settings_->config, domain_of(address))) return;
-  if (exists || failover::says_unknown(reply.wire))
-    worker_.shared.control.directory().learn(address, exists, reply.summary(), journal::now_us());
+  if (exists || failover::says_unknown(reply.wire)) worker_.shared.control.directory().learn(address, exists, reply.summary(), journal::now_us());
 }
 
 /// What the primary said to a whole message tells how it is.

@@ -49,7 +49,8 @@ Task<Session::Next> Session::finish_content(Content& content) {
   bool is_bypassing = !is_committed && !content.is_too_large && settings_->config.journal.when_full == WhenFull::bypass && upstream_;
   if (is_bypassing) {
     worker_.shared.bypassed.fetch_add(1, std::memory_order_relaxed);
-    log(LogLevel::error, "bypass", {{"session", id_}, {"from", transaction_.mail_from}, {"problem", "passed WITHOUT a journal entry: " + content.ticket->error().message}});
+    log(LogLevel::error, "bypass",
+        {{"session", id_}, {"from", transaction_.mail_from}, {"problem", "passed WITHOUT a journal entry: " + content.ticket->error().message}});
   }
   Reply verdict = own_verdict();
   if (is_committed && is_holding_) {
@@ -163,8 +164,7 @@ Task<std::optional<Reply>> Session::send_again(Content& content, std::string& fa
       upstream_->stream.flush(stuffed);
     }
     Deadline due = after(limits().timeouts.data_block);
-    while (upstream_->stream.is_flooded() && upstream_->stream.is_alive() && Clock::now() < due && !is_primary_out_)
-      co_await wakeup_.wait(due);
+    while (upstream_->stream.is_flooded() && upstream_->stream.is_alive() && Clock::now() < due && !is_primary_out_) co_await wakeup_.wait(due);
     if (is_over) break;
     if (!upstream_->stream.is_alive() || upstream_->stream.is_flooded()) {
       failure = "it went away in the middle of a message";
@@ -326,8 +326,15 @@ void Session::tell_of_message(const Content& content, const Reply& reply) {
   std::string first = transaction_.recipients.empty() ? "" : transaction_.recipients.front().address;
   std::string_view outcome = content.is_held ? "held" : journal::to_string(outcome_of(reply));
   log(LogLevel::info, "message",
-      {{"session", id_}, {"entry", content.ticket->id()}, {"client", to_string(facts_.client)}, {"from", transaction_.mail_from}, {"to", first},
-       {"recipients", transaction_.recipients.size()}, {"size", content.draft.size()}, {"outcome", outcome}, {"reply", reply.summary()}});
+      {{"session", id_},
+       {"entry", content.ticket->id()},
+       {"client", to_string(facts_.client)},
+       {"from", transaction_.mail_from},
+       {"to", first},
+       {"recipients", transaction_.recipients.size()},
+       {"size", content.draft.size()},
+       {"outcome", outcome},
+       {"reply", reply.summary()}});
 }
 
 }  // namespace holdfast::proxy

@@ -31,8 +31,7 @@ Reply StandIn::ehlo() const {
     keywords = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"};
   }
   reply.wire = fmt::format("250{}{}\r\n", keywords.empty() ? ' ' : '-', settings_.config.hostname);
-  for (std::size_t i = 0; i < keywords.size(); ++i)
-    reply.wire += fmt::format("250{}{}\r\n", i + 1 < keywords.size() ? '-' : ' ', keywords[i]);
+  for (std::size_t i = 0; i < keywords.size(); ++i) reply.wire += fmt::format("250{}{}\r\n", i + 1 < keywords.size() ? '-' : ' ', keywords[i]);
   return reply;
 }
 
@@ -48,10 +47,8 @@ Reply StandIn::recipient(const std::string& address) const {
     case UnknownRecipients::accept:
       if (!is_ours) break;
       return make(250, "2.1.5 Ok");
-    case UnknownRecipients::reject:
-      return make(550, fmt::format("5.1.1 <{}>: Recipient address rejected: User unknown", address));
-    case UnknownRecipients::defer:
-      break;
+    case UnknownRecipients::reject: return make(550, fmt::format("5.1.1 <{}>: Recipient address rejected: User unknown", address));
+    case UnknownRecipients::defer: break;
   }
   return make(450, fmt::format("4.2.1 <{}>: Recipient cannot be verified now, try again later", address));
 }
@@ -75,30 +72,21 @@ Reply StandIn::envelope(const Asked& asked, const Transaction& transaction) cons
 
 Reply StandIn::answer(const Asked& asked, const Transaction& transaction) const {
   switch (asked.verb) {
-    case Verb::ehlo:
-      return ehlo();
-    case Verb::helo:
-      return make(250, settings_.config.hostname);
+    case Verb::ehlo: return ehlo();
+    case Verb::helo: return make(250, settings_.config.hostname);
     case Verb::mail:
-    case Verb::rcpt:
-      return envelope(asked, transaction);
+    case Verb::rcpt: return envelope(asked, transaction);
     case Verb::data:
       if (transaction.has_accepted_recipients()) return make(354, "End data with <CR><LF>.<CR><LF>");
       return transaction.recipients.empty() ? make(503, "5.5.1 Error: need RCPT command") : make(554, "5.5.1 Error: no valid recipients");
     case Verb::rset:
-    case Verb::noop:
-      return make(250, "2.0.0 Ok");
-    case Verb::vrfy:
-      return make(252, "2.0.0 Cannot verify now, but will take mail for known recipients");
-    case Verb::help:
-      return make(214, "2.0.0 The mail server is away; Holdfast takes mail for it");
-    case Verb::auth:
-      return make(454, "4.7.0 Temporary authentication failure");
-    case Verb::etrn:
-      return make(458, "4.3.0 Cannot start the queue now");
+    case Verb::noop: return make(250, "2.0.0 Ok");
+    case Verb::vrfy: return make(252, "2.0.0 Cannot verify now, but will take mail for known recipients");
+    case Verb::help: return make(214, "2.0.0 The mail server is away; Holdfast takes mail for it");
+    case Verb::auth: return make(454, "4.7.0 Temporary authentication failure");
+    case Verb::etrn: return make(458, "4.3.0 Cannot start the queue now");
     case Verb::expn:
-    default:
-      return make(502, "5.5.2 Error: command not recognized");
+    default: return make(502, "5.5.2 Error: command not recognized");
   }
 }
 

@@ -24,8 +24,8 @@ class StandIn {
   Reply ehlo() const;
   struct Asked {
     Verb verb;
-    std::string address, params;   ///< of MAIL and RCPT
-    bool is_malformed = false;     ///< MAIL or RCPT without FROM or TO
+    std::string address, params;  ///< of MAIL and RCPT
+    bool is_malformed = false;    ///< MAIL or RCPT without FROM or TO
   };
   /// The answer to a command. transaction is as it was before the command.
   Reply answer(const Asked& asked, const Transaction& transaction) const;

@@ -1,13 +1,12 @@
 #include "proxy/stream.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <sys/uio.h>
 
 #include <cerrno>
-
-#include <fmt/format.h>
 
 #include "proxy/transparency.h"
 
@@ -49,8 +48,7 @@ FileDescriptor start_connect(const SocketAddress& address, const SocketAddress* 
   return socket;
 }
 
-Stream::Stream(FileDescriptor socket, Wakeup& owner, bool is_connecting)
-    : socket_(std::move(socket)), owner_(&owner), is_connecting_(is_connecting) {
+Stream::Stream(FileDescriptor socket, Wakeup& owner, bool is_connecting) : socket_(std::move(socket)), owner_(&owner), is_connecting_(is_connecting) {
   event_base* base = owner.loop().base();
   event_assign(&read_event_, base, socket_.get(), EV_READ | EV_PERSIST, &Stream::on_readable, this);
   event_assign(&write_event_, base, socket_.get(), EV_WRITE | EV_PERSIST, &Stream::on_writable, this);

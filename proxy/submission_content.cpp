@@ -21,9 +21,7 @@ constexpr std::string_view return_field = "X-Holdfast-Sent: from the emergency m
 /// One entry: the message for the recipients of one route, or the copy that returns to the sender.
 struct SubmissionSession::Outgoing {
   Outgoing(Worker& worker, Wakeup& wakeup, std::size_t the_route)
-      : ticket(std::make_shared<LoopTicket>(worker.loop, wakeup)),
-        draft(worker.shared.journal.writer(), ticket),
-        route(the_route) {}
+      : ticket(std::make_shared<LoopTicket>(worker.loop, wakeup)), draft(worker.shared.journal.writer(), ticket), route(the_route) {}
   ~Outgoing() { ticket->forget(); }
 
   std::shared_ptr<LoopTicket> ticket;
@@ -34,8 +32,7 @@ struct SubmissionSession::Outgoing {
 
 /// Content into all drafts. False when the connection is over; refusal is what the client is told then or at
 /// the end.
-Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header,
-                                           std::string& refusal) {
+Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header, std::string& refusal) {
   ContentDecoder decoder;
   bool has_header = false;
   Deadline due = worker_.loop.now() + settings_->config.limits.timeouts.data_block;
@@ -50,12 +47,10 @@ Task<bool> SubmissionSession::read_content(std::vector<std::unique_ptr<Outgoing>
       if (header.size() > longest_header) refusal = "552 5.3.4 The header is too large";
     }
     for (const auto& one : all) one->draft.append(piece);
-    if (all.front()->draft.size() > settings_->config.limits.message_size)
-      refusal = "552 5.3.4 Message size exceeds fixed limit";
+    if (all.front()->draft.size() > settings_->config.limits.message_size) refusal = "552 5.3.4 Message size exceeds fixed limit";
   };
   for (;;) {
-    bool is_blocked =
-        std::any_of(all.begin(), all.end(), [](const auto& one) { return one->draft.is_flooded(); });
+    bool is_blocked = std::any_of(all.begin(), all.end(), [](const auto& one) { return one->draft.is_flooded(); });
     if (!is_blocked && !stream_.input().empty()) {
       std::size_t consumed = 0;
       ContentDecoder::Verdict verdict = decoder.feed(stream_.input(), consumed, take);
@@ -97,8 +92,7 @@ std::string SubmissionSession::refusal_of(const std::string& header) const {
   });
   if (from_fields != 1) return "554 5.6.0 The message must have one From field";
   if (is_too_long) return "554 5.6.0 The From or Sender field is too long";
-  if (!foreign.empty())
-    return fmt::format("553 5.7.1 {}: not one of your addresses", printable(foreign.front()));
+  if (!foreign.empty()) return fmt::format("553 5.7.1 {}: not one of your addresses", printable(foreign.front()));
   bool has_address = !parse_addresses(field_of(header, "From")).empty();
   return has_address ? "" : "554 5.6.0 The From field has no address";
 }
@@ -114,8 +108,7 @@ Task<void> SubmissionSession::data() {
     return all.back().get();
   };
   for (const Recipient& one : recipients_)
-    if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->route == one.route; }))
-      outgoing(one.route);
+    if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->route == one.route; })) outgoing(one.route);
   // What people send because the primary is out, or was until just now, is to be in their usual mailbox afterwards.
   std::size_t own_route = route_of(person_);
   const RouteConfig& own = settings_->config.routes[own_route];
@@ -148,8 +141,7 @@ Task<void> SubmissionSession::data() {
   reset();
 }
 
-journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing,
-                                                      std::string_view beginning) const {
+journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing, std::string_view beginning) const {
   journal::MessageRecord record;
   record.time_us = journal::now_us();
   record.direction = journal::Direction::outbound;
@@ -164,8 +156,7 @@ journal::MessageRecord SubmissionSession::make_record(const Outgoing& outgoing,
   record.mail_from = outgoing.is_return ? "" : mail_from_;
   record.mail_params = mail_params_;
   for (const Recipient& one : recipients_)
-    if (!outgoing.is_return && one.route == outgoing.route)
-      record.recipients.push_back({one.address, one.params, "", journal::Outcome::held});
+    if (!outgoing.is_return && one.route == outgoing.route) record.recipients.push_back({one.address, one.params, "", journal::Outcome::held});
   if (outgoing.is_return) record.recipients.push_back({person_, "NOTIFY=NEVER", "", journal::Outcome::held});
   HeaderFields fields = read_header_fields(beginning);
   record.message_id = std::move(fields.message_id);
@@ -188,10 +179,8 @@ Task<bool> SubmissionSession::commit(std::vector<std::unique_ptr<Outgoing>>& all
   for (std::size_t i = 0; i < all.size() && is_committed; ++i) {
     const Outgoing& one = *all[i];
     std::vector<HeldRecipient> held;
-    for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k)
-      held.push_back({k, records[i].recipients[k].address});
-    worker_.shared.control.hold(worker_.shared.control.board(records[i].route), one.ticket->id(),
-                                records[i].time_us, std::move(held));
+    for (std::uint32_t k = 0; k < records[i].recipients.size(); ++k) held.push_back({k, records[i].recipients[k].address});
+    worker_.shared.control.hold(worker_.shared.control.board(records[i].route), one.ticket->id(), records[i].time_us, std::move(held));
     log(LogLevel::info, "submitted",
         {{"session", id_},
          {"entry", one.ticket->id()},

@@ -16,13 +16,11 @@ namespace holdfast::proxy {
 bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Control& control) {
   if (listener.auth != SubmissionAuth::automatic) return listener.auth == SubmissionAuth::accounts;
   std::size_t route = listener.route.empty() ? 0 : find_route(settings.config, listener.route).value_or(0);
-  return settings.config.mailbox.open == MailboxOpen::always ||
-         control.board(settings.config.routes[route].name).is_held();
+  return settings.config.mailbox.open == MailboxOpen::always || control.board(settings.config.routes[route].name).is_held();
 }
 
-SubmissionSession::SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
-                                     FileDescriptor socket, const SocketAddress& peer,
-                                     const SocketAddress& own, std::unique_ptr<ConnectionCounts::Place> place)
+SubmissionSession::SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket,
+                                     const SocketAddress& peer, const SocketAddress& own, std::unique_ptr<ConnectionCounts::Place> place)
     : worker_(worker),
       service_(service),
       settings_(worker.settings),
@@ -65,14 +63,11 @@ Task<void> SubmissionSession::run(std::unique_ptr<SubmissionSession> session) {
   self.stream_.flush();
   Deadline patience = self.worker_.loop.now() + std::chrono::seconds(10);
   bool in_time = true;
-  while (in_time && self.stream_.unsent() > 0 && !self.stream_.is_broken())
-    in_time = co_await self.wakeup_.wait(patience);
+  while (in_time && self.stream_.unsent() > 0 && !self.stream_.is_broken()) in_time = co_await self.wakeup_.wait(patience);
   self.stream_.close();
 }
 
-void SubmissionSession::reply(int code, std::string_view text) {
-  stream_.write(fmt::format("{} {}\r\n", code, text));
-}
+void SubmissionSession::reply(int code, std::string_view text) { stream_.write(fmt::format("{} {}\r\n", code, text)); }
 
 void SubmissionSession::error(int code, std::string_view text) {
   ++errors_;
@@ -86,17 +81,13 @@ void SubmissionSession::reset() {
   recipients_.clear();
 }
 
-bool SubmissionSession::may_log_in_here() const {
-  return stream_.is_tls() || is_loopback(client_.address);
-}
+bool SubmissionSession::may_log_in_here() const { return stream_.is_tls() || is_loopback(client_.address); }
 
 Task<bool> SubmissionSession::start_tls() {
   SSL* ssl = settings_->tls->new_server();
   if (!ssl) co_return false;
-  std::string failure =
-      co_await stream_.handshake(ssl, true, worker_.loop.now() + settings_->config.limits.timeouts.command);
-  if (!failure.empty())
-    log(LogLevel::info, "tls", {{"session", id_}, {"client", to_string(client_)}, {"problem", failure}});
+  std::string failure = co_await stream_.handshake(ssl, true, worker_.loop.now() + settings_->config.limits.timeouts.command);
+  if (!failure.empty()) log(LogLevel::info, "tls", {{"session", id_}, {"client", to_string(client_)}, {"problem", failure}});
   co_return failure.empty();
 }
 
@@ -105,8 +96,7 @@ Task<bool> SubmissionSession::read_line(std::string& line) {
   Deadline deadline = worker_.loop.now() + settings_->config.limits.timeouts.command;
   for (;;) {
     std::string_view input = stream_.input();
-    if (std::size_t end = input.find('\n');
-        end != std::string_view::npos && end < settings_->config.limits.line_length) {
+    if (std::size_t end = input.find('\n'); end != std::string_view::npos && end < settings_->config.limits.line_length) {
       line = input.substr(0, end + 1);
       stream_.consume(end + 1);
       std::string_view fault = fault_of_line_end(line);
@@ -142,16 +132,13 @@ Task<void> SubmissionSession::serve(std::string line) {
   }
   switch (command.verb) {
     case Verb::ehlo:
-    case Verb::helo:
-      greet(command);
-      break;
+    case Verb::helo: greet(command); break;
     case Verb::starttls: {
       bool is_offered = listener_.tls == ListenerTls::starttls && !stream_.is_tls();
       if (!is_offered || !stream_.input().empty()) {
         // RFC 3207 4.2: what came before TLS may be anybody's.
         is_over_ = is_offered;
-        error(is_offered ? 554 : 503, is_offered ? "5.5.1 Error: something was sent before TLS began"
-                                                 : "5.5.1 Error: STARTTLS is not offered");
+        error(is_offered ? 554 : 503, is_offered ? "5.5.1 Error: something was sent before TLS began" : "5.5.1 Error: STARTTLS is not offered");
         break;
       }
       reply(220, "2.0.0 Ready to start TLS");
@@ -168,34 +155,21 @@ Task<void> SubmissionSession::serve(std::string line) {
       co_await authenticate(std::move(argument));
       break;
     }
-    case Verb::mail:
-      mail(command);
-      break;
-    case Verb::rcpt:
-      rcpt(command);
-      break;
-    case Verb::data:
-      co_await data();
-      break;
+    case Verb::mail: mail(command); break;
+    case Verb::rcpt: rcpt(command); break;
+    case Verb::data: co_await data(); break;
     case Verb::rset:
       reset();
       reply(250, "2.0.0 Ok");
       break;
-    case Verb::noop:
-      reply(250, "2.0.0 Ok");
-      break;
-    case Verb::vrfy:
-      reply(252, "2.0.0 Send some mail, it will be tried");
-      break;
-    case Verb::help:
-      reply(214, "2.0.0 RFC 6409");
-      break;
+    case Verb::noop: reply(250, "2.0.0 Ok"); break;
+    case Verb::vrfy: reply(252, "2.0.0 Send some mail, it will be tried"); break;
+    case Verb::help: reply(214, "2.0.0 RFC 6409"); break;
     case Verb::quit:
       reply(221, "2.0.0 Bye");
       is_over_ = true;
       break;
-    default:
-      error(502, "5.5.2 Error: command not recognized");
+    default: error(502, "5.5.2 Error: command not recognized");
   }
 }
 
@@ -204,9 +178,8 @@ void SubmissionSession::greet(const Command& command) {
   helo_ = command.argument;
   reset();
   if (command.verb == Verb::helo) return reply(250, settings_->config.hostname);
-  std::string list =
-      fmt::format("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n",
-                  settings_->config.hostname, settings_->config.limits.message_size);
+  std::string list = fmt::format("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n", settings_->config.hostname,
+                                 settings_->config.limits.message_size);
   if (listener_.tls == ListenerTls::starttls && !stream_.is_tls()) list += "250-STARTTLS\r\n";
   if (may_log_in_here()) list += "250-AUTH PLAIN LOGIN\r\n";
   stream_.write(list + "250 ENHANCEDSTATUSCODES\r\n");
@@ -230,8 +203,7 @@ Task<void> SubmissionSession::authenticate(std::string argument) {
     co_return;
   }
   std::size_t blank = argument.find(' ');
-  std::string mechanism = upper(argument.substr(0, blank)),
-              initial = blank == std::string::npos ? "" : argument.substr(blank + 1);
+  std::string mechanism = upper(argument.substr(0, blank)), initial = blank == std::string::npos ? "" : argument.substr(blank + 1);
   std::optional<Credentials> credentials;
   if (mechanism == "PLAIN") {
     if (initial.empty()) initial = co_await ask("");
@@ -250,25 +222,16 @@ Task<void> SubmissionSession::authenticate(std::string argument) {
     error(501, "5.5.2 This is no answer to AUTH");
     co_return;
   }
-  LoginResult result =
-      co_await log_in(service_, worker_.settings, std::move(*credentials), client_.address, wakeup_);
+  LoginResult result = co_await log_in(service_, worker_.settings, std::move(*credentials), client_.address, wakeup_);
   switch (result.verdict) {
     case LoginResult::Verdict::welcome:
       person_ = result.person;
       reply(235, "2.7.0 Welcome");
       break;
-    case LoginResult::Verdict::wrong:
-      error(535, "5.7.8 The address or the password is wrong");
-      break;
-    case LoginResult::Verdict::closed:
-      error(535, "5.7.8 The emergency mailbox is closed: your usual mail works");
-      break;
-    case LoginResult::Verdict::wait:
-      error(454, fmt::format("4.7.0 Too many wrong passwords; try again in {} seconds", result.wait_s));
-      break;
-    case LoginResult::Verdict::unavailable:
-      error(454, "4.7.0 Not possible at this moment; try again");
-      break;
+    case LoginResult::Verdict::wrong: error(535, "5.7.8 The address or the password is wrong"); break;
+    case LoginResult::Verdict::closed: error(535, "5.7.8 The emergency mailbox is closed: your usual mail works"); break;
+    case LoginResult::Verdict::wait: error(454, fmt::format("4.7.0 Too many wrong passwords; try again in {} seconds", result.wait_s)); break;
+    case LoginResult::Verdict::unavailable: error(454, "4.7.0 Not possible at this moment; try again"); break;
   }
 }
 
@@ -279,8 +242,7 @@ void SubmissionSession::shut_out(const std::string& person) {
 }
 
 bool SubmissionSession::is_own(const std::string& address) const {
-  std::string canonical = service_.directory.canonical(address),
-              untagged = service_.directory.canonical(journal::without_tag(address));
+  std::string canonical = service_.directory.canonical(address), untagged = service_.directory.canonical(journal::without_tag(address));
   for (const std::string& own : service_.directory.own_addresses_of(person_))
     if (own == canonical || own == untagged) return true;
   return false;
@@ -294,24 +256,20 @@ void SubmissionSession::mail(const Command& command) {
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "FROM:");
   if (!envelope) return error(501, "5.1.7 Bad sender address syntax");
   for (const Parameter& one : envelope->parameters) {
-    bool is_known = one.key == "SIZE" || one.key == "BODY" || one.key == "SMTPUTF8" || one.key == "AUTH" ||
-                    one.key == "RET" || one.key == "ENVID";
+    bool is_known = one.key == "SIZE" || one.key == "BODY" || one.key == "SMTPUTF8" || one.key == "AUTH" || one.key == "RET" || one.key == "ENVID";
     // Content comes by DATA: as lines.
     bool is_binary = one.key == "BODY" && upper(one.value) != "7BIT" && upper(one.value) != "8BITMIME";
     if (!is_known || is_binary) return error(555, fmt::format("5.5.4 Unsupported option: {}", one.text));
     std::optional<std::uint64_t> size = one.key == "SIZE" ? parse_number(one.value) : std::nullopt;
-    if (size && *size > settings_->config.limits.message_size)
-      return error(552, "5.3.4 Message size exceeds fixed limit");
+    if (size && *size > settings_->config.limits.message_size) return error(552, "5.3.4 Message size exceeds fixed limit");
   }
   std::string address(envelope->address);
-  if (!address.empty() && !is_own(address))
-    return error(553, fmt::format("5.7.1 <{}>: not one of your addresses", address));
+  if (!address.empty() && !is_own(address)) return error(553, fmt::format("5.7.1 <{}>: not one of your addresses", address));
   is_open_ = true;
   mail_from_ = std::move(address);
   mail_params_.clear();
   for (const Parameter& one : envelope->parameters)
-    if (one.key != "SIZE" && one.key != "AUTH")
-      mail_params_ += (mail_params_.empty() ? "" : " ") + std::string(one.text);
+    if (one.key != "SIZE" && one.key != "AUTH") mail_params_ += (mail_params_.empty() ? "" : " ") + std::string(one.text);
   reply(250, "2.1.0 Ok");
 }
 
@@ -328,12 +286,10 @@ std::size_t SubmissionSession::route_of(const std::string& address) const {
 void SubmissionSession::rcpt(const Command& command) {
   if (!is_open_) return error(503, "5.5.1 Error: need MAIL command");
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, "TO:");
-  if (!envelope || !is_domain(domain_of(envelope->address)))
-    return error(501, "5.1.3 Bad recipient address syntax");
+  if (!envelope || !is_domain(domain_of(envelope->address))) return error(501, "5.1.3 Bad recipient address syntax");
   for (const Parameter& one : envelope->parameters)
     if (one.key != "NOTIFY" && one.key != "ORCPT") return error(555, "5.5.4 Unsupported option: " + one.key);
-  if (recipients_.size() >= settings_->config.limits.recipients)
-    return error(452, "4.5.3 Error: too many recipients");
+  if (recipients_.size() >= settings_->config.limits.recipients) return error(452, "4.5.3 Error: too many recipients");
   Recipient recipient{std::string(envelope->address), std::string(envelope->params), 0};
   recipient.route = route_of(recipient.address);
   if (!settings_->config.routes[recipient.route].is_egress) {

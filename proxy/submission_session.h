@@ -22,9 +22,8 @@ bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Con
 
 class SubmissionSession {
  public:
-  SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener,
-                    FileDescriptor socket, const SocketAddress& peer, const SocketAddress& own,
-                    std::unique_ptr<ConnectionCounts::Place> place);
+  SubmissionSession(Worker& worker, MailboxService& service, const ListenerConfig& listener, FileDescriptor socket, const SocketAddress& peer,
+                    const SocketAddress& own, std::unique_ptr<ConnectionCounts::Place> place);
   ~SubmissionSession();
   SubmissionSession(const SubmissionSession&) = delete;
   SubmissionSession& operator=(const SubmissionSession&) = delete;
@@ -48,8 +47,7 @@ class SubmissionSession {
   void mail(const Command& command);
   void rcpt(const Command& command);
   Task<void> data();
-  Task<bool> read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header,
-                          std::string& refusal);
+  Task<bool> read_content(std::vector<std::unique_ptr<Outgoing>>& all, std::string& header, std::string& refusal);
   std::string refusal_of(const std::string& header) const;
   Task<bool> commit(std::vector<std::unique_ptr<Outgoing>>& all);
   journal::MessageRecord make_record(const Outgoing& outgoing, std::string_view beginning) const;

@@ -104,7 +104,8 @@ Result<std::unique_ptr<const Tls>> Tls::load(const TlsConfig& config) {
   bool has_trust = config.ca_file.empty() ? SSL_CTX_set_default_verify_paths(tls->client_.get()) == 1
                                           : SSL_CTX_load_verify_locations(tls->client_.get(), config.ca_file.c_str(), nullptr) == 1;
   if (!has_trust)
-    return Error{ErrorCode::invalid, fmt::format("{}: cannot use it as a list of trusted certificates: {}", config.ca_file, problem_with(config.ca_file))};
+    return Error{ErrorCode::invalid,
+                 fmt::format("{}: cannot use it as a list of trusted certificates: {}", config.ca_file, problem_with(config.ca_file))};
   return std::unique_ptr<const Tls>(std::move(tls));
 }
 

@@ -40,9 +40,10 @@ ConnectFrom source_for(const Endpoint& client, const SocketAddress& primary) {
 Status may_connect_from_anywhere() {
   FileDescriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (socket && make_transparent(socket.get(), AF_INET)) return {};
-  return Error{ErrorCode::permission, fmt::format("identity: transparent needs root or CAP_NET_RAW: {}; in the service, `systemctl edit holdfast` and add "
-                                                  "AmbientCapabilities=CAP_NET_RAW and CapabilityBoundingSet=CAP_NET_RAW to [Service]",
-                                                  std::strerror(errno))};
+  return Error{ErrorCode::permission,
+               fmt::format("identity: transparent needs root or CAP_NET_RAW: {}; in the service, `systemctl edit holdfast` and add "
+                           "AmbientCapabilities=CAP_NET_RAW and CapabilityBoundingSet=CAP_NET_RAW to [Service]",
+                           std::strerror(errno))};
 }
 
 bool connect_from(int socket, const SocketAddress& source) {

@@ -1,8 +1,9 @@
 #include "proxy/units.h"
 
-#include <array>
 #include <fmt/format.h>
 #include <glib.h>
+
+#include <array>
 #include <limits>
 
 #include "proxy/command.h"
@@ -16,9 +17,8 @@ struct Unit {
 };
 
 constexpr std::array durations = {Unit{"d", 86400000}, Unit{"h", 3600000}, Unit{"m", 60000}, Unit{"s", 1000}, Unit{"ms", 1}};
-constexpr std::array sizes = {
-    Unit{"B", 1},           Unit{"KiB", 1ULL << 10}, Unit{"MiB", 1ULL << 20}, Unit{"GiB", 1ULL << 30}, Unit{"TiB", 1ULL << 40},
-    Unit{"KB", 1000},       Unit{"MB", 1000000},     Unit{"GB", 1000000000},  Unit{"TB", 1000000000000}};
+constexpr std::array sizes = {Unit{"B", 1},     Unit{"KiB", 1ULL << 10}, Unit{"MiB", 1ULL << 20}, Unit{"GiB", 1ULL << 30},  Unit{"TiB", 1ULL << 40},
+                              Unit{"KB", 1000}, Unit{"MB", 1000000},     Unit{"GB", 1000000000},  Unit{"TB", 1000000000000}};
 
 template <std::size_t N>
 std::optional<std::uint64_t> parse(std::string_view text, const std::array<Unit, N>& units) {
@@ -28,8 +28,7 @@ std::optional<std::uint64_t> parse(std::string_view text, const std::array<Unit,
   std::string_view name = text.substr(digits);
   if (name.starts_with(' ')) name.remove_prefix(1);
   for (const Unit& unit : units)
-    if (number && unit.name == name && *number <= std::numeric_limits<std::int64_t>::max() / unit.factor)
-      return *number * unit.factor;
+    if (number && unit.name == name && *number <= std::numeric_limits<std::int64_t>::max() / unit.factor) return *number * unit.factor;
   return std::nullopt;
 }
 

@@ -54,14 +54,9 @@ class UpstreamPool::Place {
 Upstream::Poll Upstream::poll_reply(Reply& reply) {
   std::size_t consumed = 0;
   switch (ReplyParser().parse(stream.input(), reply, consumed)) {
-    case ReplyParser::State::complete:
-      stream.consume(consumed);
-      return Poll::reply;
-    case ReplyParser::State::malformed:
-      failure = "it answered with something that is no SMTP reply";
-      return Poll::failed;
-    case ReplyParser::State::incomplete:
-      break;
+    case ReplyParser::State::complete: stream.consume(consumed); return Poll::reply;
+    case ReplyParser::State::malformed: failure = "it answered with something that is no SMTP reply"; return Poll::failed;
+    case ReplyParser::State::incomplete: break;
   }
   if (stream.is_alive()) return Poll::nothing;
   failure = "it closed the connection";
@@ -235,7 +230,9 @@ void UpstreamPool::answers_again(const Upstream& upstream, const Opening& openin
   const RouteConfig& config = opening.config();
   order(config).succeeded(upstream.address, loop_.now());
   bool is_news = upstream.room->note("");
-  if (is_news) log(LogLevel::info, "upstream", {{"route", config.name}, {"address", to_string(config.upstreams[upstream.address])}, {"note", "it answers again"}});
+  if (is_news)
+    log(LogLevel::info, "upstream",
+        {{"route", config.name}, {"address", to_string(config.upstreams[upstream.address])}, {"note", "it answers again"}});
 }
 
 /// One that is silent must leave time for the others.
@@ -296,10 +293,9 @@ void UpstreamPool::give_back(std::shared_ptr<const Settings> settings, std::size
   const RouteConfig& config = settings->config.routes[route];
   const ReuseConfig& reuse = settings->config.reuse;
   std::list<std::unique_ptr<Idle>>& idle = idle_[config.name];
-  bool is_kept = upstream->may_be_reused && !config.is_client_known_first() && upstream->stream.is_alive() &&
-                 upstream->stream.input().empty() && upstream->stream.unsent() == 0 &&
-                 upstream->transactions < reuse.transactions && idle.size() < reuse.connections && !has_others_waiting(config.name, *upstream) &&
-                 takes_another_greeting(*upstream);
+  bool is_kept = upstream->may_be_reused && !config.is_client_known_first() && upstream->stream.is_alive() && upstream->stream.input().empty() &&
+                 upstream->stream.unsent() == 0 && upstream->transactions < reuse.transactions && idle.size() < reuse.connections &&
+                 !has_others_waiting(config.name, *upstream) && takes_another_greeting(*upstream);
   if (!is_kept) {
     if (upstream->stream.is_alive()) upstream->stream.flush("QUIT\r\n");
     return;

@@ -25,7 +25,7 @@ namespace holdfast::proxy {
 
 /// Who the client is, for telling the primary.
 struct ClientFacts {
-  Endpoint client, server;  ///< its address and ours, as the network or the balancer says
+  Endpoint client, server;              ///< its address and ours, as the network or the balancer says
   std::optional<ClientName> name = {};  ///< nothing: not asked for yet
 };
 
@@ -34,21 +34,20 @@ enum class Greeter { nobody, holdfast, client };
 
 class Upstream {
  public:
-  Upstream(FileDescriptor socket, Wakeup& owner, std::size_t address_index)
-      : stream(std::move(socket), owner, true), address(address_index) {}
+  Upstream(FileDescriptor socket, Wakeup& owner, std::size_t address_index) : stream(std::move(socket), owner, true), address(address_index) {}
 
   Stream stream;
-  std::size_t address;        ///< index of the route's upstream
-  Duration opening_took{0};   ///< until it was ready for the first client
-  Reply greeting;             ///< what the client is to see first
-  Reply ehlo;                 ///< its last answer to Holdfast's own EHLO
+  std::size_t address;       ///< index of the route's upstream
+  Duration opening_took{0};  ///< until it was ready for the first client
+  Reply greeting;            ///< what the client is to see first
+  Reply ehlo;                ///< its last answer to Holdfast's own EHLO
   std::uint64_t transactions = 0;
   bool was_reused = false;
-  bool is_shared = false;     ///< other clients came before: what it has had enough of may be theirs
+  bool is_shared = false;  ///< other clients came before: what it has had enough of may be theirs
   Greeter greeter = Greeter::nobody;
-  std::uint64_t greetings = 0;  ///< that were accepted on it, of whomever
+  std::uint64_t greetings = 0;                   ///< that were accepted on it, of whomever
   std::optional<Capabilities> own_capabilities;  ///< what it offered to Holdfast itself, last
-  bool may_be_reused = true;  ///< false once something happened that the next client must not inherit
+  bool may_be_reused = true;                     ///< false once something happened that the next client must not inherit
 
   enum class Poll { nothing, reply, failed };
   /// Looks whether a whole reply has come. On failed, failure says why.
@@ -56,10 +55,10 @@ class Upstream {
   /// Waits for one reply. Empty when the deadline passed or the connection ended; failure then says which.
   Task<std::optional<Reply>> read_reply(Wakeup& wakeup, Deadline deadline);
   std::string failure;
-  std::shared_ptr<Occupancy::Address> room;    ///< at its address
-  std::optional<Occupancy::One> is_counted;    ///< among the attempts there, and once it was greeted among the connections
-  bool is_full = false;        ///< the primary has as many connections of Holdfast's as it takes, and this is one too many
-  bool is_superseded = false;  ///< it was given up, before it was greeted, for one that became free
+  std::shared_ptr<Occupancy::Address> room;  ///< at its address
+  std::optional<Occupancy::One> is_counted;  ///< among the attempts there, and once it was greeted among the connections
+  bool is_full = false;                      ///< the primary has as many connections of Holdfast's as it takes, and this is one too many
+  bool is_superseded = false;                ///< it was given up, before it was greeted, for one that became free
   bool has_tls_failed = false;
 };
 
@@ -70,12 +69,12 @@ struct Opening {
   ClientFacts client;
   Deadline by = Deadline::max();
   Duration connect_patience = Duration::max();  ///< with the network, for each address; beside limits.timeouts.connect
-  bool is_fresh = false;  ///< a connection that served another client will not do
-  bool is_ungreeted = false;  ///< nor one on which Holdfast itself has greeted
-  bool may_hide_client = false;  ///< where the primary is to see the client's address and cannot be reached from it
-  std::optional<std::size_t> only = {};  ///< of the route's upstreams
-  bool waits_for_room = true; ///< when the primary has as many connections of Holdfast's as it takes
-  std::function<bool()> is_gone = {};  ///< whether nobody wants it any more; asked when the wakeup is fired
+  bool is_fresh = false;                        ///< a connection that served another client will not do
+  bool is_ungreeted = false;                    ///< nor one on which Holdfast itself has greeted
+  bool may_hide_client = false;                 ///< where the primary is to see the client's address and cannot be reached from it
+  std::optional<std::size_t> only = {};         ///< of the route's upstreams
+  bool waits_for_room = true;                   ///< when the primary has as many connections of Holdfast's as it takes
+  std::function<bool()> is_gone = {};           ///< whether nobody wants it any more; asked when the wakeup is fired
 
   bool is_moot() const { return is_gone && is_gone(); }
   const RouteConfig& config() const { return settings->config.routes[route]; }
@@ -89,7 +88,7 @@ class UpstreamPool {
   struct Opened {
     std::unique_ptr<Upstream> upstream;  ///< null when no address of the route answers
     std::string failure;
-    std::optional<Reply> refusal;        ///< the primary's own 4xx or 5xx greeting, when it gave one
+    std::optional<Reply> refusal;              ///< the primary's own 4xx or 5xx greeting, when it gave one
     std::shared_ptr<Occupancy::Address> full;  ///< not null: what it has had enough of is Holdfast's connections
   };
   /// Takes an idle connection or opens a new one, and brings it to its greeting: PROXY header, TLS and XCLIENT as the route
@@ -177,7 +176,7 @@ class UpstreamPool {
   std::map<std::string, std::list<std::unique_ptr<Idle>>> idle_;
   /// Who has been waiting for a while for the primary to take a new connection: it may have room for so many and no more.
   struct Waiting {
-    std::list<Wakeup*> takers;   ///< these would rather have an idle one
+    std::list<Wakeup*> takers;  ///< these would rather have an idle one
     std::size_t others = 0;
   };
   std::map<std::string, Waiting> waiting_;  ///< by route

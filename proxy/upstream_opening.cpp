@@ -44,9 +44,7 @@ std::string why_not_connected(int reason) {
 }
 
 /// As XCLIENT has it.
-std::string name_or_lack(const std::string& name, bool is_unsure) {
-  return !name.empty() ? name : is_unsure ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]";
-}
+std::string name_or_lack(const std::string& name, bool is_unsure) { return !name.empty() ? name : is_unsure ? "[TEMPUNAVAIL]" : "[UNAVAILABLE]"; }
 
 }  // namespace
 
@@ -75,7 +73,8 @@ Task<std::string> UpstreamPool::connect_for_client(const SocketAddress& address,
     if (!is_silent(upstream)) co_return failure;
   }
   log(LogLevel::warning, "upstream",
-      {{"route", opening.config().name}, {"address", to_string(to_endpoint(address))},
+      {{"route", opening.config().name},
+       {"address", to_string(to_endpoint(address))},
        {"problem", fmt::format("it answers Holdfast, but not {}, which it is to see (identity: transparent)", opening.client.client.address)},
        {"remedy", "its answers must come back by way of this machine; clients by IPv4 and by IPv6 need an upstream of each"}});
   refusal = out_of_reach(opening);
@@ -110,8 +109,8 @@ bool UpstreamPool::is_itself(const Config& config, const SocketAddress& address)
 
 /// One address. Where TLS is only an opportunity, and fails, it is tried again without; also where it is not offered, and to learn that
 /// Holdfast had to greet on a connection on which it must not.
-Task<std::string> UpstreamPool::connect(const SocketAddress& address, ConnectFrom source, std::size_t index, const Opening& opening,
-                                        Wakeup& wakeup, std::unique_ptr<Upstream>& upstream) {
+Task<std::string> UpstreamPool::connect(const SocketAddress& address, ConnectFrom source, std::size_t index, const Opening& opening, Wakeup& wakeup,
+                                        std::unique_ptr<Upstream>& upstream) {
   std::optional<SocketAddress> from;
   if (source == ConnectFrom::client) from = to_socket_address({opening.client.client.address, 0});
   if (is_itself(opening.settings->config, address)) co_return "it is Holdfast itself, which listens there: name the primary's own address";
@@ -124,8 +123,7 @@ Task<std::string> UpstreamPool::connect(const SocketAddress& address, ConnectFro
     upstream->room = occupancy_.of(opening.config().upstreams[index]);
     upstream->is_counted.emplace(upstream->room, &Occupancy::Address::attempts);
     std::string failure = co_await prepare(*upstream, opening, wakeup, with_tls);
-    bool is_spent = failure.empty() && upstream->greeter != Greeter::nobody &&
-                    (opening.is_ungreeted || !takes_another_greeting(*upstream));
+    bool is_spent = failure.empty() && upstream->greeter != Greeter::nobody && (opening.is_ungreeted || !takes_another_greeting(*upstream));
     bool goes_plain = with_tls && mode == UpstreamTls::opportunistic && (upstream->has_tls_failed || is_spent);
     if (!goes_plain) co_return failure;
     if (is_spent)
@@ -146,8 +144,7 @@ Task<std::string> UpstreamPool::prepare(Upstream& upstream, const Opening& openi
     if (!in_time && Clock::now() >= connect_by) co_return "it does not answer to connecting";
   }
   if (!upstream.stream.is_alive()) co_return why_not_connected(upstream.stream.connect_problem());
-  if (config.identity == Identity::proxy_v2)
-    upstream.stream.flush(make_proxy_header(opening.client.client, opening.client.server));
+  if (config.identity == Identity::proxy_v2) upstream.stream.flush(make_proxy_header(opening.client.client, opening.client.server));
   if (config.is_tls_from_start) {
     std::string failure = co_await secure(upstream, opening, connect_by);
     if (!failure.empty()) co_return failure;
@@ -212,8 +209,7 @@ Task<std::string> UpstreamPool::start_tls(Upstream& upstream, const Opening& ope
   if (!reply) co_return upstream.failure;
   if (!reply->is_positive()) co_return is_optional ? "" : "it refuses STARTTLS: " + reply->summary();
   // Plain text behind the go-ahead was put there by someone in between (CVE-2011-0411).
-  if (!upstream.stream.input().empty())
-    co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
+  if (!upstream.stream.input().empty()) co_return "it sent plain text after its answer to STARTTLS; someone may be tampering with the connection";
   failure = co_await secure(upstream, opening, deadline);
   co_return failure;
 }
@@ -247,7 +243,8 @@ Task<std::string> UpstreamPool::send_xclient(Upstream& upstream, const Opening& 
   const ClientFacts& client = opening.client;
   std::string failure = co_await greet_as_self(upstream, opening, wakeup);
   if (!failure.empty()) co_return failure;
-  if (!upstream.own_capabilities->has("XCLIENT")) co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
+  if (!upstream.own_capabilities->has("XCLIENT"))
+    co_return "it does not offer XCLIENT; in Postfix, add Holdfast's address to smtpd_authorized_xclient_hosts";
   auto address = [](const std::string& text) { return text.find(':') == std::string::npos ? text : "IPV6:" + text; };
   std::string command = "XCLIENT";
   auto add = [&](const std::string& attribute, const std::string& value) {

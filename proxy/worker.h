@@ -71,7 +71,7 @@ struct Worker {
   UpstreamPool pool;
   std::map<Session*, int> sessions;
   std::shared_ptr<MailboxService> mailboxes;  ///< of the worker that has the IMAP listeners
-  bool is_draining = false;  ///< sessions end at their next quiet moment
+  bool is_draining = false;                   ///< sessions end at their next quiet moment
 };
 
 }  // namespace holdfast::proxy

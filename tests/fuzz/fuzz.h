@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <string_view>
 
-#define REQUIRE_TRUE(condition) \
-  do {                          \
+#define REQUIRE_TRUE(condition)     \
+  do {                              \
     if (!(condition)) std::abort(); \
   } while (false)
 

@@ -11,8 +11,8 @@ using namespace holdfast::proxy;
 namespace {
 
 void check(const MimePart& part, std::size_t size) {
-  REQUIRE_TRUE(part.header.begin <= part.header.end && part.header.end <= part.body.begin &&
-               part.body.begin <= part.body.end && part.body.end <= size);
+  REQUIRE_TRUE(part.header.begin <= part.header.end && part.header.end <= part.body.begin && part.body.begin <= part.body.end &&
+               part.body.end <= size);
   for (const MimePart& child : part.children) {
     REQUIRE_TRUE(child.header.begin >= part.body.begin && child.body.end <= part.body.end);
     check(child, size);

@@ -52,8 +52,7 @@ TEST_CASE("guesses at one account from everywhere are slowed down, but nobody is
 TEST_CASE("guesses at many accounts from one network are slowed down too") {
   LoginThrottle throttle;
   throttle.succeeded("ada", "192.0.2.1", 0 * second + 1);
-  for (int i = 0; i < 30; ++i)
-    throttle.failed("person" + std::to_string(i), "192.0.2." + std::to_string(i), second);
+  for (int i = 0; i < 30; ++i) throttle.failed("person" + std::to_string(i), "192.0.2." + std::to_string(i), second);
   CHECK(throttle.wait_us("somebody", "192.0.2.200", second) == second);
   CHECK(throttle.wait_us("somebody", "192.0.3.200", second) == 0);
   CHECK(throttle.wait_us("ada", "192.0.2.200", second) == 0);  // who got in before is not kept out by the neighbours

@@ -58,6 +58,5 @@ TEST_CASE("BDAT takes a size and LAST, and nothing else") {
   CHECK(parse_bdat("10")->size == 10);
   CHECK_FALSE(parse_bdat("10")->is_last);
   CHECK(parse_bdat("0 last")->is_last);
-  for (auto bad : {"", "-1", "+1", "0x10", "10 LASTX", "10 LAST LAST", "99999999999999999999", "1 0", "ten", "1,0"})
-    CHECK_FALSE(parse_bdat(bad));
+  for (auto bad : {"", "-1", "+1", "0x10", "10 LASTX", "10 LAST LAST", "99999999999999999999", "1 0", "ten", "1,0"}) CHECK_FALSE(parse_bdat(bad));
 }

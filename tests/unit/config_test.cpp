@@ -22,9 +22,7 @@ std::string error_of(const std::string& yaml) {
   return config ? "" : config.error().message;
 }
 
-std::string replaced(std::string text, const std::string& what, const std::string& with) {
-  return text.replace(text.find(what), what.size(), with);
-}
+std::string replaced(std::string text, const std::string& what, const std::string& with) { return text.replace(text.find(what), what.size(), with); }
 
 }  // namespace
 
@@ -37,13 +35,17 @@ TEST_CASE("the smallest configuration is enough") {
 }
 
 TEST_CASE("errors name the line, the key and the remedy") {
-  CHECK(error_of(replaced(smallest, "127.0.0.1:2526", "10.0.0.5")) == "holdfast.yaml:6: routes[0].upstreams[0]: \"10.0.0.5\" has no port; write \"10.0.0.5:25\"");
-  CHECK(error_of(replaced(smallest, "127.0.0.1:2526", "127.0.0.1:2525")).find("is a listener of Holdfast's own; name the primary") != std::string::npos);
+  CHECK(error_of(replaced(smallest, "127.0.0.1:2526", "10.0.0.5")) ==
+        "holdfast.yaml:6: routes[0].upstreams[0]: \"10.0.0.5\" has no port; write \"10.0.0.5:25\"");
+  CHECK(error_of(replaced(smallest, "127.0.0.1:2526", "127.0.0.1:2525")).find("is a listener of Holdfast's own; name the primary") !=
+        std::string::npos);
   CHECK(error_of(smallest + "surprise: 1\n").starts_with("holdfast.yaml:9: surprise: there is no such key; known here: "));
   CHECK(error_of(smallest + "limits:\n  message_size: 50\n").starts_with("holdfast.yaml:10: limits.message_size: \"50\" is no size"));
   CHECK(error_of(smallest + "shutdown_grace: soon\n").starts_with("holdfast.yaml:9: shutdown_grace: \"soon\" is no duration"));
   CHECK(error_of(replaced(smallest, "path: /var/lib/holdfast", "order: before")) == "holdfast.yaml:8: journal: journal.path is missing");
-  CHECK(error_of(replaced(smallest, "    domains", "    tls: maybe\n    domains")).find("\"maybe\" is none of: off, opportunistic, required, verify") != std::string::npos);
+  CHECK(
+      error_of(replaced(smallest, "    domains", "    tls: maybe\n    domains")).find("\"maybe\" is none of: off, opportunistic, required, verify") !=
+      std::string::npos);
   CHECK(error_of("a: [").starts_with("holdfast.yaml:"));
   CHECK(error_of("").find("there is no configuration in it") != std::string::npos);
   CHECK(error_of(replaced(smallest, "2525", "2525\n    tls: starttls")).find("names no certificate") != std::string::npos);
@@ -54,7 +56,8 @@ TEST_CASE("what would do harm is refused: no pauses, names that nothing can be f
     CHECK(error_of(smallest + "failover:\n  " + key + ": 0s\n") == std::string("holdfast.yaml:10: failover.") + key + ": must be at least 10ms");
   CHECK(error_of(smallest + "failover:\n  takeover_after: 0s\n") == "");
   CHECK(error_of(smallest + "limits:\n  timeouts:\n    connect: 0s\n") == "holdfast.yaml:11: limits.timeouts.connect: must be at least 10ms");
-  CHECK(error_of(replaced(smallest, "name: primary", "name: " + std::string(101, 'x'))) == "holdfast.yaml:4: routes[0].name: must have at most 100 characters");
+  CHECK(error_of(replaced(smallest, "name: primary", "name: " + std::string(101, 'x'))) ==
+        "holdfast.yaml:4: routes[0].name: must have at most 100 characters");
   for (const char* domain : {"*.example.org", "user@example.org", "example.org, example.net"})
     CHECK(error_of(replaced(smallest, "\"*\"", std::string("'") + domain + "'")).find("is no domain; write example.org") != std::string::npos);
   CHECK(error_of(smallest + "hostname: mx example\n") == "holdfast.yaml:9: hostname: \"mx example\" is no host name; write mx.example.org");

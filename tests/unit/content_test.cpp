@@ -25,7 +25,8 @@ Decoded decode(const std::string& wire, const std::vector<std::size_t>& cuts = {
   std::size_t start = 0;
   for (std::size_t end : ends) {
     std::size_t consumed = 0;
-    result.verdict = decoder.feed(std::string_view(wire).substr(start, end - start), consumed, [&](std::string_view piece) { result.content += piece; });
+    result.verdict =
+        decoder.feed(std::string_view(wire).substr(start, end - start), consumed, [&](std::string_view piece) { result.content += piece; });
     result.used = start + consumed;
     if (result.verdict != Verdict::more) break;
     start = end;

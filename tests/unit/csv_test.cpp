@@ -18,7 +18,13 @@ TEST_CASE("a line of CSV is cut at its separators, but not within quotes") {
 }
 
 TEST_CASE("what programs put around a line of a file goes") {
-  CHECK(csv_line("\xef\xbb\xbf" "address\r", true) == "address");
-  CHECK(csv_line("\xef\xbb\xbf" "x", false) == "\xef\xbb\xbf" "x");
+  CHECK(csv_line("\xef\xbb\xbf"
+                 "address\r",
+                 true) == "address");
+  CHECK(csv_line("\xef\xbb\xbf"
+                 "x",
+                 false) ==
+        "\xef\xbb\xbf"
+        "x");
   CHECK(csv_line("", true).empty());
 }

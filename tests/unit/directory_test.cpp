@@ -1,8 +1,7 @@
 #include "failover/directory.h"
 
-#include <catch2/catch.hpp>
-
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <thread>
 
 #include "tests/unit/journal_fixture.h"
@@ -101,7 +100,8 @@ TEST_CASE("sub-addresses, aliases, alias domains and catch-all domains are under
   person.aliases = {"j.doe@example.org"};
   person.source = Source::imported;
   directory.import({person});
-  for (const char* address : {"jane@example.org", "jane+news@example.org", "j.doe@example.org", "j.doe+x@example.com", "Jane@Example.COM", "any@all.example.org"})
+  for (const char* address :
+       {"jane@example.org", "jane+news@example.org", "j.doe@example.org", "j.doe+x@example.com", "Jane@Example.COM", "any@all.example.org"})
     CHECK(directory.look_up(address, 1000 * 24 * hour).verdict == Verdict::known);
   for (const char* address : {"+x@example.org", "jan@example.org", "jane@other.example.org", "jane"})
     CHECK(directory.look_up(address, 0).verdict == Verdict::unknown);
@@ -120,7 +120,8 @@ TEST_CASE("a source's people are replaced as a whole; what an administrator impo
   };
   directory.learn("jd@example.org", false, "550 5.1.1 unknown", 1);
   directory.import({person("kept@example.org", Source::imported)});
-  directory.replace(Source::ldap, {person("jane@example.org", Source::ldap, {"jd@example.org"}), person("gone@example.org", Source::ldap), person("kept@example.org", Source::ldap)});
+  directory.replace(Source::ldap, {person("jane@example.org", Source::ldap, {"jd@example.org"}), person("gone@example.org", Source::ldap),
+                                   person("kept@example.org", Source::ldap)});
   CHECK(directory.look_up("jd@example.org", 2).verdict == Verdict::known);
   directory.learn("jd@example.org", false, "550 5.1.1 unknown", 3);
   CHECK(directory.look_up("jd@example.org", 4).verdict == Verdict::known);
@@ -192,8 +193,8 @@ TEST_CASE("a person's addresses: its own and aliases, groups in groups, and alia
   auto addresses = directory.addresses_of("ADA@example.com");
   CHECK(addresses.front() == "ada@example.org");
   CHECK(std::set<std::string>(addresses.begin(), addresses.end()) ==
-        std::set<std::string>{"ada@example.org", "countess@example.org", "team@example.org", "all@example.org", "ada@example.com", "countess@example.com",
-                              "team@example.com", "all@example.com"});
+        std::set<std::string>{"ada@example.org", "countess@example.org", "team@example.org", "all@example.org", "ada@example.com",
+                              "countess@example.com", "team@example.com", "all@example.com"});
   auto own = directory.own_addresses_of("ada@example.org");
   CHECK(own.size() == 4);
   CHECK(std::find(own.begin(), own.end(), "team@example.org") == own.end());

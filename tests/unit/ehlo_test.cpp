@@ -9,8 +9,9 @@ Reply ehlo(const std::string& wire) { return Reply{250, wire}; }
 }  // namespace
 
 TEST_CASE("EHLO keeps what Holdfast honours, in order and to the byte") {
-  Reply reply = ehlo("250-mx.example.org hello\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-ENHANCEDSTATUSCODES\r\n"
-                     "250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n");
+  Reply reply = ehlo(
+      "250-mx.example.org hello\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-ENHANCEDSTATUSCODES\r\n"
+      "250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n");
   CHECK(filter_ehlo(reply, {false, false, 100000000}) == reply.wire);
 }
 

@@ -132,7 +132,8 @@ TEST_CASE_METHOD(JournalFixture, "a journal whose first pages could not be writt
 TEST_CASE_METHOD(JournalFixture, "a segment that could not be begun leaves nothing that breaks the chain") {
   std::vector<RecordId> ids;
   std::atomic<bool> has_failed{false};
-  auto journal = Journal::open(options, [&](bool, const std::string& what) { has_failed = has_failed || what.find("cannot begin a new segment") != std::string::npos; });
+  auto journal = Journal::open(
+      options, [&](bool, const std::string& what) { has_failed = has_failed || what.find("cannot begin a new segment") != std::string::npos; });
   REQUIRE(journal);
   ids.push_back(add(**journal, some_content(1000)));
   bool is_taken_away = GENERATE(true, false);

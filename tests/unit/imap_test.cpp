@@ -9,10 +9,8 @@
 using namespace holdfast::proxy;
 
 TEST_CASE("mailbox names go to modified UTF-7 and back (RFC 3501 5.1.3)") {
-  for (auto [utf8, wire] : {std::pair("INBOX", "INBOX"),
-                            {"M\xc3\xbcller & Co", "M&APw-ller &- Co"},
-                            {"\xe2\x98\xba", "&Jjo-"},
-                            {"\xf0\x9f\x93\xa8", "&2D3c6A-"}}) {
+  for (auto [utf8, wire] :
+       {std::pair("INBOX", "INBOX"), {"M\xc3\xbcller & Co", "M&APw-ller &- Co"}, {"\xe2\x98\xba", "&Jjo-"}, {"\xf0\x9f\x93\xa8", "&2D3c6A-"}}) {
     CHECK(encode_mailbox_name(utf8) == wire);
     CHECK(decode_mailbox_name(wire) == utf8);
   }
@@ -24,8 +22,7 @@ TEST_CASE("what announces a literal, and what does not") {
   CHECK(literal_at_end("a LOGIN {5}")->size == 5);
   CHECK(literal_at_end("a LOGIN {5}")->waits);
   CHECK_FALSE(literal_at_end("a LOGIN {5+}")->waits);
-  for (const char* line : {"{}", "{+}", "{-1}", "{5 }", "{5", "5}", ""})
-    CHECK_FALSE(literal_at_end(line));
+  for (const char* line : {"{}", "{+}", "{-1}", "{5 }", "{5", "5}", ""}) CHECK_FALSE(literal_at_end(line));
   // More than can be counted is too much, not nothing: what follows must not be taken for commands.
   CHECK(literal_at_end("{99999999999999999999999+}")->size == UINT64_MAX);
 }
@@ -40,8 +37,7 @@ TEST_CASE("sequence sets: ranges in any order, and the star") {
 }
 
 TEST_CASE("threads by references: chains, siblings, a lost parent, replies by subject, and a circle") {
-  auto facts = [](std::uint32_t number, const char* id, std::vector<std::string> references,
-                  const char* subject, bool is_reply = false) {
+  auto facts = [](std::uint32_t number, const char* id, std::vector<std::string> references, const char* subject, bool is_reply = false) {
     SortFacts one;
     one.number = number;
     one.sent_s = number;
@@ -51,12 +47,9 @@ TEST_CASE("threads by references: chains, siblings, a lost parent, replies by su
     one.is_reply = is_reply;
     return one;
   };
-  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true),
-                              facts(3, "c", {"a"}, "x", true)}) == "(1 (2)(3))");
-  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true),
-                              facts(3, "c", {"a", "b"}, "x", true)}) == "(1 2 3)");
-  CHECK(thread_by_references({facts(2, "b", {"lost"}, "y", true), facts(3, "c", {"lost"}, "y", true)}) ==
-        "((2)(3))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a"}, "x", true)}) == "(1 (2)(3))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a", "b"}, "x", true)}) == "(1 2 3)");
+  CHECK(thread_by_references({facts(2, "b", {"lost"}, "y", true), facts(3, "c", {"lost"}, "y", true)}) == "((2)(3))");
   CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {}, "x", true)}) == "(1 2)");
   CHECK(thread_by_references({facts(1, "a", {"b"}, "x"), facts(2, "b", {"a"}, "z")}).size() > 0);
   CHECK(thread_by_references({}).empty());
@@ -64,9 +57,7 @@ TEST_CASE("threads by references: chains, siblings, a lost parent, replies by su
 
 TEST_CASE("threads are not made by what is no message id: people have answered <yes> when they were asked for one") {
   holdfast::failover::StoredMessage stored{};
-  ReadMessage message(stored, [](bool) {
-    return std::string("Message-ID: <own@x>\r\nReferences: <yes> <a@x> <>\r\nIn-Reply-To: <yes>\r\n\r\n");
-  });
+  ReadMessage message(stored, [](bool) { return std::string("Message-ID: <own@x>\r\nReferences: <yes> <a@x> <>\r\nIn-Reply-To: <yes>\r\n\r\n"); });
   SortFacts facts = sort_facts(message, 1);
   CHECK(facts.message_id == "<own@x>");
   CHECK(facts.references == std::vector<std::string>{"<a@x>"});
@@ -115,7 +106,8 @@ TEST_CASE("what a message says of itself is read in a time that grows with its s
     key.kind = SearchKey::Kind::body;
     key.text = "gr\xc3\xbc\xc3\x9f";
     holdfast::failover::StoredMessage stored{};
-    ReadMessage message(stored, [&](bool) { return "Content-Type: text/plain; charset=utf-8\r\n\r\n" + repeated(what, 300'000) + "Gr\xc3\x9c\xc3\x9f"; });
+    ReadMessage message(stored,
+                        [&](bool) { return "Content-Type: text/plain; charset=utf-8\r\n\r\n" + repeated(what, 300'000) + "Gr\xc3\x9c\xc3\x9f"; });
     CHECK(matches(folded(key), message, 1, {}));
   }
   std::string same = repeated("--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n", 100'000);
@@ -149,7 +141,8 @@ TEST_CASE("encoded words that are padded, one after the other, are all read: in 
   CHECK(decode_header_text("=?utf-8?q?=C3?= =?utf-8?q?=BC?=") == "\xc3\xbc");
   REQUIRE(parse_addresses(two + " <a@example.net>").size() == 1);
   CHECK(parse_addresses(two + " <a@example.net>").front().name == "J\xc3\xbcrgenM\xc3\xbcller");
-  MimePart part = parse_mime("Content-Type: application/pdf; name=\"" + two + "\"\r\nContent-Disposition: attachment; filename=\"" + two + "\"\r\n\r\nx");
+  MimePart part =
+      parse_mime("Content-Type: application/pdf; name=\"" + two + "\"\r\nContent-Disposition: attachment; filename=\"" + two + "\"\r\n\r\nx");
   REQUIRE(part.parameters.size() == 1);
   CHECK(part.parameters.front().second == "J\xc3\xbcrgenM\xc3\xbcller");
   REQUIRE(part.disposition_parameters.size() == 1);

@@ -1,6 +1,7 @@
 // A journal in a folder of its own, and what tests do with it.
 #pragma once
 
+#include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,10 +10,9 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstdlib>
-#include <fmt/format.h>
-#include <functional>
-#include <fstream>
 #include <filesystem>
+#include <fstream>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -88,8 +88,7 @@ class OtherProcesses {
       if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL) failed += fmt::format("signal {}\n", WTERMSIG(status));
     }
     char told[4096];
-    for (ssize_t size; failures_ >= 0 && (size = ::read(failures_, told, sizeof told)) > 0;)
-      failed.append(told, static_cast<std::size_t>(size));
+    for (ssize_t size; failures_ >= 0 && (size = ::read(failures_, told, sizeof told)) > 0;) failed.append(told, static_cast<std::size_t>(size));
     if (failures_ >= 0) ::close(std::exchange(failures_, -1));
     return failed;
   }
@@ -129,8 +128,7 @@ struct JournalFixture {
   }
 
   /// Feeds content in pieces and waits for the commit. Returns the entry's id, or 0.
-  RecordId add(Journal& journal, std::string_view content, std::size_t piece = 60000,
-               std::int64_t time_us = now_us()) {
+  RecordId add(Journal& journal, std::string_view content, std::size_t piece = 60000, std::int64_t time_us = now_us()) {
     auto ticket = std::make_shared<Ticket>(queue);
     Draft draft(journal.writer(), ticket);
     for (; !content.empty(); content.remove_prefix(std::min(piece, content.size()))) {

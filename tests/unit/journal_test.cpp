@@ -3,8 +3,8 @@
 #include <sys/wait.h>
 
 #include <atomic>
-#include <future>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "journal/head.h"
@@ -19,8 +19,8 @@ TEST_CASE_METHOD(JournalFixture, "content of every size comes back bit for bit")
   {
     auto journal = open();
     REQUIRE(journal);
-    for (std::size_t size : {std::size_t{0}, std::size_t{1}, cell_size - seal_overhead, cell_size - seal_overhead + 1, frame_plain_size - 1, frame_plain_size, frame_plain_size + 1,
-                             2 * frame_plain_size, std::size_t{3000000}}) {
+    for (std::size_t size : {std::size_t{0}, std::size_t{1}, cell_size - seal_overhead, cell_size - seal_overhead + 1, frame_plain_size - 1,
+                             frame_plain_size, frame_plain_size + 1, 2 * frame_plain_size, std::size_t{3000000}}) {
       std::string content = some_content(size);
       entries.emplace_back(add(**journal, content), content);
     }

@@ -17,14 +17,12 @@ std::vector<Directory::Person> people(std::vector<LdapEntry> list) {
 TEST_CASE(
     "the main address is mail, else the one marked SMTP:, else any; the rest are aliases, and what is no "
     "mail address is left out") {
-  auto found = people(
-      {{"cn=a",
-        {{"mail", {"a@example.org", "a2@example.org"}},
-         {"proxyaddresses",
-          {"SMTP:A@example.org", "smtp:a3@example.org", "x500:/o=x", "sip:a@example.org", "smtp:<bad @x"}}}},
-       {"cn=b", {{"proxyaddresses", {"smtp:b2@example.org", "SMTP:b@example.org"}}}},
-       {"cn=c", {{"proxyaddresses", {"c@example.org"}}}},
-       {"cn=d", {{"mail", {"nonsense"}}, {"cn", {"D"}}}}});
+  auto found = people({{"cn=a",
+                        {{"mail", {"a@example.org", "a2@example.org"}},
+                         {"proxyaddresses", {"SMTP:A@example.org", "smtp:a3@example.org", "x500:/o=x", "sip:a@example.org", "smtp:<bad @x"}}}},
+                       {"cn=b", {{"proxyaddresses", {"smtp:b2@example.org", "SMTP:b@example.org"}}}},
+                       {"cn=c", {{"proxyaddresses", {"c@example.org"}}}},
+                       {"cn=d", {{"mail", {"nonsense"}}, {"cn", {"D"}}}}});
   REQUIRE(found.size() == 3);
   CHECK(found[0].address == "a@example.org");
   CHECK(found[0].aliases == std::vector<std::string>{"a2@example.org", "a3@example.org"});
@@ -36,11 +34,9 @@ TEST_CASE(
 }
 
 TEST_CASE("names, telephones and members come with it") {
-  auto found = people(
-      {{"cn=a", {{"mail", {"a@example.org"}}, {"cn", {"a"}}, {"displayname", {"Ada"}}, {"mobile", {"+1"}}}},
-       {"cn=g",
-        {{"mail", {"g@example.org"}}, {"cn", {"group"}}, {"member", {"cn=a", "cn=unknown", "cn=printer"}}}},
-       {"cn=printer", {{"cn", {"printer"}}}}});
+  auto found = people({{"cn=a", {{"mail", {"a@example.org"}}, {"cn", {"a"}}, {"displayname", {"Ada"}}, {"mobile", {"+1"}}}},
+                       {"cn=g", {{"mail", {"g@example.org"}}, {"cn", {"group"}}, {"member", {"cn=a", "cn=unknown", "cn=printer"}}}},
+                       {"cn=printer", {{"cn", {"printer"}}}}});
   REQUIRE(found.size() == 2);
   CHECK(found[0].name == "Ada");
   CHECK(found[0].telephone == "+1");

@@ -60,9 +60,7 @@ TEST_CASE_METHOD(JournalFixture, "retention takes no mail that is younger than i
   CHECK(*pruned == std::vector<std::uint32_t>{1});
 }
 
-TEST_CASE_METHOD(
-    JournalFixture,
-    "who reads a segment at the moment in which it is rewritten gets the one before or the one after") {
+TEST_CASE_METHOD(JournalFixture, "who reads a segment at the moment in which it is rewritten gets the one before or the one after") {
   std::vector<RecordId> ids;
   {
     auto journal = open();
@@ -98,9 +96,7 @@ TEST_CASE_METHOD(
   }
 }
 
-TEST_CASE_METHOD(
-    JournalFixture,
-    "a segment gets its head before retention takes it away, and who reads meanwhile passes over it") {
+TEST_CASE_METHOD(JournalFixture, "a segment gets its head before retention takes it away, and who reads meanwhile passes over it") {
   std::promise<void> goes_on;
   auto released = goes_on.get_future().share();
   options.publish_head = [released](const std::string&) -> Status {
@@ -114,16 +110,14 @@ TEST_CASE_METHOD(
     ids.push_back(add(**journal, some_content(1000)));
     end_segment(**journal);
   }
-  while (!std::filesystem::exists(head_path(options.path, 1)))
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (!std::filesystem::exists(head_path(options.path, 1))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   ids.push_back(add(**journal, some_content(1000)));
   REQUIRE((*journal)->prune(0, "test", "nothing is so old: the catalog catches up"));
   auto reader = Reader::open(options.path, options.key);
   REQUIRE(reader);
   auto pruned = (*journal)->prune(now_us(), "test", "test");
   bool has_heads = true;
-  for (std::uint32_t number : {1, 2, 3})
-    has_heads &= std::filesystem::exists(head_path(options.path, number));
+  for (std::uint32_t number : {1, 2, 3}) has_heads &= std::filesystem::exists(head_path(options.path, number));
   goes_on.set_value();
   CHECK(has_heads);
   REQUIRE(pruned);
@@ -137,8 +131,7 @@ TEST_CASE_METHOD(
   CHECK((*reader)->damaged() == 0);
 }
 
-TEST_CASE_METHOD(JournalFixture,
-                 "retention that comes while a journal is verified or backed up spoils neither") {
+TEST_CASE_METHOD(JournalFixture, "retention that comes while a journal is verified or backed up spoils neither") {
   auto journal = open();
   REQUIRE(journal);
   for (int i = 0; i < 4; ++i) {
@@ -166,8 +159,7 @@ TEST_CASE_METHOD(JournalFixture,
     for (const Finding& finding : verified->findings) found.push_back(finding.what);
     return found;
   };
-  const std::vector<std::string> none,
-      missing{"the segment and all before it are missing, and there is no record that they were pruned"};
+  const std::vector<std::string> none, missing{"the segment and all before it are missing, and there is no record that they were pruned"};
   SECTION("verify") {
     CHECK(findings_of([&](const VerifyProgress&) { prune(); }) == none);
   }
@@ -198,8 +190,7 @@ TEST_CASE_METHOD(JournalFixture,
   }
 }
 
-TEST_CASE_METHOD(JournalFixture,
-                 "a catalog that is built anew while segments are begun has all that is in them") {
+TEST_CASE_METHOD(JournalFixture, "a catalog that is built anew while segments are begun has all that is in them") {
   {
     auto journal = open();
     REQUIRE(journal);
@@ -262,8 +253,7 @@ struct BackupFixture : JournalFixture {
   }
 };
 
-TEST_CASE_METHOD(BackupFixture,
-                 "segments that are sealed after they were copied have no head in the backup") {
+TEST_CASE_METHOD(BackupFixture, "segments that are sealed after they were copied have no head in the backup") {
   std::promise<void> goes_on;
   options.publish_head = [released = goes_on.get_future().share()](const std::string&) -> Status {
     released.wait();
@@ -274,16 +264,14 @@ TEST_CASE_METHOD(BackupFixture,
   for (int i = 0; i < 4; ++i) {
     add(**journal, some_content(1000));
     end_segment(**journal);
-    while (i == 0 && !std::filesystem::exists(head_path(options.path, 1)))
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (i == 0 && !std::filesystem::exists(head_path(options.path, 1))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   // The sealer is at the publishing of the first head.
   int copied = 0;
   auto backed_up = back_up(options.path, copy, [&](double) {
     if (++copied != 3) return;
     goes_on.set_value();
-    while (!std::filesystem::exists(head_path(options.path, 4)))
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!std::filesystem::exists(head_path(options.path, 4))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   });
   if (copied < 3) goes_on.set_value();
   REQUIRE(backed_up);
@@ -293,8 +281,7 @@ TEST_CASE_METHOD(BackupFixture,
   CHECK(list_heads(copy) == std::vector<std::uint32_t>{1, 2, 3, 4});
 }
 
-TEST_CASE_METHOD(BackupFixture,
-                 "what is erased while a backup is made has its erasure record in the backup") {
+TEST_CASE_METHOD(BackupFixture, "what is erased while a backup is made has its erasure record in the backup") {
   auto journal = open();
   REQUIRE(journal);
   for (int i = 0; i < 3; ++i) {
@@ -311,17 +298,14 @@ TEST_CASE_METHOD(BackupFixture,
   CHECK(findings_when_put_back() == std::vector<std::string>());
 }
 
-TEST_CASE_METHOD(
-    BackupFixture,
-    "a segment whose file was replaced, and whose manifest was not yet, is copied with the one that fits") {
+TEST_CASE_METHOD(BackupFixture, "a segment whose file was replaced, and whose manifest was not yet, is copied with the one that fits") {
   {
     auto journal = open();
     REQUIRE(journal);
     add(**journal, some_content(1000));
     end_segment(**journal);
     add(**journal, some_content(1000));
-    while (!std::filesystem::exists(head_path(options.path, 1)))
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!std::filesystem::exists(head_path(options.path, 1))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   // As a crash between the two steps leaves it.
   std::filesystem::rename(manifest_path(options.path, 1), next_manifest_path(options.path, 1));

@@ -1,10 +1,10 @@
 // What a killed process leaves: outcomes that it had not committed yet are in the log after the next start, once.
+#include "journal/notepad.h"
+
 #include <sys/mman.h>
 
-#include "tests/unit/journal_fixture.h"
-
 #include "journal/key_ring.h"
-#include "journal/notepad.h"
+#include "tests/unit/journal_fixture.h"
 
 using namespace holdfast;
 using namespace holdfast::journal;
@@ -49,7 +49,7 @@ struct NotepadFixture : JournalFixture {
     last = (*journal)->writer().state().last_id;
     return all;
   }
-  RecordId last = 0;  ///< of the log, when replies() began
+  RecordId last = 0;                     ///< of the log, when replies() began
   const std::string unknown = "250 ok";  ///< as add() has it
 
   NotepadFixture() { options.lazy_delay = std::chrono::hours(1); }
@@ -94,7 +94,8 @@ TEST_CASE_METHOD(NotepadFixture, "outcomes that were not committed are there als
   CHECK(problems().empty());
 }
 
-TEST_CASE_METHOD(NotepadFixture, "an outcome that was noted while a segment was being begun is there too: it is sealed with the key of the one before") {
+TEST_CASE_METHOD(NotepadFixture,
+                 "an outcome that was noted while a segment was being begun is there too: it is sealed with the key of the one before") {
   RecordId one = 0;
   std::shared_ptr<const Writer::SegmentKey> key;
   {
@@ -185,7 +186,8 @@ TEST_CASE_METHOD(NotepadFixture, "a notepad with nonsense on it does no harm, an
   CHECK(problems().empty());
 }
 
-TEST_CASE_METHOD(NotepadFixture, "held entries that were sent and not answered for when Holdfast was killed are marked as possible duplicates, once") {
+TEST_CASE_METHOD(NotepadFixture,
+                 "held entries that were sent and not answered for when Holdfast was killed are marked as possible duplicates, once") {
   auto held = [&](Journal& journal, const std::string& content) {
     RecordId id = add(journal, content);
     OutcomeRecord outcome = outcome_of(id, "held");

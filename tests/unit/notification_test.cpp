@@ -68,7 +68,8 @@ TEST_CASE("what a primary says may be any bytes; a report is ASCII unless it is 
   n.reporting_mta = "mx.example.org";
   n.id = "1";
   n.entry = &entry;
-  n.recipients = {{"b@example.org", "", "550 5.1.1 Empf\xc3\xa4nger\xff unbekannt\x1b[2J", "5.1.1"}, {"c@example.org", "", "it closed the connection", "5.0.0"}};
+  n.recipients = {{"b@example.org", "", "550 5.1.1 Empf\xc3\xa4nger\xff unbekannt\x1b[2J", "5.1.1"},
+                  {"c@example.org", "", "it closed the connection", "5.0.0"}};
   n.original = "Subject: hello\r\n";
   std::string text = write_notification(n);
   CHECK(text.find("Diagnostic-Code: smtp; 550 5.1.1 Empf??nger? unbekannt [2J\r\n") != std::string::npos);

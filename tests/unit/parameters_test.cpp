@@ -33,11 +33,12 @@ TEST_CASE("parameters that were not offered are found") {
 TEST_CASE("parameters that are no such thing are found") {
   for (const char* good : {"", "SIZE=1 BODY=8bitmime RET=hdrs ENVID=QQ+2B314 SMTPUTF8", "AUTH=<>", "ENVID=a+b"})
     CHECK(first_malformed(good, Verb::mail).value_or("") == "");
-  for (const char* good : {"BY=120;R", "by=-5;nt", "BY=+0;N", "MT-PRIORITY=-9", "MT-PRIORITY=0", "HOLDFOR=999999999", "HOLDUNTIL=2026-11-30T08:00:00Z"})
+  for (const char* good :
+       {"BY=120;R", "by=-5;nt", "BY=+0;N", "MT-PRIORITY=-9", "MT-PRIORITY=0", "HOLDFOR=999999999", "HOLDUNTIL=2026-11-30T08:00:00Z"})
     CHECK(first_malformed(good, Verb::mail).value_or("") == "");
-  for (const std::string& bad : std::vector<std::string>{"SIZE=much", "BODY=9BIT", "RET=SOME", "NOTIFY=NEVER", "BY=120", "BY=0;R", "BY=-5;RT", "BY=5;X",
-                                                         "BY=1234567890;N", "BY=--5;N", "MT-PRIORITY=10", "MT-PRIORITY=-0", "MT-PRIORITY=", "HOLDFOR=0",
-                                                         "HOLDFOR=1234567890", "HOLDUNTIL=tomorrow", "HOLDUNTIL=2026-11-30", "ret=FULL"})
+  for (const std::string& bad : std::vector<std::string>{"SIZE=much", "BODY=9BIT", "RET=SOME", "NOTIFY=NEVER", "BY=120", "BY=0;R", "BY=-5;RT",
+                                                         "BY=5;X", "BY=1234567890;N", "BY=--5;N", "MT-PRIORITY=10", "MT-PRIORITY=-0", "MT-PRIORITY=",
+                                                         "HOLDFOR=0", "HOLDFOR=1234567890", "HOLDUNTIL=tomorrow", "HOLDUNTIL=2026-11-30", "ret=FULL"})
     CHECK(first_malformed("RET=FULL " + bad, Verb::mail) == bad);
   for (const char* good : {"NOTIFY=NEVER", "notify=success,Failure", "ORCPT=rfc822;a+2Bb@example.org", "ORCPT=utf-8;\\x{E4}@example.org",
                            "ORCPT=rfc822;a+b@example.org"})

@@ -34,7 +34,8 @@ TEST_CASE("an IPv4 client is one, also behind a balancer that listens on an IPv6
 }
 
 TEST_CASE("version 2 headers, and those Holdfast makes") {
-  for (auto [source, destination] : {std::pair(Endpoint{"192.0.2.7", 40000}, Endpoint{"192.0.2.1", 25}), {Endpoint{"2001:db8::7", 65535}, Endpoint{"::1", 1}}}) {
+  for (auto [source, destination] :
+       {std::pair(Endpoint{"192.0.2.7", 40000}, Endpoint{"192.0.2.1", 25}), {Endpoint{"2001:db8::7", 65535}, Endpoint{"::1", 1}}}) {
     std::string wire = make_proxy_header(source, destination);
     ProxyHeader header;
     std::size_t consumed = 0;
@@ -53,8 +54,8 @@ TEST_CASE("version 2 headers, and those Holdfast makes") {
 TEST_CASE("what is no PROXY header is refused, and half a one waited for") {
   ProxyHeader header;
   std::size_t consumed = 0;
-  for (std::string bad : {"EHLO x\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", "PROXY TCP4 ::1 ::1 1 1\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 70000 1\r\n", "PROXY TCP5 1.2.3.4 5.6.7.8 1 1\r\n", "PROXY \r\n",
-                          "PROXY TCP4 1.2.3.4 5.6.7.8 -1 1\r\n", "\r\n\r\nx"}) {
+  for (std::string bad : {"EHLO x\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", "PROXY TCP4 ::1 ::1 1 1\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 70000 1\r\n",
+                          "PROXY TCP5 1.2.3.4 5.6.7.8 1 1\r\n", "PROXY \r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 -1 1\r\n", "\r\n\r\nx"}) {
     CAPTURE(bad);
     CHECK(parse(bad, header, consumed) == ProxyParse::malformed);
   }

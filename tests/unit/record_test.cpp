@@ -97,7 +97,8 @@ TEST_CASE("record cells come back as they were, and damaged ones do not open") {
 
 TEST_CASE("what is packed comes back, small and large, with and without a dictionary; nothing else does") {
   std::vector<std::string> samples;
-  for (int i = 0; i < 500; ++i) samples.push_back("Received: from mail.example.net by mx.example.org; message number " + std::to_string(i * 7919) + ", regards");
+  for (int i = 0; i < 500; ++i)
+    samples.push_back("Received: from mail.example.net by mx.example.org; message number " + std::to_string(i * 7919) + ", regards");
   std::string dictionary = train_dictionary(samples, 100);
   CHECK_FALSE(dictionary.empty());
   for (const std::string& used : {std::string(), dictionary}) {

@@ -32,8 +32,9 @@ TEST_CASE("half a reply is waited for") {
 TEST_CASE("nonsense is no reply") {
   Reply reply;
   std::size_t consumed = 0;
-  const std::vector<std::string> all = {"\r\n", "hello\r\n", "25 x\r\n", "2500 x\r\n", "150 x\r\n", "650 x\r\n", "250-a\r\n251 b\r\n", "250 a\n", "\n",
-                          "250 a\rb\r\n", "250_a\r\n", "250 a" + std::string(1, '\0') + "\r\n"};
+  const std::vector<std::string> all = {"\r\n",      "hello\r\n",    "25 x\r\n",           "2500 x\r\n",
+                                        "150 x\r\n", "650 x\r\n",    "250-a\r\n251 b\r\n", "250 a\n",
+                                        "\n",        "250 a\rb\r\n", "250_a\r\n",          "250 a" + std::string(1, '\0') + "\r\n"};
   for (const std::string& bad : all) {
     CAPTURE(bad);
     CHECK(parse(bad, reply, consumed) == State::malformed);

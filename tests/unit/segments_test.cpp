@@ -62,9 +62,7 @@ double share_in_memory(const std::string& path, bool lets_go) {
   return static_cast<double>(there) / static_cast<double>(pages.size());
 }
 
-std::int64_t hours(int count) {
-  return count * 3'600'000'000LL;
-}
+std::int64_t hours(int count) { return count * 3'600'000'000LL; }
 
 }  // namespace
 
@@ -135,7 +133,8 @@ TEST_CASE_METHOD(JournalFixture, "records are found around segments that are dam
       end_segment(**journal);
     }
   }
-  const std::vector<std::set<std::uint32_t>> cases = {{}, {1}, {9}, {5}, {1, 2, 3, 4, 5}, {4, 5, 6, 7, 8, 9}, {1, 3, 5, 7, 9}, {1, 2, 3, 4, 5, 6, 7, 8, 9}};
+  const std::vector<std::set<std::uint32_t>> cases = {
+      {}, {1}, {9}, {5}, {1, 2, 3, 4, 5}, {4, 5, 6, 7, 8, 9}, {1, 3, 5, 7, 9}, {1, 2, 3, 4, 5, 6, 7, 8, 9}};
   for (bool is_gone : {false, true})
     for (const auto& bad : cases) {
       const std::string kept = folder.path + "/kept";
@@ -238,13 +237,13 @@ TEST_CASE_METHOD(JournalFixture, "who looks for entries brings no content in fro
     for (int i = 0; i < 4; ++i) add(**journal, some_content(4'000'000));
   }
   std::filesystem::remove(options.path + "/catalog.lmdb");
-  if (share_in_memory(segment_path(options.path, 1), true) > 0.05)
-    return;  // a file system that is memory itself
+  if (share_in_memory(segment_path(options.path, 1), true) > 0.05) return;  // a file system that is memory itself
   CHECK(reader()->ids({})->size() == 4);
   CHECK(share_in_memory(segment_path(options.path, 1), false) < 0.2);
 }
 
-TEST_CASE_METHOD(JournalFixture, "a crash right after a segment was removed leaves nothing of it in the catalog, and its entries are counted no more") {
+TEST_CASE_METHOD(JournalFixture,
+                 "a crash right after a segment was removed leaves nothing of it in the catalog, and its entries are counted no more") {
   Catalog::Removal removal{1, 0, 0, 5};
   {
     auto journal = open();
@@ -280,19 +279,15 @@ TEST_CASE_METHOD(JournalFixture, "a crash right after a segment was removed leav
 TEST_CASE_METHOD(JournalFixture,
                  "what retention takes away is counted no more; what was decided about a route stays, and a "
                  "lifted legal hold is in nobody's way") {
-  auto write = [&](Journal& journal, RecordKind kind, std::string encoded) {
-    REQUIRE(write_record(journal.writer(), kind, std::move(encoded)));
-  };
+  auto write = [&](Journal& journal, RecordKind kind, std::string encoded) { REQUIRE(write_record(journal.writer(), kind, std::move(encoded))); };
   auto prune_all = [&](Journal& journal) { return journal.prune(now_us() + hours(1), "a test", "old"); };
   {
     auto journal = open();
     REQUIRE(journal);
     for (int i = 0; i < 5; ++i) add(**journal, some_content(50));
-    write(**journal, RecordKind::state,
-          encode(StateRecord{now_us(), "primary", 1, 1, "user ada", "ransomware"}));
+    write(**journal, RecordKind::state, encode(StateRecord{now_us(), "primary", 1, 1, "user ada", "ransomware"}));
     for (bool is_set : {true, false})
-      write(**journal, RecordKind::legal_hold,
-            encode(LegalHoldRecord{now_us(), is_set, "case 1", "user ada", "a suit", "", "", "", 0, 0, {}}));
+      write(**journal, RecordKind::legal_hold, encode(LegalHoldRecord{now_us(), is_set, "case 1", "user ada", "a suit", "", "", "", 0, 0, {}}));
     end_segment(**journal);
     add(**journal, "x");
     const std::int64_t before = (*journal)->oldest_us();

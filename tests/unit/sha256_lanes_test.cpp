@@ -58,8 +58,7 @@ TEST_CASE("every length around a block's end is padded rightly") {
     for (std::size_t size = 0; size < content.size(); ++size)
       pieces.push_back({&streams[size], std::string_view(content).substr(0, size), &hashes[size]});
     feed(pieces, choice);
-    for (std::size_t size = 0; size < content.size(); ++size)
-      REQUIRE(to_hex(view(hashes[size])) == to_hex(view(sha256(content.substr(0, size)))));
+    for (std::size_t size = 0; size < content.size(); ++size) REQUIRE(to_hex(view(hashes[size])) == to_hex(view(sha256(content.substr(0, size)))));
   }
 }
 
