@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "failover/clock_watch.h"
+#include "failover/mailbox_store.h"
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
 #include "proxy/alerter.h"
