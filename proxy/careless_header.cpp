@@ -45,10 +45,7 @@ std::string with_regular_words(std::string_view value) {
     out += value.substr(0, end);
     if (size && !is_padded && !is_followed) out.append((4 - together % 4) % 4, '=');
     out += end_of_word;
-    if (is_padded && is_followed)
-      out +=
-          " =?utf-8?q?"
-          "?= ";
+    if (is_padded && is_followed) out += " =?utf-8?q?\?= ";
     if (is_padded || !is_followed) together = 0;
     value.remove_prefix(end + end_of_word.size());
   }
@@ -76,6 +73,29 @@ std::string with_regular_addresses(std::string_view value) {
     if (ends_atom.find(c) != std::string_view::npos) atom = out.size();
   }
   return out;
+}
+
+std::vector<std::string> words_with_at_sign(std::string_view value) {
+  constexpr std::string_view asides = "\"(", ends_word = " \t\r\n,:;<>";
+  std::vector<std::string> words;
+  std::string word;
+  std::string_view quoted;  // what stands right before the word
+  auto end_word = [&] {
+    bool is_local_part = quoted.size() >= 2 && word.starts_with('@');
+    if (word.find('@') != std::string::npos) words.push_back(is_local_part ? std::string(quoted.substr(1, quoted.size() - 2)) + word : word);
+    word.clear();
+  };
+  while (!value.empty()) {
+    bool is_aside = asides.find(value.front()) != std::string_view::npos;
+    bool is_end = is_aside || ends_word.find(value.front()) != std::string_view::npos;
+    std::string_view piece = value.substr(0, is_aside ? enclosed(value) : 1);
+    if (is_end) end_word();
+    if (is_end) quoted = piece.starts_with('"') ? piece : std::string_view();
+    if (!is_end) word += piece;
+    value.remove_prefix(piece.size());
+  }
+  end_word();
+  return words;
 }
 
 }  // namespace holdfast::proxy

@@ -1,8 +1,10 @@
-// What careless senders write in header fields, as GMime reads it: it loses some of that. Sans I/O.
+// What careless senders write in header fields, as GMime reads it: it loses some of that. And what careless readers may see there.
+// Sans I/O.
 #pragma once
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace holdfast::proxy {
 
@@ -15,5 +17,9 @@ std::string with_regular_words(std::string_view value);
 /// name has brackets ("[Ticket 7] Ada <ada@example.org>"): both may have them in quotes. It drops all that stands behind a semicolon
 /// that ends no group, as Outlook writes lists: it becomes a comma.
 std::string with_regular_addresses(std::string_view value);
+
+/// All words of an address list that have an at sign, outside quotes and comments: whatever any reader could take for an address in
+/// it, be the list well-formed or not. A local part in quotes is told without them.
+std::vector<std::string> words_with_at_sign(std::string_view value);
 
 }  // namespace holdfast::proxy

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "proxy/careless_header.h"
 #include "proxy/content.h"
 #include "proxy/header_fields.h"
 #include "proxy/log.h"
@@ -83,12 +84,16 @@ std::string SubmissionSession::refusal_of(const std::string& header) const {
     if (!is_from && !is_same_name(name, "Sender")) return;
     is_too_long |= field.size() > longest_field_value;
     if (is_too_long) return;
-    for (const MailAddress& one : parse_addresses(std::string(field.substr(field.find(':') + 1)))) {
+    std::string_view value = field.substr(field.find(':') + 1);
+    for (const MailAddress& one : parse_addresses(std::string(value))) {
       std::string address = one.mailbox + "@" + one.host;
       bool is_group = one.host.empty();
       if (!is_group && !is_own(address)) foreign.push_back(address);
       if (is_group && !one.mailbox.empty()) foreign.push_back(one.mailbox);
     }
+    // Another reader may make another list of what is not well-formed.
+    for (const std::string& word : words_with_at_sign(value))
+      if (!is_own(word)) foreign.push_back(word);
   });
   if (from_fields != 1) return "554 5.6.0 The message must have one From field";
   if (is_too_long) return "554 5.6.0 The From or Sender field is too long";

@@ -1,6 +1,7 @@
 // A message: its parts lie within it, and whatever IMAP asks of it is answered.
 #include "proxy/mime.h"
 
+#include "proxy/careless_header.h"
 #include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
 #include "proxy/imap_sort.h"
@@ -25,6 +26,7 @@ void fuzz(std::string_view input) {
   MimePart root = parse_mime(input);
   check(root, input.size());
   (void)imap_envelope(root.header.of(input));
+  for (const std::string& word : words_with_at_sign(input)) REQUIRE_TRUE(word.find('@') != std::string::npos);
   (void)imap_structure(input, root, true);
   (void)decode_body(input, root);
   holdfast::failover::StoredMessage stored;

@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 
+#include "proxy/careless_header.h"
 #include "proxy/imap_command.h"
 #include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
@@ -174,6 +175,15 @@ TEST_CASE("address lists as Outlook and ticket systems write them are read whole
   CHECK(told("team: a@x, b@x; c@x; \"d; [e]\" <d@[192.0.2.1]>, f@[IPv6:::1] (g; h)") ==
         "|team|\n|a|x\n|b|x\n||\n|c|x\nd; [e]|d|[192.0.2.1]\ng; h|f|[IPv6:::1]\n");
   CHECK(told("a@x; [b") == "|a|x\n");
+}
+
+TEST_CASE("whatever can be taken for an address in a list is found, however it is written") {
+  using Words = std::vector<std::string>;
+  CHECK(words_with_at_sign("Ada <a@x>,b@x;\r\n c@x \"d@x\" (e@x) <f@x>") == Words{"a@x", "b@x", "c@x", "f@x"});
+  CHECK(words_with_at_sign("@g <@h:i@x> j[k]@x l @ x m@x@y") == Words{"@g", "@h", "i@x", "j[k]@x", "@", "m@x@y"});
+  CHECK(words_with_at_sign("\"n o\"@x, p@x") == Words{"n o@x", "p@x"});
+  CHECK(words_with_at_sign("\"q\" r@x \"s@x") == Words{"r@x"});
+  CHECK(words_with_at_sign("").empty());
 }
 
 TEST_CASE("a boundary that looks like the end of an encoded word and the begin of another stays as it is") {

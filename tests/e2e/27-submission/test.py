@@ -80,11 +80,17 @@ def _(scene):
     office.hold()
     session = office.submission()
     for sender, header in (("ada@example.org", "Ada <ada@example.org>"), ("countess@example.org", "countess@example.org"), ("ada+news@example.org", "<Ada+News@example.org>"),
+                           ("ada@example.org", "ada@example.org <ada@example.org>"), ("ada@example.org", '"bob@work, (really)" <ada@example.org> (not bob@example.org)'),
                            ("", "ada@example.org")):
         session.sendmail(sender, ["bob@example.org"], message("fine", header))
     for sender, header, code in (("bob@example.org", "ada@example.org", 553), ("ada@example.org", "bob@example.org", 553), ("ada@example.org", "ada@example.org, bob@example.org", 553),
                                  ("ada@example.org", "ada@example.org\r\nFrom: bob@example.org", 554), ("ada@example.org", "ada@example.org\r\nSender: bob@example.org", 553),
-                                 ("ada@example.org", "nobody", 553), ("ada@example.org", '"ada@example.org" <bob@example.org>', 553)):
+                                 ("ada@example.org", "nobody", 553), ("ada@example.org", '"ada@example.org" <bob@example.org>', 553),
+                                 # Each of these has ada's address for one reader, and bob's for another.
+                                 ("ada@example.org", "@x <bob@example.org>, ada@example.org", 553), ("ada@example.org", "b[o]b@example.org, ada@example.org", 553),
+                                 ("ada@example.org", "bob@example.org <ada@example.org>", 553), ("ada@example.org", "ada@example.org; bob@example.org", 553),
+                                 ("ada@example.org", "ada@example.org (x (y) bob@example.org)", 553), ("ada@example.org", "<bob @ example.org>, ada@example.org", 553),
+                                 ("ada@example.org", "ada@example.org@example.net", 553), ("ada@example.org", "<@bob@example.org:ada@example.org>", 553)):
         try:
             session.sendmail(sender, ["bob@example.org"], message("forged", header))
             raise AssertionError((sender, header))
