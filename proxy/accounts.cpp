@@ -4,7 +4,7 @@
 
 #include "journal/catalog.h"
 #include "proxy/address.h"
-#include "proxy/admin.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 

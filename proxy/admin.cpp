@@ -1,6 +1,5 @@
 #include "proxy/admin.h"
 
-#include <curl/curl.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/http.h>
@@ -8,25 +7,17 @@
 #include <pwd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <system_error>
 
 #include "journal/files.h"
+#include "proxy/admin_client.h"
 
 namespace holdfast::proxy {
 namespace {
-
-sockaddr_un unix_address(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-  return address;
-}
 
 bool answers(const std::string& path) {
   FileDescriptor probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -173,45 +164,6 @@ void Admin::begin(evhttp_request* http, Resource& resource, Work work) {
     resource.working.erase(thread);
     reply(http, resource.form, Error{ErrorCode::unavailable, fmt::format("cannot start a thread: {}", problem.what())});
   }
-}
-
-Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body, std::chrono::milliseconds patience) {
-  std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
-  std::string got, sent = to_line(body);
-  curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, path.c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_URL, ("http://holdfast" + resource).c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT_MS, static_cast<long>(patience.count()));
-  curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
-  curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(sent.size()));
-  curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, sent.data());
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &got);
-  curl_easy_setopt(
-      curl.get(), CURLOPT_WRITEFUNCTION, +[](char* data, std::size_t size, std::size_t count, void* out) {
-        static_cast<std::string*>(out)->append(data, size * count);
-        return size * count;
-      });
-  CURLcode code = curl_easy_perform(curl.get());
-  if (code == CURLE_COULDNT_CONNECT)
-    return Error{ErrorCode::no_daemon, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?", path,
-                                                   curl_easy_strerror(code))};
-  if (code != CURLE_OK)
-    return Error{ErrorCode::unavailable,
-                 fmt::format("{}: the daemon has not answered ({}); whether it did what it was asked is not known, its log tells", path,
-                             curl_easy_strerror(code))};
-  Json answer = Json::parse(got, nullptr, false);
-  if (answer.is_discarded()) return Error{ErrorCode::io, path + ": the daemon's answer is no JSON; is it the same version?"};
-  if (answer.is_object() && answer.contains("error"))
-    return Error{static_cast<ErrorCode>(answer.value("code", 0)), answer.value("error", std::string())};
-  return answer;
-}
-
-std::string format_time(std::int64_t us) {
-  std::time_t second = us / 1000000;
-  std::tm parts;
-  gmtime_r(&second, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-  return fmt::format("{}.{:06}Z", text, us % 1000000);
 }
 
 }  // namespace holdfast::proxy

@@ -76,12 +76,4 @@ class Admin {
   evhttp* http_ = nullptr;
 };
 
-/// Asks a running daemon for a resource on the socket at path, with what it needs to know. Errors: the daemon's own, no_daemon, or
-/// unavailable when it does not answer within patience.
-Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body = Json::object(),
-                       std::chrono::milliseconds patience = std::chrono::seconds(5));
-
-/// RFC 3339, UTC, with microseconds.
-std::string format_time(std::int64_t us);
-
 }  // namespace holdfast::proxy

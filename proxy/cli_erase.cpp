@@ -4,7 +4,6 @@
 
 #include <chrono>
 
-#include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/cli_job.h"
@@ -12,6 +11,7 @@
 #include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

@@ -9,7 +9,6 @@
 #include <cstring>
 
 #include "journal/files.h"
-#include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
@@ -18,6 +17,7 @@
 #include "proxy/mime.h"
 #include "proxy/progress_bar.h"
 #include "proxy/replay.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

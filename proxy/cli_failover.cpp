@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "failover/route_state.h"
-#include "proxy/admin.h"
+#include "proxy/admin_client.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/command.h"
@@ -18,6 +18,7 @@
 #include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/people.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

@@ -3,7 +3,7 @@
 #include <chrono>
 #include <thread>
 
-#include "proxy/admin.h"
+#include "proxy/admin_client.h"
 #include "proxy/journal_access.h"
 #include "proxy/progress_bar.h"
 

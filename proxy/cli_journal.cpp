@@ -14,7 +14,7 @@
 #include "journal/head.h"
 #include "journal/journal.h"
 #include "journal/reader.h"
-#include "proxy/admin.h"
+#include "proxy/admin_client.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/config.h"
@@ -24,6 +24,7 @@
 #include "proxy/log.h"
 #include "proxy/mime.h"
 #include "proxy/progress_bar.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

@@ -5,12 +5,12 @@
 #include <map>
 
 #include "journal/write_record.h"
-#include "proxy/admin.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
 #include "proxy/json.h"
 #include "proxy/log.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

@@ -19,7 +19,7 @@
 #include "journal/files.h"
 #include "proxy/accounts.h"
 #include "proxy/address.h"
-#include "proxy/admin.h"
+#include "proxy/admin_client.h"
 #include "proxy/cli.h"
 #include "proxy/command.h"
 #include "proxy/config.h"

@@ -11,13 +11,14 @@
 #include "journal/journal.h"
 #include "journal/proof.h"
 #include "journal/verify.h"
-#include "proxy/admin.h"
+#include "proxy/admin_client.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
 #include "proxy/json.h"
 #include "proxy/log.h"
 #include "proxy/progress_bar.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <chrono>
 
-#include "proxy/admin.h"
+#include "proxy/admin_client.h"
 #include "proxy/cli.h"
 #include "proxy/command.h"
 #include "proxy/config.h"

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <future>
 
-#include "proxy/admin.h"
 #include "proxy/control.h"
 #include "proxy/log.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

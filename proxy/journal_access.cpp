@@ -12,7 +12,7 @@
 
 #include "failover/mailbox_store.h"
 #include "journal/write_record.h"
-#include "proxy/admin.h"
+#include "proxy/admin_client.h"
 #include "proxy/publish_heads.h"
 
 namespace holdfast::proxy {

@@ -8,9 +8,9 @@
 
 #include "journal/catalog.h"
 #include "journal/record.h"
-#include "proxy/admin.h"
 #include "proxy/ldap_client.h"
 #include "proxy/log.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

@@ -7,9 +7,9 @@
 #include <sstream>
 
 #include "proxy/address.h"
-#include "proxy/admin.h"
 #include "proxy/command.h"
 #include "proxy/csv.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

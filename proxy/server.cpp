@@ -26,6 +26,7 @@
 #include "proxy/running_server.h"
 #include "proxy/session.h"
 #include "proxy/transparency.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

@@ -13,6 +13,7 @@
 #include "proxy/metrics.h"
 #include "proxy/people.h"
 #include "proxy/running_server.h"
+#include "proxy/units.h"
 
 namespace holdfast::proxy {
 namespace {

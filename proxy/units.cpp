@@ -4,6 +4,7 @@
 #include <glib.h>
 
 #include <array>
+#include <ctime>
 #include <limits>
 
 #include "proxy/command.h"
@@ -49,6 +50,15 @@ std::optional<std::int64_t> parse_date_time(const std::string& text) {
   std::int64_t us = g_date_time_to_unix(time) * 1000000 + g_date_time_get_microsecond(time);
   g_date_time_unref(time);
   return us;
+}
+
+std::string format_time(std::int64_t us) {
+  std::time_t second = us / 1000000;
+  std::tm parts;
+  gmtime_r(&second, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+  return fmt::format("{}.{:06}Z", text, us % 1000000);
 }
 
 std::string to_text(Duration duration) {

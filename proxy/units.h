@@ -1,4 +1,4 @@
-// Durations and sizes with units, as the configuration writes them: "5s", "14d", "50MiB". Sans I/O.
+// Durations, sizes and moments as text: "5s", "14d", "50MiB", "2026-01-31T08:00:00Z". Sans I/O.
 #pragma once
 
 #include <chrono>
@@ -17,6 +17,8 @@ std::optional<Duration> parse_duration(std::string_view text);
 std::optional<std::uint64_t> parse_size(std::string_view text);
 /// A moment as RFC 3339 writes it ("2026-01-31T08:00:00Z"), in microseconds since 1970.
 std::optional<std::int64_t> parse_date_time(const std::string& text);
+/// Such a moment, in UTC, with microseconds.
+std::string format_time(std::int64_t us);
 /// The largest unit that divides it: "90s" for a minute and a half.
 std::string to_text(Duration duration);
 /// For people, rounded down: "23 h", "47 min", "12 s".

@@ -287,6 +287,36 @@ def _(scene):
     assert "1 entries" in text and "healthy" in text, text
 
 
+@test("a command reads the daemon's whole answer, however it comes, and takes no part of one for it")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    status = holdfast.run("status", "--json").stdout
+    holdfast.stop()
+    content = status.encode()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(content), content)
+    large = json.dumps({"listeners": ["x" * 8000000], **json.loads(status)}).encode()
+    cut_short = "the daemon has not answered (Connection reset by peer); whether it did what it was asked is not known"
+    for pieces, code, words in (([answer], 0, ""), ([bytes([byte]) for byte in answer], 0, ""), ([b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(large), large], 0, ""),
+                                ([], 75, cut_short), ([answer[:40]], 75, cut_short), ([answer[:-1]], 75, cut_short), ([b"220 mail.example.org ESMTP\r\n"], 75, cut_short),
+                                ([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"], 74, "the daemon's answer is no JSON; is it the same version?")):
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(holdfast.socket)
+            server.listen()
+            command = subprocess.Popen([BINARY, "-c", holdfast.config, "status", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            with server.accept()[0] as client:
+                asked = client.recv(4096)
+                while not asked.endswith(b"\r\n\r\n{}"):
+                    asked += client.recv(4096)
+                for piece in pieces:
+                    client.sendall(piece)
+        os.unlink(holdfast.socket)
+        told, complained = command.communicate()
+        equal((command.returncode, told != ""), (code, code == 0), complained)
+        assert words in complained, complained
+        assert asked.startswith(b"POST /status HTTP/1.1\r\n"), asked
+    equal(holdfast.run("status", check=False).returncode, 75)
+
+
 @test("metrics for collectors: each has its kind and an explanation, counts what happens, and names nobody; the alerts are about such metrics")
 def _(scene):
     primary = scene.primary(replies={"content": lambda session, line: b"550 5.7.1 no\r\n" if len(primary.messages) == 3 else b"250 2.0.0 Ok: taken\r\n"})
