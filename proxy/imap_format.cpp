@@ -1,10 +1,11 @@
 #include "proxy/imap_format.h"
 
 #include <fmt/format.h>
-#include <gmime/gmime.h>
 
 #include <algorithm>
 #include <ctime>
+
+#include "proxy/fold.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -12,16 +13,7 @@ namespace {
 constexpr std::size_t longest_quoted = 1000;
 
 /// Names and parameters are UTF-8 here; on the wire they are encoded words where they are not ASCII.
-std::string encoded(const std::string& text) {
-  bool is_ascii =
-      std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7f; });
-  if (is_ascii) return text;
-  char* words = g_mime_utils_header_encode_text(nullptr, text.c_str(), "utf-8");
-  std::string done = words ? words : text;
-  g_free(words);
-  std::erase_if(done, [](char c) { return c == '\r' || c == '\n'; });
-  return done;
-}
+std::string encoded(const std::string& text) { return is_printable_ascii(text) ? text : encode_header_text(text); }
 
 std::string addresses(std::string_view header, std::string_view field) {
   std::string list;
@@ -115,11 +107,7 @@ std::string fields(std::string_view header, const BodySection& section) {
 std::string imap_literal(std::string_view bytes) { return fmt::format("{{{}}}\r\n{}", bytes.size(), bytes); }
 
 std::string imap_string(std::string_view text) {
-  bool is_quotable = text.size() <= longest_quoted && std::all_of(text.begin(), text.end(), [](char c) {
-                       auto byte = static_cast<unsigned char>(c);
-                       return byte >= 0x20 && byte < 0x7f;
-                     });
-  if (!is_quotable) return imap_literal(text);
+  if (text.size() > longest_quoted || !is_printable_ascii(text)) return imap_literal(text);
   std::string quoted = "\"";
   for (char c : text) {
     if (c == '"' || c == '\\') quoted += '\\';

@@ -1,7 +1,5 @@
 #include "proxy/imap_search.h"
 
-#include <gmime/gmime.h>
-
 #include <algorithm>
 
 #include "proxy/fold.h"
@@ -57,13 +55,8 @@ constexpr std::int64_t day_s = 86400;
 
 /// The day that the Date field names, in its own time zone; the day of arrival where there is none.
 std::int64_t sent_day(ReadMessage& message) {
-  std::int64_t arrival = message.stored().date_us / 1000000;
-  GDateTime* date = g_mime_utils_header_decode_date(field_of(message.header(), "Date").c_str());
-  std::int64_t seconds = arrival;
-  if (date) {
-    seconds = g_date_time_to_unix(date) + g_date_time_get_utc_offset(date) / G_USEC_PER_SEC;
-    g_date_time_unref(date);
-  }
+  std::optional<MailDate> date = parse_mail_date(field_of(message.header(), "Date"));
+  std::int64_t seconds = date ? date->utc_s + date->offset_s : message.stored().date_us / 1000000;
   return seconds / day_s * day_s;
 }
 

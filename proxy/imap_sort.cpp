@@ -1,7 +1,5 @@
 #include "proxy/imap_sort.h"
 
-#include <gmime/gmime.h>
-
 #include <algorithm>
 
 #include "proxy/fold.h"
@@ -98,10 +96,7 @@ SortFacts sort_facts(ReadMessage& message, std::uint32_t number) {
   facts.size = message.stored().size;
   std::string_view header = message.header();
   facts.sent_s = facts.arrival_us / 1000000;
-  if (GDateTime* date = g_mime_utils_header_decode_date(field_of(header, "Date").c_str())) {
-    facts.sent_s = g_date_time_to_unix(date);
-    g_date_time_unref(date);
-  }
+  if (std::optional<MailDate> date = parse_mail_date(field_of(header, "Date"))) facts.sent_s = date->utc_s;
   facts.subject = base_subject(fold(decode_header_text(field_of(header, "Subject"))), facts.is_reply);
   auto first_mailbox = [&](std::string_view field) {
     for (const MailAddress& one : parse_addresses(field_of(header, field)))

@@ -45,6 +45,7 @@ Error LdapClient::problem(int code, const std::string& what) const {
 }
 
 Result<std::unique_ptr<LdapClient>> LdapClient::connect(const LdapConfig& config, const std::atomic<bool>& should_stop) {
+  if (Status loaded = libldap.load(); !loaded) return Error{ErrorCode::unavailable, config.url + ": " + loaded.error().message};
   std::unique_ptr<LdapClient> client(new LdapClient(config, should_stop));
   if (Status opened = client->open(); !opened) return opened.error();
   if (Status secured = client->secure(); !secured) return secured.error();
@@ -121,7 +122,7 @@ Result<std::string> LdapClient::search_page(const std::string& base, int scope, 
   LDAPControl* page = nullptr;
   if (int code = ldap_create_page_control(ldap_.get(), static_cast<ber_int_t>(config_.page_size), &before, 0, &page); code != LDAP_SUCCESS)
     return problem(code, "cannot ask for pages");
-  std::unique_ptr<LDAPControl, decltype(&ldap_control_free)> owned(page, &ldap_control_free);
+  std::unique_ptr<LDAPControl, FreedBy<ldap_control_free>> owned(page);
   LDAPControl* controls[] = {page, nullptr};
   int id = 0;
   if (int code = ldap_search_ext(ldap_.get(), base.c_str(), scope, filter.c_str(), names.data(), 0, controls, nullptr, nullptr, LDAP_NO_LIMIT, &id);
@@ -134,7 +135,7 @@ Result<std::string> LdapClient::search_page(const std::string& base, int scope, 
   LDAPControl** returned = nullptr;
   for (LDAPMessage* one = ldap_first_message(ldap_.get(), all); one; one = ldap_next_message(ldap_.get(), one))
     if (ldap_msgtype(one) == LDAP_RES_SEARCH_RESULT) ldap_parse_result(ldap_.get(), one, &code, nullptr, nullptr, nullptr, &returned, 0);
-  std::unique_ptr<LDAPControl*, decltype(&ldap_controls_free)> freed(returned, &ldap_controls_free);
+  std::unique_ptr<LDAPControl*, FreedBy<ldap_controls_free>> freed(returned);
   if (code != LDAP_SUCCESS) return problem(code, "the search was refused; check directory.ldap.base and filter");
   for (LDAPMessage* one = ldap_first_entry(ldap_.get(), all); one; one = ldap_next_entry(ldap_.get(), one)) {
     std::string rest_of_members;

@@ -3,8 +3,6 @@
 // Blocking; for a thread of its own. A search gives up within a fraction of a second once it should stop.
 #pragma once
 
-#include <ldap.h>
-
 #include <atomic>
 #include <memory>
 #include <string>
@@ -12,6 +10,7 @@
 
 #include "failover/ldap_people.h"
 #include "proxy/config.h"
+#include "proxy/late_ldap.h"
 
 namespace holdfast::proxy {
 
@@ -29,10 +28,7 @@ class LdapClient {
   struct Unbind {
     void operator()(LDAP* ldap) const { ldap_unbind_ext_s(ldap, nullptr, nullptr); }
   };
-  struct FreeMessage {
-    void operator()(LDAPMessage* message) const { ldap_msgfree(message); }
-  };
-  using Message = std::unique_ptr<LDAPMessage, FreeMessage>;
+  using Message = std::unique_ptr<LDAPMessage, FreedBy<ldap_msgfree>>;
 
   LdapClient(const LdapConfig& config, const std::atomic<bool>& should_stop) : config_(config), should_stop_(should_stop) {}
   Status open();

@@ -1,12 +1,12 @@
 #include "proxy/mime.h"
 
-#include <gmime/gmime.h>
-
 #include <algorithm>
 #include <memory>
 
 #include "proxy/blanks.h"
 #include "proxy/careless_header.h"
+#include "proxy/fold.h"
+#include "proxy/late_gmime.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -26,13 +26,8 @@ void start_gmime() {
   (void)is_started;
 }
 
-struct Free {
-  void operator()(void* object) const {
-    if (object) g_object_unref(object);
-  }
-};
 template <class T>
-using Owned = std::unique_ptr<T, Free>;
+using Owned = std::unique_ptr<T, FreedBy<g_object_unref>>;
 
 std::string text_of(const char* text) { return text ? text : ""; }
 
@@ -241,6 +236,8 @@ void add_addresses(InternetAddressList* addresses, int depth, std::vector<MailAd
 
 }  // namespace
 
+Status load_mime() { return libgmime.load(); }
+
 bool is_same_name(std::string_view a, std::string_view b) {
   return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return g_ascii_tolower(x) == g_ascii_tolower(y); });
 }
@@ -287,12 +284,31 @@ MimePart parse_mime(std::string_view message) {
 }
 
 std::string decode_header_text(const std::string& raw) {
+  if (is_printable_ascii(raw) && raw.find("=?") == std::string::npos) return raw;
   start_gmime();
   char* decoded = g_mime_utils_header_decode_text(nullptr, with_regular_words(raw).c_str());
   char* valid = g_utf8_make_valid(decoded ? decoded : raw.c_str(), -1);
   std::string text = valid;
   for (char* one : {decoded, valid}) g_free(one);
   return text;
+}
+
+std::string encode_header_text(const std::string& text) {
+  start_gmime();
+  char* words = g_mime_utils_header_encode_text(nullptr, text.c_str(), "utf-8");
+  std::string encoded = words ? words : text;
+  g_free(words);
+  std::erase_if(encoded, [](char c) { return c == '\r' || c == '\n'; });
+  return encoded;
+}
+
+std::optional<MailDate> parse_mail_date(const std::string& value) {
+  start_gmime();
+  GDateTime* date = g_mime_utils_header_decode_date(value.c_str());
+  if (!date) return std::nullopt;
+  MailDate found{g_date_time_to_unix(date), g_date_time_get_utc_offset(date) / G_USEC_PER_SEC};
+  g_date_time_unref(date);
+  return found;
 }
 
 std::string decode_body(std::string_view message, const MimePart& part) {

@@ -7,10 +7,14 @@
 // grows with its size and no faster.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "journal/result.h"
 
 namespace holdfast::proxy {
 
@@ -65,8 +69,20 @@ std::string field_of(std::string_view header, std::string_view name);
 std::string address_field_of(std::string_view header, std::string_view name);
 bool is_same_name(std::string_view a, std::string_view b);  ///< ASCII, ignoring case
 
+/// Loads what reads header fields. Otherwise that is done when the first is read; where it is missing then, the process ends with a message.
+Status load_mime();
+
 /// Encoded words and raw 8-bit text, to UTF-8.
 std::string decode_header_text(const std::string& raw);
+/// UTF-8 to encoded words (RFC 2047), where it has to be, on one line.
+std::string encode_header_text(const std::string& text);
+
+struct MailDate {
+  std::int64_t utc_s = 0;     ///< since 1970
+  std::int64_t offset_s = 0;  ///< of the time zone in which it is written, east of UTC
+};
+/// A Date field's value (RFC 5322 3.3); nothing when it is none.
+std::optional<MailDate> parse_mail_date(const std::string& value);
 /// A part's content, its transfer encoding undone, and, for text, in UTF-8.
 std::string decode_body(std::string_view message, const MimePart& part);
 

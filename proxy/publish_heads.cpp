@@ -1,6 +1,5 @@
 #include "proxy/publish_heads.h"
 
-#include <curl/curl.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -12,6 +11,7 @@
 #include <memory>
 
 #include "journal/files.h"
+#include "proxy/late_curl.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -35,8 +35,9 @@ Status append_to(const std::string& path, const std::string& line) {
 }
 
 Status post_to(const std::string& url, const std::string& line) {
-  std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(), &curl_easy_cleanup);
-  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(curl_slist_append(nullptr, "Content-Type: text/plain"), &curl_slist_free_all);
+  if (Status loaded = libcurl.load(); !loaded) return Error{ErrorCode::unavailable, "journal.publish_heads: " + loaded.error().message};
+  std::unique_ptr<CURL, FreedBy<curl_easy_cleanup>> curl(curl_easy_init());
+  std::unique_ptr<curl_slist, FreedBy<curl_slist_free_all>> headers(curl_slist_append(nullptr, "Content-Type: text/plain"));
   auto ignore = +[](char*, std::size_t size, std::size_t count, void*) { return size * count; };
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, line.c_str());

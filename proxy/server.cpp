@@ -22,6 +22,7 @@
 #include "proxy/imap_session.h"
 #include "proxy/journal_access.h"
 #include "proxy/log.h"
+#include "proxy/mime.h"
 #include "proxy/people.h"
 #include "proxy/running_server.h"
 #include "proxy/session.h"
@@ -480,6 +481,7 @@ int serve(const std::string& config_path) {
     log(is_error ? LogLevel::error : LogLevel::info, "journal", {{is_error ? "problem" : "note", what}});
   });
   if (!journal) return give_up(journal.error());
+  if (Status loaded = load_mime(); !loaded) return give_up(loaded.error());
   for (const Caution& one : cautions_about(config)) log(LogLevel::warning, "start", {{one.key, one.value}, {"problem", one.problem}});
   int code = Server(config_path, *settings, **journal, kept).run();
   journal->reset();
