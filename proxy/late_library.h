@@ -1,7 +1,7 @@
 // Libraries that are loaded when they are first needed.
 //
 // Each start of a program takes time for every library that it is linked with, and for those that these need in turn. GMime, libcurl and
-// libldap bring 40 libraries with them, which took two thirds of the time of a short command; most commands need none of them.
+// libldap are 37 libraries with what they need, and took more than half of the time of a short command; most commands need none of them.
 #pragma once
 
 #include <atomic>
