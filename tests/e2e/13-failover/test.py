@@ -6,7 +6,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
-QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 300ms\n  retry_min: 200ms\n  retry_max: 1s"
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n  release_after: 300ms\n  retry_min: 200ms\n  retry_max: 1s"
 HELLO, FROM, TO = "EHLO client.example.net", "MAIL FROM:<a@example.net>", "RCPT TO:<b@example.org>"
 
 

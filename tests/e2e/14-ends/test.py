@@ -8,7 +8,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
-QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 300ms\n  retry_min: 100ms\n  retry_max: 200ms"
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n  release_after: 300ms\n  retry_min: 100ms\n  retry_max: 200ms"
 CHECKED = "Authentication-Results: gw.example.org; spf=pass smtp.mailfrom=a@example.net\r\n"
 
 
