@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
 MESSAGES, RECIPIENTS, SENDERS = 200_000, 60, 4
-YAML = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 100ms\nlog:\n  level: warning\nlimits:\n  commands: 1000000"
+YAML = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n  release_after: 100ms\nlog:\n  level: warning\nlimits:\n  commands: 1000000"
 
 
 def send(port, first, count):

@@ -12,7 +12,7 @@ from harness import *
 GATEWAY, PRIMARY, GATEWAY6, PRIMARY6 = "198.18.2.1", "198.18.2.2", "2001:db8:2::1", "2001:db8:2::2"
 ADA, BOB, ADA6 = "198.18.1.7", "198.18.1.8", "2001:db8:1::7"
 TRANSPARENT = "identity: transparent"
-FAILOVER = "failover:\n  probe_interval: 200ms\n  takeover_after: 300ms\n  release_after: 300ms\n  retry_min: 200ms\ndirectory:\n  catch_all: [example.org]\n"
+FAILOVER = "failover:\n  probe_interval: 200ms\n  takeover_after: 1s\n  release_after: 300ms\n  retry_min: 200ms\ndirectory:\n  catch_all: [example.org]\n"
 
 
 class World:

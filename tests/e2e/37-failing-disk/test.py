@@ -158,7 +158,7 @@ def _(scene):
     disk = Disk(scene)
     port = free_port()
     primary, outside = scene.primary(port=port), scene.primary()
-    yaml = ("failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 300ms\n  retry_min: 100ms\n"
+    yaml = ("failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n  release_after: 300ms\n  retry_min: 100ms\n"
             f"egress:\n  upstreams: [\"127.0.0.1:{outside.port}\"]\n  spf_gateway: gw.example.org")
     holdfast = scene.holdfast(primary, yaml=yaml, route="unknown_recipients: accept", before=disk.before)
     holdfast.run("failover", "hold", "--reason", "test")

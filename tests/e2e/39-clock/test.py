@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
-QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n"
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n"
 
 
 def is_held(holdfast):

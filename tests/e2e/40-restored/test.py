@@ -9,7 +9,7 @@ COUNT = 30
 DENIED = b"554 5.7.1 <b@example.org>: Relay access denied\r\n"
 TAKEN = b"250 2.1.5 Ok\r\n"
 # In this time nothing is tried again by itself.
-SLOW = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\n  release_after: 300ms\n  retry_min: {retry}\n  retry_max: {retry}\n"
+SLOW = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n  release_after: 300ms\n  retry_min: {retry}\n  retry_max: {retry}\n"
 VERIFIED = "Authentication-Results: gw.example.org; spf=pass smtp.mailfrom=a@example.net\r\nSubject: {number}\r\n\r\nx\r\n"
 
 

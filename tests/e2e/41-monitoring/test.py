@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
 
 ALERTS, DASHBOARD = (os.path.join(ROOT, "deploy", name) for name in ("alerts.yaml", "dashboard.json"))
-QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 300ms\ndirectory:\n  catch_all: [example.org]\n"
+QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\ndirectory:\n  catch_all: [example.org]\n"
 
 
 class Prometheus:

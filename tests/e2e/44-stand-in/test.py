@@ -190,7 +190,7 @@ def _(scene):
         def die(session, line):
             primary.replies.update({"DATA": well["DATA"], verb: trouble})
 
-        holdfast = scene.holdfast(primary, yaml="failover:\n  takeover_after: 300ms\n  probe_interval: 100ms\n  release_after: 100ms\n  retry_min: 100ms")
+        holdfast = scene.holdfast(primary, yaml="failover:\n  takeover_after: 1s\n  probe_interval: 100ms\n  release_after: 100ms\n  retry_min: 100ms")
         client = scene.client(holdfast.port)
         assert client.send_mail().startswith("250")
         primary.replies["DATA"] = die

@@ -9,7 +9,7 @@ from harness import *
 CHUNKS = ScriptedPrimary.EHLO.replace(b"250 CHUNKING", b"250-CHUNKING\r\n250 BINARYMIME")
 NO_CHUNKS = ScriptedPrimary.EHLO.replace(b"250-ENHANCEDSTATUSCODES\r\n250 CHUNKING", b"250 ENHANCEDSTATUSCODES")
 CONTENT = b"Subject: b\r\nContent-Transfer-Encoding: binary\r\n\r\n\n.\nMAIL FROM:<evil@example.net>\n.\r\r\n" + bytes(range(256)) * 600 + b"\n.\r\n"
-FAST = "failover:\n  probe_interval: 50ms\n  takeover_after: 300ms\n  release_after: 100ms\n  retry_min: 100ms\n  retry_max: 100ms"
+FAST = "failover:\n  probe_interval: 50ms\n  takeover_after: 1s\n  release_after: 100ms\n  retry_min: 100ms\n  retry_max: 100ms"
 
 
 def send(client, content=CONTENT, pieces=3):

@@ -14,7 +14,7 @@ CLIENTS, DEATHS, STEPS = 6, 0.02, ("MAIL", "RCPT", "DATA", "content", "BDAT", "N
 YAML = """\
 failover:
   probe_interval: 50ms
-  takeover_after: 300ms
+  takeover_after: 1s
   release_after: 100ms
   retry_min: 100ms
   retry_max: 100ms
