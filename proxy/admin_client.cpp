@@ -87,16 +87,20 @@ sockaddr_un unix_address(const std::string& path) {
 }
 
 Result<Json> ask_admin(const std::string& path, const std::string& resource, const Json& body, std::chrono::milliseconds patience) {
-  auto reason = [] { return errno == EAGAIN ? "it takes too long" : std::strerror(errno); };
+  auto unanswered = [&path] {
+    const char* reason = errno == EAGAIN ? "it takes too long" : std::strerror(errno);
+    return Error{ErrorCode::unavailable,
+                 fmt::format("{}: the daemon has not answered ({}); whether it did what it was asked is not known, its log tells", path, reason)};
+  };
   Exchange exchange(patience);
-  if (!exchange.connect(path) && errno != EAGAIN)
-    return Error{ErrorCode::no_daemon,
-                 fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?", path, reason())};
+  bool is_connected = exchange.connect(path);
+  if (!is_connected && errno == EAGAIN) return unanswered();
+  if (!is_connected)
+    return Error{ErrorCode::no_daemon, fmt::format("{}: no daemon answers there ({}); is `holdfast serve` running, and may you use its socket?", path,
+                                                   std::strerror(errno))};
   std::string sent = to_line(body), got;
   std::string header = fmt::format("POST {} HTTP/1.1\r\nHost: holdfast\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", resource, sent.size());
-  if (!exchange.send(header + sent) || !exchange.receive(got))
-    return Error{ErrorCode::unavailable,
-                 fmt::format("{}: the daemon has not answered ({}); whether it did what it was asked is not known, its log tells", path, reason())};
+  if (!exchange.send(header + sent) || !exchange.receive(got)) return unanswered();
   Json answer = Json::parse(got, nullptr, false);
   if (answer.is_discarded()) return Error{ErrorCode::io, path + ": the daemon's answer is no JSON; is it the same version?"};
   if (answer.is_object() && answer.contains("error"))

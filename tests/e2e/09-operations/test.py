@@ -314,6 +314,18 @@ def _(scene):
         equal((command.returncode, told != ""), (code, code == 0), complained)
         assert words in complained, complained
         assert asked.startswith(b"POST /status HTTP/1.1\r\n"), asked
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as others:
+        server.bind(holdfast.socket)
+        server.listen(0)
+        waiting = others.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.setblocking(False)
+        while waiting.connect_ex(holdfast.socket) == 0:  # until no more may wait
+            waiting = others.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+        full = holdfast.run("status", check=False)
+    os.unlink(holdfast.socket)
+    equal(full.returncode, 75)
+    assert "the daemon has not answered (it takes too long)" in full.stderr, full.stderr
     equal(holdfast.run("status", check=False).returncode, 75)
 
 
