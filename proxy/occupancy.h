@@ -25,10 +25,10 @@ class Occupancy {
     std::atomic<std::uint64_t> waiting{0};
     std::atomic<bool> takes_chunks{false};  ///< as it said last (RFC 3030)
 
-    bool is_serving() const { return connections > 0; }
-    /// Whether a connection that it refuses may be one too many: it may refuse one before it greets another, and may notice late that one
-    /// has ended.
-    bool may_be_full() const { return attempts > 1 || is_serving() || std::chrono::steady_clock::now() < last_end_.load() + notices_end_within; }
+    /// Whether somebody has a connection, or had one so short ago that it may not have noticed the end.
+    bool is_serving() const { return connections > 0 || std::chrono::steady_clock::now() < last_end_.load() + notices_end_within; }
+    /// Whether a connection that it refuses may be one too many: it may refuse one before it greets another.
+    bool may_be_full() const { return attempts > 1 || is_serving(); }
 
     /// Notes why it does not answer, or "" that it does. Returns whether that is news.
     bool note(const std::string& problem) {

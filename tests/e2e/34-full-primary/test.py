@@ -145,6 +145,35 @@ def _(scene):
     assert not holdfast.logged("takeover")
 
 
+@test("whoever has waited long for one that takes one connection, and notices late that it has ended, waits on")
+def _(scene):
+    is_taken, left = [], [-1.0]
+
+    def greet(session, line):
+        if is_taken or time.monotonic() < left[-1] + 0.5:
+            session.connection.sendall(TOO_MANY[0].encode() + b"\r\n")
+            return None
+        is_taken.append(session)
+        return b"220 primary.example.org ESMTP\r\n"
+
+    def leave(session, line):
+        is_taken.clear()
+        left.append(time.monotonic())
+        return b"221 2.0.0 Bye\r\n"
+    primary = scene.primary(replies={"greeting": greet, "QUIT": leave})
+    holdfast = scene.holdfast(primary, yaml="threads: 1\nfailover:\n  probe_interval: 1h\n  takeover_after: 1s\nreuse:\n  connections: 0")
+    first = scene.client(holdfast.port)
+    waiting = [scene.client(holdfast.port, greeting=False) for _ in range(3)]
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() > began + 1.5 and holdfast.status()["routes"][0]["waiting"] == 3, what="more than takeover_after")
+    first.ask("QUIT")
+    for client in waiting:
+        equal(client.reply(), "220 primary.example.org ESMTP")
+        equal(client.send_mail(), "250 2.0.0 Ok: taken")
+        client.ask("QUIT")
+    assert not holdfast.logged("takeover") and not holdfast.logged("breaker")
+
+
 @test("one that says so while nobody has a connection is heard at once")
 def _(scene):
     for refusal in TOO_MANY:
