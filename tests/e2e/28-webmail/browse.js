@@ -87,7 +87,7 @@ async function main() {
 
   await page.goto(`${url}?_task=addressbook`);
   await page.waitForFunction(() => document.querySelectorAll('#directorylist li').length === 1);
-  await page.waitForFunction(() => document.querySelector('#contacts-table').innerText.includes('Bob Müller'));
+  await page.waitForFunction(() => document.querySelector('#contacts-table')?.innerText.includes('Bob Müller'));
 
   await page.goto(`${url}?_task=mail&_action=compose`);
   await page.waitForSelector('#composebody');
@@ -118,7 +118,7 @@ async function main() {
   await page.fill('#rcmloginuser', 'ada@example.org');
   await page.fill('#rcmloginpwd', 'correct horse battery');
   await page.click('#rcmloginsubmit');
-  await page.waitForFunction(() => /works again|läuft wieder/.test(document.querySelector('.holdfast-welcome p').innerText));
+  await page.waitForFunction(() => /works again|läuft wieder/.test(document.querySelector('.holdfast-welcome p')?.innerText));
   check(!/failed|fehlgeschlagen/i.test(await page.innerText('body')), 'it does not blame the password');
   await shot('10-closed-login');
   check(problems.length === 0, problems.join('; '));
