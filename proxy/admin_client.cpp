@@ -45,7 +45,7 @@ class Exchange {
       begin = text.find("\r\n\r\n");
       if (begin == std::string::npos) continue;
       begin += 4;
-      size = parse_number(field_of(std::string_view(text).substr(text.find('\n') + 1, begin), "Content-Length")).value_or(0);
+      size = parse_number(field_of(std::string_view(text).substr(0, begin), "Content-Length")).value_or(0);
     }
     content = text.substr(begin);
     return true;

@@ -12,6 +12,7 @@ namespace holdfast::proxy {
 namespace {
 
 [[noreturn]] void end_without(const std::string& missing) {
+  std::fflush(nullptr);  // what was printed until now
   fmt::print(stderr, "holdfast: {}\n", missing);
   std::_Exit(EX_UNAVAILABLE);
 }
