@@ -15,12 +15,6 @@ using journal::Term;
 
 constexpr std::size_t batch = 1000;
 
-std::string same_case(const std::string& name) {
-  std::string upper = name;
-  for (char& c : upper) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
-  return upper == inbox ? upper : name;
-}
-
 }  // namespace
 
 StoredMessage* Mailbox::View::find(std::uint32_t uid) {
@@ -35,6 +29,10 @@ Status Mailbox::open() {
   auto folders = store_.folders(person_);
   if (!folders) return folders.error();
   for (Folder& folder : *folders) {
+    if (folder.is_gone) {
+      gone_.push_back(std::move(folder));
+      continue;
+    }
     auto view = std::make_shared<View>();
     view->folder = std::move(folder);
     views_.push_back(std::move(view));
@@ -57,7 +55,7 @@ Status Mailbox::apply(const MailboxChange& change) {
 
 Mailbox::ViewPtr Mailbox::find(const std::string& name) const {
   for (const ViewPtr& view : views_)
-    if (view->folder.name == same_case(name)) return view;
+    if (view->folder.name == with_inbox_in_capitals(name)) return view;
   return nullptr;
 }
 
@@ -67,6 +65,12 @@ std::vector<Mailbox::ViewPtr> Mailbox::folders() const {
     return std::pair(a->folder.name != inbox, a->folder.name) < std::pair(b->folder.name != inbox, b->folder.name);
   });
   return all;
+}
+
+std::vector<std::string> Mailbox::lost_subscriptions() const {
+  std::vector<std::string> names;
+  for (const Folder& folder : gone_) names.push_back(folder.name);
+  return names;
 }
 
 Result<Mailbox::ViewPtr> Mailbox::view(const std::string& name) {
@@ -225,89 +229,6 @@ Status Mailbox::look_through(View& view, Term term, RecordId indexed) {
   if (Status stored = apply(change); !stored) return stored;
   view.folder = std::move(folder);
   view.messages.insert(view.messages.end(), added.begin(), added.end());
-  return {};
-}
-
-/// Whether a folder can be called that now.
-Status Mailbox::check_name(const std::string& name) const {
-  constexpr std::size_t longest_name = 200;
-  if (name.empty() || name.size() > longest_name || name.front() == '/' || name.back() == '/' || name.find("//") != std::string::npos)
-    return Error{ErrorCode::invalid, "this cannot be a folder's name"};
-  if (find(name)) return Error{ErrorCode::invalid, "there is such a folder already"};
-  return {};
-}
-
-Status Mailbox::create(const std::string& name) {
-  constexpr std::size_t most_folders = 500;
-  if (Status fine = check_name(name); !fine) return fine;
-  if (views_.size() >= most_folders) return Error{ErrorCode::invalid, "there are too many folders"};
-  auto validity = store_.new_uid_validity(person_);
-  if (!validity) return validity.error();
-  auto view = std::make_shared<View>();
-  for (const ViewPtr& other : views_) view->folder.id = std::max(view->folder.id, other->folder.id);
-  ++view->folder.id;
-  view->folder.name = same_case(name);
-  view->folder.uid_validity = *validity;
-  MailboxChange change;
-  change.folders.push_back(view->folder);
-  if (Status stored = apply(change); !stored) return stored;
-  views_.push_back(std::move(view));
-  return {};
-}
-
-Status Mailbox::remove(const std::string& name) {
-  ViewPtr view = find(name);
-  if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
-  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder is needed and stays"};
-  if (Status loaded = load(*view); !loaded) return loaded;
-  MailboxChange change;
-  change.removed_folders.push_back(view->folder.id);
-  std::set<std::uint32_t> gone;
-  for (const StoredMessage& message : view->messages) {
-    change.removed_messages.emplace_back(view->folder.id, message);
-    gone.insert(message.uid);
-  }
-  auto unused = unused_without(*view, gone);
-  if (!unused) return unused.error();
-  change.removed_blobs = std::move(*unused);
-  if (Status stored = apply(change); !stored) return stored;
-  view->is_gone = true;
-  view->messages.clear();
-  std::erase(views_, view);
-  own_bytes_.reset();
-  return {};
-}
-
-Status Mailbox::rename(const std::string& from, const std::string& to) {
-  ViewPtr view = find(from);
-  if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
-  if (view->folder.name == inbox || !view->folder.use.empty()) return Error{ErrorCode::invalid, "this folder keeps its name"};
-  MailboxChange change;
-  std::vector<std::pair<ViewPtr, std::string>> renamed;
-  for (const ViewPtr& one : views_) {
-    bool is_below = one->folder.name.starts_with(from + "/");
-    if (one != view && !is_below) continue;
-    Folder folder = one->folder;
-    folder.name = same_case(to + folder.name.substr(from.size()));
-    if (Status fine = check_name(folder.name); !fine) return fine;
-    renamed.emplace_back(one, folder.name);
-    change.folders.push_back(std::move(folder));
-  }
-  if (Status stored = apply(change); !stored) return stored;
-  for (auto& [one, name] : renamed) one->folder.name = name;
-  return {};
-}
-
-Status Mailbox::subscribe(const std::string& name, bool is_subscribed) {
-  ViewPtr view = find(name);
-  if (!view && !is_subscribed) return {};  // programs forget a folder so after they have renamed it
-  if (!view) return Error{ErrorCode::not_found, "there is no such folder"};
-  Folder folder = view->folder;
-  folder.is_subscribed = is_subscribed;
-  MailboxChange change;
-  change.folders.push_back(folder);
-  if (Status stored = apply(change); !stored) return stored;
-  view->folder.is_subscribed = is_subscribed;
   return {};
 }
 

@@ -21,6 +21,8 @@
 namespace holdfast::failover {
 
 inline constexpr const char* inbox = "INBOX";
+/// The name of a folder, or a pattern for such, with INBOX as it is written here: "inbox" and "Inbox/a" mean it too.
+std::string with_inbox_in_capitals(std::string name);
 /// The session's name of entries that bring what a person has sent to its primary mailbox: not shown here, it
 /// is in Sent.
 inline constexpr std::string_view return_session = "return";
@@ -55,10 +57,13 @@ class Mailbox {
   Status refresh();
   /// Folders by name, without messages; INBOX first.
   std::vector<ViewPtr> folders() const;
+  /// Names that are subscribed and whose folders were deleted.
+  std::vector<std::string> lost_subscriptions() const;
   /// With its messages; nothing when there is no such folder.
   Result<ViewPtr> view(const std::string& name);
 
   // Errors: invalid, with a sentence for the person.
+  /// With the folders above it that are not there (RFC 3501 6.3.3).
   Status create(const std::string& name);
   Status remove(const std::string& name);
   Status rename(const std::string& from, const std::string& to);
@@ -110,12 +115,17 @@ class Mailbox {
   static void take_in(View& to, Copies&& copies);
   Result<std::vector<std::uint64_t>> unused_without(const View& view, const std::set<std::uint32_t>& gone);
   Status check_name(const std::string& name) const;
+  std::vector<std::string> missing_above(const std::string& name) const;
+  Result<std::vector<ViewPtr>> new_folders(const std::vector<std::string>& names, MailboxChange& change);
+  Status store_folders(MailboxChange&& change, const std::vector<ViewPtr>& added);
+  Status forget_gone(const std::string& name);
 
   MailboxStore& store_;
   journal::Journal& journal_;
   const Directory& directory_;
   const std::string person_;
   std::vector<ViewPtr> views_;
+  std::vector<Folder> gone_;   ///< of which the name is subscribed
   std::set<std::string> own_;  ///< addresses, as of the last refresh
   std::uint64_t directory_version_ = 0;
   RecordId indexed_ = 0;

@@ -43,6 +43,13 @@ std::optional<Account> decode_account(std::string_view bytes) {
   return in.ok() ? std::optional(account) : std::nullopt;
 }
 
+/// Of a folder.
+enum class Subscription : std::uint8_t { no, yes, without_folder };
+
+Subscription subscription(const Folder& folder) {
+  return folder.is_gone ? Subscription::without_folder : folder.is_subscribed ? Subscription::yes : Subscription::no;
+}
+
 std::string encode(const Folder& folder) {
   ByteWriter out;
   out.integer(folder.id);
@@ -51,7 +58,7 @@ std::string encode(const Folder& folder) {
   out.integer(folder.uid_validity);
   out.integer(folder.uid_next);
   out.integer(folder.modseq);
-  out.integer(static_cast<std::uint8_t>(folder.is_subscribed));
+  out.integer(static_cast<std::uint8_t>(subscription(folder)));
   out.integer(static_cast<std::uint32_t>(folder.looked_through.size()));
   for (const auto& [address, id] : folder.looked_through) {
     out.string(address);
@@ -71,7 +78,9 @@ std::optional<Folder> decode_folder(std::string_view bytes) {
   folder.uid_validity = in.integer<std::uint32_t>();
   folder.uid_next = in.integer<std::uint32_t>();
   folder.modseq = in.integer<std::uint64_t>();
-  folder.is_subscribed = in.integer<std::uint8_t>() != 0;
+  auto subscription = static_cast<Subscription>(in.integer<std::uint8_t>());
+  folder.is_subscribed = subscription != Subscription::no;
+  folder.is_gone = subscription == Subscription::without_folder;
   for (auto count = in.integer<std::uint32_t>(); count > 0 && in.ok(); --count) {
     std::string address(in.string());
     folder.looked_through[address] = in.integer<RecordId>();

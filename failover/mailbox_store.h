@@ -54,6 +54,7 @@ struct Folder {
   std::uint32_t uid_validity = 0, uid_next = 1;
   std::uint64_t modseq = 1;  ///< the highest of its messages
   bool is_subscribed = true;
+  bool is_gone = false;  ///< it was deleted; its name stays subscribed until the person says otherwise (RFC 3501 6.3.6)
   // Of the folders that show the journal: how far it has been looked through for each of the person's
   // addresses, and entries before that whose outcome was still open.
   std::map<std::string, RecordId> looked_through;

@@ -37,6 +37,12 @@ std::string fold_ascii(std::string_view text) {
   return out;
 }
 
+std::string upper_ascii(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
+  return out;
+}
+
 /// Piece by piece, since GLib's normalising takes time by the square of the length.
 std::string fold(std::string_view text) {
   if (is_ascii(text)) return fold_ascii(text);

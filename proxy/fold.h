@@ -9,6 +9,7 @@ namespace holdfast::proxy {
 bool is_ascii(std::string_view text);
 bool is_printable_ascii(std::string_view text);  ///< with blanks, without other space
 std::string fold_ascii(std::string_view text);
+std::string upper_ascii(std::string_view text);
 /// Of UTF-8; bytes that are none are replaced. Takes a time that grows with the text's size and no faster.
 std::string fold(std::string_view text);
 

@@ -49,7 +49,7 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
     co_return;
   }
   if (by_uid) items->uid = true;
-  knows_condstore_ |= items->modseq;
+  if (items->modseq) learn_condstore();
   bool marks_seen =
       !is_read_only_ && std::any_of(items->sections.begin(), items->sections.end(), [](const BodySection& one) { return !one.is_peek; });
   std::vector<std::uint32_t> uids = chosen(*set, by_uid);
@@ -95,6 +95,7 @@ std::string ImapSession::facts_of(const failover::StoredMessage& message, ReadMe
     out.append(name).append(" ").append(value);
   };
   if (items.uid) add("UID", std::to_string(message.uid));
+  if (items.flags && has_new_keyword(message)) show_flag_names();
   if (items.flags) add("FLAGS", "(" + flags_of(message) + ")");
   if (items.modseq) add("MODSEQ", "(" + std::to_string(message.modseq) + ")");
   if (items.date) add("INTERNALDATE", imap_date(message.date_us));

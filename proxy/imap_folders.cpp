@@ -2,161 +2,45 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "proxy/imap_format.h"
+#include "proxy/imap_list.h"
 #include "proxy/imap_session.h"
 #include "proxy/log.h"
 
 namespace holdfast::proxy {
-namespace {
-
-/// "*" is anything, "%" anything within a level.
-bool fits(std::string_view name, std::string_view pattern) {
-  // The last star seen is where another try may begin: no more than quadratic.
-  std::size_t n = 0, p = 0, star = std::string_view::npos, star_n = 0;
-  while (n < name.size() || p < pattern.size()) {
-    if (p < pattern.size() && (pattern[p] == '*' || pattern[p] == '%')) {
-      star = p++;
-      star_n = n;
-      continue;
-    }
-    if (p < pattern.size() && n < name.size() && pattern[p] == name[n]) {
-      ++p;
-      ++n;
-      continue;
-    }
-    bool may_take_more = star != std::string_view::npos && star_n < name.size() && (pattern[star] == '*' || name[star_n] != '/');
-    if (!may_take_more) return false;
-    n = ++star_n;
-    p = star + 1;
-  }
-  return true;
-}
-
-std::string upper(std::string text) {
-  for (char& c : text) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
-  return text;
-}
-
-std::optional<std::vector<std::string>> status_items(ImapText& text) {
-  std::vector<std::string> items;
-  if (!text.take('(')) return std::nullopt;
-  while (!text.take(')')) {
-    std::optional<std::string> item = text.atom();
-    if (!item) return std::nullopt;
-    items.push_back(upper(*item));
-    text.space();
-  }
-  return items;
-}
-
-/// What LIST and LSUB ask for (RFC 3501 6.3.8, RFC 5258).
-struct ListRequest {
-  std::vector<std::string> patterns;                     ///< with the reference before each
-  bool wants_subscribed = false, wants_special = false;  ///< only these
-  bool shows_subscribed = false;                         ///< in the answer
-  std::vector<std::string> status_items;                 ///< RFC 5819: STATUS with each
-
-  bool wants(const failover::Folder& folder, const std::string& name) const {
-    if ((wants_subscribed && !folder.is_subscribed) || (wants_special && folder.use.empty())) return false;
-    return std::any_of(patterns.begin(), patterns.end(),
-                       [&](const std::string& pattern) { return fits(name, is_same_name(pattern, "INBOX") ? "INBOX" : pattern); });
-  }
-};
-
-/// "(SUBSCRIBED SPECIAL-USE)", where there is one. False when it is malformed.
-bool parse_selection(ImapText& text, ListRequest& request) {
-  if (!text.take('(')) return true;
-  while (!text.take(')')) {
-    std::optional<std::string> option = text.atom();
-    if (!option) return false;
-    if (is_same_name(*option, "SUBSCRIBED")) request.wants_subscribed = request.shows_subscribed = true;
-    if (is_same_name(*option, "SPECIAL-USE")) request.wants_special = true;
-    text.space();
-  }
-  return true;
-}
-
-/// A reference, and one pattern or several in parentheses.
-bool parse_patterns(ImapText& text, ListRequest& request) {
-  std::optional<std::string> reference = text.astring();
-  if (!reference || !text.space()) return false;
-  bool has_several = text.take('(');
-  do {
-    std::optional<std::string> pattern = text.list_mailbox();
-    if (!pattern || request.patterns.size() > 100) return false;
-    request.patterns.push_back(*reference + *pattern);
-  } while (has_several && text.space());
-  return !has_several || text.take(')');
-}
-
-/// " RETURN (SUBSCRIBED STATUS (MESSAGES))", where there is one.
-bool parse_return(ImapText& text, ListRequest& request) {
-  if (!text.space()) return true;
-  if (!text.word("RETURN") || !text.space() || !text.take('(')) return false;
-  while (!text.take(')')) {
-    std::optional<std::string> option = text.atom();
-    if (!option) return false;
-    if (is_same_name(*option, "SUBSCRIBED")) request.shows_subscribed = true;
-    if (is_same_name(*option, "STATUS")) {
-      auto items = text.space() ? status_items(text) : std::nullopt;
-      if (!items) return false;
-      request.status_items = std::move(*items);
-    }
-    text.space();
-  }
-  return true;
-}
-
-std::optional<ListRequest> parse_list(ImapText& text) {
-  ListRequest request;
-  if (!text.space() || !parse_selection(text, request)) return std::nullopt;
-  text.space();
-  if (!parse_patterns(text, request) || !parse_return(text, request) || !text.at_end()) return std::nullopt;
-  return request;
-}
-
-}  // namespace
-
 /// A blank and a folder's name, in UTF-8.
 std::optional<std::string> ImapSession::folder_name(ImapText& text) const {
   std::optional<std::string> name = text.space() ? text.astring() : std::nullopt;
   return name ? decode_mailbox_name(*name) : std::nullopt;
 }
 
-std::shared_ptr<failover::Mailbox::View> ImapSession::folder(ImapText& text) {
+std::shared_ptr<failover::Mailbox::View> ImapSession::folder(ImapText& text, std::string_view code_if_missing) {
   std::optional<std::string> utf8 = folder_name(text);
   if (!utf8) return bad("a folder's name was expected"), nullptr;
   auto view = mailbox_->view(*utf8);
   if (view) return *view;
-  if (view.error().code == ErrorCode::not_found) return no("[NONEXISTENT] " + view.error().message), nullptr;
+  if (view.error().code == ErrorCode::not_found) return no(fmt::format("[{}] {}", code_if_missing, view.error().message)), nullptr;
   log(LogLevel::error, "mailbox", {{"person", person_}, {"problem", view.error().message}});
   return no("[UNAVAILABLE] the mailbox cannot be read at this moment"), nullptr;
 }
 
 void ImapSession::list(ImapText& text, bool only_subscribed) {
-  std::optional<ListRequest> request = parse_list(text);
+  std::optional<ListRequest> request = only_subscribed ? parse_lsub(text) : parse_list(text);
   if (!request) return bad("the arguments are not understood");
-  request->wants_subscribed |= only_subscribed;
-  const char* word = only_subscribed ? "LSUB" : "LIST";
-  bool asks_for_separator = !only_subscribed && request->patterns == std::vector<std::string>{""};  // RFC 3501 6.3.8
-  if (asks_for_separator) {
+  if (request->asks_for_separator) {
     untagged("LIST (\\Noselect) \"/\" \"\"");
     return ok("done");
   }
-  auto all = mailbox_->folders();
-  for (const auto& view : all) {
-    const failover::Folder& one = view->folder;
-    std::string name = encode_mailbox_name(one.name);
-    if (!request->wants(one, name)) continue;
-    bool has_children = std::any_of(all.begin(), all.end(), [&](const auto& other) { return other->folder.name.starts_with(one.name + "/"); });
-    std::string attributes = has_children ? "\\HasChildren" : "\\HasNoChildren";
-    if (!one.use.empty()) attributes += " " + one.use;
-    if (request->shows_subscribed && one.is_subscribed) attributes += " \\Subscribed";
-    untagged(fmt::format("{} ({}) \"/\" {}", word, attributes, imap_string(name)));
-    if (request->status_items.empty()) continue;
+  std::vector<ListedName> names;
+  for (const auto& view : mailbox_->folders()) names.push_back({view->folder.name, true, view->folder.is_subscribed, view->folder.use});
+  for (const std::string& name : mailbox_->lost_subscriptions()) names.push_back({name, false, true});
+  for (const ListedName& one : chosen_names(*request, names)) {
+    untagged((only_subscribed ? "LSUB " : "LIST ") + listed(*request, one));
+    if (request->status_items.empty() || !one.exists) continue;
     if (auto loaded = mailbox_->view(one.name))
-      untagged(fmt::format("STATUS {} ({})", imap_string(name), status_of(**loaded, request->status_items)));
+      untagged(fmt::format("STATUS {} ({})", imap_string(encode_mailbox_name(one.name)), status_of(**loaded, request->status_items)));
   }
   ok("done");
 }
@@ -185,9 +69,9 @@ std::string ImapSession::status_of(const failover::Mailbox::View& view, const st
 void ImapSession::status(ImapText& text) {
   auto view = folder(text);
   if (!view) return;
-  auto items = text.space() ? status_items(text) : std::nullopt;
-  if (!items) return bad("the arguments are not understood");
-  knows_condstore_ |= std::find(items->begin(), items->end(), "HIGHESTMODSEQ") != items->end();
+  auto items = text.space() ? parse_status_items(text) : std::nullopt;
+  if (!items || !text.at_end()) return bad("the arguments are not understood");
+  if (std::find(items->begin(), items->end(), "HIGHESTMODSEQ") != items->end()) learn_condstore();
   untagged(fmt::format("STATUS {} ({})", imap_string(encode_mailbox_name(view->folder.name)), status_of(*view, *items)));
   ok("done");
 }
@@ -212,8 +96,9 @@ void ImapSession::select(ImapText& text, bool is_read_only) {
     if (first_unseen == 0 && (message.flags & failover::seen) == 0) first_unseen = static_cast<std::uint32_t>(uids_.size());
   }
   shown_modseq_ = view->folder.modseq;
-  untagged("FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)");
-  untagged(fmt::format("OK [PERMANENTFLAGS ({})] these are kept", is_read_only ? "" : "\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*"));
+  shown_keywords_.clear();
+  for (const auto& message : view->messages) has_new_keyword(message);
+  show_flag_names();
   untagged(fmt::format("{} EXISTS", uids_.size()));
   untagged("0 RECENT");
   if (first_unseen > 0) untagged(fmt::format("OK [UNSEEN {}] the first unseen one", first_unseen));
@@ -279,16 +164,21 @@ void ImapSession::subscribe(ImapText& text, bool is_subscribed) {
   done ? ok("done") : no(code_of(done.error()) + done.error().message);
 }
 
+/// The client has shown that it knows CONDSTORE; what it was not told at SELECT, it is told now (RFC 7162 3.1).
+void ImapSession::learn_condstore() {
+  bool is_news = !std::exchange(knows_condstore_, true);
+  if (is_news && state_ == State::selected) untagged(fmt::format("OK [HIGHESTMODSEQ {}] the last change", view_->folder.modseq));
+}
+
 void ImapSession::enable(ImapText& text) {
   std::string enabled;
   while (text.space()) {
     std::optional<std::string> name = text.atom();
     if (!name) return bad("the arguments are not understood");
-    if (!is_same_name(*name, "CONDSTORE")) continue;
-    knows_condstore_ = true;
-    enabled += " CONDSTORE";
+    if (is_same_name(*name, "CONDSTORE")) enabled = " CONDSTORE";
   }
   untagged("ENABLED" + enabled);
+  if (!enabled.empty()) learn_condstore();
   ok("done");
 }
 
@@ -304,7 +194,7 @@ bool ImapSession::has_room_for(std::uint64_t bytes) {
 }
 
 void ImapSession::append(ImapText& text) {
-  auto view = folder(text);
+  auto view = folder(text, "TRYCREATE");
   if (!view) return;
   failover::StoredMessage message;
   message.date_us = journal::now_us();

@@ -12,6 +12,8 @@ namespace {
 
 /// Of one message.
 constexpr std::size_t most_keywords = 50, longest_keyword = 50;
+/// Of a folder: what is said of its keywords is a list for people.
+constexpr std::size_t most_shown_keywords = 500;
 
 constexpr std::pair<const char*, std::uint8_t> system_flags[] = {{"\\Answered", failover::answered},
                                                                  {"\\Flagged", failover::flagged},
@@ -142,7 +144,24 @@ void ImapSession::show_news(bool may_expunge) {
   shown_modseq_ = view_->folder.modseq;
 }
 
+/// Remembers the message's keywords as shown. Whether one of them is new to the client.
+bool ImapSession::has_new_keyword(const failover::StoredMessage& message) {
+  std::size_t before = shown_keywords_.size();
+  if (before < most_shown_keywords) shown_keywords_.insert(message.keywords.begin(), message.keywords.end());
+  return shown_keywords_.size() > before;
+}
+
+/// RFC 3501 7.2.6: the flags that there are in this folder, and which of them are kept.
+void ImapSession::show_flag_names() {
+  std::string names;
+  for (auto [flag, bit] : system_flags) names += (names.empty() ? "" : " ") + std::string(flag);
+  for (const std::string& keyword : shown_keywords_) names += " " + keyword;
+  untagged(fmt::format("FLAGS ({})", names));
+  untagged(fmt::format("OK [PERMANENTFLAGS ({})] these are kept", is_read_only_ ? "" : names + " \\*"));
+}
+
 void ImapSession::show_flags(const failover::StoredMessage& message, bool with_uid) {
+  if (has_new_keyword(message)) show_flag_names();
   std::string items = fmt::format("FLAGS ({})", flags_of(message));
   if (with_uid) items += fmt::format(" UID {}", message.uid);
   if (knows_condstore_) items += fmt::format(" MODSEQ ({})", message.modseq);
@@ -155,7 +174,7 @@ Task<void> ImapSession::store(ImapText& text, bool by_uid) {
     bad("the arguments are not understood");
     co_return;
   }
-  if (request->unchanged_since) knows_condstore_ = true;
+  if (request->unchanged_since) learn_condstore();
   if (is_read_only_) {
     no("[READ-ONLY] the folder was opened for reading");
     co_return;
@@ -233,7 +252,7 @@ Task<void> ImapSession::search(ImapText& text, bool by_uid) {
     no("[BADCHARSET (US-ASCII UTF-8)] this charset is not known");
     co_return;
   }
-  knows_condstore_ |= command->has_modseq;
+  if (command->has_modseq) learn_condstore();
   std::vector<std::uint32_t> uids;
   bool is_done = co_await find(*command, uids);
   if (!is_done) co_return;
@@ -241,7 +260,11 @@ Task<void> ImapSession::search(ImapText& text, bool by_uid) {
   std::uint64_t modseq = 0;
   for (std::uint32_t uid : uids) {
     numbers.push_back(by_uid ? uid : number_of(uid));
-    if (const auto* message = view_->find(uid)) modseq = std::max(modseq, message->modseq);
+    // RFC 7162 3.1.10: of the messages that the answer names.
+    bool is_named =
+        !command->is_extended || command->all || command->count || (command->min && uid == uids.front()) || (command->max && uid == uids.back());
+    const auto* message = is_named ? view_->find(uid) : nullptr;
+    if (message) modseq = std::max(modseq, message->modseq);
   }
   std::string suffix = command->has_modseq && !numbers.empty() ? fmt::format("MODSEQ {}", modseq) : "";
   if (command->is_extended) {

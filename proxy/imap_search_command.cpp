@@ -89,8 +89,9 @@ class SearchParser {
       key.flag = flag;
       return true;
     }
-    // There is no \Recent here: what one session has seen would be hidden from the next.
-    if (text_.word("NEW") || text_.word("RECENT")) return key.kind = Kind::nothing, true;
+    // There is no \Recent here: what one session has seen would be hidden from the next. New is what was not read.
+    if (text_.word("NEW")) return key.kind = Kind::no_flag, key.flag = seen, true;
+    if (text_.word("RECENT")) return key.kind = Kind::nothing, true;
     if (text_.word("OLD")) return key.kind = Kind::all, true;
     return false;
   }
@@ -136,14 +137,24 @@ class SearchParser {
                               {"YOUNGER", Kind::younger},
                               {"OLDER", Kind::older}})
       if (text_.word(word)) {
-        if (kind == Kind::modseq) command_.has_modseq = true;
-        std::optional<std::uint64_t> number = text_.space() ? text_.number() : std::nullopt;
+        bool has_space = text_.space();
+        if (kind == Kind::modseq) {
+          command_.has_modseq = true;
+          is_bad_ |= has_space && text_.is_next('"') && !skip_metadata_name();
+        }
+        std::optional<std::uint64_t> number = has_space ? text_.number() : std::nullopt;
         is_bad_ |= !number;
         key.kind = kind;
         key.number = number.value_or(0);
         return true;
       }
     return false;
+  }
+
+  /// "/flags/\\Seen" all: a message has one mod-sequence for all of them, so that it does not matter (RFC 7162 3.1.5).
+  bool skip_metadata_name() {
+    bool has_name = text_.string().has_value() && text_.space();
+    return has_name && (text_.word("ALL") || text_.word("PRIV") || text_.word("SHARED")) && text_.space();
   }
 
   ImapText& text_;

@@ -131,6 +131,7 @@ class ImapSession {
   void rename(ImapText& text);
   void subscribe(ImapText& text, bool is_subscribed);
   void enable(ImapText& text);
+  void learn_condstore();
   void append(ImapText& text);
   bool has_room_for(std::uint64_t bytes);
   void close(bool expunges);
@@ -159,10 +160,12 @@ class ImapSession {
   std::string flags_of(const failover::StoredMessage& message) const;
   void show_news(bool may_expunge);
   void show_flags(const failover::StoredMessage& message, bool with_uid);
+  bool has_new_keyword(const failover::StoredMessage& message);
+  void show_flag_names();
   Task<bool> find(const SearchCommand& command, std::vector<std::uint32_t>& uids);
 
   std::optional<std::string> folder_name(ImapText& text) const;
-  std::shared_ptr<failover::Mailbox::View> folder(ImapText& text);
+  std::shared_ptr<failover::Mailbox::View> folder(ImapText& text, std::string_view code_if_missing = "NONEXISTENT");
 
   Worker& worker_;
   MailboxService& service_;
@@ -197,6 +200,7 @@ class ImapSession {
   bool is_read_only_ = false;
   std::vector<std::uint32_t> uids_;
   std::uint64_t shown_modseq_ = 0;
+  std::set<std::string> shown_keywords_;
 };
 
 }  // namespace holdfast::proxy

@@ -87,6 +87,9 @@ std::vector<std::string> message_ids(std::string_view text) {
   return ids;
 }
 
+/// As RFC 5051 orders text: by its capitals, so that "_" comes after letters.
+std::string sort_key(std::string_view text) { return upper_ascii(fold(text)); }
+
 }  // namespace
 
 SortFacts sort_facts(ReadMessage& message, std::uint32_t number) {
@@ -97,10 +100,10 @@ SortFacts sort_facts(ReadMessage& message, std::uint32_t number) {
   std::string_view header = message.header();
   facts.sent_s = facts.arrival_us / 1000000;
   if (std::optional<MailDate> date = parse_mail_date(field_of(header, "Date"))) facts.sent_s = date->utc_s;
-  facts.subject = base_subject(fold(decode_header_text(field_of(header, "Subject"))), facts.is_reply);
+  facts.subject = upper_ascii(base_subject(fold(decode_header_text(field_of(header, "Subject"))), facts.is_reply));
   auto first_mailbox = [&](std::string_view field) {
     for (const MailAddress& one : parse_addresses(field_of(header, field)))
-      if (!one.mailbox.empty()) return fold(one.mailbox);
+      if (!one.mailbox.empty()) return sort_key(one.mailbox);
     return std::string();
   };
   facts.from = first_mailbox("From");

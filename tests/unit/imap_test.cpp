@@ -1,8 +1,11 @@
+#include <fmt/format.h>
+
 #include <catch2/catch.hpp>
 
 #include "proxy/careless_header.h"
 #include "proxy/imap_command.h"
 #include "proxy/imap_format.h"
+#include "proxy/imap_list.h"
 #include "proxy/imap_search.h"
 #include "proxy/imap_sort.h"
 #include "proxy/mime.h"
@@ -37,6 +40,105 @@ TEST_CASE("sequence sets: ranges in any order, and the star") {
   for (const char* text : {"0", "", "1:", ",1", "a", "4294967296"}) CHECK_FALSE(parse(text));
 }
 
+namespace {
+
+/// What LIST or LSUB answers, a name a line, where these folders are; those that end in "!" were deleted, "*" is subscribed.
+std::string list_of(std::optional<ListRequest> (*parse)(ImapText&), const char* arguments, const std::vector<std::string>& folders) {
+  ImapText text(arguments);
+  std::optional<ListRequest> request = parse(text);
+  if (!request) return "BAD";
+  std::vector<ListedName> names;
+  for (std::string name : folders) {
+    bool is_gone = name.ends_with('!'), is_subscribed = is_gone || name.ends_with('*');
+    if (is_subscribed) name.pop_back();
+    names.push_back({name, !is_gone, is_subscribed, name == "Sent" ? "\\Sent" : ""});
+  }
+  std::string out;
+  for (const ListedName& one : chosen_names(*request, names)) out += listed(*request, one) + "\n";
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("LIST: names above folders are shown where they are none themselves, INBOX is in capitals (RFC 3501 6.3.8)") {
+  auto list = [](const char* arguments) { return list_of(parse_list, arguments, {"Work/A", "INBOX", "INBOX/x", "Work/A/B", "Sent"}); };
+  CHECK(list(R"( "" %)") == R"((\HasChildren) "/" "INBOX")"
+                            "\n"
+                            R"((\HasNoChildren \Sent) "/" "Sent")"
+                            "\n"
+                            R"((\Noselect \HasChildren) "/" "Work")"
+                            "\n");
+  CHECK(list(R"( "" Work/%)") == R"((\HasChildren) "/" "Work/A")"
+                                 "\n");
+  CHECK(list(R"( Work/ *)") == R"((\HasChildren) "/" "Work/A")"
+                               "\n"
+                               R"((\HasNoChildren) "/" "Work/A/B")"
+                               "\n");
+  CHECK(list(R"( "" inbox/%)") == R"((\HasNoChildren) "/" "INBOX/x")"
+                                  "\n");
+  CHECK(list(R"( (SPECIAL-USE) "" *)") == R"((\HasNoChildren \Sent) "/" "Sent")"
+                                          "\n");
+  CHECK(list(R"( "" (%) RETURN (CHILDREN))").find(R"((\NonExistent \HasChildren) "/" "Work")") != std::string::npos);
+  CHECK(list(R"( "" none)").empty());
+}
+
+TEST_CASE("LIST with options: what is subscribed, names above it, and nothing that is not known (RFC 5258)") {
+  auto list = [](const char* arguments) { return list_of(parse_list, arguments, {"a*", "a/b", "c", "c/d*", "e/f!", "g!"}); };
+  CHECK(list(R"( (SUBSCRIBED) "" *)") == R"((\HasChildren \Subscribed) "/" "a")"
+                                         "\n"
+                                         R"((\HasNoChildren \Subscribed) "/" "c/d")"
+                                         "\n"
+                                         R"((\NonExistent \HasNoChildren \Subscribed) "/" "e/f")"
+                                         "\n"
+                                         R"((\NonExistent \HasNoChildren \Subscribed) "/" "g")"
+                                         "\n");
+  CHECK(list(R"( (SUBSCRIBED RECURSIVEMATCH) "" c%)") == R"((\HasChildren) "/" "c" ("CHILDINFO" ("SUBSCRIBED")))"
+                                                         "\n");
+  CHECK(list(R"( (RECURSIVEMATCH SUBSCRIBED) "" e%)") == R"((\NonExistent \HasNoChildren) "/" "e" ("CHILDINFO" ("SUBSCRIBED")))"
+                                                         "\n");
+  CHECK(list(R"( (SUBSCRIBED RECURSIVEMATCH) "" (c c/d))") == R"((\HasNoChildren \Subscribed) "/" "c/d")"
+                                                              "\n");
+  CHECK(list(R"( (REMOTE) "" c RETURN (SUBSCRIBED))") == R"((\HasChildren) "/" "c")"
+                                                         "\n");
+  CHECK(list(R"( () "" a)") == R"((\HasChildren) "/" "a")"
+                               "\n");
+  CHECK(list(R"( "" e/f)").empty());
+  for (const char* bad : {R"( (X) "" "")", R"( (RECURSIVEMATCH) "" "")", R"( (RECURSIVEMATCH REMOTE) "" "")", R"( "" "" RETURN (X))", R"( "" * X)",
+                          R"( "")", "", R"( "" "" RETURN (STATUS (X)))", R"( "" ("a" b)", R"( "" ())"})
+    CHECK(list(bad) == "BAD");
+}
+
+TEST_CASE("LSUB: a % gives the name above a subscribed one; a deleted folder's name stays (RFC 3501 6.3.6, 6.3.9)") {
+  auto lsub = [](const char* arguments) { return list_of(parse_lsub, arguments, {"a*", "a/b*", "c", "c/d*", "e/f!", "h"}); };
+  CHECK(lsub(R"( "" %)") == R"((\HasChildren) "/" "a")"
+                            "\n"
+                            R"((\Noselect \HasChildren) "/" "c")"
+                            "\n"
+                            R"((\Noselect \HasNoChildren) "/" "e")"
+                            "\n");
+  CHECK(lsub(R"( "" *)") == R"((\HasChildren) "/" "a")"
+                            "\n"
+                            R"((\HasNoChildren) "/" "a/b")"
+                            "\n"
+                            R"((\HasNoChildren) "/" "c/d")"
+                            "\n"
+                            R"((\Noselect \HasNoChildren) "/" "e/f")"
+                            "\n");
+  CHECK(lsub(R"( (SUBSCRIBED) "" *)") == "BAD");
+}
+
+TEST_CASE("MODSEQ in SEARCH may name a flag, which makes no difference here (RFC 7162 3.1.5)") {
+  auto modseq = [](const char* arguments) -> std::uint64_t {
+    ImapText text(arguments);
+    auto command = parse_search(text);
+    return command && command->has_modseq ? command->key.children.front().number : 0;
+  };
+  CHECK(modseq("MODSEQ 620162338") == 620162338);
+  CHECK(modseq("MODSEQ \"/flags/\\\\draft\" all 620162338") == 620162338);
+  for (const char* bad : {"MODSEQ", "MODSEQ \"/flags/x\" 5", "MODSEQ \"/flags/x\" some 5", "MODSEQ \"/flags/x\" all", "MODSEQ all 5"})
+    CHECK(modseq(bad) == 0);
+}
+
 TEST_CASE("threads by references: chains, siblings, a lost parent, replies by subject, and a circle") {
   auto facts = [](std::uint32_t number, const char* id, std::vector<std::string> references, const char* subject, bool is_reply = false) {
     SortFacts one;
@@ -64,6 +166,21 @@ TEST_CASE("threads are not made by what is no message id: people have answered <
   CHECK(facts.references == std::vector<std::string>{"<a@x>"});
 }
 
+TEST_CASE("text is ordered by its capitals: what stands between capitals and small letters in ASCII comes after letters (RFC 5051)") {
+  std::vector<SortFacts> all;
+  for (const char* subject : {"_", "b", "[x]", "C", "a", "\xc3\xa4"}) {
+    holdfast::failover::StoredMessage stored{};
+    ReadMessage message(stored, [&](bool) { return fmt::format("Subject: {}\r\nFrom: {}@example.net\r\n\r\n", subject, subject); });
+    all.push_back(sort_facts(message, static_cast<std::uint32_t>(all.size() + 1)));
+  }
+  for (SortCommand::By by : {SortCommand::By::subject, SortCommand::By::from}) {
+    sort_messages(all, {{by, false}});
+    std::string order;
+    for (const SortFacts& one : all) order += std::to_string(one.number);
+    CHECK(order == "524316");
+  }
+}
+
 TEST_CASE("the base of a subject (RFC 5256 2.1)") {
   auto base = [](const std::string& subject) {
     holdfast::failover::StoredMessage stored{};
@@ -71,16 +188,16 @@ TEST_CASE("the base of a subject (RFC 5256 2.1)") {
     SortFacts facts = sort_facts(message, 1);
     return (facts.is_reply ? "re: " : "") + facts.subject;
   };
-  CHECK(base("Offer") == "offer");
-  CHECK(base("Re:  Fwd: AW: Offer \tof  today (fwd) (fwd) ") == "re: offer of today");
-  CHECK(base("[list] [other] Offer") == "offer");
-  CHECK(base("[list] Re [2] : [list] Offer") == "re: offer");
-  CHECK(base("[only]") == "[only]");
-  CHECK(base("Re: [a] [b]") == "re: [b]");
-  CHECK(base("[Fwd: Offer]") == "re: offer");
-  CHECK(base("[Fwd: [list] [fwd: Re: Offer (fwd)] ]") == "re: offer");
-  CHECK(base("[Fwd: Offer] and more") == "and more");
-  CHECK(base("Regards: x") == "regards: x");
+  CHECK(base("Offer") == "OFFER");
+  CHECK(base("Re:  Fwd: AW: Offer \tof  today (fwd) (fwd) ") == "re: OFFER OF TODAY");
+  CHECK(base("[list] [other] Offer") == "OFFER");
+  CHECK(base("[list] Re [2] : [list] Offer") == "re: OFFER");
+  CHECK(base("[only]") == "[ONLY]");
+  CHECK(base("Re: [a] [b]") == "re: [B]");
+  CHECK(base("[Fwd: Offer]") == "re: OFFER");
+  CHECK(base("[Fwd: [list] [fwd: Re: Offer (fwd)] ]") == "re: OFFER");
+  CHECK(base("[Fwd: Offer] and more") == "AND MORE");
+  CHECK(base("Regards: x") == "REGARDS: X");
   CHECK(base("Re:") == "re: ");
   CHECK(base("") == "");
 }

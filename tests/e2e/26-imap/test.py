@@ -192,6 +192,42 @@ def _(scene):
     in_answer(raw.ask("FETCH 1 FLAGS"), " BAD select a folder first")
 
 
+@test("6.3 folders: those above are made with them; a deleted one's name stays subscribed until the person says otherwise")
+def _(scene):
+    world, raw = filled(scene)
+    in_answer(raw.ask("CREATE a/b/c"), " OK ")
+    in_answer(raw.ask('LIST "" a*'), '(\\HasChildren) "/" "a"\r\n', '(\\HasChildren) "/" "a/b"\r\n', '(\\HasNoChildren) "/" "a/b/c"\r\n')
+    in_answer(raw.ask("RENAME a/b/c x/y"), " OK ")
+    in_answer(raw.ask('LIST "" x*'), '"x"', '"x/y"')
+    in_answer(raw.ask("CREATE inbox/notes"), " OK ")
+    in_answer(raw.ask('LIST "" %'), '(\\HasChildren) "/" "INBOX"\r\n')
+    in_answer(raw.ask("DELETE a"), " OK ")
+    in_answer(raw.ask('LIST "" %'), '(\\Noselect \\HasChildren) "/" "a"\r\n')
+    in_answer(raw.ask("SELECT a"), " NO [NONEXISTENT]")
+    in_answer(raw.ask("DELETE x/y"), " OK ")
+
+    def lost(session):
+        return b'(\\NonExistent \\HasNoChildren \\Subscribed) "/" "x/y"' in session.ask('LIST (SUBSCRIBED) "" x/*')
+
+    assert lost(raw)
+    in_answer(raw.ask('LSUB "" x/*'), '* LSUB (\\Noselect \\HasNoChildren) "/" "x/y"\r\n')
+    assert b"x/y" not in raw.ask('LIST "" *')
+    in_answer(raw.ask("SUBSCRIBE x/y"), " OK ")
+    world.holdfast.stop()
+    world.holdfast.start()
+    raw = reader(scene, world)
+    assert lost(raw)
+    in_answer(raw.ask("UNSUBSCRIBE x/y"), " OK ")
+    assert not lost(raw)
+    # A new one of the name is subscribed, as new ones are, and once.
+    for command in ("CREATE x/y", "DELETE x/y", "CREATE x/z", "RENAME x/z x/y"):
+        in_answer(raw.ask(command), " OK ")
+    equal(raw.ask('LSUB "" x/*').count(b"* LSUB"), 1)
+    assert not lost(raw)
+    for bad in ('LIST (X) "" *', 'LIST (RECURSIVEMATCH) "" *', 'LIST "" * RETURN (X)', 'STATUS INBOX (X)', 'STATUS INBOX (MESSAGES) X', 'LSUB "" (a b)'):
+        in_answer(raw.ask(bad), " BAD ")
+
+
 @test("6.4.5 FETCH: ENVELOPE, BODYSTRUCTURE, every BODY[...] form")
 def _(scene):
     world, raw = filled(scene)
@@ -229,7 +265,7 @@ def _(scene):
     world, raw = filled(scene)
     raw.ask("STORE 1 +FLAGS (\\Flagged Urgent)")
     table = [("ALL", "1 2"), ("1", "1"), ("UID 2", "2"), ("*", "2"), ("FLAGGED", "1"), ("UNFLAGGED", "2"), ("UNSEEN", "1 2"), ("SEEN", ""), ("KEYWORD urgent", "1"),
-             ("UNKEYWORD Urgent", "2"), ("NEW", ""), ("OLD", "1 2"), ("FROM juergen", "1"), ("FROM j\u00fcrgen", "1"), ("TO bob", "1"), ("CC b@example", "1"), ("BCC x", ""),
+             ("UNKEYWORD Urgent", "2"), ("NEW", "1 2"), ("RECENT", ""), ("OLD", "1 2"), ("FROM juergen", "1"), ("FROM j\u00fcrgen", "1"), ("TO bob", "1"), ("CC b@example", "1"), ("BCC x", ""),
              ("SUBJECT \"m\u00dcller and\"", "1"), ("HEADER References plain", "2"), ("HEADER Cc \"\"", "1"), ("BODY needle", "2"), ("BODY h\u00e4y", "2"), ("BODY gr\u00fc", "1"),
              ("TEXT inner@example", "2"), ("TEXT preamble", ""), ("BEFORE 25-Nov-2026", "1"), ("ON 25-Nov-2026", "2"), ("SINCE 25-Nov-2026", "2"),
              ("SENTON 25-Nov-2026", "1 2"), ("SENTBEFORE 25-Nov-2026", ""), ("LARGER 600", "2"), ("SMALLER 600", "1"), ("NOT FLAGGED", "2"),
@@ -286,6 +322,7 @@ def _(scene):
     in_answer(raw.ask("EXAMINE Trash"), "* 1 EXISTS", "[READ-ONLY]")
     in_answer(raw.ask("STORE 1 +FLAGS (\\Seen)"), " NO [READ-ONLY]")
     in_answer(raw.ask("CLOSE"), " OK ")
+    in_answer(raw.ask("APPEND Nowhere {3}", b"abc\r\n"), " NO [TRYCREATE]")
     # New mail comes while idle.
     raw.ask("SELECT INBOX")
     raw.send(b"j IDLE\r\n")
@@ -293,6 +330,25 @@ def _(scene):
     world.send("news", "ada")
     while b"* 1 EXISTS" not in raw.line():
         pass
+
+
+@test("keywords are told before they are used (7.2.6); CONDSTORE tells the highest change when it begins, and that of what it names")
+def _(scene):
+    world, raw = filled(scene)
+    other = reader(scene, world, "Work")
+    answer = raw.ask("STORE 2 FLAGS ($Forwarded Urgent)")
+    in_answer(answer, "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Forwarded Urgent)\r\n", "$Forwarded Urgent \\*)]")
+    assert answer.index(b"* FLAGS") < answer.index(b"* 2 FETCH"), answer
+    assert b"* FLAGS" not in raw.ask("FETCH 1:2 FLAGS")
+    answer = other.ask("NOOP")
+    assert answer.index(b"* FLAGS") < answer.index(b"* 2 FETCH"), answer
+    in_answer(reader(scene, world, None).ask("SELECT Work"), "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Forwarded Urgent)\r\n")
+    answer = raw.ask("FETCH 1 MODSEQ")
+    highest = int(re.search(rb"\* OK \[HIGHESTMODSEQ (\d+)\]", answer).group(1))
+    assert b"HIGHESTMODSEQ" not in raw.ask("FETCH 2 MODSEQ")
+    in_answer(raw.ask("STORE 1 +FLAGS (\\Flagged)"), f"MODSEQ ({highest + 1})")
+    for wanted, modseq in (("MIN", highest + 1), ("MAX", highest), ("MIN MAX", highest + 1), ("ALL", highest + 1), ("MAX COUNT", highest + 1)):
+        in_answer(raw.ask(f'SEARCH RETURN ({wanted}) MODSEQ "/flags/\\\\flagged" all 1'), f" MODSEQ {modseq}\r\n")
 
 
 @test("Holdfast is killed while messages are moved: each is in one folder, and in no other")
