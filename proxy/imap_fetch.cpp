@@ -84,7 +84,7 @@ Task<void> ImapSession::fetch(ImapText& text, bool by_uid) {
   if (unreadable_ > 0)
     no("[SERVERBUG] some of these messages are damaged and cannot be shown; tell your administrator");
   else
-    is_missing ? no("[EXPUNGEISSUED] some of these messages are gone") : ok("done");
+    ok(is_missing ? some_are_gone : "done");
 }
 
 /// What is asked of a message beside its content.

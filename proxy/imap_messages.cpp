@@ -199,8 +199,10 @@ Task<void> ImapSession::store(ImapText& text, bool by_uid) {
     no("[UNAVAILABLE] the flags could not be stored");
     co_return;
   }
+  bool is_missing = false;
   for (std::uint32_t uid : uids) {
     const failover::StoredMessage* message = view_->find(uid);
+    is_missing |= !message;
     if (!message) continue;
     bool has_changed = message->modseq > before;
     if (!request->is_silent) {
@@ -216,7 +218,7 @@ Task<void> ImapSession::store(ImapText& text, bool by_uid) {
   if (!is_known)
     no("[CANNOT] there is no such flag");
   else
-    ok(modified.empty() ? "done" : fmt::format("[MODIFIED {}] others were changed meanwhile", set_of(modified)));
+    ok(modified.empty() ? (is_missing ? some_are_gone : "done") : fmt::format("[MODIFIED {}] others were changed meanwhile", set_of(modified)));
 }
 
 /// UIDs of messages that fit. False when the connection is over.

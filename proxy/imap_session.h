@@ -112,6 +112,8 @@ class ImapSession {
   void reply(std::string_view status, std::string_view text);
   void ok(std::string_view text) { reply("OK", text); }
   void no(std::string_view text) { reply("NO", text); }
+  /// Others have taken away what this client does not know to be gone: the rest is done (RFC 2180 4.1.3).
+  static constexpr const char* some_are_gone = "[EXPUNGEISSUED] some of these messages are gone";
   void bad(std::string_view text);
   std::string capabilities() const;
   bool may_log_in_here() const;

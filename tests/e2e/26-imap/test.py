@@ -351,6 +351,20 @@ def _(scene):
         in_answer(raw.ask(f'SEARCH RETURN ({wanted}) MODSEQ "/flags/\\\\flagged" all 1'), f" MODSEQ {modseq}\r\n")
 
 
+@test("what another session has taken away and this one does not know yet: commands do what they can, and say so (RFC 2180 4.1.3, 5530)")
+def _(scene):
+    world, raw = filled(scene)
+    other = reader(scene, world, "Work")
+    other.ask("STORE 1 +FLAGS (\\Deleted)")
+    in_answer(other.ask("EXPUNGE"), "* 1 EXPUNGE")
+    for command in ("FETCH 1:2 (UID FLAGS)", "UID FETCH 1:2 (FLAGS)", "STORE 1:2 +FLAGS (\\Seen)"):
+        answer = raw.ask(command)
+        in_answer(answer, "* 2 FETCH (", " OK [EXPUNGEISSUED]")
+        assert b"EXPUNGE\r\n" not in answer and b"* 1 FETCH" not in answer, answer
+    in_answer(raw.ask("NOOP"), "* 1 EXPUNGE")
+    in_answer(raw.ask("UID FETCH 1:2 (FLAGS)"), "* 1 FETCH (UID 2", " OK done")
+
+
 @test("Holdfast is killed while messages are moved: each is in one folder, and in no other")
 def _(scene):
     world = World(scene, people=("ada",))
