@@ -21,7 +21,23 @@ async function main() {
   page.on('pageerror', error => problems.push(error.message));
   page.on('response', response => { if (response.status() >= 500) problems.push(`${response.status()} ${response.url()}`); });
   page.on('dialog', dialog => dialog.accept());
-  const shot = name => page.screenshot({ path: `${folder}/${device}-${name}.png` });
+  // What everybody can read and hear (WCAG 2.1), in the light and in the dark.
+  const rules = ['button-name', 'color-contrast', 'image-alt', 'label', 'label-title-only', 'link-in-text-block', 'link-name', 'meta-viewport', 'select-name'];
+  const complaints = async () => (await page.evaluate(runOnly => axe.run({ exclude: ['#messagebody'] }, { runOnly }), rules)).violations.flatMap(
+    one => one.nodes.map(node => `${one.id} ${node.target} ${node.html.slice(0, 100)}`));
+  const shot = async name => {
+    await page.waitForLoadState('load');
+    await page.screenshot({ path: `${folder}/${device}-${name}.png` });
+    await page.addScriptTag({ path: require.resolve('axe-core/axe.min.js') });
+    for (const dark of [false, true]) {
+      await page.evaluate(dark => document.documentElement.classList.toggle('dark-mode', dark), dark);
+      await page.waitForFunction(() => document.getAnimations().every(one => one.playState !== 'running'));
+      const found = await complaints();
+      check(found.length === 0, `${name}${dark ? ', dark' : ''}: ${found.join('; ')}`);
+      if (dark) await page.screenshot({ path: `${folder}/${device}-${name}-dark.png` });
+    }
+    await page.evaluate(() => document.documentElement.classList.remove('dark-mode'));
+  };
   const at = async step => { console.log(`at ${step}`); await lines.next(); };
   const subjects = () => page.locator('#messagelist tr.message td.subject .subject a').allInnerTexts();
   const shows = async subject => page.waitForFunction(wanted => [...document.querySelectorAll('#messagelist tr.message')].some(row => row.innerText.includes(wanted)), subject);

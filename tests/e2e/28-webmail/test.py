@@ -32,12 +32,13 @@ JVBERi0xLjQK\r
 """
 
 
-def playwright():
-    """The folder that has it; fetched once."""
+def node_modules():
+    """The folder that has what drives the browser and what judges its pages; fetched once."""
     folder = os.path.join(ROOT, "build", "browser")
-    if not os.path.isdir(os.path.join(folder, "node_modules", "playwright-core")):
+    needed = ("playwright-core", "axe-core")
+    if not all(os.path.isdir(os.path.join(folder, "node_modules", one)) for one in needed):
         os.makedirs(folder, exist_ok=True)
-        subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", folder, "playwright-core"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", folder, *needed], check=True, stdout=subprocess.DEVNULL)
     return os.path.join(folder, "node_modules")
 
 
@@ -45,7 +46,7 @@ class Browser:
     def __init__(self, scene, url, device, language):
         os.makedirs(SCREENSHOTS, exist_ok=True)
         self.process = subprocess.Popen(["node", os.path.join(HERE, "browse.js"), url, SCREENSHOTS, device, language], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env={**os.environ, "NODE_PATH": playwright()})
+                                        stdout=subprocess.PIPE, text=True, env={**os.environ, "NODE_PATH": node_modules()})
         scene.stack.callback(self.process.kill)
 
     def reaches(self, step):

@@ -113,8 +113,12 @@ class holdfast extends rcube_plugin
         $this->is_closed = $this->is_closed || !empty($_GET['_closed']);
         $color = preg_match('/^#[0-9a-fA-F]{6}$/', $this->brand['color']) ? $this->brand['color'] : '#1f5f8b';
         $no_logo = $this->brand['logo'] === '' ? '#logo,.popover-header img{display:none!important}' : '';
-        $style = '<link rel="stylesheet" href="plugins/holdfast/holdfast.css?' . filemtime(__DIR__ . '/holdfast.css') . '"><style>:root{--holdfast-color:' . $color . '}' . $no_logo . '</style>';
-        $page['content'] = str_replace('</head>', $style . '</head>', $page['content']);
+        $file = function ($name) { return "plugins/holdfast/$name?" . filemtime(__DIR__ . "/$name"); };
+        $head = '<link rel="stylesheet" href="' . $file('holdfast.css') . '"><style>:root{--holdfast-color:' . $color . '}' . $no_logo . '</style>'
+            . '<script src="' . $file('holdfast.js') . '" data-menu="' . rcube::Q(rcmail::get_instance()->gettext('menu')) . '"></script>';
+        $page['content'] = str_replace('</head>', $head . '</head>', $page['content']);
+        // Who needs larger text can have it on a phone, too.
+        $page['content'] = str_replace(', maximum-scale=1.0"', '"', $page['content']);
         if ($page['template'] === 'login') {
             $said = '<div class="holdfast-welcome"><h1>' . rcube::Q($this->sentence('name')) . '</h1><p>' . rcube::Q($this->sentence($this->is_closed ? 'closed' : 'login')) . '</p></div>';
             $page['content'] = preg_replace('/(<form[^>]*id="login-form")/', $said . '$1', $page['content'], 1);
