@@ -28,6 +28,11 @@ access to * by anonymous auth by users read
 """
 
 
+def answers(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Slapd:
     """OpenLDAP's server, unprivileged, on loopback; what ldapmodify sends is LDIF."""
 
@@ -45,12 +50,8 @@ class Slapd:
     def start(self):
         self.process = subprocess.Popen(["slapd", "-u", "openldap", "-g", "openldap", "-f", os.path.join(self.folder, "slapd.conf"), "-h", f"ldap://127.0.0.1:{self.port}", "-d", "0"],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(self.answers, what="slapd to answer")
+        wait_for(lambda: answers(self.port), what="slapd to answer")
         return self
-
-    def answers(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self):
         self.process.terminate()
@@ -186,6 +187,29 @@ def _(scene):
     holdfast = scene.holdfast(scene.primary(), yaml=settings(scene, slapd, "    page_size: 100\n"))
     wait_for(lambda: ldap(holdfast)["people"] == 1003, what="all pages")
     equal(len(people(holdfast)), 1003)
+
+
+@test("a group of more members than Active Directory tells at once has all of them")
+def _(scene):
+    port, many = free_port(), 3200
+    server = subprocess.Popen(["/usr/bin/python3", os.path.join(os.path.dirname(__file__), "ranged_directory.py"), str(port), str(many), "1500"])
+    scene.stack.callback(server.kill)
+    wait_for(lambda: answers(port), what="the server")
+    password = scene.path("ldap-password")
+    with open(password, "w") as file:
+        file.write("reader\n")
+    holdfast = scene.holdfast(scene.primary(), yaml=f"""directory:
+  ldap:
+    url: ldap://127.0.0.1:{port}
+    start_tls: false
+    bind_dn: CN=holdfast
+    password_file: {password}
+    base: DC=example,DC=org
+    filter: (mail=*)
+""")
+    wait_for(lambda: ldap(holdfast)["people"] == many + 1, what="the sync")
+    members = people(holdfast)["all@example.org"]["members"]
+    equal((len(members), sorted(members) == sorted(f"u{i}@example.org" for i in range(many))), (many, True))
 
 
 @test("aliases are in the attributes that alias_attributes names; what is no address in them is left out")
