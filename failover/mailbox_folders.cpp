@@ -96,10 +96,10 @@ Status Mailbox::remove(const std::string& name) {
   change.removed_blobs = std::move(*unused);
   bool stays_subscribed = view->folder.is_subscribed && gone_.size() < most_folders;
   if (stays_subscribed) {
-    Folder& gone = change.folders.emplace_back();
-    gone.id = view->folder.id;
-    gone.name = view->folder.name;
-    gone.is_gone = true;
+    Folder& lost = change.folders.emplace_back();
+    lost.id = view->folder.id;
+    lost.name = view->folder.name;
+    lost.is_gone = true;
   }
   if (Status stored = apply(change); !stored) return stored;
   if (stays_subscribed) gone_.push_back(change.folders.back());

@@ -32,7 +32,7 @@ struct Blocks {
 /// So many blocks are hashed side by side, a stretch of each at a time: together they stay in the processor's cache.
 constexpr std::size_t blocks_at_once = 16, stretch = 32 * 1024;
 
-Result<Blocks> read_blocks(const std::string& path, const std::function<void(std::uint64_t)>& on_bytes) {
+Result<Blocks> read_blocks(const std::string& path, Pace& pace, const std::function<void(std::uint64_t)>& on_bytes) {
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return lmdb_error(errno, path);
   Blocks blocks;
@@ -56,6 +56,7 @@ Result<Blocks> read_blocks(const std::string& path, const std::function<void(std
         pieces.push_back({&streams[i], bytes, is_last ? &hashes[i] : nullptr});
       }
       feed(pieces);
+      pace.step();
     }
     for (std::size_t i = 0; i < blocks_at_once && begin + i * manifest_block < blocks.size; ++i) blocks.hashes.push_back(to_hex(view(hashes[i])));
     if (on_bytes) on_bytes(blocks.size);
@@ -73,8 +74,8 @@ std::string next_manifest_path(const std::string& journal, std::uint32_t segment
 
 namespace {
 
-Status write_manifest_of(const std::string& file, std::uint32_t segment, const SigningKey& key, const std::string& path) {
-  auto blocks = read_blocks(file, {});
+Status write_manifest_of(const std::string& file, std::uint32_t segment, const SigningKey& key, Pace& pace, const std::string& path) {
+  auto blocks = read_blocks(file, pace, {});
   if (!blocks) return blocks.error();
   std::string text =
       fmt::format("{} segment={} bytes={} block={} key={}\n", manifest_magic, segment, blocks->size, manifest_block, key.public_key().hex());
@@ -85,12 +86,12 @@ Status write_manifest_of(const std::string& file, std::uint32_t segment, const S
 
 }  // namespace
 
-Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key) {
-  return write_manifest_of(segment_path(journal, segment), segment, key, manifest_path(journal, segment));
+Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key, Pace& pace) {
+  return write_manifest_of(segment_path(journal, segment), segment, key, pace, manifest_path(journal, segment));
 }
 
-Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file, const SigningKey& key) {
-  return write_manifest_of(file, segment, key, next_manifest_path(journal, segment));
+Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file, const SigningKey& key, Pace& pace) {
+  return write_manifest_of(file, segment, key, pace, next_manifest_path(journal, segment));
 }
 
 Status take_next_manifest(const std::string& journal, std::uint32_t segment) {
@@ -123,7 +124,8 @@ std::vector<std::string> check_against(const std::string& path, const std::strin
   if (number != segment) return {fmt::format("{}: this is the manifest of segment {}", path, number)};
   if (!signer->verifies(std::string_view(text).substr(0, end), *signature)) return {fmt::format("{}: the manifest's signature is not valid", path)};
 
-  auto blocks = read_blocks(segment_file, on_bytes);
+  Pace pace;
+  auto blocks = read_blocks(segment_file, pace, on_bytes);
   if (!blocks) return {blocks.error().message};
   std::vector<std::string> problems;
   if (blocks->size != size) problems.push_back(fmt::format("{}: has {} bytes, and had {} when it was sealed", segment_file, blocks->size, size));

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "journal/pace.h"
 #include "journal/signing.h"
 
 namespace holdfast::journal {
@@ -17,12 +18,12 @@ std::string manifest_path(const std::string& journal, std::uint32_t segment);
 std::string next_manifest_path(const std::string& journal, std::uint32_t segment);
 
 /// Reads the segment's file and writes its manifest, whole or not at all. Errors: io, no_space.
-Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key);
+Status write_manifest(const std::string& journal, std::uint32_t segment, const SigningKey& key, Pace& pace);
 
 // A file is put in a segment's place in three steps, so that at each moment one of two manifests fits: the
 // next manifest is written, the file is renamed, the manifest is renamed.
 /// Writes the next manifest, of the file that is to come.
-Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file, const SigningKey& key);
+Status write_next_manifest(const std::string& journal, std::uint32_t segment, const std::string& file, const SigningKey& key, Pace& pace);
 /// Makes the next manifest the manifest.
 Status take_next_manifest(const std::string& journal, std::uint32_t segment);
 

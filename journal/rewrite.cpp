@@ -7,10 +7,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
-#include <thread>
 
 #include "journal/files.h"
 #include "journal/manifest.h"
@@ -33,11 +31,12 @@ Error damaged(const Segment& segment, RecordId record, std::string_view what) {
 }
 
 /// A dictionary out of what is to be kept: nothing of what is erased may live on in it.
-Result<std::string> learn(const Segment& from, const RewriteOptions& options) {
+Result<std::string> learn(const Segment& from, const RewriteOptions& options, Pace& pace) {
   std::vector<std::string> samples;
   std::uint64_t one_in = 1 + from.environment().used_bytes() / all_samples_size, count = 0;
   Status problem;
   Status walked = from.each_record(0, [&](Segment::StoredRecord& record) {
+    pace.step();
     bool is_sample = count++ % one_in == 0 && !record.is_erased && record.damage.empty() && options.erased.count(record.id) == 0;
     if (!is_sample) return options.goes_on();
     samples.push_back(record.encoded);
@@ -87,8 +86,8 @@ class LeafPage {
 /// The new file, while it is written.
 class Copy {
  public:
-  Copy(const Segment& from, const RewriteOptions& options, Environment& to, std::string dictionary)
-      : from_(from), options_(options), to_(to), dictionary_(std::move(dictionary)), compressor_(dictionary_) {}
+  Copy(const Segment& from, const RewriteOptions& options, Pace& pace, Environment& to, std::string dictionary)
+      : from_(from), options_(options), pace_(pace), to_(to), dictionary_(std::move(dictionary)), compressor_(dictionary_) {}
 
   Status run(const std::string& header) {
     if (Status begun = begin(); !begun) return begun;
@@ -115,10 +114,8 @@ class Copy {
     if (transaction_)
       if (Status committed = transaction_->commit(); !committed) return committed;
     transaction_.reset();
-    auto now = std::chrono::steady_clock::now();
-    if (options_.is_gentle && batch_begin_) std::this_thread::sleep_for(2 * (now - *batch_begin_));
+    pace_.step();
     if (!options_.goes_on()) return Error{ErrorCode::busy, fmt::format("{}: rewriting was put off", from_.path())};
-    batch_begin_ = std::chrono::steady_clock::now();
     auto begun = Transaction::begin(to_, Environment::Mode::write);
     if (!begun) return begun.error();
     transaction_.emplace(std::move(*begun));
@@ -187,11 +184,11 @@ class Copy {
 
   const Segment& from_;
   const RewriteOptions& options_;
+  Pace& pace_;
   Environment& to_;
   const std::string dictionary_;
   Compressor compressor_;
   std::optional<Transaction> transaction_;
-  std::optional<std::chrono::steady_clock::time_point> batch_begin_;
   std::size_t written_ = 0;
   LeafPage page_;
 };
@@ -270,15 +267,16 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
   };
   clean();
   if (Status destroyed = destroy_leftover(path); !destroyed) return destroyed;
+  Pace pace = options.is_gentle ? Pace([&] { return !options.goes_on(); }) : Pace();
   Status written = [&]() -> Status {
     auto to = Environment::open(draft, Environment::Mode::write, segment.environment().used_bytes() * 2 + rewrite_slack);
     if (!to) return to.error();
-    auto dictionary = learn(segment, options);
+    auto dictionary = learn(segment, options, pace);
     if (!dictionary) return dictionary.error();
-    Copy copy(segment, options, *to, std::move(*dictionary));
+    Copy copy(segment, options, pace, *to, std::move(*dictionary));
     return copy.run(segment.header_for(copy.key, keys));
   }();
-  if (written) written = write_next_manifest(journal, number, draft, key);
+  if (written) written = write_next_manifest(journal, number, draft, key, pace);
   // The old file keeps a name until its key is destroyed: a crash between the two is made good by the next
   // run.
   std::string old = old_path(path);

@@ -24,7 +24,7 @@ std::string published_path(const std::string& journal) { return head_folder(jour
 
 }  // namespace
 
-Result<std::string> make_head(const std::string& journal, const Segment& segment, const SigningKey& key) {
+Result<std::string> make_head(const std::string& journal, const Segment& segment, const SigningKey& key, Pace& pace) {
   Head head;
   head.segment = segment.header().number;
   head.first = segment.header().first_cell;
@@ -38,6 +38,7 @@ Result<std::string> make_head(const std::string& journal, const Segment& segment
       damage = fmt::format("{}: record {} is damaged, so the segment is not signed; run: holdfast journal verify", segment.path(), record.id);
     head.last = record.link;
     leaves.push_back(leaf_hash(view(record.commitment)));
+    pace.step();
     return damage.empty();
   });
   if (!walked) return walked.error();
@@ -121,7 +122,7 @@ Status Sealer::seal_all(std::uint32_t newest) {
   for (std::uint32_t number : *numbers) {
     if (number >= newest || is_stopping()) break;
     std::lock_guard lock(options_.one_at_a_time);
-    if (Status goes_on = seal_next(number, first_problem); !goes_on) return goes_on;
+    if (Status goes_on = seal_next(number, Pace([this] { return is_stopping(); }), first_problem); !goes_on) return goes_on;
   }
   return first_problem;
 }
@@ -132,15 +133,15 @@ Status Sealer::seal_below(std::uint32_t newest) {
   Status first_problem;
   for (std::uint32_t number : *numbers) {
     if (number >= newest) break;
-    if (Status goes_on = seal_next(number, first_problem); !goes_on) return goes_on;
+    if (Status goes_on = seal_next(number, Pace(), first_problem); !goes_on) return goes_on;
   }
   return first_problem;
 }
 
 /// A damaged segment is passed over, and gets no head any more once a later one has: each head continues the one before. Error: this one
 /// can be sealed later only, and those after it too.
-Status Sealer::seal_next(std::uint32_t number, Status& first_problem) {
-  Status sealed = seal(number);
+Status Sealer::seal_next(std::uint32_t number, Pace pace, Status& first_problem) {
+  Status sealed = seal(number, pace);
   if (!sealed && sealed.error().code == ErrorCode::not_found) return {};  // pruned since the segments were listed
   if (!sealed && first_problem) first_problem = sealed;
   bool is_passed_over = sealed || sealed.error().code == ErrorCode::corrupt;
@@ -171,18 +172,18 @@ Status Sealer::compact_all(std::uint32_t newest) {
   return first_problem;
 }
 
-Status Sealer::seal(std::uint32_t number) {
+Status Sealer::seal(std::uint32_t number, Pace& pace) {
   std::error_code ignored;
   bool has_head = std::filesystem::exists(head_path(options_.journal, number), ignored);
   bool has_manifest = std::filesystem::exists(manifest_path(options_.journal, number), ignored);
   if (!has_manifest)
-    if (Status written = write_manifest(options_.journal, number, key_); !written) return written;
+    if (Status written = write_manifest(options_.journal, number, key_, pace); !written) return written;
   if (has_head) return {};
   std::vector<std::uint32_t> heads = list_heads(options_.journal);
   if (!heads.empty() && heads.back() > number) return {};
   auto segment = segments_.get(number);
   if (!segment) return segment.error();
-  auto line = make_head(options_.journal, **segment, key_);
+  auto line = make_head(options_.journal, **segment, key_, pace);
   if (!line) return line.error();
   if (Status written = write_head(options_.journal, number, *line); !written) return written;
   options_.on_event(false, fmt::format("sealed journal segment {}", number));

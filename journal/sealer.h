@@ -10,13 +10,14 @@
 #include <thread>
 
 #include "journal/head.h"
+#include "journal/pace.h"
 #include "journal/segments.h"
 
 namespace holdfast::journal {
 
 /// The head of a segment: walks its records, checks that they are a chain, and signs. Error: corrupt (then
 /// nothing is signed).
-Result<std::string> make_head(const std::string& journal, const Segment& segment, const SigningKey& key);
+Result<std::string> make_head(const std::string& journal, const Segment& segment, const SigningKey& key, Pace& pace);
 
 struct SealerOptions {
   std::string journal;
@@ -42,9 +43,9 @@ class Sealer {
  private:
   void run();
   Status seal_all(std::uint32_t newest);
-  Status seal_next(std::uint32_t number, Status& first_problem);
+  Status seal_next(std::uint32_t number, Pace pace, Status& first_problem);
   Status compact_all(std::uint32_t newest);
-  Status seal(std::uint32_t number);
+  Status seal(std::uint32_t number, Pace& pace);
   bool is_stopping();
   bool is_wanted();
   Status publish_all();
