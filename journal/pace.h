@@ -11,14 +11,19 @@ class Pace {
  public:
   /// Never pauses.
   Pace() = default;
-  /// Pauses, while nobody says that the job is urgent.
-  explicit Pace(std::function<bool()> is_urgent) : is_urgent_(std::move(is_urgent)) {}
-  /// To be called often. Sleeps for thrice the time since the last pause, once that is some milliseconds.
+  /// Pauses for thrice the time that it works, while nobody says that the job is urgent.
+  static Pace gentle(std::function<bool()> is_urgent);
+  /// Somebody waits for the job: pauses for as long as it works, and only where others want the processors.
+  static Pace brisk();
+
+  /// To be called often. Pauses once there was work of some milliseconds.
   void step();
 
  private:
   using Clock = std::chrono::steady_clock;
-  std::function<bool()> is_urgent_;
+  explicit Pace(std::function<int()> pause) : pause_(std::move(pause)) {}
+
+  std::function<int()> pause_;  ///< how many times as long as the work was
   Clock::time_point begin_ = Clock::now();
 };
 
