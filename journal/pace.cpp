@@ -9,26 +9,27 @@
 namespace holdfast::journal {
 namespace {
 
-/// For how long this thread has waited for a processor, in nanoseconds; 0 where the kernel does not tell.
-std::uint64_t waited() {
+constexpr int pause = 3;
+
+/// For how long this thread has waited for a processor; nothing where the kernel does not tell.
+std::chrono::nanoseconds time_waited() {
   std::ifstream file("/proc/thread-self/schedstat");
-  std::uint64_t ran = 0, waited = 0;
-  file >> ran >> waited;
-  return waited;
+  std::int64_t ran_ns = 0, waited_ns = 0;
+  file >> ran_ns >> waited_ns;
+  return std::chrono::nanoseconds(waited_ns);
 }
 
 }  // namespace
 
 Pace Pace::gentle(std::function<bool()> is_urgent) {
-  return Pace([is_urgent = std::move(is_urgent)] { return is_urgent() ? 0 : 3; });
+  return Pace([is_urgent = std::move(is_urgent)](Clock::duration) { return is_urgent() ? 0 : pause; });
 }
 
 Pace Pace::brisk() {
-  return Pace([before = waited(), begin = Clock::now()]() mutable {
-    std::uint64_t now = waited();
-    auto in_all = std::exchange(begin, Clock::now());
-    bool is_crowded = std::chrono::nanoseconds(now - std::exchange(before, now)) > (begin - in_all) / 8;
-    return is_crowded ? 3 : 0;
+  return Pace([before = time_waited()](Clock::duration worked) mutable {
+    auto now = time_waited();
+    bool is_crowded = now - std::exchange(before, now) > worked / 8;
+    return is_crowded ? pause : 0;
   });
 }
 
@@ -38,7 +39,7 @@ void Pace::step() {
   if (!pause_) return;
   auto worked = Clock::now() - begin_;
   if (worked < shortest) return;
-  std::this_thread::sleep_for(pause_() * std::min<Clock::duration>(worked, longest));
+  std::this_thread::sleep_for(pause_(worked) * std::min<Clock::duration>(worked, longest));
   begin_ = Clock::now();
 }
 

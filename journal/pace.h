@@ -13,7 +13,7 @@ class Pace {
   Pace() = default;
   /// Pauses for thrice the time that it works, while nobody says that the job is urgent.
   static Pace gentle(std::function<bool()> is_urgent);
-  /// Somebody waits for the job: pauses for as long as it works, and only where others want the processors.
+  /// Somebody waits for the job: pauses so only where others want the processors.
   static Pace brisk();
 
   /// To be called often. Pauses once there was work of some milliseconds.
@@ -21,9 +21,10 @@ class Pace {
 
  private:
   using Clock = std::chrono::steady_clock;
-  explicit Pace(std::function<int()> pause) : pause_(std::move(pause)) {}
+  using Pause = std::function<int(Clock::duration worked)>;  ///< how many times as long as that
+  explicit Pace(Pause pause) : pause_(std::move(pause)) {}
 
-  std::function<int()> pause_;  ///< how many times as long as the work was
+  Pause pause_;
   Clock::time_point begin_ = Clock::now();
 };
 
