@@ -1,6 +1,7 @@
 // An IMAP command: it is understood or not, and what is understood can be carried out on a message.
 #include "proxy/imap_command.h"
 #include "proxy/imap_format.h"
+#include "proxy/imap_list.h"
 #include "proxy/imap_search.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -29,6 +30,12 @@ void fuzz(std::string_view input) {
   {
     ImapText text(input);
     if (auto command = parse_sort(text)) try_search(command->search);
+  }
+  static const std::vector<ListedName> names = {{"INBOX"}, {"a/b", true, true}, {"a/b/c"}, {"d/e", false, true}, {"Sent", true, true, "\\Sent"}};
+  for (auto parse : {parse_list, parse_lsub}) {
+    ImapText text(input);
+    if (auto request = parse(text))
+      for (const ListedName& one : chosen_names(*request, names)) (void)listed(*request, one);
   }
   for (int form = 0; form < 6; ++form) {
     ImapText text(input);
