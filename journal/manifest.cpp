@@ -124,7 +124,7 @@ std::vector<std::string> check_against(const std::string& path, const std::strin
   if (number != segment) return {fmt::format("{}: this is the manifest of segment {}", path, number)};
   if (!signer->verifies(std::string_view(text).substr(0, end), *signature)) return {fmt::format("{}: the manifest's signature is not valid", path)};
 
-  Pace pace = Pace::brisk();
+  Pace pace;
   auto blocks = read_blocks(segment_file, pace, on_bytes);
   if (!blocks) return {blocks.error().message};
   std::vector<std::string> problems;

@@ -11,20 +11,14 @@ class Pace {
  public:
   /// Never pauses.
   Pace() = default;
-  /// Pauses for thrice the time that it works, while nobody says that the job is urgent.
-  static Pace gentle(std::function<bool()> is_urgent);
-  /// Somebody waits for the job: pauses so only where others want the processors.
-  static Pace brisk();
-
-  /// To be called often. Pauses once there was work of some milliseconds.
+  /// Pauses, while nobody says that the job is urgent.
+  explicit Pace(std::function<bool()> is_urgent) : is_urgent_(std::move(is_urgent)) {}
+  /// To be called often. Sleeps for thrice the time since the last pause, once that is some milliseconds.
   void step();
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Pause = std::function<int(Clock::duration worked)>;  ///< how many times as long as that
-  explicit Pace(Pause pause) : pause_(std::move(pause)) {}
-
-  Pause pause_;
+  std::function<bool()> is_urgent_;
   Clock::time_point begin_ = Clock::now();
 };
 

@@ -267,7 +267,7 @@ Status rewrite_segment(const std::string& journal, const Segment& segment, const
   };
   clean();
   if (Status destroyed = destroy_leftover(path); !destroyed) return destroyed;
-  Pace pace = options.is_gentle ? Pace::gentle([&] { return !options.goes_on(); }) : Pace();
+  Pace pace = options.is_gentle ? Pace([&] { return !options.goes_on(); }) : Pace();
   Status written = [&]() -> Status {
     auto to = Environment::open(draft, Environment::Mode::write, segment.environment().used_bytes() * 2 + rewrite_slack);
     if (!to) return to.error();

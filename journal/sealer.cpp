@@ -122,7 +122,7 @@ Status Sealer::seal_all(std::uint32_t newest) {
   for (std::uint32_t number : *numbers) {
     if (number >= newest || is_stopping()) break;
     std::lock_guard lock(options_.one_at_a_time);
-    if (Status goes_on = seal_next(number, Pace::gentle([this] { return is_stopping(); }), first_problem); !goes_on) return goes_on;
+    if (Status goes_on = seal_next(number, Pace([this] { return is_stopping(); }), first_problem); !goes_on) return goes_on;
   }
   return first_problem;
 }
