@@ -1,6 +1,6 @@
 #include "proxy/base64.h"
 
-#include <glib.h>
+#include "proxy/late_glib.h"
 
 namespace holdfast::proxy {
 

@@ -1,8 +1,8 @@
 #include "proxy/fold.h"
 
-#include <glib.h>
-
 #include <algorithm>
+
+#include "proxy/late_glib.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -33,7 +33,7 @@ bool is_printable_ascii(std::string_view text) {
 
 std::string fold_ascii(std::string_view text) {
   std::string out(text);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  for (char& c : out) c = lower_ascii(c);
   return out;
 }
 

@@ -6,6 +6,7 @@
 
 namespace holdfast::proxy {
 
+constexpr char lower_ascii(char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); }
 bool is_ascii(std::string_view text);
 bool is_printable_ascii(std::string_view text);  ///< with blanks, without other space
 std::string fold_ascii(std::string_view text);

@@ -1,13 +1,14 @@
 #include "proxy/imap_command.h"
 
 #include <fmt/format.h>
-#include <glib.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <limits>
 
+#include "proxy/fold.h"
+#include "proxy/late_glib.h"
 #include "proxy/mime.h"
 
 namespace holdfast::proxy {
@@ -22,15 +23,9 @@ bool is_atom_char(char c) {
 
 bool is_astring_char(char c) { return is_atom_char(c) || c == ']' || static_cast<unsigned char>(c) >= 0x80; }
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = g_ascii_tolower(c);
-  return out;
-}
-
 std::optional<unsigned> month_of(std::string_view name) {
   constexpr std::string_view months = "janfebmaraprmayjunjulaugsepoctnovdec";
-  std::size_t at = name.size() == 3 ? months.find(lower(name)) : std::string_view::npos;
+  std::size_t at = name.size() == 3 ? months.find(fold_ascii(name)) : std::string_view::npos;
   if (at == std::string_view::npos || at % 3 != 0) return std::nullopt;
   return static_cast<unsigned>(at / 3 + 1);
 }

@@ -6,6 +6,7 @@
 #include "proxy/blanks.h"
 #include "proxy/careless_header.h"
 #include "proxy/fold.h"
+#include "proxy/late_glib.h"
 #include "proxy/late_gmime.h"
 
 namespace holdfast::proxy {
@@ -30,11 +31,6 @@ template <class T>
 using Owned = std::unique_ptr<T, FreedBy<g_object_unref>>;
 
 std::string text_of(const char* text) { return text ? text : ""; }
-
-std::string lower(std::string text) {
-  for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  return text;
-}
 
 std::string without_quotes(const std::string& local_part) {
   if (local_part.size() < 2 || local_part.front() != '"' || local_part.back() != '"') return local_part;
@@ -61,8 +57,8 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
   if (std::string value = field_of(header, "Content-Type"); !value.empty()) {
     Owned<GMimeContentType> type(g_mime_content_type_parse(nullptr, with_regular_words(value).c_str()));
     if (type) {
-      part.type = lower(text_of(g_mime_content_type_get_media_type(type.get())));
-      part.subtype = lower(text_of(g_mime_content_type_get_media_subtype(type.get())));
+      part.type = fold_ascii(text_of(g_mime_content_type_get_media_type(type.get())));
+      part.subtype = fold_ascii(text_of(g_mime_content_type_get_media_subtype(type.get())));
       part.parameters = parameters_of(g_mime_content_type_get_parameters(type.get()));
     }
     if (part.type.empty() || part.subtype.empty()) part.type = "text", part.subtype = "plain";
@@ -70,7 +66,7 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
   if (std::string value = field_of(header, "Content-Disposition"); !value.empty()) {
     Owned<GMimeContentDisposition> disposition(g_mime_content_disposition_parse(nullptr, with_regular_words(value).c_str()));
     if (disposition) {
-      part.disposition = lower(text_of(g_mime_content_disposition_get_disposition(disposition.get())));
+      part.disposition = fold_ascii(text_of(g_mime_content_disposition_get_disposition(disposition.get())));
       part.disposition_parameters = parameters_of(g_mime_content_disposition_get_parameters(disposition.get()));
     }
   }
@@ -79,7 +75,7 @@ void read_header(std::string_view message, MimePart& part, bool in_digest) {
   part.md5 = trimmed(field_of(header, "Content-MD5"));
   part.language = trimmed(field_of(header, "Content-Language"));
   part.location = trimmed(field_of(header, "Content-Location"));
-  if (std::string value(trimmed(field_of(header, "Content-Transfer-Encoding"))); !value.empty()) part.encoding = lower(value);
+  if (std::string value(trimmed(field_of(header, "Content-Transfer-Encoding"))); !value.empty()) part.encoding = fold_ascii(value);
 }
 
 /// A field's value on one line.
@@ -239,7 +235,7 @@ void add_addresses(InternetAddressList* addresses, int depth, std::vector<MailAd
 Status load_mime() { return libgmime.load(); }
 
 bool is_same_name(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return g_ascii_tolower(x) == g_ascii_tolower(y); });
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) { return lower_ascii(x) == lower_ascii(y); });
 }
 
 Range header_of(std::string_view text) {

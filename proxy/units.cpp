@@ -1,13 +1,13 @@
 #include "proxy/units.h"
 
 #include <fmt/format.h>
-#include <glib.h>
 
 #include <array>
 #include <ctime>
 #include <limits>
 
 #include "proxy/command.h"
+#include "proxy/late_glib.h"
 
 namespace holdfast::proxy {
 namespace {
