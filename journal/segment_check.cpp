@@ -14,6 +14,7 @@
 
 #include "journal/bytes.h"
 #include "journal/files.h"
+#include "journal/idle_work.h"
 #include "journal/merkle.h"
 #include "journal/segment.h"
 #include "journal/sha256_lanes.h"
@@ -197,8 +198,10 @@ constexpr int crashes[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE};
   report.chain = before;
   auto segment = keys ? Segment::open(journal, number, *keys, Environment::Mode::read) : Segment::open_without_key(journal, number);
   if (segment) {
+    IdleWork idle;
     std::uint64_t counter = 0;
     SegmentCheck(**segment, keys.has_value(), indexed, report, [&](RecordId id) {
+      idle.step();
       if (counter++ % 64 == 0) send(fmt::format("at {} {}\n", id, report.content_bytes));
     }).run();
   } else if (is_about_the_machine(segment.error())) {

@@ -9,6 +9,7 @@
 
 #include "journal/catalog.h"
 #include "journal/head_check.h"
+#include "journal/idle_work.h"
 #include "journal/manifest.h"
 #include "journal/segment.h"
 
@@ -153,9 +154,11 @@ class LogCheck {
   /// The stored bytes, against what was signed.
   void check_bytes(std::uint32_t number) {
     if (!heads_.has(number)) return;
-    std::vector<std::string> problems = check_manifest(journal_, number, heads_.signer(), {});
+    IdleWork idle;
+    auto step = [&](std::uint64_t) { idle.step(); };
+    std::vector<std::string> problems = check_manifest(journal_, number, heads_.signer(), step);
     // The segment may be rewritten at this moment: a second look tells.
-    if (!problems.empty()) problems = check_manifest(journal_, number, heads_.signer(), {});
+    if (!problems.empty()) problems = check_manifest(journal_, number, heads_.signer(), step);
     for (const std::string& problem : problems) all_.findings.push_back({number, 0, problem});
   }
 

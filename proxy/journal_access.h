@@ -26,7 +26,7 @@ Status record_access(const Config& config, const std::string& command, const std
 std::string own_name();
 
 /// From now on this process takes what processor and disk time others leave, and a little more: mail goes first, but on a machine
-/// that is always busy the work ends too. (The idle classes get next to nothing there, and hold what they hold meanwhile.)
+/// that is always busy the work ends too. (The idle classes for all of it get next to nothing there; idle_work.h has the long part of verifying in one.)
 void stand_back();
 
 /// For the daemon: waits while a command has it open. Error: busy when another daemon has.

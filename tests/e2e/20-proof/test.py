@@ -287,6 +287,32 @@ def _(scene):
     equal((found["heads"], found["manifests"]), (len(holdfast.run("journal", "head", "--all").stdout.splitlines()),) * 2)
 
 
+@test("verify leaves the processor to others, and ends where they never leave it")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    send_all(scene, holdfast, [(noise(1 << 20, number) + "\r\n", "a@example.net", "b@example.org") for number in range(4)])
+    sound(holdfast)
+    holdfast.stop()
+
+    def class_of_reader(process):
+        """How the kernel schedules the process that reads the segment: 0 is the usual class, 5 the idle one."""
+        with contextlib.suppress(OSError, IndexError), open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
+            with open(f"/proc/{children.read().split()[0]}/stat") as file:
+                return file.read().rsplit(")", 1)[1].split()[38]
+
+    one_processor = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+    without_the_right = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]
+    scene.stack.callback(subprocess.Popen([*one_processor, "nice", "-n", "5", "sh", "-c", "while :; do :; done"]).kill)
+    for start, wanted in ([], "0?(50)+5?" if os.geteuid() == 0 else "0"), (without_the_right, "0"):
+        verify = subprocess.Popen([*one_processor, *start, BINARY, "-c", holdfast.config, "journal", "verify"], stdout=subprocess.PIPE, text=True)
+        seen = ""
+        while verify.poll() is None:
+            now = class_of_reader(verify) or ""
+            seen += now if not seen.endswith(now) else ""
+        assert verify.communicate()[0].startswith("all is well"), verify.returncode
+        assert re.fullmatch(wanted, seen), seen
+
+
 @test("seal without a daemon, and with nothing to seal; verify --since leaves out what is older")
 def _(scene):
     holdfast = world(scene, seals=1)
