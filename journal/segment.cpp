@@ -18,8 +18,8 @@ namespace {
 constexpr std::string_view segment_magic = "HOLDFAST";
 constexpr std::uint32_t format_version = 1;
 constexpr std::string_view header_key{"\0\0\0\0\0\0\0\0", 8};
-/// A read transaction pins LMDB's pages; take a new one after so many records.
-constexpr int records_a_transaction = 512;
+/// A read transaction pins LMDB's pages: a new one is taken after so many records. Who walks may want the first only: few come first.
+constexpr int fewest_at_once = 16, most_at_once = 512, growth = 4;
 
 std::string key_associated(std::uint32_t number) {
   ByteWriter out;
@@ -256,7 +256,7 @@ Status Segment::each_record_backwards(RecordId from, const std::function<bool(St
 }
 
 /// What one short transaction reads of a walk.
-Result<Segment::Batch> Segment::read_batch(RecordId from, bool backwards, std::optional<RecordKind> kind) const {
+Result<Segment::Batch> Segment::read_batch(RecordId from, bool backwards, std::optional<RecordKind> kind, int most) const {
   Result<Transaction> transaction = Transaction::begin(environment_, Environment::Mode::read);
   if (!transaction) return transaction.error();
   Result<Cursor> cursor = Cursor::open(*transaction, &is_record_key);
@@ -264,7 +264,7 @@ Result<Segment::Batch> Segment::read_batch(RecordId from, bool backwards, std::o
   Batch batch;
   auto item = cursor->at_or_after(cell_key(from, backwards));
   if (backwards && item && !*item) item = cursor->last();
-  while (item && *item && batch.seen < records_a_transaction) {
+  while (item && *item && batch.seen < most) {
     std::optional<CellKey> key = parse_cell_key((*item)->key);
     if (!key) return Error{ErrorCode::corrupt, fmt::format("{}: a cell has a damaged key", path())};
     if (key->is_record && (backwards ? key->cell <= from : key->cell >= from)) {
@@ -280,12 +280,12 @@ Result<Segment::Batch> Segment::read_batch(RecordId from, bool backwards, std::o
 }
 
 Status Segment::walk(RecordId from, bool backwards, std::optional<RecordKind> kind, const std::function<bool(StoredRecord&)>& visit) const {
-  for (;;) {
-    Result<Batch> batch = read_batch(from, backwards, kind);
+  for (int most = fewest_at_once;; most = std::min(most * growth, most_at_once)) {
+    Result<Batch> batch = read_batch(from, backwards, kind, most);
     if (!batch) return batch.error();
     for (StoredRecord& record : batch->records)
       if (!visit(record)) return {};
-    bool is_end = batch->seen < records_a_transaction || (backwards && batch->last == 0);
+    bool is_end = batch->seen < most || (backwards && batch->last == 0);
     if (is_end) return {};
     from = backwards ? batch->last - 1 : batch->last + 1;
   }

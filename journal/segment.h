@@ -101,7 +101,7 @@ class Segment {
     int seen = 0;       ///< with those that are of another kind
     RecordId last = 0;  ///< of those seen
   };
-  Result<Batch> read_batch(RecordId from, bool backwards, std::optional<RecordKind> kind) const;
+  Result<Batch> read_batch(RecordId from, bool backwards, std::optional<RecordKind> kind, int most) const;
   Status walk(RecordId from, bool backwards, std::optional<RecordKind> kind, const std::function<bool(StoredRecord&)>& visit) const;
 
   Environment environment_;
