@@ -127,6 +127,7 @@ def _(scene):
         good = {b"EHLO client.example.net", b"MAIL FROM:<a@example.net>", b"RCPT TO:<b@example.org>", b"NOOP", b"QUIT", b"BDAT 2"}
         assert set(primary.lines()) <= good, (name, primary.lines())
         equal(primary.messages, [], name)
+        client.close()
         holdfast.stop()
         primary.stop()
 
@@ -206,6 +207,7 @@ def _(scene):
         commands = {line.split(b" ")[0] for line in second.lines()}
         assert commands <= {b"EHLO", b"MAIL", b"RCPT", b"DATA", b"RSET", b"QUIT", b"NOOP"}, (step, commands)
         assert not any(b"evil" in line for line in second.lines()), (step, second.lines())
+        client.close()
         holdfast.stop()
 
 

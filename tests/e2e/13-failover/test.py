@@ -108,6 +108,7 @@ def _(scene):
         wait_for(lambda: holdfast.entries()[-1]["recipients"][0]["outcome"] == "delivered", what="the outcome")
         assert back.messages[0][1].endswith(b"\r\nSubject: x\r\n\r\nhello\r\n"), back.messages
         equal(holdfast.entries()[-1]["possible_duplicate"], step == "content", step)
+        client.close()
         holdfast.stop()
 
 
@@ -130,6 +131,7 @@ def _(scene):
         equal(len(second.messages), 1, step)
         expected = script[-1][0].encode()[:-3] if step != "BDAT" else b"Subject: x\r\n\r\nhello\r\n"
         equal(second.messages[0][1], expected, step)
+        client.close()
         holdfast.stop()
 
 
@@ -143,6 +145,7 @@ def _(scene):
         equal(client.send_mail(helo=None), "250 2.0.0 Ok: taken", step)
         equal(len(second.messages), 1, step)
         equal([line[:4] for line in second.sessions[-1].lines], [b"MAIL", b"RCPT", b"DATA"], step)
+        client.close()
         holdfast.stop()
 
 

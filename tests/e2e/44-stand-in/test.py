@@ -102,6 +102,7 @@ def _(scene):
         if end == HELLO:
             for command in (FROM, TO):
                 assert client.ask(command).startswith("250")
+        client.close()
         holdfast.stop()
 
 
@@ -161,6 +162,7 @@ def _(scene):
             assert reply.startswith(("250", "354")), (step, command, reply)
         assert reply.startswith("250 2.0.0 Ok") and "queued" not in reply, (step, reply)
         equal((holdfast.status()["routes"][0]["state"], len(second.messages)), ("pass", 1), step)
+        client.close()
         holdfast.stop()
 
 
@@ -178,6 +180,7 @@ def _(scene):
             assert reply.startswith(("250", "354")), (step, command, reply)
         equal((holdfast.status()["routes"][0]["state"], [envelope for envelope, _ in second.messages]), ("pass", [[FROM.encode(), TO.encode()]]), step)
         equal(client.ask(FROM + " FOO=1"), "555 5.5.4 Unsupported option: FOO=1")
+        client.close()
         holdfast.stop()
 
 
@@ -199,6 +202,7 @@ def _(scene):
         primary.replies.update(well)
         wait_for(lambda: outcomes(holdfast) == [["forwarded"], ["delivered"]], what=f"the delivery after {trouble} to {verb}")
         equal(len(primary.messages), 2)
+        client.close()
         holdfast.stop()
 
 
@@ -215,6 +219,7 @@ def _(scene):
         commands = [read for session in second.sessions for read in session.reads if not read.startswith(b"Subject")]
         assert all(read.count(b"\r\n") == 1 for read in commands), (step, commands)
         equal(holdfast.status()["routes"][0]["state"], "pass")
+        client.close()
         holdfast.stop()
 
 
@@ -264,6 +269,7 @@ def _(scene):
         holdfast, client, second = refusing_second(scene, f"{code}\r\n".encode())
         equal(client.reply(), code)
         wait_for(lambda: outcomes(holdfast) == [[expected] * 2], what="the outcome")
+        client.close()
         holdfast.stop()
         second.replies.update({"RCPT": b"250 2.1.5 Ok\r\n", "content": b"250 2.0.0 Ok\r\n"})
         holdfast.start()
@@ -331,6 +337,7 @@ def _(scene):
             equal(client.ask(line)[:3], expected, dies_at)
         assert client.send_mail(helo=None).startswith("250"), dies_at
         equal(len(second.messages), 1)
+        client.close()
         holdfast.stop()
 
 
