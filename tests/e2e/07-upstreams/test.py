@@ -371,6 +371,7 @@ def _(scene):
         client.ask("EHLO client.example.net")
         reply = client.ask("VRFY somebody") if verb == "VRFY" else client.send_mail(helo=None)
         equal((key, reply[:9]), (key, "451 4.4.2" if key == "data_end" else "421 4.4.2"))
+        client.close()
         holdfast.stop()
 
 

@@ -18,7 +18,9 @@ def answer(scene, holdfast, recipient):
     client = scene.client(holdfast.port)
     client.ask(HELLO)
     client.ask(FROM)
-    return client.ask(f"RCPT TO:<{recipient}>")
+    reply = client.ask(f"RCPT TO:<{recipient}>")
+    client.close()
+    return reply
 
 
 @test("who got mail is known: also when Holdfast and the primary are killed right afterwards")

@@ -149,7 +149,9 @@ def _(scene):
                     assert outcome in right, f"{what}: {outcome}"
             verified = again.run("journal", "verify", check=False)
             equal(verified.returncode, 0, f"cut at {moment}: {verified.stdout}{verified.stderr}")
-            assert scene.client(again.port).send_mail().startswith("250")
+            client = scene.client(again.port)
+            assert client.send_mail().startswith("250")
+            client.close()
             again.stop()
 
 
