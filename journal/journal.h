@@ -76,10 +76,13 @@ class Journal {
   /// key. Returns whether only one master key opens the journal now.
   Result<bool> rekey(const MasterKeySource& source, const std::string& new_key, bool finishes, const std::string& by, const std::string& reason);
 
+  struct Pruned {
+    std::vector<std::uint32_t> segments;
+    std::string stays;  ///< which segment is old enough, and stays with all after it, and why; empty when none does
+  };
   /// Takes away the oldest segments that ended before the time, up to the first that holds mail not delivered yet, or under a legal hold,
-  /// with a record each.
-  /// Returns their numbers. Blocks.
-  Result<std::vector<std::uint32_t>> prune(std::int64_t before_us, const std::string& by, const std::string& reason);
+  /// with a record each. Blocks.
+  Result<Pruned> prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
   // For the daemon's own reading; thread-safe.
   /// An entry as it was journaled; its recipients' outcomes may have changed since. Errors: not_found, corrupt.
@@ -149,7 +152,8 @@ class Journal {
   struct Oldest;
   Result<std::optional<Oldest>> find_oldest(const std::vector<std::uint32_t>& numbers) const;
   Status list_entries(Oldest& oldest, std::int64_t before_us) const;
-  Result<bool> is_on_hold(const Oldest& oldest);
+  Result<std::string> why_on_hold(const Oldest& oldest);
+  Result<std::string> why_it_stays(Oldest& oldest, std::int64_t before_us);
   Status restate_routes_of(const Oldest& oldest);
   Status take_away(const Oldest& oldest, const std::string& by, const std::string& reason);
   Status check_legal_holds(const std::vector<RecordId>& entries);

@@ -1,5 +1,7 @@
 // Retention: whole segments that are old enough go, the oldest first, and the catalog forgets them. One that is damaged goes by
 // what is known without it.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <map>
@@ -72,21 +74,34 @@ Status Journal::list_entries(Oldest& oldest, std::int64_t before_us) const {
   return {};
 }
 
-/// A legal hold stands on one of its entries, or in it. Of one that was not read nobody can say that none does.
-Result<bool> Journal::is_on_hold(const Oldest& oldest) {
+/// Which legal hold stands on one of its entries, or in it; empty when none does. Of one that was not read nobody can say that none does.
+Result<std::string> Journal::why_on_hold(const Oldest& oldest) {
+  constexpr std::string_view remedy = "see: holdfast journal legal-hold list";
   auto holds = legal_holds();
   if (!holds) return holds.error();
-  if (holds->empty()) return false;
-  if (!oldest.is_whole) return true;
+  if (holds->empty()) return std::string();
+  if (!oldest.is_whole) return fmt::format("it is damaged, so nobody can say whether a legal hold is on it; {}", remedy);
   for (RecordId entry : oldest.entries) {
     auto name = hold_on(entry, *holds);
     if (!name) return name.error();
-    if (!name->empty()) return true;
+    if (!name->empty()) return fmt::format("entry {} is under the legal hold \"{}\"; {}", entry, *name, remedy);
   }
   // The records that set holds must stay as long as they hold.
   auto places = catalog_->legal_holds();
   if (!places) return places.error();
-  return std::any_of(places->begin(), places->end(), [&](const Catalog::Place& place) { return place.segment == oldest.number; });
+  bool has_record = std::any_of(places->begin(), places->end(), [&](const Catalog::Place& place) { return place.segment == oldest.number; });
+  return has_record ? fmt::format("the record of a legal hold is in it; {}", remedy) : std::string();
+}
+
+/// Empty when it may go.
+Result<std::string> Journal::why_it_stays(Oldest& oldest, std::int64_t before_us) {
+  auto held = catalog_->held_after(oldest.first == 0 ? 0 : oldest.first - 1, 1);
+  if (!held) return held.error();
+  bool has_held = !held->empty() && held->front().entry < oldest.end;
+  if (has_held) return fmt::format("entry {0} is held for delivery; see: holdfast queue show {0}", held->front().entry);
+  if (Status listed = list_entries(oldest, before_us); !listed) return listed.error();
+  if (oldest.has_young) return std::string("there are entries in it that are not that old: the clock was wrong when it ended");
+  return why_on_hold(oldest);
 }
 
 /// What was decided about a route holds until something else is decided, however long ago it was: its record
@@ -157,9 +172,9 @@ Status Journal::take_away(const Oldest& oldest, const std::string& by, const std
   return finish(removal);
 }
 
-Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
+Result<Journal::Pruned> Journal::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
   std::lock_guard one_at_a_time(maintenance_);
-  std::vector<std::uint32_t> pruned;
+  Pruned pruned;
   auto numbers = list_segments(path_);
   if (!numbers) return numbers.error();
   if (Status finished = finish_removals(); !finished) return finished.error();
@@ -168,17 +183,14 @@ Result<std::vector<std::uint32_t>> Journal::prune(std::int64_t before_us, const 
     auto oldest = find_oldest(*numbers);
     if (!oldest) return oldest.error();
     if (!*oldest || (*oldest)->ended_us >= before_us) break;
-    auto held = catalog_->held_after((*oldest)->first == 0 ? 0 : (*oldest)->first - 1, 1);
-    if (!held) return held.error();
-    bool has_held = !held->empty() && held->front().entry < (*oldest)->end;
-    if (has_held) break;
-    if (Status listed = list_entries(**oldest, before_us); !listed) return listed.error();
-    if ((*oldest)->has_young) break;
-    auto is_kept = is_on_hold(**oldest);
-    if (!is_kept) return is_kept.error();
-    if (*is_kept) break;
+    auto why = why_it_stays(**oldest, before_us);
+    if (!why) return why.error();
+    if (!why->empty()) {
+      pruned.stays = fmt::format("segment {} and all after it stay: {}", (*oldest)->number, *why);
+      break;
+    }
     if (Status taken = take_away(**oldest, by, reason); !taken) return taken.error();
-    pruned.push_back((*oldest)->number);
+    pruned.segments.push_back((*oldest)->number);
   }
   return pruned;
 }

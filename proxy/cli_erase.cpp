@@ -98,10 +98,11 @@ int prune(const std::string& config_path, const std::string& older_than, const s
       do_job(*config, "/journal/prune", {{"before", before_us}, {"reason", reason}}, "pruning", [&](journal::Journal& journal) -> Result<Json> {
         auto pruned = journal.prune(before_us, own_name(), reason);
         if (!pruned) return pruned.error();
-        return Json{{"segments", *pruned}};
+        return Json{{"segments", pruned->segments}, {"stays", pruned->stays}};
       });
   if (!done) return fail(done.error());
-  fmt::print("{} segments removed\n", (*done)["segments"].size());
+  std::string stays = (*done)["stays"].get<std::string>();
+  fmt::print("{} segments removed{}\n", (*done)["segments"].size(), stays.empty() ? "" : "; " + printable(stays));
   return EX_OK;
 }
 

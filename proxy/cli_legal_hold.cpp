@@ -71,6 +71,8 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
                    "a legal hold names people, messages and times: --sender, --recipient, --message-id, "
                    "--id, --since, --until"}),
              EX_USAGE;
+    for (journal::RecordId id : f.ids)
+      if (auto entry = (*reader)->entry(id); !entry) return fail(entry.error());
     hold.sender = f.sender;
     hold.recipient = f.recipient;
     hold.message_id = f.message_id;

@@ -13,7 +13,6 @@
 #include <thread>
 #include <vector>
 
-#include "failover/clock_watch.h"
 #include "failover/mailbox_store.h"
 #include "proxy/acceptor.h"
 #include "proxy/admin.h"
@@ -25,6 +24,7 @@
 #include "proxy/kept_sockets.h"
 #include "proxy/ldap_sync.h"
 #include "proxy/maintenance.h"
+#include "proxy/retention.h"
 #include "proxy/service_manager.h"
 
 namespace holdfast::proxy {
@@ -56,7 +56,8 @@ class Server {
         ldap_(control_.directory()),
         shared_{journal, resolver_, occupancy_, control_, names_, {}, {1}, {0}, {0}},
         journal_watch_(journal, [this](const std::string& what) { alert_of("journal", what); }),
-        certificate_watch_([this](const std::string& what) { alert_of("certificate", what); }) {}
+        certificate_watch_([this](const std::string& what) { alert_of("certificate", what); }),
+        retention_(journal) {}
   ~Server();
 
   int run();
@@ -103,7 +104,6 @@ class Server {
   void watch_flag(const Config& config);
   Json feed_state() const;
   Admin::Work status();
-  Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
   static void on_signal(evutil_socket_t signal, short, void* self);
   static void on_reload(evutil_socket_t, short, void* self);
@@ -131,10 +131,9 @@ class Server {
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   Clock::time_point stop_by_{};
   bool is_draining_ = false;
-  Clock::time_point next_prune_ = Clock::now();
   JournalWatch journal_watch_;
   CertificateWatch certificate_watch_;
-  failover::ClockWatch clock_;
+  Retention retention_;
   Maintenance maintenance_;
   ServiceManager service_manager_;
 };

@@ -404,14 +404,6 @@ void Server::report_to_service_manager() {
   service_manager_.show(is_draining_ ? "finishes what is under way" : state.empty() ? "mail passes" : state);
 }
 
-/// Whole segments, with a line in the log each.
-Maintenance::Outcome Server::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
-  auto pruned = shared_.journal.prune(before_us, by, reason);
-  if (!pruned) return pruned.error();
-  for (std::uint32_t number : *pruned) log(LogLevel::warning, "pruned", {{"segment", number}, {"by", by}, {"reason", reason}});
-  return Json{{"segments", *pruned}};
-}
-
 void Server::alert_of_route(const std::string& route, const failover::RouteState::Status& status) {
   std::string state(failover::to_string(status.state)), mode(failover::to_string(status.mode));
   std::string text =
@@ -441,18 +433,7 @@ void Server::on_tick() {
   report_to_service_manager();
   journal_watch_.look(settings_->config.journal);
   certificate_watch_.look(*settings_->tls);
-  Duration retention = settings_->config.journal.retention;
-  clock_.look(journal::now_us(), std::chrono::steady_clock::now());
-  bool is_prune_due = retention > Duration(0) && Clock::now() >= next_prune_ && clock_.is_trusted_after(retention);
-  if (is_prune_due) {
-    next_prune_ = Clock::now() + std::min<Duration>(retention, std::chrono::minutes(10));
-    std::int64_t before_us = journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(retention).count();
-    (void)maintenance_.start([this, before_us, reason = "older than journal.retention: " + to_text(retention)](const Maintenance::OnProgress&) {
-      Maintenance::Outcome outcome = prune(before_us, "retention", reason);
-      if (!outcome) log(LogLevel::error, "pruned", {{"problem", outcome.error().message}});
-      return outcome;
-    });
-  }
+  retention_.look(settings_->config.journal.retention, maintenance_);
   for (const auto& running : workers_)
     running->worker.loop.post([worker = &running->worker] {
       worker->pool.sweep(worker->is_draining);

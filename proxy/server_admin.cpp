@@ -95,6 +95,7 @@ Admin::Work Server::status() {
                   {"segment_problem", writer.roll_problem},
                   {"writable", writer.is_working && writer.refuses_why.empty()},
                   {"last_error", writer.is_working && !writer.refuses_why.empty() ? writer.refuses_why : writer.last_error},
+                  {"retention_stopped", retention_.stopped()},
                   {"bypassed", shared_.bypassed.load()}}},
                 {"mailboxes", nullptr},
                 {"recipients_known", control_.directory().size()},
@@ -186,7 +187,8 @@ void Server::answer_on_journal() {
   admin_->on("/journal/prune", [this](const Request& request) -> Admin::Answer {
     auto before = request.body.at("before").get<std::int64_t>();
     std::string reason = request.body.at("reason").get<std::string>();
-    return maintenance_.start([this, before, request, reason](const Maintenance::OnProgress&) { return prune(before, user_of(request), reason); });
+    return maintenance_.start(
+        [this, before, request, reason](const Maintenance::OnProgress&) { return retention_.prune(before, user_of(request), reason); });
   });
   admin_->on("/journal/rekey", [this](const Request& request) { return rekey(request); });
   admin_->on_waiting("/journal/commit", [this](const Request&) {

@@ -2,6 +2,7 @@
 import base64
 import random
 import subprocess
+import tempfile
 import time
 
 from harness import *
@@ -28,6 +29,13 @@ def send_all(scene, holdfast, messages):
         assert client.send_mail(content, sender, recipient, helo=None).startswith("250")
     client.ask("QUIT")
     settled(holdfast)
+
+
+def contents(holdfast):
+    """What the journal holds of each entry, by its id, read by one command."""
+    with tempfile.TemporaryDirectory() as folder:
+        holdfast.run("journal", "replay", "--to", f"eml:{folder}", "--reason", "test")
+        return {int(name.removesuffix(".eml")): open(os.path.join(folder, name), "rb").read() for name in os.listdir(folder) if name.endswith(".eml")}
 
 
 def verified(holdfast, *options):

@@ -35,7 +35,7 @@ TEST_CASE_METHOD(JournalFixture, "retention takes segments that are damaged too,
     });
     auto pruned = (*journal)->prune(now_us(), "test", "test");
     REQUIRE(pruned);
-    CHECK(*pruned == std::vector<std::uint32_t>{1, 2, 3, 4, 5});
+    CHECK(pruned->segments == std::vector<std::uint32_t>{1, 2, 3, 4, 5});
     CHECK(forgotten == ids);
     // Where its key stood nobody could say: nothing of it is left on the disk.
     std::ifstream left(other_name, std::ios::binary);
@@ -54,10 +54,10 @@ TEST_CASE_METHOD(JournalFixture, "retention takes no mail that is younger than i
   while (now_us() <= later) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   auto pruned = (*journal)->prune(later, "test", "test");
   REQUIRE(pruned);
-  CHECK(pruned->empty());
+  CHECK(pruned->segments.empty());
   pruned = (*journal)->prune(now_us(), "test", "test");
   REQUIRE(pruned);
-  CHECK(*pruned == std::vector<std::uint32_t>{1});
+  CHECK(pruned->segments == std::vector<std::uint32_t>{1});
 }
 
 TEST_CASE_METHOD(JournalFixture, "who reads a segment at the moment in which it is rewritten gets the one before or the one after") {
@@ -121,7 +121,7 @@ TEST_CASE_METHOD(JournalFixture, "a segment gets its head before retention takes
   goes_on.set_value();
   CHECK(has_heads);
   REQUIRE(pruned);
-  CHECK(*pruned == std::vector<std::uint32_t>{1, 2, 3});
+  CHECK(pruned->segments == std::vector<std::uint32_t>{1, 2, 3});
   std::vector<RecordId> read;
   CHECK((*reader)->each({}, false, [&](const Entry& entry) { return read.push_back(entry.id), true; }));
   CHECK(read == std::vector<RecordId>{ids.back()});

@@ -294,7 +294,7 @@ TEST_CASE_METHOD(JournalFixture,
     CHECK((*journal)->entries() == 6);
     auto pruned = prune_all(**journal);
     REQUIRE(pruned);
-    CHECK(*pruned == std::vector<std::uint32_t>{1});
+    CHECK(pruned->segments == std::vector<std::uint32_t>{1});
     CHECK((*journal)->entries() == 1);
     CHECK((*journal)->oldest_us() > before);
     // Again, and by erasure.
@@ -302,7 +302,7 @@ TEST_CASE_METHOD(JournalFixture,
     RecordId last = add(**journal, "y");
     pruned = prune_all(**journal);
     REQUIRE(pruned);
-    CHECK(*pruned == std::vector<std::uint32_t>{2});
+    CHECK(pruned->segments == std::vector<std::uint32_t>{2});
     auto erased = (*journal)->erase({last}, "a test", "asked", {});
     UNSCOPED_INFO((erased ? "" : erased.error().message));
     REQUIRE(erased);

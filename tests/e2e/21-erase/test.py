@@ -29,11 +29,11 @@ def world(scene, segments=3, **options):
 
 def whole(holdfast, people, numbers):
     """Everybody's entries are there, bit for bit, and nobody else's."""
-    entries = holdfast.entries()
+    entries, found = holdfast.entries(), contents(holdfast)
     equal(sorted(entry["subject"] for entry in entries), sorted(f"{person} {number}" for person in people for number in numbers))
     for entry in entries:
         person, number = entry["subject"].split()
-        equal(holdfast.content(entry["id"]).decode(), content(person, int(number)))
+        equal(found[entry["id"]].decode(), content(person, int(number)))
     code = holdfast.run("journal", "verify", check=False)
     equal(code.returncode, 0, code.stdout)
     shutil.copy(os.path.join(holdfast.journal_path, "signing.pub"), holdfast.scene.path("key.pem"))
@@ -179,12 +179,20 @@ def _(scene):
     holdfast.signal(signal.SIGHUP)
     segments = os.path.join(holdfast.journal_path, "segments")
     wait_for(lambda: sorted(name for name in os.listdir(segments) if name.endswith(".lmdb")) == [f"000000000{number}.lmdb" for number in (3, 4, 5)], what="two segments to go")
+    entry = by(holdfast, "--outcome", "held")[0]
+    stays = f"segment 3 and all after it stay: entry {entry} is held for delivery; see: holdfast queue show {entry}"
+    wait_for(lambda: holdfast.status()["journal"]["retention_stopped"] == stays, what="the status to tell why retention stopped")
+    equal(holdfast.run("journal", "prune", "--reason", "x").stdout, f"0 segments removed; {stays}\n")
+    assert f"  RETENTION STOPPED: {stays}\n" in holdfast.run("status").stdout
+    equal(open(holdfast.log).read().count("what is older than journal.retention is still there"), 1, "told once")
     verified = holdfast.run("journal", "verify", check=False)
     equal(verified.returncode, 0, verified.stdout)
     erased = [json.loads(line) for line in holdfast.run("journal", "erasures", "--json").stdout.splitlines()]
     equal([(one["by"], one["reason"].split(",")[0]) for one in erased], [("retention", "segment 1"), ("retention", "segment 2")])
     assert not any(entry["subject"] in ("ada 1", "ada 5") for entry in holdfast.entries())
     equal(sorted(os.listdir(os.path.join(holdfast.journal_path, "heads")))[0], "0000000001.head", "heads stay")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: holdfast.status()["journal"]["retention_stopped"] == "", what="retention to go on once the mail is delivered")
 
 
 @test("a legal hold stops erasure and retention for what it names, over a restart and a rebuild, until it is lifted; each is on record")
@@ -197,7 +205,8 @@ def _(scene):
     holdfast.run("journal", "erase", "--recipient", "eve@example.org", "--reason", "x")
     holdfast.run("journal", "seal")
     a_second_passes(holdfast)
-    assert holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
+    equal(holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout,
+          f"0 segments removed; segment 1 and all after it stay: entry {by(holdfast, '--recipient', 'ada@example.org')[0]} is under the legal hold \"case 12\"; see: holdfast journal legal-hold list\n")
     holdfast.stop()
     holdfast.run("journal", "rebuild")
     equal([(one["name"], one["recipient"], one["reason"]) for one in map(json.loads, holdfast.run("journal", "legal-hold", "list", "--json").stdout.splitlines())], [("case 12", "ada@example.org", "lawsuit")])
@@ -210,6 +219,17 @@ def _(scene):
     assert not holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
     holdfast.run("journal", "erase", "--recipient", "ada@example.org", "--reason", "x")
     equal(by(holdfast, "--recipient", "ada@example.org"), [])
+    mistyped = holdfast.run("journal", "legal-hold", "set", "case 14", "--id", "999999", "--reason", "x", check=False)
+    equal((mistyped.returncode, mistyped.stderr), (66, "holdfast: there is no entry 999999 in this journal; see: holdfast journal list\n"))
+    holdfast.run("journal", "legal-hold", "set", "case 15", "--recipient", "nobody@example.org", "--reason", "x")
+    holdfast.run("journal", "seal")
+    a_second_passes(holdfast)
+    said = holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout
+    assert re.fullmatch(r"\d+ segments removed; segment \d+ and all after it stay: the record of a legal hold is in it; see: holdfast journal legal-hold list\n", said), said
+    holdfast.run("journal", "legal-hold", "lift", "case 15", "--reason", "x")
+    holdfast.run("journal", "seal")
+    a_second_passes(holdfast)
+    assert not holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
     sound(holdfast)
 
 
