@@ -145,7 +145,7 @@ void join(Thread* root, Thread* other, Nodes& nodes) {
   }
 }
 
-/// RFC 5256 REFERENCES, step 5: replies whose references are lost find their thread by the subject.
+/// RFC 5256 REFERENCES, steps 5 and 6: replies whose references are lost find their thread by the subject, and stand there in order of time.
 std::vector<Thread*> joined_by_subject(const std::vector<Thread*>& roots, Nodes& nodes) {
   std::map<std::string, Thread*> by_subject = threads_by_subject(roots);
   std::vector<Thread*> kept;
@@ -158,6 +158,8 @@ std::vector<Thread*> joined_by_subject(const std::vector<Thread*>& roots, Nodes&
     else
       join(root, found->second, nodes);
   }
+  for (Thread* root : kept) std::sort(root->children.begin(), root->children.end(), comes_before);
+  std::sort(kept.begin(), kept.end(), comes_before);
   return kept;
 }
 

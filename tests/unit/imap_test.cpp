@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <set>
 
 #include "proxy/careless_header.h"
 #include "proxy/imap_command.h"
@@ -139,23 +141,58 @@ TEST_CASE("MODSEQ in SEARCH may name a flag, which makes no difference here (RFC
     CHECK(modseq(bad) == 0);
 }
 
+/// A message that was sent at second `number`.
+static SortFacts facts(std::uint32_t number, const std::string& id, std::vector<std::string> references, const char* subject, bool is_reply = false) {
+  SortFacts one;
+  one.number = number;
+  one.sent_s = number;
+  one.message_id = id;
+  one.references = std::move(references);
+  one.subject = subject;
+  one.is_reply = is_reply;
+  return one;
+}
+
 TEST_CASE("threads by references: chains, siblings, a lost parent, replies by subject, and a circle") {
-  auto facts = [](std::uint32_t number, const char* id, std::vector<std::string> references, const char* subject, bool is_reply = false) {
-    SortFacts one;
-    one.number = number;
-    one.sent_s = number;
-    one.message_id = id;
-    one.references = std::move(references);
-    one.subject = subject;
-    one.is_reply = is_reply;
-    return one;
-  };
   CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a"}, "x", true)}) == "(1 (2)(3))");
   CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {"a", "b"}, "x", true)}) == "(1 2 3)");
   CHECK(thread_by_references({facts(2, "b", {"lost"}, "y", true), facts(3, "c", {"lost"}, "y", true)}) == "((2)(3))");
   CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {}, "x", true)}) == "(1 2)");
   CHECK(thread_by_references({facts(1, "a", {"b"}, "x"), facts(2, "b", {"a"}, "z")}).size() > 0);
   CHECK(thread_by_references({}).empty());
+  CHECK(thread_by_references({facts(2, "b", {"lost"}, "y", true)}) == "(2)");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a", "lost"}, "x", true)}) == "(1 2)");
+}
+
+TEST_CASE(
+    "threads of the same subject are joined, whichever has lost its beginning, and stand in order of time (RFC 5256 REFERENCES, steps 5 and 6)") {
+  // Neither began the other.
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {}, "x")}) == "((1)(2))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x", true), facts(2, "b", {}, "x", true), facts(3, "c", {}, "x", true)}) == "((1)(2)(3))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "b", {"a"}, "x", true), facts(3, "c", {}, "x")}) == "((1 2)(3))");
+  // The beginnings of both are lost, or of one.
+  CHECK(thread_by_references({facts(1, "a", {"l"}, "x", true), facts(4, "b", {"l"}, "x", true), facts(2, "c", {"m"}, "x", true),
+                              facts(3, "d", {"m"}, "x", true)}) == "((1)(2)(3)(4))");
+  CHECK(thread_by_references({facts(1, "a", {}, "x"), facts(2, "z", {}, "z"), facts(3, "b", {"l"}, "x", true), facts(4, "c", {"l"}, "x", true)}) ==
+        "((1)(3)(4))(2)");
+  // A clock was wrong: the reply came before what it answers.
+  CHECK(thread_by_references({facts(1, "r", {}, "x", true), facts(2, "o", {}, "x"), facts(3, "c", {"o"}, "x", true)}) == "(2 (1)(3))");
+  CHECK(thread_by_subject({facts(1, "a", {}, "x"), facts(2, "b", {}, "x"), facts(4, "c", {}, "y"), facts(3, "d", {}, "x")}) == "(1 (2)(3))(4)");
+}
+
+TEST_CASE("a thread that is too deep is told less deep, and all of it") {
+  std::vector<SortFacts> all;
+  for (std::uint32_t number = 1; number <= 1500; ++number)
+    all.push_back(facts(number, std::to_string(number), {std::to_string(number - 1)}, "x", number > 1));
+  std::string told = thread_by_references(all);
+  std::set<std::string> numbers;
+  for (std::size_t at = 0; at < told.size();) {
+    std::size_t end = told.find_first_not_of("0123456789", at);
+    if (end > at) numbers.insert(told.substr(at, end - at));
+    at = end + 1;
+  }
+  CHECK(numbers.size() == 1500);
+  CHECK(std::count(told.begin(), told.end(), '(') == std::count(told.begin(), told.end(), ')'));
 }
 
 TEST_CASE("threads are not made by what is no message id: people have answered <yes> when they were asked for one") {
