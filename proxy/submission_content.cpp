@@ -129,6 +129,7 @@ Task<void> SubmissionSession::data() {
   std::string header, refusal;
   bool is_whole = co_await read_content(all, header, refusal);
   is_over_ = !is_whole;
+  if (is_whole && person_.empty()) refusal = "550 5.7.1 Your account was changed: log in again";
   if (is_whole && refusal.empty()) refusal = refusal_of(header);
   if (is_whole && !refusal.empty()) {
     ++errors_;

@@ -100,6 +100,36 @@ def _(scene):
     assert not any(entry["subject"] == "forged" for entry in office.holdfast.entries())
 
 
+@test("whose account is changed is logged out at once, also in the middle of a message: nothing of it goes out")
+def _(scene):
+    office = Office(scene)
+    office.hold()
+    for change in (["passwd", "ada@example.org", "--generate"], ["disable", "bob@example.org"]):
+        person = change[1]
+        writing, idle = (office.submission(person.partition("@")[0]) for _ in range(2))
+        writing.ehlo()
+        writing.mail(person)
+        equal(writing.rcpt("countess@example.org")[0], 250)
+        equal(writing.docmd("DATA")[0], 354)
+        writing.send(message("not to be sent", person))
+        office.holdfast.run("mailbox", *change)
+        wait_for(lambda: idle.docmd(f"MAIL FROM:<{person}>")[0] == 530, what="to be logged out")
+        equal(writing.docmd("."), (550, b"5.7.1 Your account was changed: log in again"))
+        equal(writing.mail(person)[0], 530)
+    equal(office.holdfast.entries(), [])
+
+
+@test("when the emergency mailbox closes, those who are logged in are told so, and what they write then is not taken")
+def _(scene):
+    office = Office(scene, mailbox="open: hold\ngrace: 100ms")
+    office.hold()
+    session = office.submission()
+    session.ehlo()
+    office.back()
+    wait_for(lambda: office.holdfast.status()["mailboxes"]["open_routes"] == [], what="the mailbox to close")
+    equal(session.docmd("MAIL FROM:<ada@example.org>"), (550, b"5.7.1 The emergency mailbox is closed: your usual mail works again"))
+
+
 @test("AUTH: needed, only in the clear on loopback, LOGIN too; wrong passwords, malformed answers and early talk are refused")
 def _(scene):
     office = Office(scene)
