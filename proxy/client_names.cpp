@@ -62,7 +62,7 @@ Task<ClientName> ClientNames::find(std::string address, Wakeup& wakeup, std::fun
   auto answer = std::make_shared<Answer>();
   answer->name.is_reverse_unsure = answer->name.is_verified_unsure = true;
   answer->wakeup = &wakeup;
-  Deadline by = Clock::now() + ask(address, &wakeup.loop(), answer);
+  Deadline by = Clock::now() + ask(address, wakeup.loop(), answer);
   while (!answer->is_there && Clock::now() < by && !(is_moot && is_moot())) co_await wakeup.wait(std::min(by, Clock::now() + answer_look_interval));
   answer->wakeup = nullptr;
   if (!answer->is_there && Clock::now() >= by) tell_of_silence(address);
@@ -79,12 +79,10 @@ void ClientNames::tell_of_silence(const std::string& address) {
        {"remedy", "see /etc/resolv.conf, or have this machine's resolver repaired"}});
 }
 
-void ClientNames::expect(const std::string& address) { ask(address, nullptr, std::make_shared<Answer>()); }
-
 /// Returns how long to wait for the answer.
 ///
-/// @param loop  of who waits; null: nobody does
-Duration ClientNames::ask(const std::string& address, Loop* loop, const std::shared_ptr<Answer>& answer) {
+/// @param loop  of who waits
+Duration ClientNames::ask(const std::string& address, Loop& loop, const std::shared_ptr<Answer>& answer) {
   std::lock_guard lock(state_->mutex);
   auto known = state_->known.find(address);
   if (known != state_->known.end() && Clock::now() < known->second.until) {
@@ -97,7 +95,7 @@ Duration ClientNames::ask(const std::string& address, Loop* loop, const std::sha
   if (state_->asked.empty()) state_->last_answer = Clock::now();  // it was not asked anything
   bool is_silent = Clock::now() - state_->last_answer > patience;
   std::vector<Asker>& askers = state_->asked[address];
-  if (loop) askers.emplace_back(loop, answer);
+  askers.emplace_back(&loop, answer);
   if (!is_asked) {
     state_->queue.push_back(address);
     if (state_->idle < state_->queue.size() && state_->threads < most_threads) add_thread();

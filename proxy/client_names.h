@@ -36,9 +36,6 @@ class ClientNames {
   /// @param is_moot  whether nobody waits any more; asked now and then. May be empty
   Task<ClientName> find(std::string address, Wakeup& wakeup, std::function<bool()> is_moot = {});
 
-  /// Will be asked for soon. Thread-safe, does not wait.
-  void expect(const std::string& address);
-
   /// Nobody is told anything from now on: to be called before the loops go.
   void stop();
 
@@ -72,7 +69,7 @@ class ClientNames {
   void tell_of_silence(const std::string& address);
   static void run(std::shared_ptr<State> state);
   static void remember(State& state, const std::string& address, const ClientName& name);
-  Duration ask(const std::string& address, Loop* loop, const std::shared_ptr<Answer>& answer);
+  Duration ask(const std::string& address, Loop& loop, const std::shared_ptr<Answer>& answer);
 
   const std::shared_ptr<State> state_ = std::make_shared<State>();
 };

@@ -170,7 +170,6 @@ Task<void> Control::deliver_on(ControlledRoute& route, std::unique_ptr<Errand> e
     Courier::Occasions occasions;
     occasions.next = [&] {
       if (may_deliver(route)) following = prepared ? std::move(prepared) : next_errand(route, errand.get());
-      if (following && opening.config().identity == Identity::xclient) names_.expect(endpoint_of(following->entry.message.client).address);
       return following.get();
     };
     bool is_sent = false;
