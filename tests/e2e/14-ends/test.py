@@ -85,6 +85,25 @@ def _(scene):
     wait_for(lambda: [one["held"] for one in holdfast.status()["routes"]] == [0, 0], what="empty queues")
 
 
+@test("who wanted to know of success is told that it was passed on, where the primary that is back tells of none (RFC 3461 5.2.2)")
+def _(scene):
+    holdfast, primary, outside, _ = world(scene)
+    curious, other = held(scene, holdfast, primary, [("a@example.net", "b@example.org", CHECKED + "Message-ID: <1@x>\r\n\r\nx\r\n", " NOTIFY=SUCCESS,FAILURE"),
+                                                     ("a@example.net", "c@example.org", CHECKED + "Message-ID: <2@x>\r\n\r\nx\r\n", "")])
+    back = scene.primary(port=primary.port, replies={"EHLO": b"250-primary.example.org\r\n250 8BITMIME\r\n"})
+    wait_for(lambda: [outcome(holdfast, one)["outcome"] for one in (curious, other)] == ["delivered"] * 2, what="both deliveries")
+    assert not any(b"NOTIFY" in line for envelope, _ in back.messages for line in envelope), back.messages
+    wait_for(lambda: outside.messages, what="the notification")
+    envelope, content = outside.messages[0]
+    assert envelope[0].startswith(b"MAIL FROM:<>"), envelope
+    text, status, _ = email.message_from_bytes(content).get_payload()
+    assert "passed on to a mail server that does not tell about delivery itself" in text.get_payload(), text
+    facts = status.get_payload()
+    equal((facts[1]["Final-Recipient"], facts[1]["Action"], facts[1]["Status"]), ("rfc822; b@example.org", "relayed", "2.0.0"))
+    wait_for(lambda: [one["held"] for one in holdfast.status()["routes"]] == [0, 0], what="empty queues")
+    equal(len(outside.messages), 1)
+
+
 @test("no notification for the null sender, for NOTIFY=NEVER, or where the sender is not verified: that is kept for the operator, who retries or drops it")
 def _(scene):
     holdfast, primary, outside, comes_back = world(scene)
