@@ -70,3 +70,28 @@ TEST_CASE_METHOD(JournalFixture, "the catalog is rebuilt from the segments, with
   filter.sender = "sender@example.net";
   CHECK(ids_of(*reader(), filter) == ids);
 }
+
+TEST_CASE_METHOD(JournalFixture, "verification finds that the catalog knows fewer entries than the segments have, and a rebuild mends it") {
+  Catalog::Removal removal{1, 1, 0, 3};
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 3; ++i) add(**journal, "x");
+    end_segment(**journal);
+    removal.end = add(**journal, "y");
+  }
+  auto keys = KeyRing::open(options.path, options.key);
+  REQUIRE(keys);
+  {
+    auto catalog = Catalog::open(options.path, keys->base_key(), Environment::Mode::write);
+    REQUIRE(catalog);
+    REQUIRE((*catalog)->begin_removal(removal));
+    while (*(*catalog)->forget_part(removal)) continue;
+    REQUIRE((*catalog)->end_removal(removal));
+  }
+  auto found = verification().findings;
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].what == "the catalog has 1 entries where the segments have 4; run: holdfast journal rebuild");
+  REQUIRE(rebuild_catalog(options.path, options.key, {}, [](const Error& damage) { FAIL(damage.message); }));
+  CHECK(verification().findings.empty());
+}

@@ -9,6 +9,7 @@
 
 #include "journal/head.h"
 #include "journal/master_key.h"
+#include "journal/rewrite.h"
 #include "tests/unit/journal_fixture.h"
 
 using namespace holdfast;
@@ -217,6 +218,32 @@ TEST_CASE_METHOD(JournalFixture, "a segment that is missing or belongs elsewhere
     std::filesystem::copy_file(segment_path(options.path, 1), segment_path(options.path, 2), std::filesystem::copy_options::overwrite_existing);
     CHECK_FALSE(verification().findings.empty());
   }
+}
+
+TEST_CASE_METHOD(JournalFixture, "who has the keys and takes an entry away without saying so is found out") {
+  RecordId gone = 0;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    for (int i = 0; i < 3; ++i) gone = add(**journal, some_content(100));
+    end_segment(**journal);
+    add(**journal, "x");
+  }
+  CHECK(verification().findings.empty());
+  auto keys = KeyRing::open(options.path, options.key);
+  REQUIRE(keys);
+  {
+    auto signing_key = SigningKey::open(options.path, keys->base_key());
+    auto segment = Segment::open(options.path, 1, *keys, Environment::Mode::read);
+    REQUIRE(segment);
+    RewriteOptions without;
+    without.erased = {gone};
+    REQUIRE(rewrite_segment(options.path, **segment, *keys, *signing_key, without));
+  }
+  auto found = verification().findings;
+  REQUIRE(found.size() == 1);
+  CHECK((found[0].segment == 1 && found[0].record == gone));
+  CHECK(found[0].what == "it was erased, but there is no erasure record of it");
 }
 
 TEST_CASE_METHOD(JournalFixture, "reading goes on while the writer writes") {

@@ -175,6 +175,10 @@ def _(scene):
     found(lambda: os.unlink(segment(holdfast, 1).replace(".lmdb", ".manifest")), "the manifest is missing")
     found(lambda: roll_back(False), "rolled back")
     found(lambda: roll_back(True), "rolled back", "--heads", published)
+    forged = scene.path("forged")
+    with open(published) as file, open(forged, "w") as copy:
+        copy.write(file.read().replace(" records=", " records=1", 1))
+    found(lambda: None, "the published head's signature is not valid", "--heads", forged)
     found(lambda: os.unlink(os.path.join(journal, "catalog.lmdb")), "rebuild")
 
 
