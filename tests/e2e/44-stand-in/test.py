@@ -317,6 +317,19 @@ def _(scene):
     assert "c2VjcmV0" not in open(holdfast.log).read()
 
 
+@test("who was connected before the hold and logs in now is told to try again, as only the primary knows his password")
+def _(scene):
+    holdfast = scene.holdfast(login_primary(scene), listener="role: submission")
+    client = scene.client(holdfast.port)
+    client.ask(HELLO)
+    holdfast.run("failover", "hold", "--reason", "test")
+    equal(client.ask("AUTH LOGIN dXNlcg=="), "454 4.7.0 Temporary authentication failure")
+    equal(client.ask("NOOP")[:3], "250")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: holdfast.status()["routes"][0]["state"] == "pass", what="pass")
+    equal(client.ask("AUTH LOGIN"), "334 VXNlcm5hbWU6")
+
+
 @test("a primary that goes in the middle of a login: the client is told to try again, and can")
 def _(scene):
     for dies_at in ("AUTH", "DXNLCG==", "C2VJCMV0", "between"):
