@@ -76,21 +76,23 @@ void Acceptor::on_connection(evutil_socket_t, short, void* self) {
 
 void Acceptor::on_resume(evutil_socket_t, short, void* self) { event_add(&static_cast<Acceptor*>(self)->event_, nullptr); }
 
+/// The system has no room for another connection: they wait in the backlog. Looking again at once would only burn the processor.
+void Acceptor::pause(int reason) {
+  event_del(&event_);
+  timeval a_moment{0, 100000};
+  event_add(&resume_, &a_moment);
+  if (worker_.loop.now() < told_until_) return;
+  told_until_ = worker_.loop.now() + std::chrono::minutes(1);
+  log(LogLevel::error, "accept",
+      {{"address", to_string(listener_.address)}, {"problem", std::strerror(reason)}, {"remedy", "raise LimitNOFILE or lower limits.connections"}});
+}
+
 bool Acceptor::accept_one() {
   SocketAddress peer, own;
   peer.size = own.size = sizeof peer.storage;
   FileDescriptor socket(::accept4(socket_.get(), peer.get(), &peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!socket) {
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      // Connections wait in the backlog; looking again at once would only burn the processor.
-      log(LogLevel::error, "accept",
-          {{"address", to_string(listener_.address)},
-           {"problem", std::strerror(errno)},
-           {"remedy", "raise LimitNOFILE or lower limits.connections"}});
-      event_del(&event_);
-      timeval pause{0, 100000};
-      event_add(&resume_, &pause);
-    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause(errno);
     return false;
   }
   ::getsockname(socket.get(), own.get(), &own.size);

@@ -32,11 +32,13 @@ class Acceptor {
   static void on_connection(evutil_socket_t, short, void* acceptor);
   static void on_resume(evutil_socket_t, short, void* acceptor);
   bool accept_one();
+  void pause(int reason);
 
   Worker& worker_;
   ListenerConfig listener_;
   FileDescriptor socket_;
   event event_, resume_;
+  Deadline told_until_{};  ///< that the system lacks something
 };
 
 }  // namespace holdfast::proxy

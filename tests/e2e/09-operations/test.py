@@ -474,4 +474,22 @@ def _(scene):
         equal((problem in checked, "a word of caution about egress.auth.password_file" in checked), (True, bool(problem)), checked)
 
 
+@test("without file descriptors for more, newcomers wait and are served later; the log says so once, however long it lasts")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    scene.client(holdfast.port).close()
+    process = f"/proc/{holdfast.process.pid}/fd"
+    limit = ["prlimit", "--pid", str(holdfast.process.pid)]
+    run(*limit, f"--nofile={len(os.listdir(process)) + 3}:20000", check=True)
+    waiting = [socket.create_connection(("127.0.0.1", holdfast.port)) for _ in range(6)]
+    wait_for(lambda: holdfast.logged("Too many open files"), what="the log to say so")
+    time.sleep(1.5)  # for so long; it looks again ten times a second
+    run(*limit, "--nofile=20000:20000", check=True)
+    for connection in waiting:
+        connection.settimeout(20)
+        equal(connection.recv(3), b"220")
+        connection.close()
+    equal(open(holdfast.log).read().count(" error accept "), 1)
+
+
 main()
