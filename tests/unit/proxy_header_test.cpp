@@ -54,7 +54,8 @@ TEST_CASE("version 2 headers, and those Holdfast makes") {
 TEST_CASE("what is no PROXY header is refused, and half a one waited for") {
   ProxyHeader header;
   std::size_t consumed = 0;
-  for (std::string bad : {"EHLO x\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", "PROXY TCP4 ::1 ::1 1 1\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 70000 1\r\n",
+  for (std::string bad : {"EHLO x\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", "PROXY TCP4 ::1 ::1 1 1\r\n", "PROXY TCP4 ::1 5.6.7.8 1 1\r\n",
+                          "PROXY TCP4 1.2.3.4 ::1 1 1\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 1 70000\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 70000 1\r\n",
                           "PROXY TCP5 1.2.3.4 5.6.7.8 1 1\r\n", "PROXY \r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 -1 1\r\n", "\r\n\r\nx"}) {
     CAPTURE(bad);
     CHECK(parse(bad, header, consumed) == ProxyParse::malformed);

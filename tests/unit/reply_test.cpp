@@ -42,3 +42,19 @@ TEST_CASE("nonsense is no reply") {
   CHECK(parse(std::string(ReplyParser::max_size + 1, 'x'), reply, consumed) == State::malformed);
   CHECK(parse("250 " + std::string(ReplyParser::max_size, 'x') + "\r\n", reply, consumed) == State::malformed);
 }
+
+TEST_CASE("too many recipients is said in one way (RFC 5321 4.5.3.1.10); a full disk and a full mailbox have the same code") {
+  Reply reply;
+  for (auto [wire, is_meant] : {std::pair("452 4.5.3 Too many recipients\r\n", true),
+                                {"552 5.5.3 Too many recipients\r\n", true},
+                                {"452 too many recipients\r\n", true},
+                                {"452 4.3.1 Insufficient system storage\r\n", false},
+                                {"452 4.2.2 Mailbox full\r\n", false},
+                                {"552 5.2.2 Mailbox full\r\n", false},
+                                {"450 4.5.3 x\r\n", false}}) {
+    CAPTURE(wire);
+    std::size_t consumed = 0;
+    REQUIRE(parse(wire, reply, consumed) == State::complete);
+    CHECK(reply.says_too_many() == is_meant);
+  }
+}
