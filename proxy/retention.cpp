@@ -3,20 +3,22 @@
 #include <algorithm>
 #include <utility>
 
-#include "proxy/log.h"
 #include "proxy/units.h"
 
 namespace holdfast::proxy {
 
 void Retention::look(Duration retention, Maintenance& maintenance) {
   clock_.look(journal::now_us(), std::chrono::steady_clock::now());
-  if (retention == Duration(0)) note("");
+  if (retention == Duration(0)) note(LogLevel::warning, "");
   if (retention == Duration(0) || Clock::now() < next_ || !clock_.is_trusted_after(retention)) return;
   next_ = Clock::now() + std::min<Duration>(retention, std::chrono::minutes(10));
   std::int64_t before_us = journal::now_us() - std::chrono::duration_cast<std::chrono::microseconds>(retention).count();
   (void)maintenance.start([this, before_us, reason = "older than journal.retention: " + to_text(retention)](const Maintenance::OnProgress&) {
     Maintenance::Outcome outcome = prune(before_us, "retention", reason);
-    note(outcome ? (*outcome)["stays"].get<std::string>() : outcome.error().message);
+    if (outcome)
+      note(LogLevel::warning, (*outcome)["stays"].get<std::string>());
+    else
+      note(LogLevel::error, outcome.error().message);
     return outcome;
   });
 }
@@ -34,10 +36,10 @@ std::string Retention::stopped() const {
 }
 
 /// Told once, and again when it is something else.
-void Retention::note(const std::string& why) {
+void Retention::note(LogLevel level, const std::string& why) {
   std::lock_guard lock(mutex_);
   if (std::exchange(stopped_, why) == why || why.empty()) return;
-  log(LogLevel::warning, "retention", {{"problem", "what is older than journal.retention is still there: " + why}});
+  log(level, "retention", {{"problem", "what is older than journal.retention is still there: " + why}});
 }
 
 }  // namespace holdfast::proxy

@@ -7,6 +7,7 @@
 
 #include "failover/clock_watch.h"
 #include "journal/journal.h"
+#include "proxy/log.h"
 #include "proxy/loop.h"
 #include "proxy/maintenance.h"
 
@@ -32,7 +33,7 @@ class Retention {
   std::string stopped() const;
 
  private:
-  void note(const std::string& why);
+  void note(LogLevel level, const std::string& why);
 
   journal::Journal& journal_;
   failover::ClockWatch clock_;
