@@ -163,6 +163,10 @@ def _(scene):
 @test("old segments go by themselves, with a record, but never one with held mail; what is left verifies")
 def _(scene):
     holdfast = world(scene)
+    http = free_port()
+    holdfast.stop()
+    holdfast.admin = f"http: 127.0.0.1:{http}"
+    holdfast.start()
     refused = holdfast.run("journal", "prune", "--reason", "x", check=False)
     assert refused.returncode == 64 and "retention" in refused.stderr
     said = holdfast.run("journal", "prune", "--older-than", "1h", "--reason", "x").stdout
@@ -184,6 +188,7 @@ def _(scene):
     wait_for(lambda: holdfast.status()["journal"]["retention_stopped"] == stays, what="the status to tell why retention stopped")
     equal(holdfast.run("journal", "prune", "--reason", "x").stdout, f"0 segments removed; {stays}\n")
     assert f"  RETENTION STOPPED: {stays}\n" in holdfast.run("status").stdout
+    assert "\nholdfast_journal_retention_stopped 1\n" in run("curl", "-s", f"http://127.0.0.1:{http}/metrics").stdout
     equal(open(holdfast.log).read().count("what is older than journal.retention is still there"), 1, "told once")
     verified = holdfast.run("journal", "verify", check=False)
     equal(verified.returncode, 0, verified.stdout)
