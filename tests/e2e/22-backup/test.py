@@ -34,6 +34,7 @@ def restored(scene, holdfast, folder, name):
 @test("a hot copy, then only what is new; put back, it is the same journal")
 def _(scene):
     holdfast = world(scene)
+    wait_for(lambda: holdfast.logged("compacted journal segment 2"), what="the sealed segments to stay as they are")
     folder = scene.path("backup")
     is_over = []
 
