@@ -93,7 +93,7 @@ Result<std::string> Journal::why_on_hold(const Oldest& oldest) {
   return has_record ? fmt::format("the record of a legal hold is in it; {}", remedy) : std::string();
 }
 
-/// Empty when it may go.
+/// Empty when it may go: what it holds has been listed then.
 Result<std::string> Journal::why_it_stays(Oldest& oldest, std::int64_t before_us) {
   auto held = catalog_->held_after(oldest.first == 0 ? 0 : oldest.first - 1, 1);
   if (!held) return held.error();

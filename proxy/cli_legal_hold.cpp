@@ -15,18 +15,17 @@
 namespace holdfast::proxy {
 namespace {
 
-/// The holds that are set, by name, from the log itself.
-Result<std::map<std::string, journal::LegalHoldRecord>> read_holds(journal::Reader& reader) {
-  std::map<std::string, journal::LegalHoldRecord> holds;
-  Status read = reader.each_record(journal::RecordKind::legal_hold, {}, [&](const journal::Segment::StoredRecord& record) {
+using Holds = std::map<std::string, journal::LegalHoldRecord>;
+
+/// The holds that are set, by name, from the log itself. Error: corrupt; those that can be read are there all the same.
+Status read_holds(journal::Reader& reader, Holds& holds) {
+  return reader.each_record(journal::RecordKind::legal_hold, {}, [&](const journal::Segment::StoredRecord& record) {
     auto hold = journal::decode_legal_hold(record.encoded);
     if (hold && hold->is_set)
       holds[hold->name] = std::move(*hold);
     else if (hold)
       holds.erase(hold->name);
   });
-  if (!read) return read.error();
-  return holds;
 }
 
 /// By the daemon, or without one by opening the journal.
@@ -49,9 +48,11 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
   if (!config) return fail(config.error());
   auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
-  auto holds = read_holds(**reader);
-  if (!holds) return fail(holds.error());
-  bool is_there = holds->count(command.name) > 0;
+  Holds holds;
+  Status read = read_holds(**reader, holds);
+  // Who must keep something must be able to say so, whatever is damaged.
+  if (!read && read.error().code != ErrorCode::corrupt) return fail(read.error());
+  bool is_there = holds.count(command.name) > 0;
   if (is_set && is_there)
     return fail({ErrorCode::invalid, fmt::format("there is a legal hold named \"{}\" already; lift it first, or take another name", command.name)}),
            EX_USAGE;
@@ -71,8 +72,11 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
                    "a legal hold names people, messages and times: --sender, --recipient, --message-id, "
                    "--id, --since, --until"}),
              EX_USAGE;
-    for (journal::RecordId id : f.ids)
-      if (auto entry = (*reader)->entry(id); !entry) return fail(entry.error());
+    for (journal::RecordId id : f.ids) {
+      auto entry = (*reader)->entry(id);
+      bool is_nowhere = read && !entry && entry.error().code == ErrorCode::not_found;  // not in what cannot be read either
+      if (is_nowhere) return fail(entry.error());
+    }
     hold.sender = f.sender;
     hold.recipient = f.recipient;
     hold.message_id = f.message_id;
@@ -89,9 +93,9 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
 int list_legal_holds(const std::string& config_path, bool as_json) {
   auto reader = open_reader(config_path);
   if (!reader) return fail(reader.error());
-  auto holds = read_holds(**reader);
-  if (!holds) return fail(holds.error());
-  for (const auto& [name, hold] : *holds) {
+  Holds holds;
+  Status read = read_holds(**reader, holds);
+  for (const auto& [name, hold] : holds) {
     Json json = {{"name", name}, {"time", format_time(hold.time_us)}, {"by", hold.by}, {"reason", hold.reason}};
     for (const auto& [key, text] :
          {std::pair("sender", &hold.sender), std::pair("recipient", &hold.recipient), std::pair("message_id", &hold.message_id)})
@@ -108,7 +112,7 @@ int list_legal_holds(const std::string& config_path, bool as_json) {
       line += fmt::format("{}{}: {}", line.empty() ? "" : ", ", key, value.is_string() ? escape(value.get<std::string>()) : to_line(value));
     fmt::print("{}\n", line);
   }
-  return EX_OK;
+  return read ? EX_OK : fail(read.error());
 }
 
 }  // namespace

@@ -238,6 +238,24 @@ def _(scene):
     sound(holdfast)
 
 
+@test("a damaged segment keeps nobody from setting a legal hold, on an entry in it too, or lifting it; the list says that it may not be whole")
+def _(scene):
+    holdfast = world(scene, segments=2)
+    entry = by(holdfast)[0]
+    holdfast.stop()
+    os.truncate(os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb"), 20000)
+    assert holdfast.run("journal", "show", str(entry), check=False).returncode != 0, "it cannot be read"
+    holdfast.run("journal", "legal-hold", "set", "case 16", "--id", str(entry), "--reason", "lawsuit")
+    for is_running in (False, True):
+        if is_running:
+            holdfast.start()
+        listed = holdfast.run("journal", "legal-hold", "list", "--json", check=False)
+        equal((listed.returncode, [one["ids"] for one in map(json.loads, listed.stdout.splitlines())]), (65, [[entry]]))
+        assert "cut short" in listed.stderr, listed.stderr
+    holdfast.run("journal", "legal-hold", "lift", "case 16", "--reason", "settled")
+    equal(holdfast.run("journal", "legal-hold", "list", check=False).stdout, "")
+
+
 @test("a full disk in the middle of erasing leaves all as it was, and it can be done once there is room")
 def _(scene):
     disk = small_disk(scene, 24)

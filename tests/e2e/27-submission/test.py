@@ -125,6 +125,8 @@ def _(scene):
     office.hold()
     session = office.submission()
     session.ehlo()
+    equal(session.mail("ada@example.org")[0], 250)
+    session.rset()
     office.back()
     wait_for(lambda: office.holdfast.status()["mailboxes"]["open_routes"] == [], what="the mailbox to close")
     equal(session.docmd("MAIL FROM:<ada@example.org>"), (550, b"5.7.1 The emergency mailbox is closed: your usual mail works again"))
