@@ -189,6 +189,8 @@ def _(scene):
     equal(holdfast.run("journal", "prune", "--reason", "x").stdout, f"0 segments removed; {stays}\n")
     assert f"  RETENTION STOPPED: {stays}\n" in holdfast.run("status").stdout
     assert "\nholdfast_journal_retention_stopped 1\n" in run("curl", "-s", f"http://127.0.0.1:{http}/metrics").stdout
+    before = holdfast.status()["uptime_s"]
+    wait_for(lambda: holdfast.status()["uptime_s"] >= before + 3, what="retention to look again, each second")
     equal(open(holdfast.log).read().count("what is older than journal.retention is still there"), 1, "told once")
     verified = holdfast.run("journal", "verify", check=False)
     equal(verified.returncode, 0, verified.stdout)
