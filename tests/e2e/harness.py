@@ -211,6 +211,12 @@ listeners:
         with open(self.log, errors="replace") as log:
             return text in log.read()
 
+    def wakes(self, thread):
+        """How often threads of that name have waited for something, and it came."""
+        tasks = f"/proc/{self.process.pid}/task"
+        states = [open(f"{tasks}/{task}/status").read() for task in os.listdir(tasks)]
+        return sum(int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", state, re.MULTILINE).group(1)) for state in states if state.startswith(f"Name:\t{thread}\n"))
+
     def memory(self, key="VmRSS"):
         """In KiB."""
         with open(f"/proc/{self.process.pid}/status") as status:

@@ -474,13 +474,6 @@ def _(scene):
         equal((problem in checked, "a word of caution about egress.auth.password_file" in checked), (True, bool(problem)), checked)
 
 
-def wakes(holdfast, thread):
-    """How often threads of that name have waited for something, and it came."""
-    tasks = f"/proc/{holdfast.process.pid}/task"
-    states = [open(f"{tasks}/{task}/status").read() for task in os.listdir(tasks)]
-    return sum(int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)$", state, re.MULTILINE).group(1)) for state in states if state.startswith(f"Name:\t{thread}\n"))
-
-
 @test("without file descriptors for more, newcomers wait and are served later; the log says so once, however long it lasts")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())
@@ -490,8 +483,8 @@ def _(scene):
     run(*limit, f"--nofile={len(os.listdir(process)) + 3}:20000", check=True)
     waiting = [socket.create_connection(("127.0.0.1", holdfast.port)) for _ in range(6)]
     wait_for(lambda: holdfast.logged("Too many open files"), what="the log to say so")
-    before = wakes(holdfast, "loop")
-    wait_for(lambda: wakes(holdfast, "loop") >= before + 10, what="it to look again and again")
+    before = holdfast.wakes("loop")
+    wait_for(lambda: holdfast.wakes("loop") >= before + 10, what="it to look again and again")
     run(*limit, "--nofile=20000:20000", check=True)
     for connection in waiting:
         connection.settimeout(20)
