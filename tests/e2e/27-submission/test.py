@@ -305,8 +305,8 @@ def _(scene):
         office = Office(scene, egress=egress, egress_yaml=f"  tls: required\n  implicit_tls: {str(is_implicit).lower()}\n  auth:\n    user: holdfast\n    password_file: {secret}\n")
         office.hold()
         office.submission().sendmail("ada@example.org", ["customer@example.com"], message("a login"))
-        wait_for(lambda: office.holdfast.logged("it refuses egress.auth: 535 5.7.8 Who are you?"), what="the refusal")
-        assert "it refuses egress.auth: 535 5.7.8 Who are you?" in office.holdfast.run("status").stdout
+        wait_for(lambda: "it refuses egress.auth: 535 5.7.8 Who are you?" in office.holdfast.run("status").stdout, what="the refusal, told by the status")
+        assert office.holdfast.logged("it refuses egress.auth: 535 5.7.8 Who are you?")
         equal(office.holdfast.entries()[0]["recipients"][0]["outcome"], "held")
         with open(secret, "w") as file:
             file.write("s3cret\r\n")
