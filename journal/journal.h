@@ -5,6 +5,8 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <set>
+#include <span>
 #include <string>
 
 #include "journal/cataloger.h"
@@ -77,11 +79,12 @@ class Journal {
   Result<bool> rekey(const MasterKeySource& source, const std::string& new_key, bool finishes, const std::string& by, const std::string& reason);
 
   struct Pruned {
-    std::vector<std::uint32_t> segments;
-    std::string stays;  ///< which segment is old enough, and stays with all after it, and why; empty when none does
+    std::vector<std::uint32_t> segments;  ///< that are gone
+    std::vector<std::uint32_t> emptied;   ///< that lost their mail, and stay since one before them does, or for the record of a legal hold
+    std::string stays;                    ///< which segment is old enough, and stays with its mail, and why; empty when none does
   };
-  /// Takes away the oldest segments that ended before the time, up to the first that holds mail not delivered yet, or under a legal hold,
-  /// with a record each. Blocks.
+  /// Takes away the oldest segments that ended before the time, up to the first that must stay: with mail that is not delivered yet, or under
+  /// a legal hold, or with the record of one. Those behind it lose their mail. With a record each. Blocks.
   Result<Pruned> prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
   // For the daemon's own reading; thread-safe.
@@ -147,15 +150,25 @@ class Journal {
   Status settle_down(bool ends_segment);
   Status compact(std::uint32_t number, const std::function<bool()>& goes_on);
   Result<std::string> hold_on(RecordId entry, const std::map<std::string, LegalHoldRecord>& holds);
+  Status forget_mail(const Catalog::Removal& removal);
   Status finish(const Catalog::Removal& removal);
   Status finish_removals();
-  struct Oldest;
-  Result<std::optional<Oldest>> find_oldest(const std::vector<std::uint32_t>& numbers) const;
-  Status list_entries(Oldest& oldest, std::int64_t before_us) const;
-  Result<std::string> why_on_hold(const Oldest& oldest);
-  Result<std::string> why_it_stays(Oldest& oldest, std::int64_t before_us);
-  Status restate_routes_of(const Oldest& oldest);
-  Status take_away(const Oldest& oldest, const std::string& by, const std::string& reason);
+  struct Old;
+  Result<std::optional<Old>> find_old(std::span<const std::uint32_t> numbers) const;
+  Status list_entries(Old& old, std::int64_t before_us) const;
+  Result<std::string> why_on_hold(const Old& old);
+  Result<std::string> why_mail_stays(Old& old, std::int64_t before_us);
+  Result<bool> has_legal_hold(std::uint32_t segment) const;
+  Status restate_routes_of(const Old& old);
+  Status forget_elsewhere(const std::set<RecordId>& entries);
+  Status take_away(const Old& old, const std::string& by, const std::string& reason);
+  /// From the first to before the end.
+  struct Records {
+    RecordId first, end;
+  };
+  Result<std::set<RecordId>> mail_in(const Old& old, const std::vector<Records>& staying) const;
+  Result<std::string> empty_out(const Old& old, const std::vector<Records>& staying, const std::string& by, const std::string& reason,
+                                Pruned& pruned);
   Status check_legal_holds(const std::vector<RecordId>& entries);
   Result<RecordId> order_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason);
   Status rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased,
@@ -167,7 +180,8 @@ class Journal {
   std::optional<KeyRing> keys_;
   std::optional<SigningKey> signing_key_;
   std::atomic<bool> is_interrupted_{false};
-  std::mutex maintenance_;  ///< held by who rewrites segments, and while one is sealed
+  std::mutex maintenance_;           ///< held by who rewrites segments, and while one is sealed
+  std::set<std::uint32_t> emptied_;  ///< by prune(), as far as it has looked since the start
   FileDescriptor lock_;
   std::uint64_t entries_before_ = 0;
   std::atomic<std::uint64_t> entries_pruned_{0};  ///< since the start

@@ -1,11 +1,12 @@
 // Retention: whole segments that are old enough go, the oldest first, and the catalog forgets them. One that is damaged goes by
-// what is known without it.
+// what is known without it. The log has no gaps: behind one that must stay, segments lose their mail, and go when it goes.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <map>
 #include <set>
+#include <span>
 
 #include "journal/journal.h"
 #include "journal/rewrite.h"
@@ -13,8 +14,8 @@
 
 namespace holdfast::journal {
 
-/// The oldest segment that is there, as far as it can be read.
-struct Journal::Oldest {
+/// A segment that is written no more, as far as it can be read.
+struct Journal::Old {
   std::uint32_t number;
   std::shared_ptr<Segment> segment;  ///< null: it cannot be read at all
   RecordId first = 0, end = 0;       ///< its records' ids
@@ -30,89 +31,94 @@ bool is_damage(const Error& error) { return error.code == ErrorCode::corrupt || 
 }  // namespace
 
 /// The first of these segments; nothing when it is the newest, or when what is behind it cannot be read.
-Result<std::optional<Journal::Oldest>> Journal::find_oldest(const std::vector<std::uint32_t>& numbers) const {
+Result<std::optional<Journal::Old>> Journal::find_old(std::span<const std::uint32_t> numbers) const {
   auto segment = segments_->get(numbers.front());
   if (!segment && !is_damage(segment.error())) return segment.error();
-  Oldest oldest;
-  oldest.number = numbers.front();
+  Old old;
+  old.number = numbers.front();
   if (segment) {
-    oldest.segment = std::move(*segment);
-    oldest.first = oldest.segment->header().first_cell;
+    old.segment = std::move(*segment);
+    old.first = old.segment->header().first_cell;
   }
   for (std::size_t i = 1; i < numbers.size(); ++i) {
     auto next = segments_->get(numbers[i]);
     if (!next && is_damage(next.error())) continue;                 // it does not say when it was begun
     if (!next && next.error().code == ErrorCode::not_found) break;  // it is being begun
     if (!next) return next.error();
-    oldest.end = (*next)->header().first_cell;
-    oldest.ended_us = (*next)->header().created_us;
-    return std::optional(std::move(oldest));
+    old.end = (*next)->header().first_cell;
+    old.ended_us = (*next)->header().created_us;
+    return std::optional(std::move(old));
   }
-  return std::optional<Oldest>();
+  return std::optional<Old>();
 }
 
 /// Sets what it holds; before_us tells what is old.
-Status Journal::list_entries(Oldest& oldest, std::int64_t before_us) const {
+Status Journal::list_entries(Old& old, std::int64_t before_us) const {
   const std::int64_t now = now_us();
   Status walked;
-  if (oldest.segment)
-    walked = oldest.segment->each_record(0, [&](Segment::StoredRecord& one) {
+  if (old.segment)
+    walked = old.segment->each_record(0, [&](Segment::StoredRecord& one) {
       if (one.kind != RecordKind::message) return true;
-      oldest.entries.insert(one.id);
-      oldest.counted += one.damage.empty();  // the catalog knows nothing of the others
+      old.entries.insert(one.id);
+      old.counted += one.damage.empty();  // the catalog knows nothing of the others
       auto message = one.damage.empty() && !one.is_erased ? decode_message(one.encoded) : std::nullopt;
-      oldest.has_young |= message && message->time_us >= before_us && message->time_us <= now;
-      return !oldest.has_young;
+      old.has_young |= message && message->time_us >= before_us && message->time_us <= now;
+      return !old.has_young;
     });
   if (!walked && !is_damage(walked.error())) return walked;
-  oldest.is_whole = oldest.segment && walked;
-  if (oldest.is_whole) return {};
-  auto known = catalog_->entries_in(oldest.number);
+  old.is_whole = old.segment && walked;
+  if (old.is_whole) return {};
+  auto known = catalog_->entries_in(old.number);
   if (!known) return known.error();
-  oldest.counted = known->size();
-  oldest.entries.merge(*known);
+  old.counted = known->size();
+  old.entries.merge(*known);
   return {};
 }
 
-/// Which legal hold stands on one of its entries, or in it; empty when none does. Of one that was not read nobody can say that none does.
-Result<std::string> Journal::why_on_hold(const Oldest& oldest) {
+/// Which legal hold stands on one of its entries; empty when none does. Of one that was not read nobody can say that none does.
+Result<std::string> Journal::why_on_hold(const Old& old) {
   constexpr std::string_view remedy = "see: holdfast journal legal-hold list";
   auto holds = legal_holds();
   if (!holds) return holds.error();
   if (holds->empty()) return std::string();
-  if (!oldest.is_whole) return fmt::format("it is damaged, so nobody can say whether a legal hold is on it; {}", remedy);
-  for (RecordId entry : oldest.entries) {
+  if (!old.is_whole) return fmt::format("it is damaged, so nobody can say whether a legal hold is on it; {}", remedy);
+  for (RecordId entry : old.entries) {
     auto name = hold_on(entry, *holds);
     if (!name) return name.error();
     if (!name->empty()) return fmt::format("entry {} is under the legal hold \"{}\"; {}", entry, *name, remedy);
   }
-  // The records that set holds must stay as long as they hold.
-  auto places = catalog_->legal_holds();
-  if (!places) return places.error();
-  bool has_record = std::any_of(places->begin(), places->end(), [&](const Catalog::Place& place) { return place.segment == oldest.number; });
-  return has_record ? fmt::format("the record of a legal hold is in it; {}", remedy) : std::string();
+  return std::string();
 }
 
-/// Empty when it may go: what it holds has been listed then.
-Result<std::string> Journal::why_it_stays(Oldest& oldest, std::int64_t before_us) {
-  auto held = catalog_->held_after(oldest.first == 0 ? 0 : oldest.first - 1, 1);
+/// Empty when its mail may go: what it holds has been listed then.
+Result<std::string> Journal::why_mail_stays(Old& old, std::int64_t before_us) {
+  auto held = catalog_->held_after(old.first == 0 ? 0 : old.first - 1, 1);
   if (!held) return held.error();
-  bool has_held = !held->empty() && held->front().entry < oldest.end;
+  bool has_held = !held->empty() && held->front().entry < old.end;
   if (has_held) return fmt::format("entry {0} is held for delivery; see: holdfast queue show {0}", held->front().entry);
-  if (Status listed = list_entries(oldest, before_us); !listed) return listed.error();
-  if (oldest.has_young) return std::string("there are entries in it that are not that old: the clock was wrong when it ended");
-  return why_on_hold(oldest);
+  if (Status listed = list_entries(old, before_us); !listed) return listed.error();
+  if (old.has_young) return std::string("there are entries in it that are not that old: the clock was wrong when it ended");
+  return why_on_hold(old);
+}
+
+/// The records that set legal holds must stay as long as they hold.
+Result<bool> Journal::has_legal_hold(std::uint32_t segment) const {
+  auto holds = legal_holds();
+  if (!holds) return holds.error();
+  auto places = catalog_->legal_holds();
+  if (!places) return places.error();
+  return !holds->empty() && std::any_of(places->begin(), places->end(), [&](const Catalog::Place& place) { return place.segment == segment; });
 }
 
 /// What was decided about a route holds until something else is decided, however long ago it was: its record
 /// is written again.
-Status Journal::restate_routes_of(const Oldest& oldest) {
-  if (!oldest.segment) return {};
+Status Journal::restate_routes_of(const Old& old) {
+  if (!old.segment) return {};
   auto places = catalog_->states();
   if (!places) return places.error();
   for (const Catalog::Place& place : *places) {
-    if (place.segment != oldest.number) continue;
-    auto record = oldest.segment->record(place.id);
+    if (place.segment != old.number) continue;
+    auto record = old.segment->record(place.id);
     if (!record && record.error().code != ErrorCode::corrupt) return record.error();
     if (!record || !*record || !(*record)->damage.empty()) continue;
     auto written = write_record(*writer_, RecordKind::state, std::move((*record)->encoded));
@@ -121,8 +127,8 @@ Status Journal::restate_routes_of(const Oldest& oldest) {
   return {};
 }
 
-/// The catalog forgets a segment that went: part by part, so that what comes is indexed meanwhile.
-Status Journal::finish(const Catalog::Removal& removal) {
+/// The catalog forgets what a segment had: part by part, so that what comes is indexed meanwhile.
+Status Journal::forget_mail(const Catalog::Removal& removal) {
   for (bool goes_on = true; goes_on;) {
     Status forgotten = cataloger_->run([&](Catalog& catalog) -> Status {
       auto more = catalog.forget_part(removal);
@@ -132,6 +138,12 @@ Status Journal::finish(const Catalog::Removal& removal) {
     });
     if (!forgotten) return forgotten;
   }
+  return {};
+}
+
+/// The catalog forgets a segment that went.
+Status Journal::finish(const Catalog::Removal& removal) {
+  if (Status forgotten = forget_mail(removal); !forgotten) return forgotten;
   Status ended = cataloger_->run([&](Catalog& catalog) { return catalog.end_removal(removal); });
   if (ended) entries_pruned_ += removal.entries;
   return ended;
@@ -150,26 +162,74 @@ Status Journal::finish_removals() {
   return {};
 }
 
-Status Journal::take_away(const Oldest& oldest, const std::string& by, const std::string& reason) {
-  // Its head is what will be left of it.
-  if (Status sealed = sealer_->seal_below(oldest.number + 1); !sealed && !is_damage(sealed.error())) return sealed;
-  if (Status restated = restate_routes_of(oldest); !restated) return restated;
-  auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(oldest.number, by, reason)));
-  if (!written) return written.error();
-  // In parts, so that nobody who reads waits for long.
+/// In parts, so that nobody who reads waits for long.
+Status Journal::forget_elsewhere(const std::set<RecordId>& entries) {
   constexpr std::size_t part = 10'000;
-  std::vector<RecordId> ids(oldest.entries.begin(), oldest.entries.end());
+  std::vector<RecordId> ids(entries.begin(), entries.end());
   for (std::size_t at = 0; forget_elsewhere_ && at < ids.size(); at += part) {
     auto begin = ids.begin() + static_cast<std::ptrdiff_t>(at);
     auto behind = begin + static_cast<std::ptrdiff_t>(std::min(part, ids.size() - at));
     if (Status forgotten = forget_elsewhere_({begin, behind}); !forgotten) return forgotten;
   }
-  const Catalog::Removal removal{oldest.number, oldest.first, oldest.end, oldest.counted};
+  return {};
+}
+
+Status Journal::take_away(const Old& old, const std::string& by, const std::string& reason) {
+  // Its head is what will be left of it.
+  if (Status sealed = sealer_->seal_below(old.number + 1); !sealed && !is_damage(sealed.error())) return sealed;
+  if (Status restated = restate_routes_of(old); !restated) return restated;
+  auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(old.number, by, reason)));
+  if (!written) return written.error();
+  if (Status forgotten = forget_elsewhere(old.entries); !forgotten) return forgotten;
+  const Catalog::Removal removal{old.number, old.first, old.end, old.counted};
   Status begun = cataloger_->run([&](Catalog& catalog) { return catalog.begin_removal(removal); });
   if (!begun) return begun;
-  if (Status removed = remove_segment(path_, oldest.number); !removed) return removed;
-  segments_->remove(oldest.number);
+  if (Status removed = remove_segment(path_, old.number); !removed) return removed;
+  segments_->remove(old.number);
   return finish(removal);
+}
+
+/// Its mail, and what became of mail that went; not what became of mail that stays, which is of these records. Error: corrupt.
+Result<std::set<RecordId>> Journal::mail_in(const Old& old, const std::vector<Records>& staying) const {
+  std::set<RecordId> mail;
+  Status problem;
+  auto stays = [&](RecordId entry) {
+    return std::any_of(staying.begin(), staying.end(), [&](const Records& some) { return entry >= some.first && entry < some.end; });
+  };
+  Status walked = old.segment->each_record(0, [&](Segment::StoredRecord& one) {
+    if (!one.damage.empty()) problem = Error{ErrorCode::corrupt, fmt::format("record {} is damaged: {}", one.id, one.damage)};
+    if (one.is_erased || !problem) return static_cast<bool>(problem);
+    std::optional<OutcomeRecord> outcome = one.kind == RecordKind::outcome ? decode_outcome(one.encoded) : std::nullopt;
+    if (one.kind == RecordKind::message || (outcome && !stays(outcome->entry))) mail.insert(one.id);
+    return true;
+  });
+  if (!problem) return problem.error();
+  if (!walked) return walked.error();
+  return mail;
+}
+
+/// Its mail goes, the segment stays; the mail goes last, so that the next prune() makes a crash good. Returns why it stays after all.
+Result<std::string> Journal::empty_out(const Old& old, const std::vector<Records>& staying, const std::string& by, const std::string& reason,
+                                       Pruned& pruned) {
+  constexpr std::string_view remedy = "run: holdfast journal verify";
+  if (!old.is_whole) return fmt::format("it is damaged, and one before it stays; {}", remedy);
+  auto mail = mail_in(old, staying);
+  if (!mail && is_damage(mail.error())) return fmt::format("{}, and one before it stays; {}", mail.error().message, remedy);
+  if (!mail) return mail.error();
+  if (!mail->empty()) {
+    // Its links are lost with the rewriting.
+    if (Status sealed = sealer_->seal_below(old.number + 1); !sealed) return sealed.error();
+    auto written = write_record(*writer_, RecordKind::erasure, encode(emptying_record(old.number, by, reason)));
+    if (!written) return written.error();
+    if (Status forgotten = forget_elsewhere(old.entries); !forgotten) return forgotten.error();
+    if (Status forgotten = forget_mail({old.number, old.first, old.end, old.counted}); !forgotten) return forgotten.error();
+    RewriteOptions options{*mail, true, [this] { return !is_interrupted_; }};
+    if (Status rewritten = rewrite_segment(path_, *old.segment, *keys_, *signing_key_, options); !rewritten) return rewritten.error();
+    segments_->forget(old.number);
+    pruned.emptied.push_back(old.number);
+  }
+  emptied_.insert(old.number);
+  return std::string();
 }
 
 Result<Journal::Pruned> Journal::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
@@ -179,19 +239,32 @@ Result<Journal::Pruned> Journal::prune(std::int64_t before_us, const std::string
   if (!numbers) return numbers.error();
   if (Status finished = finish_removals(); !finished) return finished.error();
   if (Status settled = settle_down(false); !settled) return settled.error();
-  for (; numbers->size() > 1 && !is_interrupted_; numbers->erase(numbers->begin())) {
-    auto oldest = find_oldest(*numbers);
-    if (!oldest) return oldest.error();
-    if (!*oldest || (*oldest)->ended_us >= before_us) break;
-    auto why = why_it_stays(**oldest, before_us);
-    if (!why) return why.error();
-    if (!why->empty()) {
-      pruned.stays = fmt::format("segment {} and all after it stay: {}", (*oldest)->number, *why);
-      break;
+  std::vector<Records> staying;
+  bool is_behind = false;  // one before it stays
+  for (std::size_t i = 0; i + 1 < numbers->size() && !is_interrupted_; ++i) {
+    auto old = find_old(std::span(*numbers).subspan(i));
+    if (!old) return old.error();
+    if (!*old || (*old)->ended_us >= before_us) break;
+    const std::uint32_t number = (*old)->number;
+    auto has_hold = has_legal_hold(number);
+    if (!has_hold) return has_hold.error();
+    is_behind |= *has_hold;
+    if (is_behind && emptied_.contains(number)) continue;
+    auto why = why_mail_stays(**old, before_us);
+    if (why && why->empty() && !is_behind) {
+      if (Status taken = take_away(**old, by, reason); !taken) return taken.error();
+      pruned.segments.push_back(number);
+      continue;
     }
-    if (Status taken = take_away(**oldest, by, reason); !taken) return taken.error();
-    pruned.segments.push_back((*oldest)->number);
+    is_behind = true;
+    if (why && why->empty()) why = empty_out(**old, staying, by, reason, pruned);
+    if (!why && is_interrupted_) break;
+    if (!why) return why.error();
+    if (why->empty()) continue;
+    if (staying.empty()) pruned.stays = fmt::format("segment {} stays: {}", number, *why);
+    staying.push_back({(*old)->first, (*old)->end});
   }
+  if (staying.size() > 1) pruned.stays += fmt::format("; in all, {} segments stay", staying.size());
   return pruned;
 }
 

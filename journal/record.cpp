@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <chrono>
-#include <cstdio>
 
 #include "journal/bytes.h"
 
@@ -226,15 +226,37 @@ std::optional<LegalHoldRecord> decode_legal_hold(std::string_view bytes) {
   return record;
 }
 
-ErasureRecord prune_record(std::uint32_t segment, const std::string& by, const std::string& reason) {
-  return {now_us(), by, fmt::format("segment {}, {}", segment, reason), {}};
+namespace {
+
+constexpr std::string_view prune_opening = "segment ", emptying_opening = "mail of segment ";
+
+ErasureRecord of_segment(std::string_view opening, std::uint32_t segment, const std::string& by, const std::string& reason) {
+  return {now_us(), by, fmt::format("{}{}, {}", opening, segment, reason), {}};
 }
 
-std::optional<std::uint32_t> pruned_segment(const ErasureRecord& record) {
-  unsigned number = 0;
-  bool is_one = record.records.empty() && std::sscanf(record.reason.c_str(), "segment %u,", &number) == 1;
-  return is_one ? std::optional<std::uint32_t>(number) : std::nullopt;
+std::optional<std::uint32_t> segment_of(std::string_view opening, const ErasureRecord& record) {
+  if (!record.records.empty() || !record.reason.starts_with(opening)) return std::nullopt;
+  const char* begin = record.reason.data() + opening.size();
+  const char* end = record.reason.data() + record.reason.size();
+  std::uint32_t number = 0;
+  auto [behind, problem] = std::from_chars(begin, end, number);
+  bool is_one = problem == std::errc() && behind != end && *behind == ',';
+  return is_one ? std::optional(number) : std::nullopt;
 }
+
+}  // namespace
+
+ErasureRecord prune_record(std::uint32_t segment, const std::string& by, const std::string& reason) {
+  return of_segment(prune_opening, segment, by, reason);
+}
+
+std::optional<std::uint32_t> pruned_segment(const ErasureRecord& record) { return segment_of(prune_opening, record); }
+
+ErasureRecord emptying_record(std::uint32_t segment, const std::string& by, const std::string& reason) {
+  return of_segment(emptying_opening, segment, by, reason);
+}
+
+std::optional<std::uint32_t> emptied_segment(const ErasureRecord& record) { return segment_of(emptying_opening, record); }
 
 std::int64_t now_us() {
   auto since_epoch = std::chrono::system_clock::now().time_since_epoch();

@@ -109,6 +109,9 @@ struct ErasureRecord {
 ErasureRecord prune_record(std::uint32_t segment, const std::string& by, const std::string& reason);
 /// The segment, if it is the record of one that was taken away.
 std::optional<std::uint32_t> pruned_segment(const ErasureRecord& record);
+/// The same of a segment that was, or is about to be, rewritten without its mail.
+ErasureRecord emptying_record(std::uint32_t segment, const std::string& by, const std::string& reason);
+std::optional<std::uint32_t> emptied_segment(const ErasureRecord& record);
 
 /// Somebody read content: who, by which command, why, and how much.
 struct AccessRecord {

@@ -85,6 +85,7 @@ class SegmentCheck {
     if (!erasure) return note(record.id, "the erasure record cannot be decoded");
     report_.announced.insert(report_.announced.end(), erasure->records.begin(), erasure->records.end());
     if (auto segment = pruned_segment(*erasure)) report_.pruned.push_back(*segment);
+    if (auto segment = emptied_segment(*erasure)) report_.emptied.push_back(*segment);
   }
 
   void check_message(const Segment::StoredRecord& record) {
@@ -157,6 +158,7 @@ nlohmann::json to_json(const SegmentReport& report) {
           {"erased", report.erased},
           {"announced", report.announced},
           {"pruned", report.pruned},
+          {"emptied", report.emptied},
           {"findings", findings}};
 }
 
@@ -176,6 +178,7 @@ SegmentReport report_from(const nlohmann::json& line) {
   line["erased"].get_to(report.erased);
   line["announced"].get_to(report.announced);
   line["pruned"].get_to(report.pruned);
+  line["emptied"].get_to(report.emptied);
   for (const auto& finding : line["findings"])
     report.findings.push_back({finding[0].get<std::uint32_t>(), finding[1].get<std::uint64_t>(), finding[2].get<std::string>()});
   return report;

@@ -32,10 +32,11 @@ struct SegmentReport {
   Chain chain;  ///< after the segment
   Hash root{};  ///< of the Merkle tree over the records' commitments
   std::uint64_t records = 0, entries = 0, content_bytes = 0;
-  std::uint64_t indexed_entries = 0;  ///< of the entries, those that the catalog is to know
-  std::vector<RecordId> erased;       ///< records of which only the commitment is left
-  std::vector<RecordId> announced;    ///< records of which an erasure record says that they were erased
-  std::vector<std::uint32_t> pruned;  ///< segments of which a record says that they were taken away
+  std::uint64_t indexed_entries = 0;   ///< of the entries, those that the catalog is to know
+  std::vector<RecordId> erased;        ///< records of which only the commitment is left
+  std::vector<RecordId> announced;     ///< records of which an erasure record says that they were erased
+  std::vector<std::uint32_t> pruned;   ///< segments of which a record says that they were taken away
+  std::vector<std::uint32_t> emptied;  ///< segments of which a record says that their mail was erased
   std::vector<Finding> findings;
 };
 

@@ -95,8 +95,8 @@ class LogCheck {
       for (; next_ < numbers_.size(); ++next_)
         if (Status checked = check(numbers_[next_]); !checked) return checked.error();
     } while (is_anything_unexplained() && finds_more());
-    for (const auto& [record, segment] : unexplained_)
-      all_.findings.push_back({segment, record, "it was erased, but there is no erasure record of it"});
+    for (const auto& [segment, records] : unexplained_)
+      for (RecordId record : records) all_.findings.push_back({segment, record, "it was erased, but there is no erasure record of it"});
     if (is_begin_unexplained())
       all_.findings.push_back({first() - 1, 0, "the segment and all before it are missing, and there is no record that they were pruned"});
     all_.last_link = to_hex(view(chain_.link));
@@ -178,10 +178,9 @@ class LogCheck {
     if (report.chain.is_known) heads_.check_segment(number, report.records, to_hex(view(report.root)), to_hex(view(report.chain.link)));
     if (!keys_) return;
     // An erasure record comes after what it erases: it is there whatever was pruned.
-    for (RecordId record : report.erased)
-      if (announced_.count(record) == 0) unexplained_.emplace(record, number);
-    for (RecordId record : report.announced) unexplained_.erase(record);
+    unexplained_[number] = report.erased;
     announced_.insert(report.announced.begin(), report.announced.end());
+    for (std::uint32_t emptied : report.emptied) unexplained_.erase(emptied);
     pruned_.insert(report.pruned.begin(), report.pruned.end());
   }
 
@@ -189,7 +188,12 @@ class LogCheck {
   std::uint32_t first() const { return gone_ < numbers_.size() ? numbers_[gone_] : 0; }
   /// The record of the last segment that was taken away stands in one that is still there.
   bool is_begin_unexplained() const { return keys_ && has_begin_ && first() > 1 && pruned_.count(first() - 1) == 0; }
-  bool is_anything_unexplained() const { return !unexplained_.empty() || is_begin_unexplained() || first() == 0; }
+  /// To be asked when all that is known is taken in.
+  bool is_anything_unexplained() {
+    for (auto& [segment, records] : unexplained_) std::erase_if(records, [&](RecordId record) { return announced_.contains(record); });
+    std::erase_if(unexplained_, [](const auto& one) { return one.second.empty(); });
+    return !unexplained_.empty() || is_begin_unexplained() || first() == 0;
+  }
 
   const std::string& journal_;
   const VerifyOptions& options_;
@@ -206,7 +210,7 @@ class LogCheck {
   bool has_begin_ = false;  ///< nothing is left out
   Chain chain_;
   std::uint64_t indexed_entries_ = 0;
-  std::map<RecordId, std::uint32_t> unexplained_;  ///< records that are erased, so far by nothing; and where
+  std::map<std::uint32_t, std::vector<RecordId>> unexplained_;  ///< by segment: records that are erased, so far by nothing
   std::set<RecordId> announced_;
   std::set<std::uint32_t> pruned_;
 };

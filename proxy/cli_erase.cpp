@@ -98,11 +98,12 @@ int prune(const std::string& config_path, const std::string& older_than, const s
       do_job(*config, "/journal/prune", {{"before", before_us}, {"reason", reason}}, "pruning", [&](journal::Journal& journal) -> Result<Json> {
         auto pruned = journal.prune(before_us, own_name(), reason);
         if (!pruned) return pruned.error();
-        return Json{{"segments", pruned->segments}, {"stays", pruned->stays}};
+        return Json{{"segments", pruned->segments}, {"emptied", pruned->emptied}, {"stays", pruned->stays}};
       });
   if (!done) return fail(done.error());
   std::string stays = (*done)["stays"].get<std::string>();
-  fmt::print("{} segments removed{}\n", (*done)["segments"].size(), stays.empty() ? "" : "; " + printable(stays));
+  fmt::print("{} segments removed, {} emptied{}\n", (*done)["segments"].size(), (*done)["emptied"].size(),
+             stays.empty() ? "" : "; " + printable(stays));
   return EX_OK;
 }
 
@@ -164,7 +165,8 @@ void add_erase_commands(CLI::App& group, const std::string& config, int& exit_co
   app->add_flag("--json", command.as_json, "as JSON");
   app->callback([&config, &exit_code] { exit_code = erase(config, command); });
 
-  app = group.add_subcommand("prune", "remove whole segments that are older than the retention, never one with held mail");
+  app = group.add_subcommand("prune",
+                             "remove whole segments that are older than the retention, never one with held mail; those behind it lose their mail");
   app->add_option("--older-than", older_than, "90d; default: journal.retention");
   app->add_option("--reason", reason, "why; goes into the journal")->required();
   app->callback([&config, &exit_code] { exit_code = prune(config, older_than, reason); });

@@ -23,14 +23,14 @@ class Retention {
   /// @param maintenance  must have ended before this is destroyed
   void look(Duration retention, Maintenance& maintenance);
 
-  /// {"segments", "stays"}: takes away whole segments that ended before the time, with a line in the log each (see Journal::prune).
+  /// {"segments", "emptied", "stays"}: takes away what ended before the time, with a line in the log for each segment (see Journal::prune).
   /// Blocks; for a job of maintenance.
   ///
   /// @param before_us  microseconds since 1970
   Maintenance::Outcome prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
   /// Why something that is older than the retention is still there, as of the last look; else empty. Thread-safe.
-  std::string stopped() const;
+  std::string overdue() const;
 
  private:
   void note(LogLevel level, const std::string& why);
@@ -39,7 +39,7 @@ class Retention {
   failover::ClockWatch clock_;
   Deadline next_ = Clock::now();
   mutable std::mutex mutex_;
-  std::string stopped_;
+  std::string overdue_;
 };
 
 }  // namespace holdfast::proxy

@@ -95,7 +95,7 @@ Admin::Work Server::status() {
                   {"segment_problem", writer.roll_problem},
                   {"writable", writer.is_working && writer.refuses_why.empty()},
                   {"last_error", writer.is_working && !writer.refuses_why.empty() ? writer.refuses_why : writer.last_error},
-                  {"retention_stopped", retention_.stopped()},
+                  {"retention_overdue", retention_.overdue()},
                   {"bypassed", shared_.bypassed.load()}}},
                 {"mailboxes", nullptr},
                 {"recipients_known", control_.directory().size()},

@@ -51,6 +51,18 @@ def sound(holdfast):
     equal((code, problems), (0, []))
 
 
+def stopped_for_good(holdfast):
+    """Stops it; returns what brings its journal back as it is now."""
+    holdfast.stop()
+    saved = holdfast.scene.path("saved")
+    shutil.copytree(holdfast.journal_path, saved)
+
+    def renew():
+        shutil.rmtree(holdfast.journal_path)
+        shutil.copytree(saved, holdfast.journal_path)
+    return renew
+
+
 def kills(command, renew):
     """Runs a command to its end to see how long it takes; then, KILLS times, renews the scene and kills it at a random moment.
 

@@ -60,6 +60,53 @@ TEST_CASE_METHOD(JournalFixture, "retention takes no mail that is younger than i
   CHECK(pruned->segments == std::vector<std::uint32_t>{1});
 }
 
+TEST_CASE_METHOD(JournalFixture,
+                 "behind a segment that stays, a damaged one stays too, and one that is whole loses its mail, which takes nothing else's place") {
+  const std::int64_t later = now_us() + 300'000;
+  RecordId young = 0, gone = 0, newest = 0;
+  {
+    auto journal = open();
+    REQUIRE(journal);
+    young = add(**journal, "x", 60000, later);
+    end_segment(**journal);
+    add(**journal, some_content(100));
+    end_segment(**journal);
+    gone = add(**journal, some_content(100));
+    end_segment(**journal);
+    newest = add(**journal, some_content(100));
+  }
+  std::filesystem::resize_file(segment_path(options.path, 2), 5000);
+  while (now_us() <= later) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  {
+    std::vector<RecordId> forgotten;
+    auto journal = open();
+    REQUIRE(journal);
+    (*journal)->on_erase([&](const std::vector<RecordId>& some) {
+      forgotten.insert(forgotten.end(), some.begin(), some.end());
+      return Status();
+    });
+    for (bool is_first : {true, false}) {
+      auto pruned = (*journal)->prune(later, "test", "test");
+      REQUIRE(pruned);
+      CHECK(pruned->segments.empty());
+      CHECK(pruned->emptied == (is_first ? std::vector<std::uint32_t>{3} : std::vector<std::uint32_t>{}));
+      CHECK(pruned->stays ==
+            "segment 1 stays: there are entries in it that are not that old: the clock was wrong when it ended; in all, 2 segments stay");
+      CHECK(forgotten == std::vector<RecordId>{gone});
+    }
+  }
+  auto reader = Reader::open(options.path, options.key);
+  REQUIRE(reader);
+  CHECK((*reader)->entry(young));
+  CHECK((*reader)->entry(newest));
+  CHECK((*reader)->entry(gone).error().message.find("was erased") != std::string::npos);
+  for (const Finding& finding : verification().findings) CHECK(finding.segment == 2);
+  // The record of it is none of a segment that was taken away.
+  for (std::uint32_t number : {1, 2, 3}) std::filesystem::remove(segment_path(options.path, number));
+  REQUIRE(verification().findings.size() == 1);
+  CHECK(verification().findings[0].what == "the segment and all before it are missing, and there is no record that they were pruned");
+}
+
 TEST_CASE_METHOD(JournalFixture, "who reads a segment at the moment in which it is rewritten gets the one before or the one after") {
   std::vector<RecordId> ids;
   {

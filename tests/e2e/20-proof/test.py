@@ -332,14 +332,7 @@ def _(scene):
 @test(f"killed {KILLS} times in the middle of sealing, and with a full disk: the journal verifies, and sealing again ends it")
 def _(scene):
     holdfast = world(scene, seals=1)
-    holdfast.stop()
-    backup = scene.path("backup")
-    shutil.copytree(holdfast.journal_path, backup)
-
-    def renew():
-        shutil.rmtree(holdfast.journal_path)
-        shutil.copytree(backup, holdfast.journal_path)
-
+    renew = stopped_for_good(holdfast)
     for _ in kills([BINARY, "-c", holdfast.config, "journal", "seal"], renew):
         sound(holdfast)
         holdfast.run("journal", "seal")

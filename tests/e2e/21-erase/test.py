@@ -184,11 +184,11 @@ def _(scene):
     segments = os.path.join(holdfast.journal_path, "segments")
     wait_for(lambda: sorted(name for name in os.listdir(segments) if name.endswith(".lmdb")) == [f"000000000{number}.lmdb" for number in (3, 4, 5)], what="two segments to go")
     entry = by(holdfast, "--outcome", "held")[0]
-    stays = f"segment 3 and all after it stay: entry {entry} is held for delivery; see: holdfast queue show {entry}"
-    wait_for(lambda: holdfast.status()["journal"]["retention_stopped"] == stays, what="the status to tell why retention stopped")
-    equal(holdfast.run("journal", "prune", "--reason", "x").stdout, f"0 segments removed; {stays}\n")
-    assert f"  RETENTION STOPPED: {stays}\n" in holdfast.run("status").stdout
-    assert "\nholdfast_journal_retention_stopped 1\n" in run("curl", "-s", f"http://127.0.0.1:{http}/metrics").stdout
+    stays = f"segment 3 stays: entry {entry} is held for delivery; see: holdfast queue show {entry}; in all, 2 segments stay"
+    wait_for(lambda: holdfast.status()["journal"]["retention_overdue"] == stays, what="the status to tell why mail is overdue")
+    equal(holdfast.run("journal", "prune", "--reason", "x").stdout, f"0 segments removed, 0 emptied; {stays}\n")
+    assert f"  RETENTION OVERDUE: {stays}\n" in holdfast.run("status").stdout
+    assert "\nholdfast_journal_retention_overdue 1\n" in run("curl", "-s", f"http://127.0.0.1:{http}/metrics").stdout
     before = holdfast.status()["uptime_s"]
     wait_for(lambda: holdfast.status()["uptime_s"] >= before + 3, what="retention to look again, each second")
     equal(open(holdfast.log).read().count("what is older than journal.retention is still there"), 1, "told once")
@@ -199,7 +199,7 @@ def _(scene):
     assert not any(entry["subject"] in ("ada 1", "ada 5") for entry in holdfast.entries())
     equal(sorted(os.listdir(os.path.join(holdfast.journal_path, "heads")))[0], "0000000001.head", "heads stay")
     holdfast.run("failover", "auto", "--reason", "test")
-    wait_for(lambda: holdfast.status()["journal"]["retention_stopped"] == "", what="retention to go on once the mail is delivered")
+    wait_for(lambda: holdfast.status()["journal"]["retention_overdue"] == "", what="retention to go on once the mail is delivered")
 
 
 @test("a legal hold stops erasure and retention for what it names, over a restart and a rebuild, until it is lifted; each is on record")
@@ -213,7 +213,7 @@ def _(scene):
     holdfast.run("journal", "seal")
     a_second_passes(holdfast)
     equal(holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout,
-          f"0 segments removed; segment 1 and all after it stay: entry {by(holdfast, '--recipient', 'ada@example.org')[0]} is under the legal hold \"case 12\"; see: holdfast journal legal-hold list\n")
+          f"0 segments removed, 0 emptied; segment 1 stays: entry {by(holdfast, '--recipient', 'ada@example.org')[0]} is under the legal hold \"case 12\"; see: holdfast journal legal-hold list; in all, 3 segments stay\n")
     holdfast.stop()
     holdfast.run("journal", "rebuild")
     equal([(one["name"], one["recipient"], one["reason"]) for one in map(json.loads, holdfast.run("journal", "legal-hold", "list", "--json").stdout.splitlines())], [("case 12", "ada@example.org", "lawsuit")])
@@ -232,12 +232,92 @@ def _(scene):
     holdfast.run("journal", "seal")
     a_second_passes(holdfast)
     said = holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout
-    assert re.fullmatch(r"\d+ segments removed; segment \d+ and all after it stay: the record of a legal hold is in it; see: holdfast journal legal-hold list\n", said), said
+    assert re.fullmatch(r"\d+ segments removed, \d emptied\n", said), said
+    listed = holdfast.run("journal", "legal-hold", "list").stdout
+    assert "case 15" in listed, f"its record stays: {listed}"
     holdfast.run("journal", "legal-hold", "lift", "case 15", "--reason", "x")
     holdfast.run("journal", "seal")
     a_second_passes(holdfast)
     assert not holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "x").stdout.startswith("0 segments")
     sound(holdfast)
+
+
+def prune(holdfast):
+    a_second_passes(holdfast)
+    return holdfast.run("journal", "prune", "--older-than", "1s", "--reason", "old").stdout
+
+
+@test("behind a segment that stays for a legal hold, older ones lose their mail and all that became of it; what became of the mail that stays is kept")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    fill(scene, holdfast, 0, 1)
+    holdfast.run("failover", "hold", "--reason", "test")
+    assert scene.client(holdfast.port).send_mail(content("ada", 100), "x@example.net", "ada@example.org").startswith("250")
+    kept = by(holdfast, "--outcome", "held")[0]
+    holdfast.run("journal", "seal")
+    holdfast.run("failover", "auto", "--reason", "test")
+    wait_for(lambda: holdfast.status()["routes"][0]["held"] == 0, what="the drain, whose outcomes stand in segment 2")
+    for number in (1, 2):
+        fill(scene, holdfast, number, 1)
+        holdfast.run("journal", "seal")
+    holdfast.run("journal", "legal-hold", "set", "case 20", "--id", str(kept), "--reason", "lawsuit")
+    fill(scene, holdfast, 3, 1)
+    heads = holdfast.run("journal", "head", "--all").stdout
+    heads_file = scene.path("heads")
+    with open(heads_file, "w") as file:
+        file.write(heads)
+    stays = f'segment 1 stays: entry {kept} is under the legal hold "case 20"; see: holdfast journal legal-hold list\n'
+    equal(prune(holdfast), f"0 segments removed, 2 emptied; {stays}")
+    equal(prune(holdfast), f"0 segments removed, 0 emptied; {stays}")
+    left = [f"{person} {number}" for number in (0, 3) for person in PEOPLE]
+
+    def as_it_should_be():
+        equal(sorted(one["subject"] for one in holdfast.entries()), sorted(["ada 100", *left]))
+        equal([(one["id"], one["recipients"][0]["outcome"]) for one in holdfast.entries("--sender", "x@example.net")], [(kept, "delivered")])
+        equal(len(by(holdfast, "--sender", "from-bob@example.net")), 2, "found by the catalog")
+        equal(verified(holdfast, "--heads", heads_file)[::2], (0, []))
+        shutil.copy(os.path.join(holdfast.journal_path, "signing.pub"), scene.path("key.pem"))
+        equal(holdfast.run("journal", "verify", "--key", scene.path("key.pem"), check=False).returncode, 0)
+
+    as_it_should_be()
+    erased = [json.loads(line) for line in holdfast.run("journal", "erasures", "--json").stdout.splitlines()]
+    equal([(one["reason"], one["records"]) for one in erased], [("mail of segment 2, old", []), ("mail of segment 3, old", [])])
+    for number in (2, 3):
+        assert not any(secret in open(os.path.join(holdfast.journal_path, f"segments/000000000{number}.lmdb"), "rb").read() for secret in (b"SECRET", b"bob"))
+    holdfast.run("journal", "backup", scene.path("backup"))
+    found = run("/usr/bin/python3", os.path.join(os.path.dirname(__file__), "../20-proof/reader.py"), holdfast.journal_path)
+    equal(found.returncode, 0, found.stderr)
+    equal(sorted(map(int, json.loads(found.stdout)["entries"])), by(holdfast))
+    holdfast.stop()
+    holdfast.run("journal", "rebuild")
+    as_it_should_be()
+    holdfast.start()
+    equal(prune(holdfast), f"0 segments removed, 0 emptied; {stays}")
+    as_it_should_be()
+    holdfast.run("journal", "legal-hold", "lift", "case 20", "--reason", "settled")
+    holdfast.run("journal", "seal")
+    assert re.fullmatch(r"\d segments removed, 0 emptied\n", prune(holdfast))
+    equal(holdfast.entries(), [])
+    sound(holdfast)
+
+
+@test(f"killed {KILLS} times in the middle of pruning, also behind a segment that stays: each time the journal verifies, and pruning again ends it")
+def _(scene):
+    holdfast = world(scene, segments=6)
+    kept = [by(holdfast, "--recipient", "ada@example.org")[index] for index in (9, 14)]
+    for id in kept:
+        holdfast.run("journal", "legal-hold", "set", f"case {id}", "--id", str(id), "--reason", "lawsuit")
+    holdfast.run("journal", "seal")
+    a_second_passes(holdfast)
+    renew = stopped_for_good(holdfast)
+    command = [BINARY, "-c", holdfast.config, "journal", "prune", "--older-than", "1s", "--reason", "old"]
+    for _ in kills(command, renew):
+        sound(holdfast)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        sound(holdfast)
+        equal(sorted(entry["subject"] for entry in holdfast.entries()), sorted(f"{person} {one}" for person in PEOPLE for one in (8, 9, 10, 11, 12, 13, 14, 15)))
+        equal(len(by(holdfast, "--recipient", "bob@example.org")), 8, "found by the catalog")
+        assert not [name for name in os.listdir(os.path.join(holdfast.journal_path, "segments")) if name.endswith((".old", ".rewritten"))]
 
 
 @test("a damaged segment keeps nobody from setting a legal hold, on an entry in it too, or lifting it; the list says that it may not be whole")
@@ -278,14 +358,7 @@ def _(scene):
 @test(f"killed {KILLS} times in the middle of erasing: each time the journal verifies, nobody else's mail is touched, and erasing again ends it")
 def _(scene):
     holdfast = world(scene, segments=4)
-    holdfast.stop()
-    backup = scene.path("backup")
-    shutil.copytree(holdfast.journal_path, backup)
-
-    def renew():
-        shutil.rmtree(holdfast.journal_path)
-        shutil.copytree(backup, holdfast.journal_path)
-
+    renew = stopped_for_good(holdfast)
     command = [BINARY, "-c", holdfast.config, "journal", "erase", "--recipient", "ada@example.org", "--reason", "x"]
     for _ in kills(command, renew):
         sound(holdfast)
