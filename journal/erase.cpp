@@ -38,7 +38,9 @@ Status Journal::settle_down(bool ends_segment) {
   if (!is_ended) return Error{ErrorCode::unavailable, "the newest segment could not be ended; see the daemon's log"};
   bool is_indexed = wait_until([&] {
     auto position = catalog_->position();
-    return position && *position >= last;
+    bool is_there = position && *position >= last;
+    if (!is_there) cataloger_->hurry();
+    return is_there;
   });
   if (!is_indexed) return Error{ErrorCode::unavailable, "the catalog lags behind the log; see the daemon's log"};
   return {};
