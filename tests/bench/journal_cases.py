@@ -12,7 +12,7 @@ import servers
 from harness import Client, wait_for
 from measure import load, ratio, table
 from ordinary_mail import OrdinaryMail
-from scene import LIMITS, scene, teach
+from scene import LIMITS, QUIET, scene, teach
 
 
 def case_replay(options):
@@ -128,13 +128,17 @@ def case_audit(options):
         load(many.port, count, 512, 20, True)
         wait_for(lambda: many.run("journal", "list", "--newest", "--limit", "1").stdout, what="the newest")
         newest = json.loads(many.run("journal", "list", "--newest", "--limit", "1", "--json").stdout)
+        searches = (("one by Message-ID", ["--message-id", newest["message_id"]]), ("a recipient's newest 50", ["--recipient", "b@example.org", "--newest", "--limit", "50"]))
         rows = []
-        for what, arguments in (("one by Message-ID", ["--message-id", newest["message_id"]]), ("a recipient's newest 50", ["--recipient", "b@example.org", "--newest", "--limit", "50"])):
-            times = []
-            for _ in range(20):
-                begin = time.monotonic()
-                many.run("journal", "list", *arguments)
-                times.append((time.monotonic() - begin) * 1e3)
-            rows.append([what, f"{statistics.median(times):.0f} ms", f"{max(times):.0f} ms", "< 20 ms"])
+        # The catalog is a second behind the log: until then what is newer is read from the log itself.
+        for moment in ("as the last mail comes", "at rest"):
+            for what, arguments in searches:
+                times = []
+                for _ in range(20):
+                    begin = time.monotonic()
+                    many.run("journal", "list", *arguments)
+                    times.append((time.monotonic() - begin) * 1e3)
+                rows.append([f"{what}, {moment}", f"{statistics.median(times):.0f} ms", f"{max(times):.0f} ms", "< 20 ms"])
+            time.sleep(QUIET)
         print(f"finding entries among {count}, the whole command")
         table(["", "median", "worst", "wanted"], rows)
