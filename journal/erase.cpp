@@ -70,6 +70,17 @@ Result<std::map<std::string, LegalHoldRecord>> Journal::legal_holds() const {
   return holds;
 }
 
+Result<RecordId> Journal::record_legal_hold(const LegalHoldRecord& hold) {
+  std::lock_guard one_after_another(deciding_);
+  if (Status settled = settle_down(false); !settled) return settled.error();
+  // Of those in what is damaged nobody knows; who must keep something must be able to say so all the same.
+  auto holds = legal_holds();
+  if (holds && holds->contains(hold.name) == hold.is_set)
+    return Error{ErrorCode::busy, fmt::format("the legal hold \"{}\" was {} by somebody else at this moment; see: holdfast journal legal-hold list",
+                                              hold.name, hold.is_set ? "set" : "lifted")};
+  return write_record(*writer_, RecordKind::legal_hold, encode(hold));
+}
+
 /// The name of a legal hold on the entry; empty when there is none.
 Result<std::string> Journal::hold_on(RecordId id, const std::map<std::string, LegalHoldRecord>& holds) {
   if (holds.empty()) return std::string();
@@ -119,6 +130,23 @@ Result<RecordId> Journal::order_erasure(const std::vector<RecordId>& entries, co
   return write_record(*writer_, RecordKind::erasure, encode(record));
 }
 
+/// Unless a legal hold forbids it: from the last look at them until it is on record nobody can set another.
+Result<RecordId> Journal::decide_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
+                                         const std::function<Status()>& release) {
+  auto last_hold = last_legal_hold();
+  if (!last_hold) return last_hold.error();
+  if (Status allowed = check_legal_holds(entries); !allowed) return allowed.error();
+  std::lock_guard one_after_another(deciding_);
+  if (Status settled = settle_down(false); !settled) return settled.error();
+  auto last = last_legal_hold();
+  if (!last) return last.error();
+  if (*last != *last_hold)
+    if (Status allowed = check_legal_holds(entries); !allowed) return allowed.error();
+  if (Status released = release ? release() : Status(); !released) return released.error();
+  if (Status settled = settle_down(true); !settled) return settled.error();
+  return order_erasure(entries, by, reason);
+}
+
 Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
                                        const std::function<void(double)>& on_progress, const std::function<Status()>& release) {
   std::lock_guard one_at_a_time(maintenance_);
@@ -126,10 +154,7 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
   if (Status finished = finish_removals(); !finished) return finished.error();
   if (Status settled = settle_down(false); !settled) return settled.error();
   if (!entries.empty()) {
-    if (Status allowed = check_legal_holds(entries); !allowed) return allowed.error();
-    if (Status released = release ? release() : Status(); !released) return released.error();
-    if (Status settled = settle_down(true); !settled) return settled.error();
-    auto ordered = order_erasure(entries, by, reason);
+    auto ordered = decide_erasure(entries, by, reason, release);
     if (!ordered) return ordered.error();
     erased.record = *ordered;
     erased.entries = entries.size();

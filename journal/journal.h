@@ -87,6 +87,10 @@ class Journal {
   /// a legal hold, or with the record of one. Those behind it lose their mail. With a record each. Blocks.
   Result<Pruned> prune(std::int64_t before_us, const std::string& by, const std::string& reason);
 
+  /// Puts a legal hold, or its lifting, on record: what is erased or pruned after it knows of it. Blocks, also while an erasure is being
+  /// decided. Error: busy when there is one of that name by now, or none to lift.
+  Result<RecordId> record_legal_hold(const LegalHoldRecord& hold);
+
   // For the daemon's own reading; thread-safe.
   /// An entry as it was journaled; its recipients' outcomes may have changed since. Errors: not_found, corrupt.
   Result<Entry> entry(RecordId id);
@@ -161,16 +165,17 @@ class Journal {
   Result<bool> has_legal_hold(std::uint32_t segment) const;
   Status restate_routes_of(const Old& old);
   Status forget_elsewhere(const std::set<RecordId>& entries);
-  Status take_away(const Old& old, const std::string& by, const std::string& reason);
-  /// From the first to before the end.
-  struct Records {
-    RecordId first, end;
-  };
-  Result<std::set<RecordId>> mail_in(const Old& old, const std::vector<Records>& staying) const;
-  Result<std::string> empty_out(const Old& old, const std::vector<Records>& staying, const std::string& by, const std::string& reason,
-                                Pruned& pruned);
+  struct Pruning;
+  Result<RecordId> last_legal_hold() const;
+  Status order(const ErasureRecord& record, RecordId last_hold);
+  Status take_away(const Old& old, const Pruning& pruning);
+  Result<std::set<RecordId>> mail_in(const Old& old, const Pruning& pruning) const;
+  Result<std::string> empty_out(const Old& old, Pruning& pruning);
+  Status prune_one(Old& old, Pruning& pruning);
   Status check_legal_holds(const std::vector<RecordId>& entries);
   Result<RecordId> order_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason);
+  Result<RecordId> decide_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
+                                  const std::function<Status()>& release);
   Status rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased,
                          const std::function<void(double)>& on_progress);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
@@ -182,6 +187,7 @@ class Journal {
   std::atomic<bool> is_interrupted_{false};
   std::mutex maintenance_;           ///< held by who rewrites segments, and while one is sealed
   std::set<std::uint32_t> emptied_;  ///< by prune(), as far as it has looked since the start
+  std::mutex deciding_;              ///< held while a legal hold, or what is to go, is put on record; taken after the one above
   FileDescriptor lock_;
   std::uint64_t entries_before_ = 0;
   std::atomic<std::uint64_t> entries_pruned_{0};  ///< since the start

@@ -8,6 +8,7 @@
 #include <set>
 #include <span>
 
+#include "journal/head.h"
 #include "journal/journal.h"
 #include "journal/rewrite.h"
 #include "journal/write_record.h"
@@ -24,6 +25,16 @@ struct Journal::Old {
   std::set<RecordId> entries;
   std::uint64_t counted = 0;  ///< entries that the catalog knows
   bool has_young = false;     ///< there are entries that are not old: the clock was set back, or wrong, when it ended
+  RecordId last_hold = 0;     ///< the last legal hold's record when this was looked at
+};
+
+/// What is to go, and what of it is done.
+struct Journal::Pruning {
+  std::int64_t before_us;
+  const std::string &by, &reason;
+  std::vector<std::pair<RecordId, RecordId>> staying;  ///< of segments that stay with their mail: their records' ids, the end is not theirs
+  bool is_behind = false;                              ///< one before the next stays
+  Pruned done;
 };
 
 namespace {
@@ -110,6 +121,13 @@ Result<bool> Journal::has_legal_hold(std::uint32_t segment) const {
   return !holds->empty() && std::any_of(places->begin(), places->end(), [&](const Catalog::Place& place) { return place.segment == segment; });
 }
 
+/// The last that was set or lifted, as far as the catalog knows; 0: none.
+Result<RecordId> Journal::last_legal_hold() const {
+  auto places = catalog_->legal_holds();
+  if (!places) return places.error();
+  return places->empty() ? RecordId(0) : places->back().id;
+}
+
 /// What was decided about a route holds until something else is decided, however long ago it was: its record
 /// is written again.
 Status Journal::restate_routes_of(const Old& old) {
@@ -174,12 +192,22 @@ Status Journal::forget_elsewhere(const std::set<RecordId>& entries) {
   return {};
 }
 
-Status Journal::take_away(const Old& old, const std::string& by, const std::string& reason) {
+/// Puts it on record. Error: busy, when there is another legal hold since that one: what was decided is to be decided anew.
+Status Journal::order(const ErasureRecord& record, RecordId last_hold) {
+  std::lock_guard one_after_another(deciding_);
+  if (Status settled = settle_down(false); !settled) return settled;
+  auto last = last_legal_hold();
+  if (!last) return last.error();
+  if (*last != last_hold) return Error{ErrorCode::busy, "a legal hold was set at this moment; try again"};
+  auto written = write_record(*writer_, RecordKind::erasure, encode(record));
+  return written ? Status() : written.error();
+}
+
+Status Journal::take_away(const Old& old, const Pruning& pruning) {
   // Its head is what will be left of it.
   if (Status sealed = sealer_->seal_below(old.number + 1); !sealed && !is_damage(sealed.error())) return sealed;
+  if (Status ordered = order(prune_record(old.number, pruning.by, pruning.reason), old.last_hold); !ordered) return ordered;
   if (Status restated = restate_routes_of(old); !restated) return restated;
-  auto written = write_record(*writer_, RecordKind::erasure, encode(prune_record(old.number, by, reason)));
-  if (!written) return written.error();
   if (Status forgotten = forget_elsewhere(old.entries); !forgotten) return forgotten;
   const Catalog::Removal removal{old.number, old.first, old.end, old.counted};
   Status begun = cataloger_->run([&](Catalog& catalog) { return catalog.begin_removal(removal); });
@@ -189,12 +217,12 @@ Status Journal::take_away(const Old& old, const std::string& by, const std::stri
   return finish(removal);
 }
 
-/// Its mail, and what became of mail that went; not what became of mail that stays, which is of these records. Error: corrupt.
-Result<std::set<RecordId>> Journal::mail_in(const Old& old, const std::vector<Records>& staying) const {
+/// Its mail, and what became of mail that went; not what became of mail that stays. Error: corrupt.
+Result<std::set<RecordId>> Journal::mail_in(const Old& old, const Pruning& pruning) const {
   std::set<RecordId> mail;
   Status problem;
   auto stays = [&](RecordId entry) {
-    return std::any_of(staying.begin(), staying.end(), [&](const Records& some) { return entry >= some.first && entry < some.end; });
+    return std::any_of(pruning.staying.begin(), pruning.staying.end(), [&](const auto& some) { return entry >= some.first && entry < some.second; });
   };
   Status walked = old.segment->each_record(0, [&](Segment::StoredRecord& one) {
     if (!one.damage.empty()) problem = Error{ErrorCode::corrupt, fmt::format("record {} is damaged: {}", one.id, one.damage)};
@@ -209,63 +237,71 @@ Result<std::set<RecordId>> Journal::mail_in(const Old& old, const std::vector<Re
 }
 
 /// Its mail goes, the segment stays; the mail goes last, so that the next prune() makes a crash good. Returns why it stays after all.
-Result<std::string> Journal::empty_out(const Old& old, const std::vector<Records>& staying, const std::string& by, const std::string& reason,
-                                       Pruned& pruned) {
+Result<std::string> Journal::empty_out(const Old& old, Pruning& pruning) {
   constexpr std::string_view remedy = "run: holdfast journal verify";
   if (!old.is_whole) return fmt::format("it is damaged, and one before it stays; {}", remedy);
-  auto mail = mail_in(old, staying);
+  auto mail = mail_in(old, pruning);
   if (!mail && is_damage(mail.error())) return fmt::format("{}, and one before it stays; {}", mail.error().message, remedy);
   if (!mail) return mail.error();
   if (!mail->empty()) {
-    // Its links are lost with the rewriting.
-    if (Status sealed = sealer_->seal_below(old.number + 1); !sealed) return sealed.error();
-    auto written = write_record(*writer_, RecordKind::erasure, encode(emptying_record(old.number, by, reason)));
-    if (!written) return written.error();
+    // Its links are lost with the rewriting: what was signed must be left of them.
+    if (Status sealed = sealer_->seal_below(old.number + 1); !sealed && !is_damage(sealed.error())) return sealed.error();
+    if (!read_head(path_, old.number)) return fmt::format("it cannot be sealed, and one before it stays; {}", remedy);
+    if (Status ordered = order(emptying_record(old.number, pruning.by, pruning.reason), old.last_hold); !ordered) return ordered.error();
     if (Status forgotten = forget_elsewhere(old.entries); !forgotten) return forgotten.error();
     if (Status forgotten = forget_mail({old.number, old.first, old.end, old.counted}); !forgotten) return forgotten.error();
     RewriteOptions options{*mail, true, [this] { return !is_interrupted_; }};
     if (Status rewritten = rewrite_segment(path_, *old.segment, *keys_, *signing_key_, options); !rewritten) return rewritten.error();
     segments_->forget(old.number);
-    pruned.emptied.push_back(old.number);
+    pruning.done.emptied.push_back(old.number);
   }
   emptied_.insert(old.number);
   return std::string();
 }
 
+/// One after the other, the oldest first. Error: busy when it is to be done again, since a legal hold came in between.
+Status Journal::prune_one(Old& old, Pruning& pruning) {
+  auto last_hold = last_legal_hold();
+  auto has_hold = has_legal_hold(old.number);
+  if (!last_hold || !has_hold) return last_hold ? has_hold.error() : last_hold.error();
+  old.last_hold = *last_hold;
+  pruning.is_behind |= *has_hold;
+  if (pruning.is_behind && emptied_.contains(old.number)) return {};
+  auto why = why_mail_stays(old, pruning.before_us);
+  if (!why) return why.error();
+  if (why->empty() && !pruning.is_behind) {
+    Status taken = take_away(old, pruning);
+    if (taken) pruning.done.segments.push_back(old.number);
+    return taken;
+  }
+  if (why->empty()) why = empty_out(old, pruning);
+  if (!why) return why.error();
+  pruning.is_behind = true;
+  if (why->empty()) return {};
+  if (pruning.staying.empty()) pruning.done.stays = fmt::format("segment {} stays: {}", old.number, *why);
+  pruning.staying.emplace_back(old.first, old.end);
+  return {};
+}
+
 Result<Journal::Pruned> Journal::prune(std::int64_t before_us, const std::string& by, const std::string& reason) {
   std::lock_guard one_at_a_time(maintenance_);
-  Pruned pruned;
   auto numbers = list_segments(path_);
   if (!numbers) return numbers.error();
   if (Status finished = finish_removals(); !finished) return finished.error();
   if (Status settled = settle_down(false); !settled) return settled.error();
-  std::vector<Records> staying;
-  bool is_behind = false;  // one before it stays
-  for (std::size_t i = 0; i + 1 < numbers->size() && !is_interrupted_; ++i) {
+  Pruning pruning{before_us, by, reason, {}, false, {}};
+  for (std::size_t i = 0; i + 1 < numbers->size() && !is_interrupted_;) {
     auto old = find_old(std::span(*numbers).subspan(i));
     if (!old) return old.error();
     if (!*old || (*old)->ended_us >= before_us) break;
-    const std::uint32_t number = (*old)->number;
-    auto has_hold = has_legal_hold(number);
-    if (!has_hold) return has_hold.error();
-    is_behind |= *has_hold;
-    if (is_behind && emptied_.contains(number)) continue;
-    auto why = why_mail_stays(**old, before_us);
-    if (why && why->empty() && !is_behind) {
-      if (Status taken = take_away(**old, by, reason); !taken) return taken.error();
-      pruned.segments.push_back(number);
-      continue;
-    }
-    is_behind = true;
-    if (why && why->empty()) why = empty_out(**old, staying, by, reason, pruned);
-    if (!why && is_interrupted_) break;
-    if (!why) return why.error();
-    if (why->empty()) continue;
-    if (staying.empty()) pruned.stays = fmt::format("segment {} stays: {}", number, *why);
-    staying.push_back({(*old)->first, (*old)->end});
+    Status dealt_with = prune_one(**old, pruning);
+    if (!dealt_with && is_interrupted_) break;
+    if (!dealt_with && dealt_with.error().code == ErrorCode::busy) continue;
+    if (!dealt_with) return dealt_with.error();
+    ++i;
   }
-  if (staying.size() > 1) pruned.stays += fmt::format("; in all, {} segments stay", staying.size());
-  return pruned;
+  if (pruning.staying.size() > 1) pruning.done.stays += fmt::format("; in all, {} segments stay", pruning.staying.size());
+  return pruning.done;
 }
 
 }  // namespace holdfast::journal

@@ -4,7 +4,6 @@
 
 #include <map>
 
-#include "journal/write_record.h"
 #include "proxy/cli.h"
 #include "proxy/cli_filter.h"
 #include "proxy/journal_access.h"
@@ -34,7 +33,7 @@ Result<journal::RecordId> write_hold(const Config& config, journal::LegalHoldRec
   if (!reached) return reached.error();
   if (!reached->journal) return reached->answer["record"].get<journal::RecordId>();
   hold.by = own_name();
-  return journal::write_record(reached->journal->writer(), journal::RecordKind::legal_hold, journal::encode(hold));
+  return reached->journal->record_legal_hold(hold);
 }
 
 struct HoldCommand {

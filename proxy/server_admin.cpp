@@ -284,7 +284,7 @@ Admin::Answer Server::record_legal_hold(const Request& request) {
   auto hold = journal::decode_legal_hold(record.value_or(""));
   if (!hold) return Error{ErrorCode::invalid, "this is no legal hold"};
   hold->by = user_of(request);
-  auto written = journal::write_record(shared_.journal.writer(), journal::RecordKind::legal_hold, journal::encode(*hold));
+  auto written = shared_.journal.record_legal_hold(*hold);
   if (!written) return written.error();
   log(LogLevel::warning, "legal hold", {{"name", hold->name}, {"set", hold->is_set}, {"by", hold->by}, {"reason", hold->reason}});
   return Json{{"record", *written}};

@@ -87,6 +87,7 @@ TEST_CASE_METHOD(JournalFixture,
     });
     for (bool is_first : {true, false}) {
       auto pruned = (*journal)->prune(later, "test", "test");
+      UNSCOPED_INFO((pruned ? "" : pruned.error().message));
       REQUIRE(pruned);
       CHECK(pruned->segments.empty());
       CHECK(pruned->emptied == (is_first ? std::vector<std::uint32_t>{3} : std::vector<std::uint32_t>{}));
@@ -385,4 +386,65 @@ TEST_CASE_METHOD(JournalFixture, "a new segment gets its head at once, also whil
   CHECK(compacted < many);
   // The others follow.
   while (compacted < many + 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+TEST_CASE_METHOD(JournalFixture, "a legal hold that comes while an erasure is decided is on record behind it, or forbids it") {
+  auto journal = open();
+  REQUIRE(journal);
+  const RecordId id = add(**journal, some_content(100));
+  const LegalHoldRecord hold{now_us(), true, "case 1", "user ada", "a suit", "", "", "", 0, 0, {id}};
+  std::future<Result<RecordId>> set;
+  auto release = [&]() -> Status {
+    set = std::async(std::launch::async, [&] { return (*journal)->record_legal_hold(hold); });
+    set.wait_for(std::chrono::milliseconds(100));  // it would be on record by then if nothing kept it
+    return {};
+  };
+  auto erased = (*journal)->erase({id}, "a test", "asked", {}, release);
+  REQUIRE(erased);
+  auto recorded = set.get();
+  REQUIRE(recorded);
+  CHECK(*recorded > erased->record);
+  CHECK((*journal)->record_legal_hold(hold).error().code == ErrorCode::busy);
+  LegalHoldRecord lift = hold;
+  lift.is_set = false;
+  CHECK((*journal)->record_legal_hold(lift));
+  CHECK((*journal)->record_legal_hold(lift).error().code == ErrorCode::busy);
+}
+
+TEST_CASE_METHOD(JournalFixture, "retention takes nothing that was under a legal hold when it was put on record") {
+  auto journal = open();
+  REQUIRE(journal);
+  constexpr int segments = 20;
+  std::vector<RecordId> ids;
+  for (int i = 0; i < segments; ++i) {
+    ids.push_back(add(**journal, some_content(100)));
+    end_segment(**journal);
+  }
+  std::map<RecordId, RecordId> holds;  // by what is held
+  auto pruning = std::async(std::launch::async, [&] { return (*journal)->prune(now_us(), "test", "test"); });
+  for (int i = segments - 1; i >= 0; i -= 4) {
+    auto set = (*journal)->record_legal_hold({now_us(), true, fmt::format("case {}", i), "user ada", "a suit", "", "", "", 0, 0, {ids[i]}});
+    REQUIRE(set);
+    holds[ids[i]] = *set;
+  }
+  auto pruned = pruning.get();
+  REQUIRE(pruned);
+  auto reader = Reader::open(options.path, options.key);
+  REQUIRE(reader);
+  std::map<std::uint32_t, RecordId> gone;  // the records of it, by segment
+  CHECK((*reader)->each_record(RecordKind::erasure, {}, [&](const Segment::StoredRecord& record) {
+    auto erasure = decode_erasure(record.encoded);
+    REQUIRE(erasure);
+    auto segment = pruned_segment(*erasure);
+    if (!segment) segment = emptied_segment(*erasure);
+    REQUIRE(segment);
+    gone[*segment] = record.id;
+  }));
+  for (int i = 0; i < segments; ++i) {
+    auto held = holds.find(ids[i]);
+    bool was_taken = gone.count(i + 1) > 0;
+    INFO("segment " << i + 1);
+    if (held != holds.end() && was_taken) CHECK(held->second > gone[i + 1]);
+    CHECK((*reader)->entry(ids[i]).operator bool() != was_taken);
+  }
 }
