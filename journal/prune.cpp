@@ -259,7 +259,7 @@ Result<std::string> Journal::empty_out(const Old& old, Pruning& pruning) {
   return std::string();
 }
 
-/// One after the other, the oldest first. Error: busy when it is to be done again, since a legal hold came in between.
+/// One after the other, the oldest first. Error: busy also when it is to be done again, since a legal hold came in between.
 Status Journal::prune_one(Old& old, Pruning& pruning) {
   auto last_hold = last_legal_hold();
   auto has_hold = has_legal_hold(old.number);
@@ -295,8 +295,10 @@ Result<Journal::Pruned> Journal::prune(std::int64_t before_us, const std::string
     if (!old) return old.error();
     if (!*old || (*old)->ended_us >= before_us) break;
     Status dealt_with = prune_one(**old, pruning);
+    auto last_hold = last_legal_hold();
+    bool has_hold_come = last_hold && *last_hold != (*old)->last_hold;
+    if (!dealt_with && has_hold_come) continue;
     if (!dealt_with && is_interrupted_) break;
-    if (!dealt_with && dealt_with.error().code == ErrorCode::busy) continue;
     if (!dealt_with) return dealt_with.error();
     ++i;
   }
