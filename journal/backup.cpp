@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -77,6 +78,8 @@ class Backup {
     if (!numbers) return numbers.error();
     if (numbers->empty()) return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal_)};
     numbers_ = *numbers;
+    if (Status made = make_folder(folder_); !made) return made;
+    if (Status locked = lock(); !locked) return locked;
     if (Status prepared = prepare(); !prepared) return prepared;
     if (Status marked = write_file(backup_mark(folder_), fmt::format("{}\n", now_us())); !marked) return marked;
     // A segment that has its head by now has its manifest when it is copied.
@@ -94,15 +97,23 @@ class Backup {
   BackedUp result;
 
  private:
+  /// Two at once would take each other's drafts away.
+  Status lock() {
+    lock_ = FileDescriptor(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!lock_) return lmdb_error(errno, folder_);
+    bool is_taken = ::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;  // not every network file system locks folders
+    if (is_taken) return Error{ErrorCode::busy, fmt::format("{}: another backup is being made there; run this again when it has ended", folder_)};
+    return {};
+  }
+
   Status prepare() {
     std::error_code failure;
     std::string own_key = text_of(SigningKey::public_path(journal_)), key_there = text_of(SigningKey::public_path(folder_));
     // The key comes first, so that an interrupted run leaves a folder that is known.
     std::filesystem::remove(SigningKey::public_path(folder_) + ".new", failure);
-    bool is_empty = !exists(folder_) || std::filesystem::is_empty(folder_, failure);
+    bool is_empty = std::filesystem::is_empty(folder_, failure);
     if (!is_empty && key_there != own_key)
       return Error{ErrorCode::busy, fmt::format("{}: is not empty, and no backup of this journal; name a folder of its own", folder_)};
-    if (Status made = make_folder(folder_); !made) return made;
     if (Status written = write_file(SigningKey::public_path(folder_), own_key, 0644); !written) return written;
     for (const std::string& one : {segment_folder(folder_), head_folder(folder_)})
       if (Status made = make_folder(one); !made) return made;
@@ -263,6 +274,7 @@ class Backup {
 
   const std::string journal_, folder_;
   const std::function<void(double)>& on_progress_;
+  FileDescriptor lock_;
   std::vector<std::uint32_t> numbers_;  ///< the segments that are to be in the backup
   int rounds_ = 0;                      ///< so often there were more
 };

@@ -92,6 +92,19 @@ def _(scene):
     equal(holdfast.run("journal", "backup", scene.path("photos"), check=False).returncode, 75)
 
 
+@test("of several backups into one folder at once, one is made, and the others say so")
+def _(scene):
+    holdfast = world(scene)
+    for number in range(5):
+        folder = scene.path(f"backup{number}")
+        runs = [subprocess.Popen([BINARY, "-c", holdfast.config, "journal", "backup", folder], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+        ends = [(one.communicate()[1], one.returncode) for one in runs]
+        assert any(code == 0 for _, code in ends), ends
+        for said, code in ends:
+            assert code == 0 or (code == 75 and f"{folder}: another backup is being made there" in said), ends
+        restored(scene, holdfast, folder, f"restored{number}")
+
+
 @test("a full disk stops it with nothing half-done, and it goes on when there is room; a damaged segment is not copied over a good one")
 def _(scene):
     disk = small_disk(scene, 1)
