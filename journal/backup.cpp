@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,7 +78,9 @@ class Backup {
     if (numbers->empty()) return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal_)};
     numbers_ = *numbers;
     if (Status made = make_folder(folder_); !made) return made;
-    if (Status locked = lock(); !locked) return locked;
+    // Two at once would take each other's drafts away.
+    auto lock = lock_folder(folder_);
+    if (!lock) return lock.error();
     if (Status prepared = prepare(); !prepared) return prepared;
     if (Status marked = write_file(backup_mark(folder_), fmt::format("{}\n", now_us())); !marked) return marked;
     // A segment that has its head by now has its manifest when it is copied.
@@ -97,15 +98,6 @@ class Backup {
   BackedUp result;
 
  private:
-  /// Two at once would take each other's drafts away.
-  Status lock() {
-    lock_ = FileDescriptor(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!lock_) return lmdb_error(errno, folder_);
-    bool is_taken = ::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;  // not every network file system locks folders
-    if (is_taken) return Error{ErrorCode::busy, fmt::format("{}: another backup is being made there; run this again when it has ended", folder_)};
-    return {};
-  }
-
   Status prepare() {
     std::error_code failure;
     std::string own_key = text_of(SigningKey::public_path(journal_)), key_there = text_of(SigningKey::public_path(folder_));
@@ -274,7 +266,6 @@ class Backup {
 
   const std::string journal_, folder_;
   const std::function<void(double)>& on_progress_;
-  FileDescriptor lock_;
   std::vector<std::uint32_t> numbers_;  ///< the segments that are to be in the backup
   int rounds_ = 0;                      ///< so often there were more
 };

@@ -122,6 +122,14 @@ ssize_t read_at(int file, std::span<char> buffer, std::uint64_t offset) {
   return static_cast<ssize_t>(filled);
 }
 
+Result<FileDescriptor> lock_folder(const std::string& path) {
+  FileDescriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) return failed(path, "open the folder");
+  bool is_taken = ::flock(folder.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  if (is_taken) return Error{ErrorCode::busy, path + ": another holdfast command is writing there; try again when it has ended"};
+  return folder;
+}
+
 Status write_file(const std::string& path, std::string_view content, unsigned mode) {
   std::string draft = path + ".new";
   AsOwner owner(draft);

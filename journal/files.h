@@ -72,6 +72,10 @@ Status sync_folder_of(const std::string& path);
 /// Makes the folder (mode 0700) and its parents when missing. Errors name what is in the way.
 Status make_folder(const std::string& path);
 
+/// For who fills a folder alone: a lock on it, which lasts as long as the descriptor. Where folders cannot be locked (some network file
+/// systems), there is none. Errors: busy; not_found and permission.
+Result<FileDescriptor> lock_folder(const std::string& path);
+
 /// Puts a file there, or in the place of the one there: whole or not at all, and synced.
 Status write_file(const std::string& path, std::string_view content, unsigned mode = 0600);
 

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <set>
 
 #include "journal/files.h"
 #include "proxy/cli.h"
@@ -165,6 +167,19 @@ class SubjectJob : public ReplayJob {
   std::size_t position_ = 0;
 };
 
+/// A file in the folder that is not of this export, if any: what is of somebody else would go out with it.
+std::string stranger_in(const std::string& folder, const std::vector<journal::RecordId>& ids) {
+  std::set<std::string> own{"index.json", "index.csv", "index.json.new", "index.csv.new"};
+  for (journal::RecordId id : ids) {
+    own.insert(fmt::format("{}.eml", id));
+    own.insert(fmt::format(".{}.eml.part", id));  // left by one that was interrupted
+  }
+  std::error_code ignored;
+  for (const auto& file : std::filesystem::directory_iterator(folder, ignored))
+    if (std::string name = file.path().filename().string(); !own.contains(name)) return name;
+  return "";
+}
+
 int export_subject(const Config& config, journal::Reader& reader, const ExportCommand& command) {
   std::vector<journal::RecordId> ids;
   for (const std::string& address : command.addresses) {
@@ -179,10 +194,15 @@ int export_subject(const Config& config, journal::Reader& reader, const ExportCo
   const std::string person = fmt::format("{}", fmt::join(command.addresses, ", "));
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  if (Status recorded = record_access(config, "journal export --subject " + person, command.reason, ids); !recorded) return fail(recorded.error());
   ReplayProgress unkept;
   auto target = open_file_target("eml", command.folder, unkept);
   if (!target) return fail(target.error()), EX_CANTCREAT;
+  auto lock = journal::lock_folder(command.folder);
+  if (!lock) return fail(lock.error());
+  if (std::string name = stranger_in(command.folder, ids); !name.empty())
+    return fail({ErrorCode::invalid, fmt::format("{} holds {}, which is not of this export; name a folder of its own", command.folder, name)}),
+           EX_CANTCREAT;
+  if (Status recorded = record_access(config, "journal export --subject " + person, command.reason, ids); !recorded) return fail(recorded.error());
   auto job = std::make_unique<SubjectJob>(reader, ids);
   if (Status ran = (*target)->run(*job); !ran) return fail(ran.error());
   for (const auto& [name, text] : {std::pair(std::string("index.json"), job->index.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"),

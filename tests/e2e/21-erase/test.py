@@ -405,6 +405,9 @@ def _(scene):
             data = file.read()
         equal(hashlib.sha256(data).hexdigest(), one["sha256"])
         assert "ada@example.org" in [one["mail_from"], *(to["address"] for to in one["recipients"])]
+    holdfast.run("journal", "export", "--subject", "ADA@example.org", "--to", scene.path("ada"), "--reason", "request 15, once more")
+    mixed = holdfast.run("journal", "export", "--subject", "bob@example.org", "--to", scene.path("ada"), check=False)
+    assert mixed.returncode == 73 and re.search(f"{scene.path('ada')} holds \\d+.eml, which is not of this export", mixed.stderr), mixed.stderr
     with open(scene.path("ada/index.csv"), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     equal([row["file"] for row in rows], [one["file"] for one in index])
@@ -422,14 +425,14 @@ def _(scene):
     holdfast.run("journal", "export", str(one), "--reason", "without the daemon")
     seen = [json.loads(line) for line in holdfast.run("journal", "accesses", "--json").stdout.splitlines()]
     equal([(access["command"].split(" --to")[0], access["reason"], access["entries"]) for access in seen],
-          [("journal export --subject ADA@example.org", "request 15", 11), ("journal export --subject ada@example.org, bob@example.org", "", len(theirs)), ("journal export", "", 1), ("journal replay", "archive", 27), ("journal export", "without the daemon", 1)])
-    equal(seen[2]["ids"], [one])
+          [("journal export --subject ADA@example.org", "request 15", 11), ("journal export --subject ADA@example.org", "request 15, once more", 11), ("journal export --subject ada@example.org, bob@example.org", "", len(theirs)), ("journal export", "", 1), ("journal replay", "archive", 27), ("journal export", "without the daemon", 1)])
+    equal(seen[3]["ids"], [one])
     assert all(access["by"].startswith("user ") for access in seen)
     sound(holdfast)
     holdfast.journal = "access_log: false"
     holdfast.write_config()
     holdfast.run("journal", "export", str(one))
-    equal(len(holdfast.run("journal", "accesses").stdout.splitlines()), 5)
+    equal(len(holdfast.run("journal", "accesses").stdout.splitlines()), 6)
     equal(holdfast.run("journal", "export", check=False).returncode, 64)
 
 

@@ -101,7 +101,7 @@ def _(scene):
         ends = [(one.communicate()[1], one.returncode) for one in runs]
         assert any(code == 0 for _, code in ends), ends
         for said, code in ends:
-            assert code == 0 or (code == 75 and f"{folder}: another backup is being made there" in said), ends
+            assert code == 0 or (code == 75 and f"{folder}: another holdfast command is writing there" in said), ends
         restored(scene, holdfast, folder, f"restored{number}")
 
 
