@@ -77,6 +77,7 @@ class Backup {
     if (!numbers) return numbers.error();
     if (numbers->empty()) return Error{ErrorCode::not_found, fmt::format("{}: there is no journal here", journal_)};
     numbers_ = *numbers;
+    if (Status fit = check_place(); !fit) return fit;
     if (Status made = make_folder(folder_); !made) return made;
     // Two at once would take each other's drafts away.
     auto lock = lock_folder(folder_);
@@ -98,6 +99,16 @@ class Backup {
   BackedUp result;
 
  private:
+  /// What a daemon writes, or has written, must not be replaced under it.
+  Status check_place() const {
+    constexpr std::string_view remedy = "name a folder of its own";
+    if (is_within(folder_, journal_)) return Error{ErrorCode::busy, fmt::format("{}: is in the journal itself; {}", folder_, remedy)};
+    DaemonLock lock = daemon_lock(daemon_lock_path(folder_));
+    if (lock == DaemonLock::none) return {};
+    return Error{ErrorCode::busy, fmt::format("{}: a daemon {} started on it, so it is a journal of its own now; {}", folder_,
+                                              lock == DaemonLock::held ? "is" : "was", remedy)};
+  }
+
   Status prepare() {
     std::error_code failure;
     std::string own_key = text_of(SigningKey::public_path(journal_)), key_there = text_of(SigningKey::public_path(folder_));

@@ -25,7 +25,8 @@ std::string backup_mark(const std::string& folder);
 /// Brings the backup in a folder up to date; the folder is made when missing. Works while a daemon writes.
 /// Each file is put there whole or not at all, and sealed segments are compared with their manifests before
 /// they are; an interrupted run is ended by the next one. What is erased or begun meanwhile is in the backup
-/// with the record of it. Errors: busy (the folder is the backup of another journal, or not a backup; or a
+/// with the record of it. Errors: busy (the folder is the journal itself or in it, the backup of another
+/// journal, not a backup, or one that a daemon was started on; another backup is being made there; or a
 /// segment is rewritten again and again), no_space, permission, corrupt (a segment that is not what its
 /// manifest says is not copied). on_progress gets the share done, 0 to 1.
 Result<BackedUp> back_up(const std::string& journal, const std::string& folder, const std::function<void(double)>& on_progress);

@@ -180,6 +180,15 @@ ino_t file_number(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
 }
 
+bool is_within(const std::string& path, const std::string& folder) {
+  std::error_code ignored;
+  std::filesystem::path place = std::filesystem::weakly_canonical(std::filesystem::absolute(path), ignored);
+  for (;; place = place.parent_path()) {
+    if (std::filesystem::equivalent(place, folder, ignored)) return true;
+    if (place == place.parent_path()) return false;
+  }
+}
+
 Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self) {
   FileDescriptor file;
   {
@@ -223,6 +232,13 @@ Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self
   if (write_all_at(file.get(), mine, 0)) [[maybe_unused]]
     int cut = ::ftruncate(file.get(), static_cast<off_t>(mine.size()));
   return file;
+}
+
+DaemonLock daemon_lock(const std::string& path) {
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file || holder_of(file.get()).is_command) return DaemonLock::none;
+  bool is_held = ::flock(file.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  return is_held ? DaemonLock::held : DaemonLock::left;
 }
 
 }  // namespace holdfast::journal

@@ -88,6 +88,9 @@ std::uint64_t free_space(const std::string& path);
 /// Why a journal should not be there, or in a folder that will be made there; empty when nothing speaks against it.
 std::string doubt_about_disk(const std::string& path);
 
+/// Whether it is the folder, or in it, by whatever name; what is not there yet would be.
+bool is_within(const std::string& path, const std::string& folder);
+
 /// Which file has that name at the moment; 0 when none has.
 ino_t file_number(const std::string& path);
 
@@ -101,6 +104,10 @@ struct LockHolder {
 /// Takes an exclusive lock on the file at path, which is made when missing, and writes into it who we are. The lock lasts as long
 /// as the descriptor. Error: busy, with the holder's process id.
 Result<FileDescriptor> lock_file(const std::string& path, const LockHolder& self);
+
+/// Whether a daemon has such a lock, or was the last to have it.
+enum class DaemonLock { none, held, left };
+DaemonLock daemon_lock(const std::string& path);
 
 }  // namespace journal
 }  // namespace holdfast

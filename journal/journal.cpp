@@ -184,7 +184,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (Status folder = make_folder(segment_folder(options.path)); !folder) return folder.error();
   LockHolder self{options.is_command, {}};
   if (!options.is_command) self.on_wait = [&](const std::string& what) { on_event(true, what); };
-  auto lock = lock_file(options.path + "/daemon.lock", self);
+  auto lock = lock_file(daemon_lock_path(options.path), self);
   if (!lock) return lock.error();
   auto numbers = list_segments(options.path);
   if (!numbers) return numbers.error();
@@ -398,7 +398,7 @@ Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySo
   auto keys = KeyRing::open(path, key);
   if (!keys) return keys.error();
   // Without a daemon the file may go, whatever state it is in. With one, its content is replaced in one transaction.
-  auto lock = lock_file(path + "/daemon.lock", {true, [](const std::string&) {}});
+  auto lock = lock_file(daemon_lock_path(path), {true, [](const std::string&) {}});
   if (!lock && lock.error().code != ErrorCode::busy) return lock.error();
   if (lock) {
     std::error_code ignored;

@@ -68,6 +68,8 @@ std::string segment_folder(const std::string& journal) { return journal + "/segm
 
 std::string segment_path(const std::string& journal, std::uint32_t number) { return fmt::format("{}/{:010}.lmdb", segment_folder(journal), number); }
 
+std::string daemon_lock_path(const std::string& journal) { return journal + "/daemon.lock"; }
+
 Result<std::vector<std::uint32_t>> list_segments(const std::string& journal) {
   std::vector<std::uint32_t> numbers;
   std::error_code failure;

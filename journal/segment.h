@@ -30,6 +30,8 @@ struct SegmentHeader {
 /// The folder and the names of segment files in a journal.
 std::string segment_folder(const std::string& journal);
 std::string segment_path(const std::string& journal, std::uint32_t number);
+/// The writer's lock.
+std::string daemon_lock_path(const std::string& journal);
 /// Numbers of the segments there are, ascending.
 Result<std::vector<std::uint32_t>> list_segments(const std::string& journal);
 

@@ -203,7 +203,8 @@ int backup(const std::string& config_path, const std::string& folder) {
     ProgressBar bar("backing up");
     return journal::back_up(config->path, folder, [&](double share) { bar.show(share); });
   }();
-  if (!done) return fail({done.error().code, done.error().message + "; the same command goes on"});
+  bool goes_on = !done && done.error().code != ErrorCode::busy;
+  if (!done) return fail({done.error().code, done.error().message + (goes_on ? "; the same command goes on" : "")});
   fmt::print("{} segments copied, {} unchanged, {} removed, {:.1f} MiB; the master key ({}) is not among it: keep it elsewhere, safely\n",
              done->copied, done->unchanged, done->removed, static_cast<double>(done->bytes) / (1 << 20), config->key.name());
   return EX_OK;

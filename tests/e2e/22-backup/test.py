@@ -92,6 +92,38 @@ def _(scene):
     equal(holdfast.run("journal", "backup", scene.path("photos"), check=False).returncode, 75)
 
 
+@test("a backup into the journal itself, or into one that is served from, is refused, and takes nothing from it")
+def _(scene):
+    holdfast = world(scene)
+    os.symlink(holdfast.journal_path, scene.path("link"))
+    for folder in (holdfast.journal_path, scene.path("link"), os.path.join(holdfast.journal_path, "backups")):
+        refused = holdfast.run("journal", "backup", folder, check=False)
+        assert refused.returncode == 75 and f"{folder}: is in the journal itself" in refused.stderr, (refused.returncode, refused.stderr)
+    fill(scene, holdfast, 100, 1)
+    holdfast.process.kill()
+    holdfast.process.wait()
+    holdfast.start()
+    equal(len(holdfast.entries()), 31, "what came after is there")
+    sound(holdfast)
+    folder = scene.path("backup")
+    holdfast.run("journal", "backup", folder)
+    shutil.copy(os.path.join(holdfast.journal_path, "master.key"), folder)
+    other = Holdfast(scene, holdfast.port, journal_path=folder)
+    other.write_config()
+    other.run("journal", "rebuild")
+    other.run("journal", "export", str(other.entries()[0]["id"]))
+    said = holdfast.run("journal", "backup", folder).stdout
+    assert " 0 removed" in said, "who only read in it is in nobody's way"
+    other.start()
+    fill(scene, other, 200, 1)
+    for state in ("is", "was"):
+        refused = holdfast.run("journal", "backup", folder, check=False)
+        assert refused.returncode == 75 and f"{folder}: a daemon {state} started on it" in refused.stderr, (refused.returncode, refused.stderr)
+        if state == "is":
+            other.stop()
+    equal(len(other.entries()), 32)
+
+
 @test("of several backups into one folder at once, one is made, and the others say so")
 def _(scene):
     holdfast = world(scene)
