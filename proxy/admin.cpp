@@ -66,6 +66,9 @@ Result<std::unique_ptr<Admin>> Admin::open(Loop& loop, const std::string& path) 
     return Error{ErrorCode::unavailable, fmt::format("{}: cannot {}: {}; choose another admin.socket", path, what, std::strerror(errno))};
   };
   if (answers(path)) return Error{ErrorCode::busy, fmt::format("{}: another Holdfast answers on this admin.socket; stop it first", path)};
+  struct stat there {};
+  bool is_other = ::lstat(path.c_str(), &there) == 0 && !S_ISSOCK(there.st_mode);
+  if (is_other) return Error{ErrorCode::invalid, path + ": is there, and no socket; choose another admin.socket"};
   ::unlink(path.c_str());
   std::error_code ignored;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);

@@ -155,4 +155,18 @@ def _(scene):
         assert scene.client(holdfast.port).send_mail().startswith("250")
 
 
+@test("an admin.socket that names something else is refused, and what is there stays; the socket of one that was killed is taken over")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    holdfast.kill()
+    assert os.path.exists(holdfast.socket), "left by the kill"
+    holdfast.start().stop()
+    with open(holdfast.socket, "w") as file:
+        file.write("precious")
+    refused = holdfast.run("serve", check=False)
+    assert refused.returncode == 78 and f"{holdfast.socket}: is there, and no socket; choose another admin.socket" in refused.stderr, (refused.returncode, refused.stderr)
+    with open(holdfast.socket) as file:
+        equal(file.read(), "precious")
+
+
 main()
