@@ -51,11 +51,9 @@ int erase(const std::string& config_path, const EraseCommand& command) {
       if (command.is_dry) print_entry(entry, has_held(entry) ? ", HELD" : "");
       return true;
     };
-    for (std::uint64_t id : f.ids) {
-      auto entry = (*reader)->entry(id);
-      if (!entry) return fail(entry.error());
-      take(*entry);
-    }
+    auto named = f.named(**reader, *filter);
+    if (!named) return fail(named.error());
+    std::for_each(named->begin(), named->end(), take);
     if (f.ids.empty())
       if (Status read = (*reader)->each(*filter, false, take); !read) return fail(read.error());
   }

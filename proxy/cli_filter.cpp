@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <set>
 
 #include "proxy/units.h"
 
@@ -57,6 +58,17 @@ Result<journal::Filter> FilterOptions::filter() const {
   if (!direction.empty() && !result.direction)
     return Error{ErrorCode::invalid, fmt::format("\"{}\" is no direction; write inbound or outbound", direction)};
   return result;
+}
+
+Result<std::vector<journal::Entry>> FilterOptions::named(journal::Reader& reader, const journal::Filter& filter) const {
+  std::vector<journal::Entry> found;
+  std::set<journal::RecordId> seen;
+  for (journal::RecordId id : ids) {
+    auto entry = reader.entry(id);
+    if (!entry) return entry.error();
+    if (passes(*entry, filter) && seen.insert(id).second) found.push_back(std::move(*entry));
+  }
+  return found;
 }
 
 }  // namespace holdfast::proxy

@@ -180,9 +180,11 @@ Result<std::vector<journal::RecordId>> wanted_ids(journal::Reader& reader, const
   auto filter = options.filter();
   if (!filter) return filter.error();
   if (options.ids.empty()) return reader.ids(*filter);
-  for (std::uint64_t id : options.ids)
-    if (auto entry = reader.entry_as_written(id); !entry) return entry.error();
-  return std::vector<journal::RecordId>(options.ids.begin(), options.ids.end());
+  auto named = options.named(reader, *filter);
+  if (!named) return named.error();
+  std::vector<journal::RecordId> ids;
+  for (const journal::Entry& entry : *named) ids.push_back(entry.id);
+  return ids;
 }
 
 int dry_run(journal::Reader& reader, const std::vector<journal::RecordId>& ids, bool as_json) {

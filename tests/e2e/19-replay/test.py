@@ -105,7 +105,7 @@ def _(scene):
         return [json.loads(line)["id"] for line in said.stdout.splitlines()]
     for filters, wanted in ((["--sender", "a@example.net"], ids[:1]), (["--recipient", "d@example.org"], ids[1:]), (["--message-id", "two@x"], ids[1:]), (["--outcome", "forwarded"], ids),
                             (["--outcome", "held"], []), (["--route", "primary"], ids), (["--route", "other"], []), (["--direction", "inbound"], ids), (["--direction", "outbound"], []),
-                            (["--since", "1h"], ids), (["--until", "1h"], []), (["--id", str(ids[1])], ids[1:]), ([], ids)):
+                            (["--since", "1h"], ids), (["--until", "1h"], []), (["--id", str(ids[1])], ids[1:]), (["--id", str(ids[1]), "--id", str(ids[1])], ids[1:]), (["--id", str(ids[1]), "--until", "1h"], []), ([], ids)):
         equal(chosen(*filters), wanted, filters)
     assert not os.path.exists(scene.path("nothing"))
     said = holdfast.run("journal", "replay", "--to", "eml:" + scene.path("eml"), "--json")

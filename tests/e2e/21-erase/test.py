@@ -56,6 +56,7 @@ def _(scene):
         file.write(holdfast.run("journal", "proof", str(by(holdfast, "--recipient", "ada@example.org")[0])).stdout)
     dry = holdfast.run("journal", "erase", "--recipient", "bob@example.org", "--reason", "request 17", "--dry-run")
     assert "12 entries would be erased" in dry.stderr and by(holdfast, "--recipient", "bob@example.org") == gone, dry.stderr
+    equal(holdfast.run("journal", "erase", "--id", str(gone[0]), "--recipient", "ada@example.org", "--reason", "x").stdout, "no entry matches; nothing was erased\n")
     said = holdfast.run("journal", "erase", "--recipient", "Bob@example.org", "--reason", "request 17").stdout
     assert said.startswith("12 entries erased; 3 segments rewritten"), said
     whole(holdfast, ("ada", "eve"), range(12))
