@@ -150,6 +150,11 @@ struct ReplayCommand {
   bool is_dry = false, as_json = false;
 };
 
+std::string digest_of(const Json& all) { return journal::to_hex(journal::view(journal::sha256(to_line(all)))).substr(0, 24); }
+
+/// What the replay goes to, and how.
+std::string target_of(const ReplayCommand& command) { return digest_of({command.options.to, command.options.to_recipients, command.as}); }
+
 /// The same command has the same name, whatever the order of its options.
 std::string name_of(const ReplayCommand& command) {
   const FilterOptions& f = command.filter;
@@ -165,15 +170,15 @@ std::string name_of(const ReplayCommand& command) {
               f.route,
               f.direction,
               f.ids};
-  return journal::to_hex(journal::view(journal::sha256(to_line(all)))).substr(0, 24);
+  return digest_of(all);
 }
 
 Result<ReplayProgress> open_progress(const ReplayCommand& command, const std::string& journal) {
-  if (!command.progress.empty()) return ReplayProgress::open(command.progress);
+  if (!command.progress.empty()) return ReplayProgress::open(command.progress, target_of(command));
   std::string folder = journal + "/replays";
   if (Status made = journal::make_folder(folder); !made)
     return Error{made.error().code, made.error().message + "; name a file for the progress with --progress"};
-  return ReplayProgress::open(folder + "/" + name_of(command));
+  return ReplayProgress::open(folder + "/" + name_of(command), target_of(command));
 }
 
 Result<std::vector<journal::RecordId>> wanted_ids(journal::Reader& reader, const FilterOptions& options) {
@@ -243,6 +248,7 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   if (!ids) return fail(ids.error()), ids.error().code == ErrorCode::invalid ? EX_USAGE : EX_DATAERR;
   if (command.is_dry) return dry_run(**reader, *ids, command.as_json);
   auto progress = open_progress(command, config->journal.path);
+  if (!progress && progress.error().code == ErrorCode::invalid) return fail(progress.error()), EX_CANTCREAT;
   if (!progress) return fail(progress.error());
   auto target = open_target(command.options, *config, *progress);
   if (!target) return fail(target.error()), target.error().code == ErrorCode::invalid ? EX_USAGE : EX_CANTCREAT;

@@ -16,9 +16,11 @@ namespace holdfast::proxy {
 class ReplayProgress {
  public:
   ReplayProgress() = default;
-  /// Reads what an earlier run left, and goes on there. Errors: the file cannot be made (the caller may name
-  /// another one), or another replay is writing it.
-  static Result<ReplayProgress> open(const std::string& path);
+  /// Reads what an earlier run left, and goes on there. Errors: permission, io, no_space (the caller may name another file); busy, when
+  /// another replay is writing it; invalid, when it is something else, which stays as it is.
+  ///
+  /// @param target  what is replayed to, as one word
+  static Result<ReplayProgress> open(const std::string& path, const std::string& target);
 
   bool has(journal::RecordId id, std::uint32_t recipient) const;
   std::size_t entries() const { return done_.size(); }
@@ -33,6 +35,8 @@ class ReplayProgress {
   void finish();
 
  private:
+  void read(const std::string& lines);
+
   std::string path_;
   FileDescriptor file_;
   std::map<journal::RecordId, std::set<std::uint32_t>> done_;

@@ -181,7 +181,7 @@ def progress(holdfast):
     folder, lines = os.path.join(holdfast.journal_path, "replays"), 0
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         with open(os.path.join(folder, name)) as file:
-            lines += sum(not line.startswith("0 ") for line in file)
+            lines += sum(line[0].isdigit() and not line.startswith("0 ") for line in file)
     return lines
 
 
@@ -239,6 +239,13 @@ def _(scene):
     process.wait()
     done = len(os.listdir(f"{elsewhere}/new"))
     assert 0 < done < 40, done
+    precious = scene.path("precious")
+    with open(precious, "w") as file:
+        file.write("4711 1 0\nnot the end")
+    for other, words in ((precious, "is no progress of a replay"), (kept, "is the progress of a replay to another target")):
+        refused = holdfast.run("journal", "replay", "--to", f"maildir:{elsewhere}2", "--progress", other, check=False)
+        assert refused.returncode == 73 and f"{other}: {words}" in refused.stderr, refused.stderr
+    equal(open(precious).read(), "4711 1 0\nnot the end")
     holdfast.run("journal", "replay", "--to", f"maildir:{elsewhere}", "--progress", kept)
     equal(len(os.listdir(f"{elsewhere}/new")), 40)
     assert not os.path.exists(kept), "what is over leaves no progress behind"
