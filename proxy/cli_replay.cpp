@@ -241,7 +241,7 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   command.options.is_report = !command.as.empty();
   Result<Config> config = load_config(config_path);
   if (!config) return fail(config.error());
-  configure_log(LogFormat::text, LogLevel::error);
+  configure_log({.level = LogLevel::error});
   auto reader = open_reader(*config);
   if (!reader) return fail(reader.error());
   auto ids = wanted_ids(**reader, command.filter);

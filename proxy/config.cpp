@@ -349,11 +349,12 @@ void read_admin(const Value& value, Config& config) {
 
 void read_log(const Value& value, Config& config) {
   Section section(value);
-  section.read("format", [&](const Value& v) { config.log_format = v.one_of<LogFormat>({{"text", LogFormat::text}, {"json", LogFormat::json}}); });
+  section.read("format", [&](const Value& v) { config.log.format = v.one_of<LogFormat>({{"text", LogFormat::text}, {"json", LogFormat::json}}); });
   section.read("level", [&](const Value& v) {
-    config.log_level =
+    config.log.level =
         v.one_of<LogLevel>({{"debug", LogLevel::debug}, {"info", LogLevel::info}, {"warning", LogLevel::warning}, {"error", LogLevel::error}});
   });
+  section.read("addresses", [&](const Value& v) { config.log.are_addresses_masked = v.one_of<bool>({{"full", false}, {"masked", true}}); });
   section.finish();
 }
 
@@ -476,7 +477,7 @@ std::vector<std::string> changes(const Config& before, const Config& after) {
   note(before.flag_file == after.flag_file, "failover.flag_file changed");
   note(before.spf_gateway == after.spf_gateway, "egress.spf_gateway changed");
   note(before.reuse == after.reuse, "reuse changed");
-  note(before.log_format == after.log_format && before.log_level == after.log_level, "log changed");
+  note(before.log == after.log, "log changed");
   note(before.shutdown_grace == after.shutdown_grace, "shutdown_grace changed");
   note(before.alert_command == after.alert_command, "alert_command changed");
   note(before.mailbox == after.mailbox, "mailbox changed; a feed takes effect after a restart");

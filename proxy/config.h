@@ -169,6 +169,13 @@ struct MailboxConfig {
   bool operator==(const MailboxConfig&) const = default;
 };
 
+struct LogConfig {
+  LogFormat format = LogFormat::text;
+  LogLevel level = LogLevel::info;
+  bool are_addresses_masked = false;  ///< people's, as log_mask.h says
+  bool operator==(const LogConfig&) const = default;
+};
+
 struct Config {
   std::string hostname;
   std::vector<ListenerConfig> listeners;
@@ -183,8 +190,7 @@ struct Config {
   std::string flag_file;    ///< while it exists all routes hold
   std::string admin_socket;
   std::optional<HostPort> admin_http;  ///< for reading only, on loopback
-  LogFormat log_format = LogFormat::text;
-  LogLevel log_level = LogLevel::info;
+  LogConfig log;
   Duration shutdown_grace{std::chrono::seconds(30)};
   std::string alert_command;  ///< for /bin/sh, when somebody should know something now; empty: none
   std::uint64_t threads = 0;  ///< event loops; 0: one a core but one

@@ -99,8 +99,8 @@ void Feed::run() {
     std::string problem = ran ? "" : ran.error().message;
     pause = problem.empty() ? feed_glance : std::min<std::chrono::milliseconds>(pause * 2, longest_feed_pause);
     std::unique_lock lock(mutex_);
-    if (!problem.empty() && problem != problem_) log(LogLevel::warning, "feed", {{"to", options.to}, {"problem", problem}});
-    if (problem.empty() && !problem_.empty()) log(LogLevel::info, "feed", {{"to", options.to}, {"result", "goes on"}});
+    if (!problem.empty() && problem != problem_) log(LogLevel::warning, "feed", {{"server", options.to}, {"problem", problem}});
+    if (problem.empty() && !problem_.empty()) log(LogLevel::info, "feed", {{"server", options.to}, {"result", "goes on"}});
     problem_ = problem;
     put_off_ = later_.size();
     wake_.wait_for(lock, pause, [this] { return is_stopping_; });

@@ -16,12 +16,14 @@
 
 #include "proxy/address.h"
 #include "proxy/json.h"
+#include "proxy/log_mask.h"
 
 namespace holdfast::proxy {
 namespace {
 
 std::atomic<LogFormat> format_now{LogFormat::text};
 std::atomic<LogLevel> level_now{LogLevel::info};
+std::atomic<bool> is_masked{false};
 
 struct Gathered {
   std::string lines;
@@ -29,6 +31,11 @@ struct Gathered {
   std::uint64_t lost = 0;  ///< lines for which there was no room
 };
 thread_local Gathered gathered;
+
+/// What the log may say of field; mask is where that stands when it is not all.
+const std::string& value_of(const Field& field, std::string& mask) {
+  return is_masked.load(std::memory_order_relaxed) && !field.is_number ? mask = masked(field.key, field.value) : field.value;
+}
 
 /// What a thread keeps for a reader who is slow; more is lost.
 constexpr std::size_t most_unwritten = 64 * 1024;
@@ -136,9 +143,10 @@ std::string escape(std::string_view text) {
   return printable(quoted);
 }
 
-void configure_log(LogFormat format, LogLevel level) {
-  format_now = format;
-  level_now = level;
+void configure_log(const LogConfig& config) {
+  format_now = config.format;
+  level_now = config.level;
+  is_masked = config.are_addresses_masked;
 }
 
 bool is_logged(LogLevel level) { return level >= level_now.load(std::memory_order_relaxed); }
@@ -151,6 +159,7 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
     ++gathered.lost;
     return;
   }
+  std::string mask;
   if (is_for_systemd()) out += priorities[static_cast<int>(level)];
   if (format_now.load(std::memory_order_relaxed) == LogFormat::json) {
     Json line = {{"time", timestamp()}, {"level", level_names[static_cast<int>(level)]}, {"event", event}};
@@ -158,7 +167,7 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
       if (field.is_number)
         line[std::string(field.key)] = Json::parse(field.value, nullptr, false);
       else
-        line[std::string(field.key)] = field.value;
+        line[std::string(field.key)] = value_of(field, mask);
     }
     out += to_line(line);
   } else {
@@ -173,12 +182,13 @@ void log(LogLevel level, std::string_view event, std::initializer_list<Field> fi
       out += ' ';
       out += field.key;
       out += '=';
-      if (needs_quotes(field.value)) {
+      const std::string& value = value_of(field, mask);
+      if (needs_quotes(value)) {
         out += '"';
-        out += escape(field.value);
+        out += escape(value);
         out += '"';
       } else {
-        out += field.value;
+        out += value;
       }
     }
   }

@@ -5,8 +5,8 @@
 //
 // Each thread gathers its lines; an event loop writes them once a turn, other threads at once. Control
 // characters in values are escaped, so that nothing a client sends can forge a line or move a terminal's
-// cursor. Who reads the log through a pipe or a socket and is slow loses lines, which are counted; no thread
-// waits for him.
+// cursor; with `log.addresses: masked` they say less of people (log_mask.h). Who reads the log through a pipe
+// or a socket and is slow loses lines, which are counted; no thread waits for him.
 #pragma once
 
 #include <fmt/format.h>
@@ -33,7 +33,7 @@ struct Field {
 };
 
 /// Sets what is logged and how, for all threads. Thread-safe.
-void configure_log(LogFormat format, LogLevel level);
+void configure_log(const LogConfig& config);
 
 bool is_logged(LogLevel level);
 

@@ -347,7 +347,7 @@ void Server::reload() {
   control_.configure(settings_);
   import_directory(std::move(*people), config);
   shared_.connections.set_capacity(raise_descriptor_limit(config));
-  configure_log(config.log_format, config.log_level);
+  configure_log(config.log);
   alerter_.set_command(config.alert_command);
   watch_flag(config);
   ldap_.configure(config.directory.ldap);
@@ -457,7 +457,7 @@ int serve(const std::string& config_path) {
   auto settings = load_settings(config_path);
   if (!settings) return give_up(settings.error());
   const Config& config = (*settings)->config;
-  configure_log(config.log_format, config.log_level);
+  configure_log(config.log);
   auto journal = open_journal(config, [](bool is_error, const std::string& what) {
     log(is_error ? LogLevel::error : LogLevel::info, "journal", {{is_error ? "problem" : "note", what}});
   });

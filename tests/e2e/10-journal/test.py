@@ -130,6 +130,38 @@ def _(scene):
     assert not holdfast.logged(key)
 
 
+@test("log.addresses: masked: what passes, is refused, held and given up can be followed in the log, which says of nobody who it was")
+def _(scene):
+    def refuses_strangers(session, line):
+        return b"550 5.1.1 <needle-nobody@example.org>: unknown to needle-server[127.0.0.7]\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"
+
+    password = scene.path("password")
+    with open(password, "w") as file:
+        file.write("a long password\n")
+    for log_format, shown in (("text", "from=*@example.net to=*@example.org"), ("json", '"from":"*@example.net","to":"*@example.org"')):
+        primary = scene.primary(replies={"RCPT": refuses_strangers})
+        holdfast = scene.holdfast(primary, journal_path=scene.path(log_format), yaml=f"""log: {{format: {log_format}, level: debug, addresses: masked}}
+failover: {{probe_interval: 100ms, release_after: 100ms}}""")
+        sender = {"sender": "needle-ada@example.net", "helo": "needle-helo"}
+        client = scene.client(holdfast.port, source=("127.0.0.3", 0))
+        equal(client.send_mail("\r\n", recipient="needle-bob@example.org", **sender), "250 2.0.0 Ok: taken")
+        equal(client.ask("MAIL FROM:<needle-ada@example.net>")[:3], "250")
+        equal(client.ask("RCPT TO:<needle-nobody@example.org>")[:3], "550")
+        client.ask("QUIT")
+        holdfast.run("mailbox", "add", "needle-bob@example.org", "--password-file", password)
+        holdfast.run("failover", "hold", "--reason", "needle-bob@example.org asked for it")
+        equal(scene.client(holdfast.port).send_mail("\r\n", recipient="needle-bob@example.org", **sender)[:3], "250")
+        primary.replies["content"] = b"554 5.7.1 needle-bob@example.org does not want it\r\n"
+        holdfast.run("failover", "auto", "--reason", "over")
+        wait_for(lambda: holdfast.logged("554 5.7.1"), what="the held message's verdict")
+        holdfast.stop()
+        with open(holdfast.log) as file:
+            lines = file.read()
+        assert "needle" not in lines, [line for line in lines.splitlines() if "needle" in line]
+        for one in (shown, "127.0.0.0/24", "*@example.org asked for it"):
+            assert one in lines, (one, lines)
+
+
 @test("a flipped bit in an entry's content is found, named, and exits 65")
 def _(scene):
     holdfast = scene.holdfast(scene.primary())
