@@ -201,9 +201,6 @@ struct Config {
 Result<Config> parse_config(const std::string& yaml, const std::string& name);
 Result<Config> load_config(const std::string& path);
 
-/// What a reload would change, one sentence each; for the log. Keys that need a restart are said to.
-std::vector<std::string> changes(const Config& before, const Config& after);
-
 /// The route's index by name, or nothing.
 std::optional<std::size_t> find_route(const Config& config, const std::string& name);
 

@@ -19,6 +19,7 @@
 #include "journal/write_record.h"
 #include "proxy/cautions.h"
 #include "proxy/command.h"
+#include "proxy/config_changes.h"
 #include "proxy/imap_session.h"
 #include "proxy/journal_access.h"
 #include "proxy/log.h"

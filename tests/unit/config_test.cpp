@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "proxy/config_changes.h"
+
 using namespace holdfast;
 using namespace holdfast::proxy;
 
