@@ -14,6 +14,7 @@ struct Reply {
   std::string wire;  ///< all lines, each with its CRLF, as they came
 
   bool is_positive() const { return code >= 200 && code < 300; }
+  bool is_intermediate() const { return code >= 300 && code < 400; }
   bool is_transient() const { return code >= 400 && code < 500; }
   bool is_permanent() const { return code >= 500 && code < 600; }
   /// To RCPT, that the transaction has as many recipients as it may have: 452, or 552 as RFC 821 had it (RFC 5321 4.5.3.1.10).

@@ -180,7 +180,7 @@ bool Session::take_replies() {
     if (is_holding_) {
       if (awaited_.empty()) return has_moved;
       const Awaited& asked = awaited_.front();
-      Reply reply = stand_in().answer({asked.verb, asked.address, asked.params, asked.must_be_refused}, transaction_);
+      Reply reply = stand_in().answer({asked.verb, asked.address, asked.params, asked.is_malformed}, transaction_);
       take_reply(reply);
       has_moved = true;
       continue;
@@ -212,15 +212,32 @@ bool Session::take_replies() {
 
 /// Why this cannot be the reply to a command; empty when it can.
 std::string Session::nonsense_in(const Reply& reply, const Awaited& awaited) {
-  bool is_intermediate = reply.code >= 300 && reply.code < 400;
+  bool is_intermediate = reply.is_intermediate();
   if (awaited.verb == Verb::data && (is_intermediate || reply.is_positive()) && reply.code != 354)
     return "it answered DATA with neither 354 nor a refusal";
   if (is_intermediate && awaited.verb != Verb::data && awaited.verb != Verb::auth) return "it sent an intermediate reply where none belongs";
-  if (awaited.must_be_refused && reply.is_positive()) return "it accepted a malformed command";
   return "";
 }
 
+/// The primary understands what to Holdfast is no command: a MAIL or RCPT of another form, or a dialogue of its own. What it has in
+/// mind now, nobody here knows; a fresh connection knows nothing of it. A client can bring this about at will: it is no trouble of the primary's.
+bool Session::is_misunderstood(const Awaited& awaited, const Reply& reply) {
+  return (awaited.is_malformed && reply.is_positive()) || (awaited.verb == Verb::unknown && reply.is_intermediate());
+}
+
+void Session::refuse_for_primary() {
+  if (content_)
+    lose_upstream_in_chunks("it took what is no command");
+  else
+    upstream_.reset();
+  Awaited& refused = awaited_.front();
+  refused.own_reply = stand_in().answer({refused.verb, "", "", refused.is_malformed}, transaction_).wire;
+  if (awaited_.size() == 1 && mode_ == Mode::commands) is_synchronising_ = false;
+  count_error();
+}
+
 void Session::take_reply(Reply& reply) {
+  if (is_misunderstood(awaited_.front(), reply)) return refuse_for_primary();
   std::string nonsense = nonsense_in(reply, awaited_.front());
   // A primary that says 421 is going away: another one, or a fresh connection, may do better. Said twice, or when it is about
   // this client (4.7) and no other that was there before, it is the primary's word.
@@ -241,9 +258,8 @@ void Session::take_reply(Reply& reply) {
   trouble_since_.reset();
   farewells_ = 0;
   if (upstream_) {
-    bool is_intermediate = reply.code >= 300 && reply.code < 400;
     upstream_->was_reused = false;  // it lives
-    if (!reply.is_positive() && !is_intermediate) upstream_->may_be_reused = false;
+    if (!reply.is_positive() && !reply.is_intermediate()) upstream_->may_be_reused = false;
     if (reply.has_status("4.3.")) worker_.shared.control.faltered(*board_, reply.summary());
   }
   if (!reply.is_positive() && comes_second(awaited)) {

@@ -42,9 +42,9 @@ class Session {
     std::string own_reply;        ///< not empty: Holdfast's own answer, waiting for its turn
     std::string address, params;  ///< of MAIL and RCPT
     bool is_binary = false;
-    bool must_be_refused = false;  ///< malformed: a primary that takes it is not to be trusted
-    std::string line;              ///< the command, with its CRLF
-    bool is_sent = true;           ///< to this primary; not yet, where one that is gone was asked too
+    bool is_malformed = false;  ///< MAIL or RCPT without FROM or TO: for the primary to refuse
+    std::string line;           ///< the command, with its CRLF
+    bool is_sent = true;        ///< to this primary; not yet, where one that is gone was asked too
   };
   /// How a step ended.
   enum class Next { go_on, close };
@@ -72,6 +72,7 @@ class Session {
   void send(const Awaited& awaited);
   void answer(int code, std::string_view text);
   void answer_error(int code, std::string_view text);
+  void count_error();
 
   // Conversation (session.cpp).
   Task<void> converse();
@@ -81,6 +82,8 @@ class Session {
   Task<bool> find_another();
   bool take_replies();
   static std::string nonsense_in(const Reply& reply, const Awaited& awaited);
+  static bool is_misunderstood(const Awaited& awaited, const Reply& reply);
+  void refuse_for_primary();
   void take_reply(Reply& reply);
   void follow(Awaited& awaited, const Reply& reply);
   Duration patience_with(const Awaited& awaited) const;

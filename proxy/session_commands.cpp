@@ -84,6 +84,10 @@ void Session::answer(int code, std::string_view text) {
 
 void Session::answer_error(int code, std::string_view text) {
   answer(code, text);
+  count_error();
+}
+
+void Session::count_error() {
   if (++errors_ >= limits().errors) {
     log(LogLevel::warning, "refused", {{"session", id_}, {"client", to_string(facts_.client)}, {"reason", "limits.errors is reached"}});
     say_goodbye(421, fmt::format("4.7.0 {} Error: too many errors", hostname()));
@@ -182,7 +186,7 @@ void Session::take_envelope(const Command& command, std::string_view line) {
   Awaited awaited;
   awaited.verb = command.verb;
   if (!upper(command.argument).starts_with(prefix)) {
-    awaited.must_be_refused = true;
+    awaited.is_malformed = true;
     return forward(std::move(awaited), line);
   }
   std::optional<EnvelopeCommand> envelope = parse_envelope(command.argument, prefix);

@@ -243,7 +243,7 @@ Task<std::optional<Reply>> Session::final_reply(std::string& failure) {
       co_return none;
     }
     if (found == Upstream::Poll::reply) {
-      bool is_intermediate = reply.code >= 300 && reply.code < 400;
+      bool is_intermediate = reply.is_intermediate();
       if (is_intermediate) failure = "it sent an intermediate reply where none belongs";
       if (reply.code == 421) failure = "it says " + reply.summary();
       bool is_hasty = reply.is_positive() && upstream_->stream.has_lost_output();

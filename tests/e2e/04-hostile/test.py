@@ -311,6 +311,38 @@ def _(scene):
     equal(client.reply(), lost, "a second answer to one command")
 
 
+@test("a primary that takes what is no command to Holdfast: who sent it is refused, and nothing is thought of the primary; nobody is slipped in")
+def _(scene):
+    def has(session, verb):
+        return any(line.upper().startswith(verb) for line in session.envelope)
+
+    primary = scene.primary(replies={
+        "MAIL": lambda session, line: b"503 5.5.1 nested\r\n" if has(session, b"MAIL") else b"250 2.1.0 Ok\r\n",
+        "RCPT": lambda session, line: b"250 2.1.5 Ok\r\n" if has(session, b"MAIL") else b"503 5.5.1 need MAIL\r\n",
+        "DATA": lambda session, line: b"354 Go ahead\r\n" if has(session, b"RCPT") else b"503 5.5.1 need RCPT\r\n",
+        "XTALK": b"334 R28gb24=\r\n"})
+    holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h\n  takeover_after: 1s")
+    client = scene.client(holdfast.port)
+    no_sender, no_recipient = "501 5.5.4 Syntax: MAIL FROM:<address>", "501 5.5.4 Syntax: RCPT TO:<address>"
+    for command, answer in ((HELLO.strip(), None), ("MAIL", no_sender), ("MAIL FROM :<a@example.net>", no_sender), ("XTALK", "502 5.5.2 Error: command not recognized"),
+                            ("RCPT TO:<b@example.org>", "503 5.5.1 need MAIL"), ("MAIL FROM:<a@example.net>", "250 2.1.0 Ok"), ("RCPT TO:<b@example.org>", "250 2.1.5 Ok"),
+                            ("RCPT TO :<victim@example.org>", no_recipient), ("XTALK", "502 5.5.2 Error: command not recognized"), ("DATA", "354 Go ahead"),
+                            ("x\r\n.", "250 2.0.0 Ok: taken")):
+        reply = client.ask(command)
+        equal(answer or reply, reply, command)
+    client.send("MAIL\r\nRCPT TO:<victim@example.org>\r\nDATA\r\n")
+    equal([client.reply() for _ in range(3)], [no_sender, "503 5.5.1 need MAIL", "503 5.5.1 need RCPT"])
+    client.send("MAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nRCPT TO :<victim@example.org>\r\nBDAT 3 LAST\r\ny\r\n")
+    equal([client.reply() for _ in range(3)], ["250 2.1.0 Ok", "250 2.1.5 Ok", no_recipient])
+    equal(client.reply()[:3], "250")
+    wait_for(lambda: len(primary.messages) == 2)
+    equal([(envelope[1:], content.splitlines()[-1]) for envelope, content in primary.messages], [([b"RCPT TO:<b@example.org>"], b"x"), ([b"RCPT TO:<b@example.org>"], b"y")])
+    client.send("MAIL\r\n" * 30)
+    assert client.rest().endswith("421 4.7.0 holdfast.example.org Error: too many errors\r\n"), "each is an error of the client's"
+    route = holdfast.status()["routes"][0]
+    equal((route["state"], route["upstreams"][0]["healthy"], holdfast.logged("takeover")), ("pass", True, False))
+
+
 @test("a primary that sends 100 MB in one line costs neither memory nor an answer")
 def _(scene):
     def flood(session, line):
