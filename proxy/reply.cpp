@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 namespace holdfast::proxy {
 namespace {
@@ -33,6 +34,13 @@ bool Reply::says_too_many() const {
   if (code != 452 && code != 552) return false;
   bool has_any_status = has_status("4.") || has_status("5.");
   return !has_any_status || has_status("4.5.3") || has_status("5.5.3");
+}
+
+bool Reply::has_had_enough() const {
+  if (code != 421 || has_status("4.3.") || has_status("4.4.")) return false;
+  constexpr std::string_view words = "too many";
+  auto is_same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
+  return std::search(wire.begin(), wire.end(), words.begin(), words.end(), is_same) != wire.end();
 }
 
 std::string Reply::summary() const {

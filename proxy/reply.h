@@ -25,6 +25,8 @@ struct Reply {
   bool has_status(std::string_view beginning) const { return wire.size() > 4 && wire.compare(4, beginning.size(), beginning) == 0; }
   /// A refusal of this client or of what it wants; else it tells that the primary itself is in trouble: 421 and 4.3.x.
   bool is_about_client() const { return is_permanent() || has_status("4.7.") || (is_transient() && code != 421 && !has_status("4.3.")); }
+  /// To who has been refused before: 421 because of too many errors, by its words. Not every server has a code for that.
+  bool has_had_enough() const;
   /// The texts of the lines, without codes and line ends.
   std::vector<std::string_view> lines() const;
   /// All on one line without the line end, for the record and the log: "250 2.0.0 Ok: queued as 4A3".

@@ -150,11 +150,14 @@ void Session::notice_loss() {
   if (!upstream_) return;
   const char* const closed = "it closed the connection";
   if (!upstream_->stream.is_alive()) {
-    // Nobody was waiting for it, or it was in the pool and ended of age just as this client was given it.
-    if (has_quiet() || upstream_->was_reused)
+    // Nobody was waiting for it (a client that is silent for long, perhaps), or it was in the pool and ended of age just as this client
+    // was given it.
+    if (owes_nothing() || upstream_->was_reused)
       upstream_.reset();
     else if (content_ && awaited_.empty())
       lose_upstream_in_chunks(closed);
+    else if (moves_no_mail(awaited_.front()))
+      answer_for_primary(closed);
     else
       lose_upstream(closed);
   }
@@ -198,8 +201,8 @@ bool Session::take_replies() {
         has_moved = true;
         continue;
       }
-      // A farewell to a connection on which nothing is going on concerns nobody.
-      bool is_farewell = reply.code == 421 && has_quiet();
+      // A farewell to a connection on which nothing is going on concerns nobody: mostly, its client was silent for too long.
+      bool is_farewell = reply.code == 421 && owes_nothing();
       if (is_farewell) {
         upstream_.reset();
         return has_moved;
@@ -225,32 +228,48 @@ bool Session::is_misunderstood(const Awaited& awaited, const Reply& reply) {
   return (awaited.is_malformed && reply.is_positive()) || (awaited.verb == Verb::unknown && reply.is_intermediate());
 }
 
-void Session::refuse_for_primary() {
+/// Talk beside the transactions, to which some primaries hang up on the client.
+bool Session::moves_no_mail(const Awaited& awaited) {
+  switch (awaited.verb) {
+    case Verb::vrfy:
+    case Verb::expn:
+    case Verb::help:
+    case Verb::etrn:
+    case Verb::unknown: return true;
+    default: return awaited.is_malformed;
+  }
+}
+
+/// The primary's connection is of no use any more, and what it should have answered moves no mail: the client need not know, and the
+/// next command finds a fresh one.
+void Session::answer_for_primary(const std::string& why) {
   if (content_)
-    lose_upstream_in_chunks("it took what is no command");
+    lose_upstream_in_chunks(why);
   else
     upstream_.reset();
-  Awaited& refused = awaited_.front();
-  refused.own_reply = stand_in().answer({refused.verb, "", "", refused.is_malformed}, transaction_).wire;
+  Awaited& asked = awaited_.front();
+  Reply reply = stand_in().answer({asked.verb, "", "", asked.is_malformed}, transaction_);
+  asked.own_reply = reply.wire;
   if (awaited_.size() == 1 && mode_ == Mode::commands) is_synchronising_ = false;
-  count_error();
+  if (!reply.is_positive()) count_error();
 }
 
 void Session::take_reply(Reply& reply) {
-  if (is_misunderstood(awaited_.front(), reply)) return refuse_for_primary();
+  if (is_misunderstood(awaited_.front(), reply)) return answer_for_primary("it took what is no command");
   std::string nonsense = nonsense_in(reply, awaited_.front());
   // A primary that says 421 is going away: another one, or a fresh connection, may do better. Said twice, or when it is about
   // this client (4.7) and no other that was there before, it is the primary's word.
   bool is_farewell = reply.code == 421 && !is_holding_;
-  bool is_meant = is_farewell && (farewells_++ > 0 || (reply.is_about_client() && !(upstream_ && upstream_->is_shared)));
+  bool is_about_client = reply.is_about_client() || (upstream_ && !upstream_->may_be_reused && reply.has_had_enough());
+  bool is_meant = is_farewell && (farewells_++ > 0 || (is_about_client && !(upstream_ && upstream_->is_shared)));
   if (is_farewell && !is_meant) nonsense = "it says " + reply.summary();
   // 221 to anything but QUIT, which does not come by here: it hangs up on this client, for what the client has said.
   bool is_hanging_up = reply.code == 221;
-  if (!nonsense.empty() && !is_hanging_up) return lose_upstream(nonsense);
+  if (!nonsense.empty() && !is_hanging_up) return moves_no_mail(awaited_.front()) ? answer_for_primary(nonsense) : lose_upstream(nonsense);
   Awaited awaited = std::move(awaited_.front());
   awaited_.pop_front();
   if (is_meant || is_hanging_up) {
-    if (is_meant && !reply.is_about_client()) worker_.shared.control.failed(*board_, "it says " + reply.summary());
+    if (is_meant && !is_about_client && !moves_no_mail(awaited)) worker_.shared.control.failed(*board_, "it says " + reply.summary());
     client_.write(reply.wire);
     is_over_ = true;
     return drop_upstream();

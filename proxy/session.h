@@ -83,12 +83,15 @@ class Session {
   bool take_replies();
   static std::string nonsense_in(const Reply& reply, const Awaited& awaited);
   static bool is_misunderstood(const Awaited& awaited, const Reply& reply);
-  void refuse_for_primary();
+  static bool moves_no_mail(const Awaited& awaited);
+  void answer_for_primary(const std::string& why);
   void take_reply(Reply& reply);
   void follow(Awaited& awaited, const Reply& reply);
   Duration patience_with(const Awaited& awaited) const;
   void flush();
   bool has_quiet() const { return awaited_.empty() && !transaction_.is_open; }
+  /// No answer is due from the primary, and it has no part of a message that is still coming.
+  bool owes_nothing() const { return awaited_.empty() && !content_; }
   Task<Next> quit();
   Task<Next> switch_route();
   void lose_upstream(const std::string& why);
@@ -187,6 +190,7 @@ class Session {
   std::string lost_why_;                   ///< not empty: the connection to the primary was lost in the middle of something
   std::optional<Deadline> trouble_since_;  ///< the primary has answered nothing since then
   std::optional<Reply> refusal_;           ///< what a primary that was reached said instead of taking the client over
+  bool has_faltered_ = false;              ///< the primary, in this transaction, and was reported for it
   unsigned farewells_ = 0;                 ///< how often it has said 421 to what was asked last
   bool is_primary_out_ = false;            ///< the breaker has tripped while we waited
   bool needs_ungreeted_ = false;           ///< another's greeting must not stand in for this client's, nor keep the primary from taking it

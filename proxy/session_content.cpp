@@ -243,6 +243,7 @@ Session::Next Session::abandon_content() {
 void Session::end_transaction() {
   content_.reset();
   transaction_.reset();
+  has_faltered_ = false;
 }
 
 }  // namespace holdfast::proxy

@@ -73,8 +73,8 @@ Task<void> Session::find_client_name() {
 
 Session::Search Session::begin_search(std::string why) {
   Search search{.began = Clock::now(), .is_after_loss = !why.empty(), .was_well = why.empty() && !trouble_since_};
-  // That may be the client's or its message's doing: only many such losses say something about the primary.
-  if (search.is_after_loss && !trouble_since_) worker_.shared.control.faltered(*board_, why);
+  // That may be the client's or its message's doing: only such losses of many say something about the primary.
+  if (search.is_after_loss && !std::exchange(has_faltered_, true)) worker_.shared.control.faltered(*board_, why);
   if (content_ && content_->is_bdat) content_->is_orphaned = true;
   if (!trouble_since_) trouble_since_ = search.began;
   search.since = *trouble_since_;

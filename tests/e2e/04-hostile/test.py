@@ -1,6 +1,7 @@
 """Hostile bytes are refused, never interpreted twice: each attack with the exact reply, and what the primary got of it."""
 import os
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
@@ -341,6 +342,56 @@ def _(scene):
     assert client.rest().endswith("421 4.7.0 holdfast.example.org Error: too many errors\r\n"), "each is an error of the client's"
     route = holdfast.status()["routes"][0]
     equal((route["state"], route["upstreams"][0]["healthy"], holdfast.logged("takeover")), ("pass", True, False))
+
+
+@test("no client trips a route by being silent, by talk or by guessing recipients, however the primary says that it has had enough")
+def _(scene):
+    def says_later(session, line):
+        def leave():
+            with contextlib.suppress(OSError):
+                session.connection.sendall(b"421 4.4.2 primary.example.org Error: timeout exceeded\r\n")
+                session.close()
+        threading.Timer(0.5, leave).start()
+        return b"250 2.1.0 Ok\r\n"
+
+    def closes_later(session, line):
+        threading.Timer(0.5, session.close).start()
+        return b"250 2.1.0 Ok\r\n"
+
+    def has_enough(farewell):
+        def rcpt(session, line):
+            session.guesses = getattr(session, "guesses", 0) + 1
+            return b"550 5.1.1 no such user\r\n" if session.guesses < 2 else farewell
+        return rcpt
+
+    guesses = [f"RCPT TO:<{number}@example.org>" for number in range(60)]
+    unknown, no_user = "502 5.5.2 Error: command not recognized", "550 5.1.1 no such user"
+    for name, replies, clients, commands, last in (
+            ("silent, 421", {"MAIL": says_later}, 30, [], "250 2.1.5 Ok"),
+            ("silent, closed", {"MAIL": closes_later}, 30, [], "250 2.1.5 Ok"),
+            ("talk, closed", {"XYZZY": None}, 1, ["XYZZY"] * 10, unknown),
+            ("talk, 421", {"XYZZY": b"421 enough\r\n"}, 30, ["XYZZY"] * 2, "421 enough"),
+            ("talk, nonsense", {"XYZZY": b"220 hello\r\n220 hello\r\n"}, 1, ["XYZZY"] * 10, None),
+            ("VRFY, closed", {"VRFY": None}, 1, ["VRFY b@example.org"] * 10, "252 2.0.0 Cannot verify now, but will take mail for known recipients"),
+            ("guesses, 421", {"RCPT": has_enough(b"421 bye\r\n")}, 1, guesses, no_user),
+            ("guesses, closed", {"RCPT": has_enough(None)}, 1, guesses, no_user),
+            ("guesses, too many", {"RCPT": has_enough(b"421 Too many bad recipients\r\n")}, 1, guesses[:2], "421 Too many bad recipients")):
+        primary = scene.primary(replies=replies)
+        holdfast = scene.holdfast(primary, yaml="failover:\n  probe_interval: 1h\n  takeover_after: 2s", journal_path=scene.path(name))
+        talkers = [scene.client(holdfast.port) for _ in range(clients)]
+        for client in talkers:
+            client.ask(HELLO.strip())
+            equal(client.ask("MAIL FROM:<a@example.net>"), "250 2.1.0 Ok", name)
+        if not commands:
+            wait_for(lambda: all(session.connection.fileno() == -1 for session in primary.sessions), what="the primary to have lost its patience")
+            primary.replies["MAIL"] = b"250 2.1.0 Ok\r\n"
+            commands = ["RCPT TO:<b@example.org>"]
+        for client in talkers:
+            answers = [client.ask(command) for command in commands]
+            equal(last or answers[-1], answers[-1], name)
+        route = holdfast.status()["routes"][0]
+        equal((route["state"], holdfast.logged("takeover")), ("pass", False), name)
+        holdfast.kill()
 
 
 @test("a primary that sends 100 MB in one line costs neither memory nor an answer")
