@@ -30,6 +30,7 @@ struct Session::Content {
   bool is_possible_duplicate = false;  ///< an end of this message was sent, and its answer lost: that is on record
   bool is_orphaned = false;            ///< chunks of it went to a connection that is gone: later ones must not go to another
   bool is_held = false;                ///< Holdfast has taken responsibility for it, or for some of its recipients
+  bool is_for_nobody = false;          ///< the client left before anybody had an answer for it
   bool is_unholdable = false;          ///< that could not be written into the journal
 };
 

@@ -91,6 +91,7 @@ Task<Reply> Session::live_verdict(Content& content, bool is_committed, bool is_e
     Reached reached = co_await reach_primary(std::exchange(why, std::string("it went away")));
     if (reached == Reached::refused || reached == Reached::nowhere) {
       is_over_ = true;
+      content.is_for_nobody = reached == Reached::nowhere && has_client_left();
       co_return reached == Reached::refused ? *refusal_ : own_verdict();
     }
     if (reached == Reached::holding) {
@@ -305,7 +306,11 @@ void Session::settle(Content& content, const Reply& verdict) {
   journal::OutcomeRecord outcome;
   outcome.time_us = journal::now_us();
   outcome.entry = content.ticket->id();
-  outcome.changes.push_back({journal::OutcomeRecord::every_pending, outcome_of(verdict), verdict.summary()});
+  if (content.is_for_nobody)
+    outcome.changes.push_back(
+        {journal::OutcomeRecord::every_pending, journal::Outcome::abandoned, "the client left before the primary had answered"});
+  else
+    outcome.changes.push_back({journal::OutcomeRecord::every_pending, outcome_of(verdict), verdict.summary()});
   worker_.shared.journal.writer().submit_record(journal::RecordKind::outcome, journal::encode(outcome));
 }
 
@@ -324,7 +329,7 @@ void Session::tell_of_message(const Content& content, const Reply& reply) {
   count.fetch_add(1, std::memory_order_relaxed);
   if (!is_logged(LogLevel::info)) return;
   std::string first = transaction_.recipients.empty() ? "" : transaction_.recipients.front().address;
-  std::string_view outcome = content.is_held ? "held" : journal::to_string(outcome_of(reply));
+  journal::Outcome outcome = content.is_held ? journal::Outcome::held : content.is_for_nobody ? journal::Outcome::abandoned : outcome_of(reply);
   log(LogLevel::info, "message",
       {{"session", id_},
        {"entry", content.ticket->id()},
@@ -333,7 +338,7 @@ void Session::tell_of_message(const Content& content, const Reply& reply) {
        {"to", first},
        {"recipients", transaction_.recipients.size()},
        {"size", content.draft.size()},
-       {"outcome", outcome},
+       {"outcome", journal::to_string(outcome)},
        {"reply", reply.summary()}});
 }
 

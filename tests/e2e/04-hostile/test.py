@@ -1,7 +1,6 @@
 """Hostile bytes are refused, never interpreted twice: each attack with the exact reply, and what the primary got of it."""
 import os
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
