@@ -219,7 +219,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   if (!signing_key) return signing_key.error();
   journal->keys_ = *keys;
   journal->signing_key_ = *signing_key;
-  SealerOptions sealing{options.path, {}, options.publish_head, on_event, journal->maintenance_};
+  SealerOptions sealing{options.path, {}, options.witnesses, on_event, journal->maintenance_};
   if (options.compacts)
     sealing.compact = [own = journal.get()](std::uint32_t number, const std::function<bool()>& goes_on) { return own->compact(number, goes_on); };
   journal->sealer_ = std::make_unique<Sealer>(sealing, *journal->segments_, *signing_key, newest->segment->header().number);

@@ -28,8 +28,7 @@ struct JournalOptions {
   bool compacts = false;                     ///< sealed segments are compressed in the background
   /// Of a command, which ends by itself. A daemon waits until no command has the journal open.
   bool is_command = false;
-  /// Shows the head of each sealed segment to the world; an error is tried again. Called on a thread of its own; may be empty.
-  std::function<Status(const std::string& line)> publish_head;
+  std::vector<Witness> witnesses;  ///< who is shown the head of each sealed segment; asked on a thread of its own
 };
 
 class Journal {

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 
 #include "journal/files.h"
 #include "journal/manifest.h"
@@ -19,8 +18,6 @@ namespace {
 
 /// What could not be sealed or published is tried again so often.
 constexpr auto retry_interval = std::chrono::minutes(1);
-
-std::string published_path(const std::string& journal) { return head_folder(journal) + "/published"; }
 
 }  // namespace
 
@@ -87,8 +84,8 @@ void Sealer::run() {
     has_work_ = false;
     lock.unlock();
     Status done = seal_all(newest);
-    Status published = publish_all();
-    if (done) done = published;
+    Status shown = show_heads(options_.journal, options_.witnesses, [this] { return !is_stopping(); });
+    if (done) done = shown;
     Status compacted = compact_all(newest);
     if (done) done = compacted;
     std::string problem = done ? "" : done.error().message;
@@ -187,21 +184,6 @@ Status Sealer::seal(std::uint32_t number, Pace& pace) {
   if (!line) return line.error();
   if (Status written = write_head(options_.journal, number, *line); !written) return written;
   options_.on_event(false, fmt::format("sealed journal segment {}", number));
-  return {};
-}
-
-/// Heads that were not shown yet, in order.
-Status Sealer::publish_all() {
-  if (!options_.publish) return {};
-  std::uint32_t shown = 0;
-  std::ifstream(published_path(options_.journal)) >> shown;
-  for (std::uint32_t number : list_heads(options_.journal)) {
-    if (number <= shown) continue;
-    auto line = read_head(options_.journal, number);
-    if (!line) return line.error();
-    if (Status published = options_.publish(*line); !published) return published;
-    if (Status noted = write_file(published_path(options_.journal), fmt::format("{}\n", number)); !noted) return noted;
-  }
   return {};
 }
 

@@ -12,6 +12,7 @@
 #include "journal/head.h"
 #include "journal/pace.h"
 #include "journal/segments.h"
+#include "journal/witnesses.h"
 
 namespace holdfast::journal {
 
@@ -23,8 +24,7 @@ struct SealerOptions {
   std::string journal;
   /// Compacts a sealed segment while goes_on says so; may be empty.
   std::function<Status(std::uint32_t number, const std::function<bool()>& goes_on)> compact;
-  /// Shows a head to the world; an error is tried again later. Called on the sealer's thread; may be empty.
-  std::function<Status(const std::string& line)> publish;
+  std::vector<Witness> witnesses;  ///< asked on the sealer's thread
   std::function<void(bool is_error, const std::string&)> on_event;
   std::mutex& one_at_a_time;  ///< held by who rewrites segments, and while one is sealed
 };
@@ -48,7 +48,6 @@ class Sealer {
   Status seal(std::uint32_t number, Pace& pace);
   bool is_stopping();
   bool is_wanted();
-  Status publish_all();
 
   const SealerOptions options_;
   Segments& segments_;

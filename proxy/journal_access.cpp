@@ -74,7 +74,7 @@ Result<std::unique_ptr<journal::Journal>> open(const Config& config, bool is_com
   options.segment_age_us = std::chrono::duration_cast<std::chrono::microseconds>(config.journal.segment_age).count();
   options.compacts = config.journal.compress && !is_command;
   options.is_command = is_command;
-  options.publish_head = head_publisher(config.journal.publish_heads);
+  options.witnesses = head_witnesses(config.journal.publish_heads);
   auto journal = journal::Journal::open(options, std::move(on_event));
   if (!journal) return journal;
   // A daemon whose mailboxes are open has another way.

@@ -53,21 +53,16 @@ Status post_to(const std::string& url, const std::string& line) {
 
 }  // namespace
 
-std::function<Status(const std::string& line)> head_publisher(std::vector<std::string> places) {
-  if (places.empty()) return {};
-  return [places = std::move(places)](const std::string& line) -> Status {
-    for (const std::string& place : places) {
-      Status shown;
-      if (place == "syslog")
-        ::syslog(LOG_MAIL | LOG_NOTICE, "%s", line.c_str());
-      else if (place.starts_with("http://") || place.starts_with("https://"))
-        shown = post_to(place, line);
-      else
-        shown = append_to(place, line);
-      if (!shown) return shown;
-    }
-    return {};
-  };
+std::vector<journal::Witness> head_witnesses(const std::vector<std::string>& places) {
+  std::vector<journal::Witness> witnesses;
+  for (const std::string& place : places)
+    witnesses.push_back({place, [place](const std::string& line) -> Status {
+                           if (place.starts_with("http://") || place.starts_with("https://")) return post_to(place, line);
+                           if (place != "syslog") return append_to(place, line);
+                           ::syslog(LOG_MAIL | LOG_NOTICE, "%s", line.c_str());
+                           return {};
+                         }});
+  return witnesses;
 }
 
 }  // namespace holdfast::proxy

@@ -1,18 +1,14 @@
-// Where signed heads are shown to the world, so that nobody can put an older journal in this one's place
-// unseen.
+// The places to which signed heads are published (journal.publish_heads).
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "journal/result.h"
+#include "journal/witnesses.h"
 
 namespace holdfast::proxy {
 
-/// A function that shows a head line at each of the places: "syslog", an http:// or https:// URL (POST,
-/// text/plain), or a file to append to. It blocks, and says which place failed. Empty when there are no
-/// places.
-std::function<Status(const std::string& line)> head_publisher(std::vector<std::string> places);
+/// A witness for each of the places: "syslog", an http:// or https:// URL (POST, text/plain; 30 s at most), or a file to append to.
+std::vector<journal::Witness> head_witnesses(const std::vector<std::string>& places);
 
 }  // namespace holdfast::proxy

@@ -280,10 +280,10 @@ TEST_CASE_METHOD(JournalFixture, "many threads feed the writer at once") {
 TEST_CASE_METHOD(JournalFixture, "a segment gets its head before anything in it is erased, however busy the sealer is") {
   std::promise<void> goes_on;
   auto released = goes_on.get_future().share();
-  options.publish_head = [released](const std::string&) -> Status {
-    released.wait();
-    return {};
-  };
+  options.witnesses.push_back({"witness", [released](const std::string&) -> Status {
+                                 released.wait();
+                                 return {};
+                               }});
   std::vector<RecordId> ids;
   {
     auto journal = open();

@@ -147,10 +147,10 @@ TEST_CASE_METHOD(JournalFixture, "who reads a segment at the moment in which it 
 TEST_CASE_METHOD(JournalFixture, "a segment gets its head before retention takes it away, and who reads meanwhile passes over it") {
   std::promise<void> goes_on;
   auto released = goes_on.get_future().share();
-  options.publish_head = [released](const std::string&) -> Status {
-    released.wait();
-    return {};
-  };
+  options.witnesses.push_back({"witness", [released](const std::string&) -> Status {
+                                 released.wait();
+                                 return {};
+                               }});
   auto journal = open();
   REQUIRE(journal);
   std::vector<RecordId> ids;
@@ -303,10 +303,10 @@ struct BackupFixture : JournalFixture {
 
 TEST_CASE_METHOD(BackupFixture, "segments that are sealed after they were copied have no head in the backup") {
   std::promise<void> goes_on;
-  options.publish_head = [released = goes_on.get_future().share()](const std::string&) -> Status {
-    released.wait();
-    return {};
-  };
+  options.witnesses.push_back({"witness", [released = goes_on.get_future().share()](const std::string&) -> Status {
+                                 released.wait();
+                                 return {};
+                               }});
   auto journal = open();
   REQUIRE(journal);
   for (int i = 0; i < 4; ++i) {

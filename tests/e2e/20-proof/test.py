@@ -198,7 +198,7 @@ def _(scene):
     assert any("the chain starts anew here" in one for one in problems), problems
 
 
-@test("heads are published to files and URLs, each once and in order, also those for which the place was away")
+@test("heads are published to files and URLs, each once and in order; a place that is away takes none from others, and one that is new gets all")
 def _(scene):
     received, is_away = [], [True]
 
@@ -216,15 +216,34 @@ def _(scene):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     scene.stack.callback(server.shutdown)
-    holdfast = scene.holdfast(scene.primary(), journal=f'publish_heads: ["http://127.0.0.1:{server.server_port}/heads"]')
-    fill(scene, holdfast, 2)
-    holdfast.run("journal", "seal")
-    wait_for(lambda: holdfast.logged("publish_heads"), what="the problem in the log")
+    first, second = scene.path("first"), scene.path("second")
+    url = f"http://127.0.0.1:{server.server_port}/heads"
+    holdfast = scene.holdfast(scene.primary(), journal=f"publish_heads: [{first}, '{url}', {second}]")
+
+    def all_heads():
+        return holdfast.run("journal", "head", "--all").stdout.splitlines()
+
+    def shown(path):
+        with open(path) as file:
+            return file.read().splitlines()
+
+    for count in (1, 2):
+        fill(scene, holdfast, 2)
+        holdfast.run("journal", "seal")
+        wait_for(lambda: os.path.exists(second) and len(shown(second)) == count, what="the head behind the place that is away")
+        equal([shown(first), shown(second)], [all_heads()] * 2)
+    assert holdfast.logged("publish_heads"), "the problem in the log"
     is_away[0] = False
     fill(scene, holdfast, 2)
     holdfast.run("journal", "seal")
-    wait_for(lambda: len(received) == 2, what="both heads")
-    equal(received, holdfast.run("journal", "head", "--all").stdout.splitlines())
+    wait_for(lambda: len(received) == 3, what="all heads")
+    equal([received, shown(first), shown(second)], [all_heads()] * 3)
+    holdfast.stop()
+    new = scene.path("new")
+    holdfast.journal = f"publish_heads: [{first}, {new}]"
+    holdfast.start()
+    wait_for(lambda: os.path.exists(new) and len(shown(new)) == len(all_heads()), what="all heads at the place that is new")
+    equal([shown(first), shown(new)], [all_heads()] * 2)
 
 
 @test("a disk that has no room for a published head has no part of it; it follows when there is room")
