@@ -130,7 +130,9 @@ class Backup {
       std::uint32_t number = numbers_[i];
       Status copied = copy_segment(number);
       bool is_pruned = !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal_, number));
-      if (!copied && !is_pruned) return copied;
+      bool is_damaged = !copied && copied.error().code == ErrorCode::corrupt;
+      if (is_damaged) result.damaged.push_back(copied.error().message);
+      if (!copied && !is_pruned && !is_damaged) return copied;
       if (is_pruned) pruned_to = number;
       if (on_progress_) on_progress_(static_cast<double>(i + 1) / static_cast<double>(numbers_.size()));
     }
@@ -185,11 +187,21 @@ class Backup {
       bool was_touched = manifests_of(number) != manifests;
       bool is_good = fits->empty() && !(manifests.empty() && was_touched);
       if (is_good) return put(number, draft, !manifests.empty());
-      if (!was_touched) return discard(draft, Error{ErrorCode::corrupt, *fits + "; run: holdfast journal verify"});
+      if (!was_touched) return keep_damaged(number, draft, *fits);
       if (tries == most_tries)
         return discard(draft, Error{ErrorCode::busy, fmt::format("{}: it was rewritten again and again while it was copied; run this again",
                                                                  segment_path(journal_, number))});
     }
+  }
+
+  /// A damaged segment is better than none, but not than what an earlier run has put there. It gets no manifest, so that each run tells of it.
+  Status keep_damaged(std::uint32_t number, const std::string& draft, std::string problem) {
+    std::string path = segment_path(journal_, number);
+    if (problem.starts_with(draft + ": ")) problem.erase(0, draft.size() + 2);
+    if (exists(segment_path(folder_, number)))
+      return discard(draft, Error{ErrorCode::corrupt, fmt::format("{}: {}; the copy of an earlier run stays in the backup", path, problem)});
+    if (Status there = put(number, draft, false); !there) return there;
+    return Error{ErrorCode::corrupt, fmt::format("{}: {}; it is in the backup as it is", path, problem)};
   }
 
   /// None while the segment is not sealed, and two while another file is put in its place: one of them fits.

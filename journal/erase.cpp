@@ -28,6 +28,13 @@ bool wait_until(Condition condition) {
   return true;
 }
 
+/// What is damaged stops nothing else; the first problem of that kind is kept. False for an error that ends the work.
+bool may_go_on(const Status& done, Status& problem) {
+  bool is_damage = !done && done.error().code == ErrorCode::corrupt;
+  if (is_damage && problem) problem = done;
+  return done || is_damage;
+}
+
 }  // namespace
 
 /// The catalog knows all that is written now; and, if so asked, it is in segments that are written no more.
@@ -160,17 +167,30 @@ Result<Journal::Erased> Journal::erase(const std::vector<RecordId>& entries, con
     erased.entries = entries.size();
     if (Status settled = settle_down(false); !settled) return settled.error();
   }
-  // This erasure's work, and that of those before it which were interrupted.
-  auto unfinished = catalog_->unfinished_erasures();
-  if (!unfinished) return unfinished.error();
-  for (const Catalog::Place& place : *unfinished)
-    if (Status done = carry_out(place, erased, on_progress); !done) return done.error();
+  // This erasure's work, and that of those before it which were interrupted. What one takes away may have been in another's way.
+  Status problem;
+  std::uint64_t before = 0;
+  do {
+    before = erased.segments;
+    problem = {};
+    auto unfinished = catalog_->unfinished_erasures();
+    if (!unfinished) return unfinished.error();
+    for (const Catalog::Place& place : *unfinished) {
+      Status done = carry_out(place, erased, on_progress);
+      if (!may_go_on(done, problem)) return done.error();
+    }
+  } while (!problem && erased.segments > before);
   if (Status destroyed = destroy_leftovers(path_); !destroyed) return destroyed.error();
+  if (!problem)
+    return Error{ErrorCode::corrupt, problem.error().message +
+                                         "; what is to be erased in that segment stays until its file is put back from a "
+                                         "backup, all else is erased"};
   return erased;
 }
 
-/// Rewrites the segments without the records.
-Status Journal::rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased,
+/// Rewrites the segments without the records, and takes them out of by_segment. One that is damaged stays as it is, and keeps none of the
+/// others from it: it is what the error is about.
+Status Journal::rewrite_without(std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased,
                                 const std::function<void(double)>& on_progress) {
   auto reaches_newest = [&] { return !by_segment.empty() && by_segment.rbegin()->first >= segments_->newest(); };
   // Outcomes may have come since the newest segment was ended. One that is still written must never be rewritten: what the writer adds
@@ -183,17 +203,24 @@ Status Journal::rewrite_without(const std::map<std::uint32_t, std::set<RecordId>
   if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed;
   RewriteOptions options;
   options.goes_on = [this] { return !is_interrupted_; };
-  std::size_t done = 0;
-  for (const auto& [number, ids] : by_segment) {
+  Status problem;
+  std::size_t done = 0, wanted = by_segment.size();
+  for (auto next = by_segment.begin(); next != by_segment.end();) {
+    const auto& [number, ids] = *next;
     auto segment = segments_->get(number);
     if (!segment) return segment.error();
     options.erased = ids;
-    if (Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, options); !rewritten) return rewritten;
-    segments_->forget(number);
-    ++erased.segments;
-    if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(by_segment.size()));
+    Status rewritten = rewrite_segment(path_, **segment, *keys_, *signing_key_, options);
+    if (!may_go_on(rewritten, problem)) return rewritten;
+    ++done;
+    if (on_progress) on_progress(static_cast<double>(done) / static_cast<double>(wanted));
+    if (rewritten) {
+      segments_->forget(number);
+      ++erased.segments;
+    }
+    next = rewritten ? by_segment.erase(next) : std::next(next);
   }
-  return {};
+  return problem;
 }
 
 /// Does what an erasure record says, as far as it is not done.
@@ -207,23 +234,28 @@ Status Journal::carry_out(const Catalog::Place& place, Erased& erased, const std
   std::optional<ErasureRecord> record;
   if (*stored && (*stored)->damage.empty()) record = decode_erasure((*stored)->encoded);
   if (!record) return Error{ErrorCode::corrupt, fmt::format("erasure record {} is damaged; run: holdfast journal verify", place.id)};
+  Status problem;
   std::map<std::uint32_t, std::set<RecordId>> all, by_segment;
   for (RecordId id : record->records) {
     auto segment = segments_->holding(id);
     if (!segment && segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
-    if (!segment) return segment.error();
+    if (!segment && !may_go_on(segment.error(), problem)) return segment.error();
+    if (!segment) continue;
     auto one = (*segment)->record(id);
-    if (!one) return one.error();
+    if (!one && !may_go_on(one.error(), problem)) return one.error();
+    if (!one) continue;
     all[(*segment)->header().number].insert(id);
     if (*one && !(*one)->is_erased) by_segment[(*segment)->header().number].insert(id);
   }
-  if (Status rewritten = rewrite_without(by_segment, erased, on_progress); !rewritten) return rewritten;
+  Status rewritten = rewrite_without(by_segment, erased, on_progress);
+  if (!may_go_on(rewritten, problem)) return rewritten;
   if (forget_elsewhere_)
     if (Status forgotten = forget_elsewhere_(record->records); !forgotten) return forgotten;
   return cataloger_->run([&](Catalog& catalog) {
     for (const auto& [number, ids] : all)
-      if (Status forgotten = catalog.forget(number, ids); !forgotten) return forgotten;
-    return catalog.finish_erasure(place.id);
+      if (!by_segment.contains(number))
+        if (Status forgotten = catalog.forget(number, ids); !forgotten) return forgotten;
+    return problem ? catalog.finish_erasure(place.id) : problem;  // what is not finished is tried again
   });
 }
 

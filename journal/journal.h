@@ -69,7 +69,8 @@ class Journal {
   /// them under new keys, and the catalog forgets them. Blocks, for long perhaps: for a thread of its own. When it is interrupted,
   /// the next call finishes it first, also one with no entries. Error: busy, naming the legal hold that forbids it; nothing is changed
   /// then. release, where there is one, is asked when nothing else stands in the way: it sees to it that nobody delivers the entries any
-  /// more; its error is this one's. on_progress: 0 to 1.
+  /// more; its error is this one's. Error: corrupt, when a segment is damaged: it stays as it is, all else is erased, and the next call tries again.
+  /// on_progress: 0 to 1.
   Result<Erased> erase(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
                        const std::function<void(double)>& on_progress, const std::function<Status()>& release = {});
 
@@ -175,8 +176,7 @@ class Journal {
   Result<RecordId> order_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason);
   Result<RecordId> decide_erasure(const std::vector<RecordId>& entries, const std::string& by, const std::string& reason,
                                   const std::function<Status()>& release);
-  Status rewrite_without(const std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased,
-                         const std::function<void(double)>& on_progress);
+  Status rewrite_without(std::map<std::uint32_t, std::set<RecordId>>& by_segment, Erased& erased, const std::function<void(double)>& on_progress);
   Status carry_out(const Catalog::Place& place, Erased& erased, const std::function<void(double)>& on_progress);
 
   std::string path_;

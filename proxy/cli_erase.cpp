@@ -42,6 +42,7 @@ int erase(const std::string& config_path, const EraseCommand& command) {
   if (!filter) return fail(filter.error()), EX_USAGE;
   std::vector<journal::RecordId> ids;
   std::vector<journal::Entry> held;
+  std::uint64_t damaged = 0;
   {
     auto reader = open_reader(config_path);
     if (!reader) return fail(reader.error());
@@ -56,8 +57,12 @@ int erase(const std::string& config_path, const EraseCommand& command) {
     std::for_each(named->begin(), named->end(), take);
     if (f.ids.empty())
       if (Status read = (*reader)->each(*filter, false, take); !read) return fail(read.error());
+    damaged = (*reader)->damaged();
   }
-  if (command.is_dry) return fmt::print(stderr, "{} entries would be erased, {} of them held; nothing was changed\n", ids.size(), held.size()), EX_OK;
+  if (command.is_dry) {
+    fmt::print(stderr, "{} entries would be erased, {} of them held; nothing was changed\n", ids.size(), held.size());
+    return warn_of_damage(damaged);
+  }
   if (!held.empty() && !command.with_held) {
     for (const journal::Entry& entry : held) print_entry(entry, "");
     return fail({ErrorCode::busy, fmt::format("{} of these entries are held for delivery: deliver or drop them first, or "
@@ -81,7 +86,7 @@ int erase(const std::string& config_path, const EraseCommand& command) {
   else
     fmt::print("{} entries erased; {} segments rewritten under new keys; on record as {}\n", (*done)["entries"].get<std::uint64_t>(),
                (*done)["segments"].get<std::uint64_t>(), (*done)["record"].get<std::uint64_t>());
-  return EX_OK;
+  return warn_of_damage(damaged);
 }
 
 int prune(const std::string& config_path, const std::string& older_than, const std::string& reason) {

@@ -213,7 +213,8 @@ int export_subject(const Config& config, journal::Reader& reader, const ExportCo
   for (const std::string& problem : problems) fmt::print(stderr, "holdfast: {}\n", escape(problem));
   fmt::print(stderr, "{} entries of {} exported to {}, with index.csv and index.json\n", ids.size() - problems.size(), escape(person),
              escape(command.folder));
-  return problems.empty() && reader.damaged() == 0 ? EX_OK : EX_DATAERR;
+  int code = warn_of_damage(reader.damaged());
+  return problems.empty() ? code : EX_DATAERR;
 }
 
 int run(const std::string& config_path, const ExportCommand& command) {

@@ -52,12 +52,6 @@ Json to_json(const Entry& entry) {
           {"possible_duplicate", entry.is_possible_duplicate}};
 }
 
-int warn_of_damage(const journal::Reader& reader) {
-  if (reader.damaged() == 0) return EX_OK;
-  fmt::print(stderr, "holdfast: {} damaged records or segments were left out; run: holdfast journal verify\n", reader.damaged());
-  return EX_DATAERR;
-}
-
 void print_row(const Entry& entry) {
   const journal::MessageRecord& message = entry.message;
   std::string to = message.recipients.empty() ? "" : message.recipients.front().address;
@@ -84,7 +78,7 @@ int list_entries(const std::string& config_path, const FilterOptions& options, s
   });
   if (!read) return fail(read.error());
   if (!as_json && shown == 0) fmt::print(stderr, "no entry matches\n");
-  return warn_of_damage(**reader);
+  return warn_of_damage((*reader)->damaged());
 }
 
 /// What journal stats counts.
@@ -162,7 +156,7 @@ int stats(const std::string& config_path, bool as_json) {
                  {"recipients", found->outcomes},
                  {"damaged", (*reader)->damaged()}};
     fmt::print("{}\n", to_line(json));
-    return warn_of_damage(**reader);
+    return warn_of_damage((*reader)->damaged());
   }
   fmt::print("{}: {} entries in {} segments, {} of them compacted\n", config->path, found->entries, segments, found->compacted_segments);
   fmt::print("{:.1f} MiB of content in {:.1f} MiB on disk (ratio {:.2f}), {:.1f} GiB free\n", static_cast<double>(found->content_bytes) / mib,
@@ -174,7 +168,7 @@ int stats(const std::string& config_path, bool as_json) {
                found->growth() / mib, days_left,
                config->retention > Duration(0) ? fmt::format("; journal.retention removes what is older than {}", to_text(config->retention)) : "");
   for (const auto& [outcome, number] : found->outcomes) fmt::print("  {:<10} {} recipients\n", outcome, number);
-  return warn_of_damage(**reader);
+  return warn_of_damage((*reader)->damaged());
 }
 
 /// A newest segment that has grown large is ended before a backup: then it is copied little by little, as sealed ones are, and only
@@ -207,7 +201,8 @@ int backup(const std::string& config_path, const std::string& folder) {
   if (!done) return fail({done.error().code, done.error().message + (goes_on ? "; the same command goes on" : "")});
   fmt::print("{} segments copied, {} unchanged, {} removed, {:.1f} MiB; the master key ({}) is not among it: keep it elsewhere, safely\n",
              done->copied, done->unchanged, done->removed, static_cast<double>(done->bytes) / (1 << 20), config->key.name());
-  return EX_OK;
+  for (const std::string& one : done->damaged) fmt::print(stderr, "holdfast: DAMAGED: {}; run: holdfast journal verify\n", printable(one));
+  return done->damaged.empty() ? EX_OK : EX_DATAERR;
 }
 
 int rebuild(const std::string& config_path) {

@@ -265,10 +265,10 @@ int replay(const std::string& config_path, ReplayCommand& command) {
   std::uint64_t failed = job->failed, damaged = (*reader)->damaged();
   job.reset();  // and with it the progress bar
   fmt::print(stderr, "{}\n", account);
-  if (damaged > 0) fmt::print(stderr, "holdfast: {} damaged records were left out; run: holdfast journal verify\n", damaged);
+  int code = warn_of_damage(damaged);
   if (!is_cut && failed == 0) progress->finish();
   if (is_cut) return code_of_cut(ran);
-  return failed > 0 ? EX_UNAVAILABLE : damaged > 0 ? EX_DATAERR : EX_OK;
+  return failed > 0 ? EX_UNAVAILABLE : code;
 }
 
 }  // namespace

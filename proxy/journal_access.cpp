@@ -4,6 +4,7 @@
 #include <pwd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,6 +40,12 @@ void stand_back() {
   constexpr int last_of_its_class = 19, which_process = 1, best_effort_last = (2 << 13) | 7;  // as linux/ioprio.h has them
   ::setpriority(PRIO_PROCESS, 0, last_of_its_class);
   ::syscall(SYS_ioprio_set, which_process, 0, best_effort_last);
+}
+
+int warn_of_damage(std::uint64_t damaged) {
+  if (damaged == 0) return EX_OK;
+  fmt::print(stderr, "holdfast: {} damaged records or segments were left out; run: holdfast journal verify\n", damaged);
+  return EX_DATAERR;
 }
 
 std::string own_name() {

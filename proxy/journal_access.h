@@ -18,6 +18,8 @@ Result<JournalConfig> journal_config(const std::string& config_path);
 /// For commands: the journal with all that clients have been told, whether a daemon runs or not.
 Result<std::unique_ptr<journal::Reader>> open_reader(const std::string& config_path);
 Result<std::unique_ptr<journal::Reader>> open_reader(const Config& config);
+/// Says on standard error that so many damaged records or segments were left out, if any. Returns the exit code: EX_OK or EX_DATAERR.
+int warn_of_damage(std::uint64_t damaged);
 /// Puts on record that content is about to be read: by the daemon, or, without one, by opening the journal.
 /// Where that cannot be (a full disk, media that cannot be written, a daemon that cannot be asked) it is said
 /// on standard error. Error: the journal is not in order.

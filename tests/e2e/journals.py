@@ -51,6 +51,15 @@ def sound(holdfast):
     equal((code, problems), (0, []))
 
 
+def flip(path, place):
+    """Another bit in the file at this byte."""
+    with open(path, "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 4]))
+
+
 def stopped_for_good(holdfast):
     """Stops it; returns what brings its journal back as it is now."""
     holdfast.stop()

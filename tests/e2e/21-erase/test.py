@@ -84,6 +84,32 @@ def _(scene):
     equal(holdfast.run("journal", "erase", "--sender", "a@b", check=False).returncode, 64)
 
 
+@test("a damaged segment keeps nothing else from being erased, this time or later; what cannot be read is told; with the file put back the rest goes too")
+def _(scene):
+    holdfast = world(scene, segments=4, journal="compress: false")
+    segment, good = os.path.join(holdfast.journal_path, "segments", "0000000002.lmdb"), scene.path("good")
+    size = os.path.getsize(segment)
+    shutil.copy(segment, good)
+    flip(segment, 100000)  # in what ada got
+    for person in ("bob", "eve"):
+        said = holdfast.run("journal", "erase", "--recipient", f"{person}@example.org", "--reason", "x", check=False)
+        equal(said.returncode, 65)
+        assert segment in said.stderr and "all else is erased" in said.stderr, said.stderr
+        equal(len(by(holdfast, "--recipient", f"{person}@example.org")), 4)
+    shutil.copy(good, segment)
+    flip(segment, size // 2)  # in what eve got: it goes, and then bob's can
+    holdfast.run("journal", "erase", "--recipient", "bob@example.org", "--reason", "the rest")
+    whole(holdfast, ["ada"], range(16))
+    shutil.copy(segment, good)
+    with open(segment, "r+b") as file:
+        file.write(os.urandom(os.path.getsize(segment)))
+    for dry in (["--dry-run"], []):
+        said = holdfast.run("journal", "erase", "--sender", "from-ada@example.net", "--reason", "x", *dry, check=False)
+        equal((said.returncode, "left out" in said.stderr), (65, True), said.stderr)
+    shutil.copy(good, segment)
+    whole(holdfast, ["ada"], range(4, 8))
+
+
 @test("erasing leaves no file in which the old key stands, so what was copied of the old file before cannot be opened")
 def _(scene):
     holdfast = world(scene, segments=2)
