@@ -10,16 +10,12 @@
 
 namespace holdfast::proxy {
 
-Resolver::Resolver() {
-  std::thread([state = state_] { run(*state); }).detach();
-}
-
 Resolver::~Resolver() {
   {
     std::lock_guard lock(state_->mutex);
     state_->is_stopping = true;
   }
-  state_->wake.notify_one();
+  state_->wake.notify_all();
 }
 
 std::vector<SocketAddress> Resolver::look_up(const std::string& host) {
@@ -44,8 +40,12 @@ std::vector<std::string> Resolver::watch(const std::vector<std::string>& hosts, 
   for (const std::string& host : hosts)
     if (!to_socket_address({host, 0})) names.push_back(host);
   std::unique_lock lock(state_->mutex);
-  for (const std::string& name : names) state_->hosts[name].is_asked = false;
-  state_->wake.notify_one();
+  for (const std::string& name : names) {
+    auto [host, is_new] = state_->hosts.try_emplace(name);  // none is ever taken out
+    host->second.is_asked = false;
+    if (is_new) std::thread([state = state_, name] { keep_fresh(*state, name); }).detach();
+  }
+  state_->wake.notify_all();
   state_->answered.wait_for(
       lock, patience, [&] { return std::all_of(names.begin(), names.end(), [&](const std::string& name) { return state_->hosts[name].is_asked; }); });
   std::erase_if(names, [&](const std::string& name) { return !state_->hosts[name].addresses.empty(); });
@@ -68,19 +68,11 @@ std::vector<SocketAddress> Resolver::addresses(const HostPort& host) const {
   return addresses;
 }
 
-void Resolver::run(State& state) {
+void Resolver::keep_fresh(State& state, const std::string& name) {
   pthread_setname_np(pthread_self(), "resolver");
   std::unique_lock lock(state.mutex);
-  auto first_unasked = [&] { return std::find_if(state.hosts.begin(), state.hosts.end(), [](const auto& one) { return !one.second.is_asked; }); };
+  Host& host = state.hosts[name];
   while (!state.is_stopping) {
-    auto found = first_unasked();
-    if (found == state.hosts.end()) {
-      bool is_woken = state.wake.wait_for(lock, std::chrono::minutes(1), [&] { return state.is_stopping || first_unasked() != state.hosts.end(); });
-      if (!is_woken)
-        for (auto& [name, host] : state.hosts) host.is_asked = false;
-      continue;
-    }
-    auto& [name, host] = *found;  // names are never taken out
     lock.unlock();
     std::vector<SocketAddress> addresses = look_up(name);
     lock.lock();
@@ -90,6 +82,7 @@ void Resolver::run(State& state) {
     if (!addresses.empty()) host.addresses = std::move(addresses);
     host.is_asked = true;
     state.answered.notify_all();
+    state.wake.wait_for(lock, std::chrono::minutes(1), [&] { return state.is_stopping || !host.is_asked; });
   }
 }
 

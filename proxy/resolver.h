@@ -1,4 +1,5 @@
-// The resolver: host names of upstreams to addresses, on a thread of its own so that no loop waits for DNS.
+// The resolver: host names of upstreams to addresses, each on a thread of its own, so that no loop waits for DNS, and no name for another
+// about which DNS is silent.
 //
 // Addresses are looked up when a name is first seen and again every minute; the last good answer is kept while DNS is gone.
 #pragma once
@@ -17,7 +18,6 @@ namespace holdfast::proxy {
 
 class Resolver {
  public:
-  Resolver();
   ~Resolver();
 
   /// Looks names up now and keeps them fresh from then on; IP addresses need no look-up. Waits for the answers, but no longer than
@@ -32,7 +32,7 @@ class Resolver {
     std::vector<SocketAddress> addresses;
     bool is_asked = false;  ///< since it was last wanted fresh
   };
-  /// Shared with the thread, which may be waiting for an answer when we end: nobody waits for that.
+  /// Shared with the threads, which may be waiting for an answer when we end: nobody waits for that.
   struct State {
     std::mutex mutex;
     std::condition_variable wake, answered;
@@ -40,7 +40,7 @@ class Resolver {
     bool is_stopping = false;
   };
 
-  static void run(State& state);
+  static void keep_fresh(State& state, const std::string& name);
   static std::vector<SocketAddress> look_up(const std::string& host);
 
   const std::shared_ptr<State> state_ = std::make_shared<State>();

@@ -166,7 +166,7 @@ def _(scene):
 def _(scene):
     names = NameServer(scene, {(reverse(f"127.0.1.{number}"), PTR): None for number in range(1, 100)})
     with open(scene.path("resolv.conf"), "w") as file:
-        file.write(f"nameserver {names.ADDRESS}\noptions timeout:30 attempts:3\n")
+        file.write(f"nameserver {names.address}\noptions timeout:30 attempts:3\n")
     greeting = "220 primary.example.org ESMTP"
     primary = scene.primary(replies={"EHLO": b"250-primary.example.org\r\n250 XCLIENT NAME ADDR\r\n", "XCLIENT": f"{greeting}\r\n".encode()})
     holdfast = scene.holdfast(primary, route="identity: xclient", before=names.before,
@@ -187,7 +187,7 @@ def _(scene):
 def _(scene):
     names = NameServer(scene, {(reverse("127.0.1.1"), PTR): None})
     with open(scene.path("resolv.conf"), "w") as file:
-        file.write(f"nameserver {names.ADDRESS}\noptions timeout:30 attempts:3\n")
+        file.write(f"nameserver {names.address}\noptions timeout:30 attempts:3\n")
     holdfast = scene.holdfast(scene.primary(), route="identity: xclient", before=names.before)
     client = scene.client(holdfast.port, source=("127.0.1.1", 0), greeting=False)
     wait_for(lambda: names.asked, what="the question")

@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
+from name_server import A, NameServer
 
 HERE, THERE, PORT = "198.18.77.1", "198.18.77.2", 2525
 BOUND = 8  # seconds: a probe's two, three of them, and takeover_after
@@ -163,6 +164,17 @@ def _(scene):
     wait_for(lambda: holdfast.logged("nothing changed"), what="the reload")
     holdfast.signal(signal.SIGTERM)
     equal(holdfast.process.wait(10), 0)
+
+
+@test("a name about which DNS is silent makes no other upstream's name wait")
+def _(scene):
+    names = NameServer(scene, {("away.example.org", A): None, ("mail.example.org", A): socket.inet_aton("127.0.0.1")}, "127.0.0.78")
+    with open(scene.path("resolv.conf"), "w") as file:
+        file.write(f"nameserver {names.address}\noptions timeout:30 attempts:3\n")
+    primary = scene.primary()
+    holdfast = scene.holdfast(None, upstreams=["away.example.org:25", f"mail.example.org:{primary.port}"], before=names.before)
+    assert holdfast.logged("host=away.example.org problem=\"there is no address for it yet\"")
+    equal(scene.client(holdfast.port).send_mail(), "250 2.0.0 Ok: taken")
 
 
 if sys.argv[1:2] == ["primary"]:

@@ -18,17 +18,16 @@ def reverse(address):
 class NameServer:
     """Answers from records: {(name, type): data, or an error's number, or None for silence}. Who has no record does not exist."""
 
-    ADDRESS = "127.0.0.77"  # a resolver asks on port 53
-
-    def __init__(self, scene, records):
+    def __init__(self, scene, records, address="127.0.0.77"):  # a resolver asks on port 53, so each scenario needs one of its own
+        self.address = address
         self.records = {(name.lower(), kind): data for (name, kind), data in records.items()}
         self.asked = []
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((self.ADDRESS, 53))
+        self.socket.bind((self.address, 53))
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
         scene.stack.callback(self.stop)
-        files = {"hosts": "127.0.0.1 localhost\n", "resolv.conf": f"nameserver {self.ADDRESS}\noptions timeout:1 attempts:1\n", "nsswitch.conf": "hosts: files dns\n"}
+        files = {"hosts": "127.0.0.1 localhost\n", "resolv.conf": f"nameserver {self.address}\noptions timeout:1 attempts:1\n", "nsswitch.conf": "hosts: files dns\n"}
         for name, text in files.items():
             with open(scene.path(name), "w") as file:
                 file.write(text)
