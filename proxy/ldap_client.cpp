@@ -8,6 +8,7 @@
 #include "journal/catalog.h"
 #include "proxy/command.h"
 #include "proxy/loop.h"
+#include "proxy/network.h"
 #include "proxy/password_file.h"
 
 namespace holdfast::proxy {
@@ -203,6 +204,16 @@ Result<std::vector<LdapEntry>> LdapClient::search(const std::string& filter, con
     cookie = *next;
   } while (!cookie.empty());
   return entries;
+}
+
+std::string LdapClient::server() const {
+  int socket = -1;
+  SocketAddress peer;
+  peer.size = sizeof peer.storage;
+  if (ldap_get_option(ldap_.get(), LDAP_OPT_DESC, &socket) != LDAP_OPT_SUCCESS || ::getpeername(socket, peer.get(), &peer.size) != 0) return {};
+  if (peer.storage.ss_family == AF_UNIX) return {};
+  Endpoint server = to_endpoint(peer);
+  return to_string(HostPort{server.address, server.port});
 }
 
 }  // namespace holdfast::proxy

@@ -24,6 +24,9 @@ class LdapClient {
   /// Members are normalised DNs.
   Result<std::vector<failover::LdapEntry>> search(const std::string& filter, const std::vector<std::string>& attributes);
 
+  /// The address of the server that answers, of those that the URLs and their names stand for; empty for one on this machine's own socket.
+  std::string server() const;
+
  private:
   struct Unbind {
     void operator()(LDAP* ldap) const { ldap_unbind_ext_s(ldap, nullptr, nullptr); }

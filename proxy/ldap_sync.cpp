@@ -20,6 +20,9 @@ using failover::LdapEntry;
 /// After a failure it is tried again this soon, if the interval is not shorter.
 constexpr Duration retry_interval = std::chrono::minutes(1);
 
+/// No longer than this what was missed stays unknown.
+constexpr std::int64_t full_interval_us = 24LL * 60 * 60 * 1'000'000;
+
 /// That most of so few leave at once is nothing unusual.
 constexpr std::size_t fewest_to_doubt = 20;
 
@@ -117,11 +120,16 @@ void LdapSync::run_once(const LdapConfig& config, std::unique_lock<std::mutex>& 
   }
 }
 
+bool LdapSync::must_read_all(const std::string& server) const {
+  std::int64_t now = journal::now_us();
+  return newest_change_.empty() || server != server_ || now < last_full_us_ || now - last_full_us_ >= full_interval_us;
+}
+
 Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& how) {
   auto client = LdapClient::connect(config, should_stop_);
   if (!client) return client.error();
   std::map<std::string, LdapEntry> now;
-  bool is_full = newest_change_.empty();
+  bool is_full = is_asked_for || must_read_all((*client)->server());
   std::size_t read = 0;
   if (!is_full) {
     auto names = (*client)->search(config.filter, {});
@@ -159,6 +167,8 @@ Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& 
                                                      config.url, people.size(), known)};
   how = fmt::format("{}: {} read", is_full ? "full" : "incremental", read);
   entries_ = std::move(now);
+  server_ = (*client)->server();
+  if (is_full) last_full_us_ = journal::now_us();
   newest_change_.clear();
   // Active Directory has whenChanged, and cannot search by modifyTimestamp; others have that alone.
   change_attribute_ = entries_.begin()->second.first("whenchanged").empty() ? "modifyTimestamp" : "whenChanged";

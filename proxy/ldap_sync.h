@@ -1,7 +1,8 @@
 // The directory's people and groups, fetched from an LDAP server now and then, on a thread of its own.
 //
 // The first run reads everything; later ones what has changed since, and the names of all entries to see who
-// is gone. While the server is away, or answers with nobody at all, the last good copy stays; also when most are gone at once, until an
+// is gone. Servers that are copies of each other learn of a change at different times and may keep the time of the first: so
+// everything is read again from another server than before, once a day, and when an operator asks. While the server is away, or answers with nobody at all, the last good copy stays; also when most are gone at once, until an
 // operator asks for a run.
 #pragma once
 
@@ -39,6 +40,7 @@ class LdapSync {
   void run();
   void run_once(const LdapConfig& config, std::unique_lock<std::mutex>& lock);
   Status sync(const LdapConfig& config, bool is_asked_for, std::string& how);
+  bool must_read_all(const std::string& server) const;
 
   failover::Directory& directory_;
   mutable std::mutex mutex_;
@@ -52,7 +54,8 @@ class LdapSync {
   std::atomic<bool> should_stop_{false};
   // Of the thread alone.
   std::map<std::string, failover::LdapEntry> entries_;  ///< by DN
-  std::string change_attribute_, newest_change_;
+  std::string change_attribute_, newest_change_, server_;
+  std::int64_t last_full_us_ = 0;
   std::thread thread_;
 };
 

@@ -1,12 +1,12 @@
 """How held mail ends: delivered, bounced, expired or dropped, each on record; and nobody is told who should not be."""
 import datetime
 import email
-import glob
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
+from clock import Clock
 
 QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n  release_after: 300ms\n  retry_min: 100ms\n  retry_max: 200ms"
 CHECKED = "Authentication-Results: gw.example.org; spf=pass smtp.mailfrom=a@example.net\r\n"
@@ -47,12 +47,9 @@ def world(scene, egress=True, extra="", refusal=b"550 5.1.1 nobody here\r\n"):
 
 
 def start_with_clock(scene, holdfast, time):
-    """Starts it on a machine whose clock is what the file says that is returned."""
-    clock = scene.path("clock")
-    with open(clock, "w") as file:
-        file.write(time)
-    [library] = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-    holdfast.before = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+    """Starts it on a machine whose clock says that; returns the clock."""
+    clock = Clock(scene, time)
+    holdfast.before = clock.before
     holdfast.start()
     return clock
 
@@ -220,8 +217,7 @@ def _(scene):
     wait_for(lambda: len(primary.lines()) > sent, what="a probe")
     *_, entry = held(scene, holdfast, primary, [("a@example.net", "b@example.org", CHECKED + "\r\nx\r\n", "")])
     assert json.loads(holdfast.run("journal", "show", str(entry), "--json").stdout)["time"].startswith("2001-01-01")
-    with open(clock, "w") as file:
-        file.write("+0")
+    clock.says("+0")
     def looked():  # for what has expired: it does ten times a second
         before = holdfast.status()["uptime_s"]
         wait_for(lambda: holdfast.status()["uptime_s"] >= before + 2, what="some time to pass")
@@ -257,8 +253,7 @@ def _(scene):
     assert 5 * day - 60 < route()["expires_in_s"] <= 5 * day and not route()["expires_soon"], route()
     assert 5 * day - 60 < metric() <= 5 * day
     assert "EXPIRES" not in holdfast.run("status").stdout
-    with open(clock, "w") as file:
-        file.write("+97h")
+    clock.says("+97h")
     wait_for(lambda: "EXPIRES SOON: the oldest held message in 22 h" in holdfast.run("status").stdout, what="a word in status")
     wait_for(lambda: os.path.exists(told) and "held|primary|route primary: EXPIRES SOON: the oldest held message expires in 22 h" in open(told).read(), what="an alert")
     assert holdfast.logged("remedy=\"repair the primary, or raise failover.max_hold (5d) and SIGHUP\"")

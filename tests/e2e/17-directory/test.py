@@ -4,6 +4,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
+from clock import Clock
 
 BASE = "dc=example,dc=org"
 
@@ -36,10 +37,10 @@ def answers(port):
 class Slapd:
     """OpenLDAP's server, unprivileged, on loopback; what ldapmodify sends is LDIF."""
 
-    def __init__(self, scene):
-        self.scene, self.folder, self.port = scene, scene.path("slapd"), free_port()
+    def __init__(self, scene, name="slapd"):
+        self.scene, self.folder, self.port = scene, scene.path(name), free_port()
         os.makedirs(os.path.join(self.folder, "data"))
-        self.certificate, key = scene.certificate("localhost", "localhost", socket.gethostname(), socket.getfqdn())  # libldap takes the machine's own name for localhost
+        self.certificate, key = scene.certificate(f"{name}.localhost", "localhost", socket.gethostname(), socket.getfqdn())  # libldap takes the machine's own name for localhost
         for path in (self.certificate, key):
             os.chmod(path, 0o644)
         with open(os.path.join(self.folder, "slapd.conf"), "w") as file:
@@ -56,6 +57,13 @@ class Slapd:
     def stop(self):
         self.process.terminate()
         self.process.wait()
+
+    def learn(self, ldif):
+        """As a copy does from the first: with the times that it says."""
+        self.stop()
+        done = subprocess.run(["slapmodify", "-f", os.path.join(self.folder, "slapd.conf")], input=ldif, text=True, capture_output=True, user="openldap")
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.start()
 
     def modify(self, ldif):
         done = subprocess.run(["ldapmodify", "-x", "-H", f"ldap://127.0.0.1:{self.port}", "-D", f"cn=admin,{BASE}", "-w", "secret"],
@@ -145,7 +153,7 @@ def reload(holdfast, yaml):
 def _(scene):
     slapd = Slapd(scene).start()
     slapd.modify(PEOPLE)
-    holdfast = scene.holdfast(scene.primary(), yaml=settings(scene, slapd))
+    holdfast = scene.holdfast(scene.primary(), yaml=settings(scene, slapd).replace("interval: 1h", "interval: 1s"))
     wait_for(lambda: ldap(holdfast)["last_success"], what="the first sync")
     found = people(holdfast)
     equal(sorted(found), ["ada@example.org", "bob@example.org", "engineers@example.org"])
@@ -161,23 +169,57 @@ def _(scene):
     slapd.modify(person("eve", "mail: eve@example.org") + f"dn: uid=bob,ou=people,{BASE}\nchangetype: delete\n\n" +
                  f"dn: uid=ada,ou=people,{BASE}\nchangetype: modify\nreplace: telephoneNumber\ntelephoneNumber: +44 20 7946 0002\n\n")
     # The entry of the newcomer is unknown by name and changed: it is read as a change, not by reading everything anew.
-    said = holdfast.run("directory", "sync").stdout
-    assert "incremental" in said, said
+    wait_for(lambda: sorted(people(holdfast)) == ["ada@example.org", "engineers@example.org", "eve@example.org"], what="the newcomer, and the departure")
+    assert "incremental" in ldap(holdfast)["last_run"], ldap(holdfast)
     found = people(holdfast)
-    equal(sorted(found), ["ada@example.org", "engineers@example.org", "eve@example.org"])
     equal(found["ada@example.org"]["telephone"], "+44 20 7946 0002")
     equal(found["engineers@example.org"]["members"], ["ada@example.org"], "who is gone is in no group")
     # A branch gets another name, and what is below it, unchanged, is found again. (Changes of the last second are read twice.)
     written = int(time.time())
     wait_for(lambda: int(time.time()) > written, what="the next second")
     slapd.modify(f"dn: uid=ada,ou=people,{BASE}\nchangetype: modify\nreplace: telephoneNumber\ntelephoneNumber: +44 20 7946 0003\n\n")
-    holdfast.run("directory", "sync")
-    said = holdfast.run("directory", "sync").stdout
-    assert "incremental: 1 read" in said, said
+    wait_for(lambda: ldap(holdfast)["last_run"] == "incremental: 1 read", what="a run that reads one")
     slapd.modify(f"dn: ou=people,{BASE}\nchangetype: modrdn\nnewrdn: ou=staff\ndeleteoldrdn: 1\n\n")
-    said = holdfast.run("directory", "sync").stdout
-    assert "full" in said, said
+    wait_for(lambda: "full" in ldap(holdfast)["last_run"], what="a full run")
     equal(sorted(people(holdfast)), ["ada@example.org", "engineers@example.org", "eve@example.org"])
+
+
+def telephone(holdfast):
+    return people(holdfast)["ada@example.org"]["telephone"]
+
+
+def after_runs(holdfast, more):
+    runs = ldap(holdfast)["runs"]
+    wait_for(lambda: ldap(holdfast)["runs"] >= runs + more, what="runs")
+
+
+@test("a change that a copy of the directory learned late, with the time of the first, is found on another server, after a day, and when asked for")
+def _(scene):
+    new = f"dn: uid=ada,ou=people,{BASE}\nchangetype: modify\nreplace: telephoneNumber\ntelephoneNumber: +44 %s\n-\nreplace: modifyTimestamp\nmodifyTimestamp: 20260101000000Z\n"
+    servers = [Slapd(scene, name).start() for name in ("slapd", "copy")]
+    for slapd in servers:
+        slapd.modify(PEOPLE)
+    servers[1].learn(new % 1)
+    yaml = settings(scene, servers[0]).replace("interval: 1h", "interval: 1s")
+    yaml = yaml.replace(f"url: ldap://localhost:{servers[0].port}", f"url: ldap://localhost:{servers[0].port} ldap://localhost:{servers[1].port}")
+    with open(servers[0].certificate, "a") as trusted:
+        trusted.write(open(servers[1].certificate).read())
+    clock = Clock(scene)
+    holdfast = scene.holdfast(scene.primary(), yaml=yaml, before=clock.before)
+    wait_for(lambda: ldap(holdfast)["last_success"], what="the first sync")
+    equal(telephone(holdfast), "+44 20 7946 0001")
+    servers[0].stop()
+    wait_for(lambda: telephone(holdfast) == "+44 1", what="the other server's people")
+    servers[1].learn(new % 2)
+    after_runs(holdfast, 2)
+    equal((telephone(holdfast), ldap(holdfast)["problem"]), ("+44 1", ""))
+    holdfast.run("directory", "sync")
+    equal(telephone(holdfast), "+44 2")
+    servers[1].learn(new % 3)
+    after_runs(holdfast, 2)
+    equal((telephone(holdfast), ldap(holdfast)["problem"]), ("+44 2", ""))
+    clock.says("+25h")
+    wait_for(lambda: telephone(holdfast) == "+44 3", what="the day to be over")
 
 
 @test("a thousand people come page by page from a server that gives a hundred at a time")

@@ -1,11 +1,11 @@
 """The machine's clock is years ahead for a while: nothing is lost that cannot be brought back. The machine is stopped for a while: nobody is blamed."""
-import glob
 import os
 import random
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from harness import *
+from clock import Clock
 
 QUICK = "failover:\n  probe_interval: 100ms\n  takeover_after: 1s\n"
 
@@ -14,24 +14,18 @@ def is_held(holdfast):
     return holdfast.status()["routes"][0]["state"] == "hold"
 
 
-class Clock:
-    """Of one Holdfast, from its next start on."""
+def clock_of(scene, holdfast):
+    """From its next start on."""
+    clock = Clock(scene)
+    holdfast.before = clock.before
+    return clock
 
-    def __init__(self, scene, holdfast):
-        self.path, self.holdfast = scene.path("clock"), holdfast
-        [library] = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-        holdfast.before = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={self.path}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
-        self.says("+0")
 
-    def says(self, offset):
-        with open(self.path, "w") as file:
-            file.write(offset)
-
-    def is_ahead_for_a_while(self):
-        self.says("+4000d")
-        before = self.holdfast.status()["uptime_s"]
-        wait_for(lambda: self.holdfast.status()["uptime_s"] >= before + 3, what="some time to pass")
-        self.says("+0")
+def is_ahead_for_a_while(clock, holdfast):
+    clock.says("+4000d")
+    before = holdfast.status()["uptime_s"]
+    wait_for(lambda: holdfast.status()["uptime_s"] >= before + 3, what="some time to pass")
+    clock.says("+0")
 
 
 @test("who is known is not forgotten")
@@ -40,10 +34,10 @@ def _(scene):
     holdfast = scene.holdfast(primary, yaml=QUICK)
     assert scene.client(holdfast.port).send_mail().startswith("250")
     holdfast.stop()
-    clock = Clock(scene, holdfast)
+    clock = clock_of(scene, holdfast)
     clock.says("+4000d")  # from the start on
     holdfast.start()
-    clock.is_ahead_for_a_while()
+    is_ahead_for_a_while(clock, holdfast)
     primary.leave()
     wait_for(lambda: is_held(holdfast), what="the route to be held")
     assert scene.client(holdfast.port).send_mail().startswith("250")
@@ -59,12 +53,12 @@ def _(scene):
     holdfast = scene.holdfast(primary, yaml=QUICK + "  max_hold: 5d\n  release_after: 200ms\n")
     assert scene.client(holdfast.port).send_mail().startswith("250")
     holdfast.stop()
-    clock = Clock(scene, holdfast)
+    clock = clock_of(scene, holdfast)
     holdfast.start()
     primary.leave()
     wait_for(lambda: is_held(holdfast), what="the route to be held")
     assert scene.client(holdfast.port).send_mail("Subject: held\r\n\r\nx\r\n").startswith("250")
-    clock.is_ahead_for_a_while()
+    is_ahead_for_a_while(clock, holdfast)
     equal(holdfast.status()["routes"][0]["held"], 1)
     back = scene.primary(port=primary.port)
     wait_for(lambda: back.messages, what="what was held")
@@ -78,10 +72,10 @@ def _(scene):
         assert scene.client(holdfast.port).send_mail().startswith("250")
         holdfast.run("journal", "seal")
     holdfast.stop()
-    clock = Clock(scene, holdfast)
+    clock = clock_of(scene, holdfast)
     clock.says("+4000d")  # from the start on
     holdfast.start()
-    clock.is_ahead_for_a_while()
+    is_ahead_for_a_while(clock, holdfast)
     equal(len(holdfast.entries()), 3)
 
 
