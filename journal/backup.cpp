@@ -130,7 +130,7 @@ class Backup {
       std::uint32_t number = numbers_[i];
       Status copied = copy_segment(number);
       bool is_pruned = !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal_, number));
-      bool is_damaged = !copied && copied.error().code == ErrorCode::corrupt;
+      bool is_damaged = !copied && is_damage(copied.error());
       if (is_damaged) result.damaged.push_back(copied.error().message);
       if (!copied && !is_pruned && !is_damaged) return copied;
       if (is_pruned) pruned_to = number;

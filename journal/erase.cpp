@@ -30,9 +30,9 @@ bool wait_until(Condition condition) {
 
 /// What is damaged stops nothing else; the first problem of that kind is kept. False for an error that ends the work.
 bool may_go_on(const Status& done, Status& problem) {
-  bool is_damage = !done && done.error().code == ErrorCode::corrupt;
-  if (is_damage && problem) problem = done;
-  return done || is_damage;
+  bool is_damaged = !done && is_damage(done.error());
+  if (is_damaged && problem) problem = done;
+  return done || is_damaged;
 }
 
 }  // namespace
@@ -200,7 +200,7 @@ Status Journal::rewrite_without(std::map<std::uint32_t, std::set<RecordId>>& by_
   if (reaches_newest())
     return Error{ErrorCode::unavailable, fmt::format("segment {} is still written; erasing goes on with the next try", by_segment.rbegin()->first)};
   // Of one that cannot be sealed since it is damaged, the rewriting tells.
-  if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && sealed.error().code != ErrorCode::corrupt) return sealed;
+  if (Status sealed = sealer_->seal_below(segments_->newest()); !sealed && !is_damage(sealed.error())) return sealed;
   RewriteOptions options;
   options.goes_on = [this] { return !is_interrupted_; };
   Status problem;

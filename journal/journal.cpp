@@ -266,18 +266,21 @@ Result<std::vector<RecordId>> Journal::find_after(Term term, const std::string& 
   return found;
 }
 
-Result<std::vector<RecordId>> Journal::messages_after(RecordId id, std::size_t most) const {
+Result<std::vector<RecordId>> Journal::messages_after(RecordId id, std::size_t most, const std::function<void(const Error&)>& on_damage) const {
   auto holding = segments_->holding(id + 1);
   std::vector<RecordId> found;
   for (std::uint32_t number : segments_->numbers(holding ? (*holding)->header().number : 0)) {
     if (found.size() >= most) break;
     auto segment = segments_->get(number);
-    if (!segment) continue;
-    Status walked = (*segment)->each_record_of(RecordKind::message, id + 1, [&](Segment::StoredRecord& record) {
+    auto take = [&](Segment::StoredRecord& record) {
       if (!record.is_erased) found.push_back(record.id);
       return found.size() < most;
-    });
-    if (!walked) return walked.error();
+    };
+    Status walked = segment ? (*segment)->each_record_of(RecordKind::message, id + 1, take) : segment.error();
+    bool is_damaged = !walked && is_damage(walked.error());
+    bool is_pruned = !walked && walked.error().code == ErrorCode::not_found;
+    if (is_damaged) on_damage(walked.error());
+    if (!walked && !is_damaged && !is_pruned) return walked.error();
   }
   return found;
 }
@@ -353,11 +356,13 @@ std::string Journal::displaced() {
 }
 
 Result<Entry> Journal::entry(RecordId id) {
+  const Error unknown{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", id)};
   auto segment = segments_->holding(id);
-  if (!segment) return segment.error();
+  if (!segment) return segment.error().code == ErrorCode::not_found ? segments_->damage_behind(0).value_or(unknown) : segment.error();
   auto record = (*segment)->record(id);
   if (!record) return record.error();
-  if (!*record || (*record)->kind != RecordKind::message) return Error{ErrorCode::not_found, fmt::format("there is no entry {} in this journal", id)};
+  if (!*record) return segments_->damage_behind((*segment)->header().number).value_or(unknown);
+  if ((*record)->kind != RecordKind::message) return unknown;
   std::optional<MessageRecord> message;
   if ((*record)->is_erased) return Error{ErrorCode::not_found, fmt::format("entry {} was erased", id)};
   if ((*record)->damage.empty()) message = decode_message((*record)->encoded);
@@ -416,7 +421,7 @@ Result<std::uint64_t> rebuild_catalog(const std::string& path, const MasterKeySo
       auto segment = Segment::open(path, number, *keys, Environment::Mode::read);
       Status fed = segment ? feed(**segment, 0, sink) : segment.error();
       bool is_pruned = !fed && fed.error().code == ErrorCode::not_found;
-      if (!fed && !is_pruned && fed.error().code != ErrorCode::corrupt) return fed;
+      if (!fed && !is_pruned && !is_damage(fed.error())) return fed;
       if (!fed && !is_pruned) on_damage(fed.error());  // all else is indexed
       if (on_progress) on_progress(static_cast<double>(++done) / static_cast<double>(numbers->size()));
     }

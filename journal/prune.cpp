@@ -37,10 +37,6 @@ struct Journal::Pruning {
   Pruned done;
 };
 
-namespace {
-bool is_damage(const Error& error) { return error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key; }
-}  // namespace
-
 /// The first of these segments; nothing when it is the newest, or when what is behind it cannot be read.
 Result<std::optional<Journal::Old>> Journal::find_old(std::span<const std::uint32_t> numbers) const {
   auto segment = segments_->get(numbers.front());

@@ -39,16 +39,17 @@ Status Reader::load_recent_outcomes() {
     auto segment = this->segment(*number);
     if (!segment) {
       if (segment.error().code == ErrorCode::not_found) continue;  // pruned meanwhile
+      if (!is_damage(segment.error())) return segment.error();
       ++damaged_;
-      if (segment.error().code == ErrorCode::corrupt) continue;
-      return segment.error();
+      continue;
     }
     Status read = (*segment)->each_record_of(RecordKind::outcome, indexed_ + 1, [&](Segment::StoredRecord& record) {
       if (record.damage.empty() && !record.is_erased)
         if (auto outcome = decode_outcome(record.encoded)) recent_outcomes_[outcome->entry].push_back(std::move(*outcome));
       return true;
     });
-    if (!read) return read;
+    if (!read && !is_damage(read.error())) return read;
+    if (!read) ++damaged_;
     if ((*segment)->header().first_cell <= indexed_) break;
   }
   return {};
@@ -107,8 +108,9 @@ Status Reader::each_indexed(Segment& segment, const Wanted& wanted, bool newest_
     for (RecordId id : *ids) {
       if (id > indexed_) return unindexed();
       auto record = segment.record(id);
-      if (!record) return record.error();
-      if (*record && !consider(**record)) return {};
+      if (!record && !is_damage(record.error())) return record.error();
+      if (!record) ++damaged_;
+      if (record && *record && !consider(**record)) return {};
     }
     if (ids->size() < batch) break;
     from = newest_first ? ids->back() - 1 : ids->back() + 1;
@@ -176,7 +178,7 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
   auto segment = this->segment(number);
   if (!segment) {
     if (segment.error().code == ErrorCode::not_found) return {};  // pruned meanwhile
-    if (segment.error().code != ErrorCode::corrupt) return segment.error();
+    if (!is_damage(segment.error())) return segment.error();
     ++damaged_;
     return {};
   }
@@ -197,7 +199,10 @@ Status Reader::each_in(std::uint32_t number, const Filter& filter, bool newest_f
   Status walked = wanted         ? each_indexed(**segment, *wanted, newest_first, consider)
                   : newest_first ? (*segment)->each_record_backwards(newest, consider)
                                  : (*segment)->each_record(0, consider);
-  return problem ? walked : problem;
+  if (!problem) return problem;
+  bool is_damaged = !walked && is_damage(walked.error());
+  if (is_damaged) ++damaged_;  // its other records are left out
+  return is_damaged ? Status() : walked;
 }
 
 Result<Entry> Reader::entry(RecordId id) {
@@ -208,12 +213,12 @@ Result<Entry> Reader::entry(RecordId id) {
 }
 
 Result<Entry> Reader::entry_as_written(RecordId id) {
-  Error unknown{ErrorCode::not_found, fmt::format("there is no entry {} in this journal; see: holdfast journal list", id)};
+  const Error unknown{ErrorCode::not_found, fmt::format("there is no entry {} in this journal; see: holdfast journal list", id)};
   auto segment = segments_.holding(id);
-  if (!segment) return segment.error().code == ErrorCode::not_found ? unknown : segment.error();
+  if (!segment) return segment.error().code == ErrorCode::not_found ? segments_.damage_behind(0).value_or(unknown) : segment.error();
   auto record = (*segment)->record(id);
   if (!record) return record.error();
-  if (!*record) return unknown;
+  if (!*record) return segments_.damage_behind((*segment)->header().number).value_or(unknown);
   if (!(*record)->damage.empty()) return Error{ErrorCode::corrupt, fmt::format("entry {} is damaged: {}", id, (*record)->damage)};
   if ((*record)->kind != RecordKind::message) return unknown;
   if ((*record)->is_erased)

@@ -30,6 +30,9 @@ struct Error {
   std::string message;  ///< names the thing and the remedy
 };
 
+/// Whether what is stored cannot be read, now or later: nothing else need wait for it.
+inline bool is_damage(const Error& error) { return error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key; }
+
 template <class T>
 class [[nodiscard]] Result {
  public:

@@ -141,7 +141,7 @@ Status Sealer::seal_next(std::uint32_t number, Pace pace, Status& first_problem)
   Status sealed = seal(number, pace);
   if (!sealed && sealed.error().code == ErrorCode::not_found) return {};  // pruned since the segments were listed
   if (!sealed && first_problem) first_problem = sealed;
-  bool is_passed_over = sealed || sealed.error().code == ErrorCode::corrupt;
+  bool is_passed_over = sealed || is_damage(sealed.error());
   return is_passed_over ? Status() : sealed;
 }
 

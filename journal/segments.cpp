@@ -128,7 +128,7 @@ Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
     const std::size_t middle = from + (to - from) / 2;
     std::size_t at = middle;
     auto place = this->place(slots_[at].number, closed);
-    auto is_passed_over = [&] { return !place && (place.error().code == ErrorCode::corrupt || place.error().code == ErrorCode::not_found); };
+    auto is_passed_over = [&] { return !place && (is_damage(place.error()) || place.error().code == ErrorCode::not_found); };
     while (is_passed_over() && at > from) place = this->place(slots_[--at].number, closed);
     if (!place && !is_passed_over()) return place.error();
     if (place && place->first_cell > id) {
@@ -140,6 +140,15 @@ Result<std::shared_ptr<Segment>> Segments::holding(RecordId id) {
   }
   if (holder == 0) return Error{ErrorCode::not_found, fmt::format("there is no record {} in this journal", id)};
   return open(holder, closed);
+}
+
+std::optional<Error> Segments::damage_behind(std::uint32_t number) {
+  for (std::uint32_t next : numbers(number + 1)) {
+    auto place = this->place(next);
+    if (place) break;
+    if (is_damage(place.error())) return place.error();
+  }
+  return std::nullopt;
 }
 
 }  // namespace holdfast::journal

@@ -47,6 +47,9 @@ class Segments {
   /// The segment that holds a record, if any does; those that are damaged or gone are passed over. Error:
   /// not_found.
   Result<std::shared_ptr<Segment>> holding(RecordId id);
+  /// What is wrong with the next segment, when it cannot be opened: a record that the segment before does not have may be there.
+  /// @param number  of the segment before; 0: of none
+  std::optional<Error> damage_behind(std::uint32_t number);
 
  private:
   /// So many stay open for whoever comes next.

@@ -50,7 +50,7 @@ int set_or_lift(const std::string& config_path, const HoldCommand& command, bool
   Holds holds;
   Status read = read_holds(**reader, holds);
   // Who must keep something must be able to say so, whatever is damaged.
-  if (!read && read.error().code != ErrorCode::corrupt) return fail(read.error());
+  if (!read && !is_damage(read.error())) return fail(read.error());
   bool is_there = holds.count(command.name) > 0;
   if (is_set && is_there)
     return fail({ErrorCode::invalid, fmt::format("there is a legal hold named \"{}\" already; lift it first, or take another name", command.name)}),

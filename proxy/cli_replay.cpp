@@ -204,7 +204,7 @@ int dry_run(journal::Reader& reader, const std::vector<journal::RecordId>& ids, 
       fmt::print("{:>8}  <{}>  {} bytes\n", id, escape(entry->message.mail_from), entry->message.size);
   }
   fmt::print(stderr, "{} entries, {:.1f} MiB would be replayed; nothing was sent\n", ids.size(), static_cast<double>(bytes) / (1 << 20));
-  return EX_OK;
+  return warn_of_damage(reader.damaged());
 }
 
 Status check_form(const ReplayCommand& command) {

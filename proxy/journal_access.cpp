@@ -57,7 +57,7 @@ Status record_access(const Config& config, const std::string& command, const std
   if (!config.journal.access_log || ids.empty()) return {};
   std::vector<journal::RecordId> examples(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(ids.size(), 100)));
   auto unrecorded = [](const Error& error) -> Status {
-    if (error.code == ErrorCode::corrupt || error.code == ErrorCode::wrong_key || error.code == ErrorCode::not_found) return error;
+    if (is_damage(error) || error.code == ErrorCode::not_found) return error;
     fmt::print(stderr, "holdfast: this reading is not on record: {}\n", error.message);
     return {};
   };
