@@ -17,7 +17,7 @@ namespace {
 
 constexpr auto feed_glance = std::chrono::milliseconds(500);
 constexpr auto longest_feed_pause = std::chrono::minutes(10);
-constexpr std::int64_t second_us = 1'000'000;
+constexpr std::int64_t second_us = 1'000'000, longest_put_off_us = 600 * second_us;
 constexpr std::size_t messages_a_pass = 100;
 
 std::string path_in(const std::string& journal) { return journal + "/feed.json"; }
@@ -80,7 +80,7 @@ Status Feed::save() {
     state["later"].push_back({{"entry", id}, {"recipients", recipients}});
   };
   for (const auto& [id, later] : later_) add(id, later.recipients);
-  for (const auto& [id, recipients] : under_way_) add(id, recipients);
+  for (const auto& [id, one] : under_way_) add(id, one.recipients);
   return journal::write_file(path_in(journal_.path()), to_line(state) + "\n");
 }
 
@@ -94,7 +94,7 @@ void Feed::run() {
     auto target = open_smtp_target("lmtp", *config_.mailbox.feed, options, config_);
     Status ran = target ? (*target)->run(*this) : target.error();
     // What was on its way when the connection was lost is tried again.
-    for (auto& [id, recipients] : under_way_) put_off(id, std::move(recipients));
+    for (auto& [id, one] : under_way_) put_off(id, std::move(one.recipients), one.pause_us);
     under_way_.clear();
     std::string problem = ran ? "" : ran.error().message;
     pause = problem.empty() ? feed_glance : std::min<std::chrono::milliseconds>(pause * 2, longest_feed_pause);
@@ -107,11 +107,9 @@ void Feed::run() {
   }
 }
 
-void Feed::put_off(journal::RecordId id, std::set<std::uint32_t> recipients) {
-  Later& later = later_[id];
-  later.recipients = std::move(recipients);
-  later.pause_us = later.pause_us == 0 ? second_us : std::min<std::int64_t>(later.pause_us * 2, 600 * second_us);
-  later.due_us = journal::now_us() + later.pause_us;
+void Feed::put_off(journal::RecordId id, std::set<std::uint32_t> recipients, std::int64_t last_pause_us) {
+  std::int64_t pause_us = last_pause_us == 0 ? second_us : std::min(last_pause_us * 2, longest_put_off_us);
+  later_[id] = {std::move(recipients), journal::now_us() + pause_us, pause_us};
 }
 
 /// Leaves out whom the store has had the same mail for: nobody knows whether the sender of what was under way when Holdfast stopped
@@ -135,7 +133,9 @@ void Feed::leave_out_copies(const journal::Entry& entry, std::vector<std::uint32
 }
 
 /// The entry for those of its recipients who are to have it. Null when there is none, or not yet.
-std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std::uint32_t>* only) {
+///
+/// @param before  how it was put off; null when it was not
+std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const Later* before) {
   auto entry = journal_.settled_entry(id);
   if (!entry) {
     bool is_erased = entry.error().code == ErrorCode::not_found;
@@ -147,9 +147,10 @@ std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std:
       std::any_of(routes.begin(), routes.end(), [&](const RouteConfig& one) { return one.is_egress && one.name == entry->message.route; });
   if (is_outward || entry->message.session == failover::return_session) return nullptr;
   auto item = std::make_unique<ReplayItem>();
+  const std::int64_t last_pause_us = before ? before->pause_us : 0;
   std::set<std::uint32_t> open;
   for (std::uint32_t i = 0; i < entry->message.recipients.size(); ++i) {
-    if (only && only->count(i) == 0) continue;
+    if (before && before->recipients.count(i) == 0) continue;
     using journal::Outcome;
     Outcome outcome = entry->message.recipients[i].outcome;
     if (outcome == Outcome::pending) open.insert(i);
@@ -159,35 +160,33 @@ std::unique_ptr<ReplayItem> Feed::item(journal::RecordId id, const std::set<std:
   }
   if (!open.empty()) {
     for (std::uint32_t i : item->recipients) open.insert(i);
-    put_off(id, std::move(open));
+    put_off(id, std::move(open), last_pause_us);
     return nullptr;
   }
   leave_out_copies(*entry, item->recipients);
   if (item->recipients.empty()) return nullptr;
   item->entry = std::move(*entry);
   item->payload = payload_of(item->entry, [this, copy = item->entry](std::uint32_t index) { return journal_.frame(copy, index); });
-  under_way_[id] = {item->recipients.begin(), item->recipients.end()};
+  under_way_[id] = {{item->recipients.begin(), item->recipients.end()}, 0, last_pause_us};
   return item;
 }
 
 std::unique_ptr<ReplayItem> Feed::next() {
   if (is_stopping()) return nullptr;
-  std::int64_t now = journal::now_us();
-  for (auto following = later_.begin(); following != later_.end();) {
-    auto one = following++;
-    if (one->second.due_us > now) continue;
-    const Later later = one->second;
-    one->second.due_us = now + later.pause_us;  // item() may put it off again, with a longer pause
-    auto found = item(one->first, &later.recipients);
-    bool is_put_off = one->second.due_us > now + later.pause_us;
-    if (found || !is_put_off) later_.erase(one);
-    if (found) return found;
+  // Whichever has waited longest, so that none keeps the others waiting.
+  auto is_due_before = [](const auto& one, const auto& other) { return one.second.due_us < other.second.due_us; };
+  for (;;) {
+    auto first = std::min_element(later_.begin(), later_.end(), is_due_before);
+    if (first == later_.end() || first->second.due_us > journal::now_us()) break;
+    auto [id, before] = std::move(*first);
+    later_.erase(first);
+    if (auto found = item(id, &before)) return found;
   }
-  auto ids = journal_.messages_after(position_, messages_a_pass);
-  if (!ids) {
-    log(LogLevel::error, "feed", {{"problem", ids.error().message}});
-    return nullptr;
-  }
+  auto tell = [this](const Error& error) {
+    if (told_.insert(error.message).second) log(LogLevel::error, "feed", {{"problem", error.message}, {"result", "what cannot be read is not fed"}});
+  };
+  auto ids = journal_.messages_after(position_, messages_a_pass, tell);
+  if (!ids) return tell(ids.error()), nullptr;
   journal::RecordId indexed = journal_.indexed();
   for (journal::RecordId id : *ids) {
     if (id > indexed) break;  // its outcome may not be known yet
@@ -198,12 +197,12 @@ std::unique_ptr<ReplayItem> Feed::next() {
 }
 
 void Feed::done(const ReplayResult& result) {
-  std::set<std::uint32_t> left = std::move(under_way_[result.id]);
+  auto [left, due_us, last_pause_us] = std::move(under_way_[result.id]);
   under_way_.erase(result.id);
   for (std::uint32_t served : result.served) left.erase(served);
   for (std::uint32_t refused : result.refused) left.erase(refused);
   if (!result.refused.empty()) log(LogLevel::warning, "feed", {{"entry", result.id}, {"refused", result.refused.size()}, {"reply", result.detail}});
-  if (!left.empty()) put_off(result.id, std::move(left));
+  if (!left.empty()) put_off(result.id, std::move(left), last_pause_us);
   if (Status saved = save(); !saved) log(LogLevel::error, "feed", {{"problem", saved.error().message}});
 }
 

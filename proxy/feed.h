@@ -36,7 +36,7 @@ class Feed : private ReplayJob {
   struct Later {
     std::set<std::uint32_t> recipients;
     std::int64_t due_us = 0;
-    std::int64_t pause_us = 0;
+    std::int64_t pause_us = 0;  ///< the last one
   };
 
   Feed(journal::Journal& journal, const Config& config);
@@ -46,16 +46,17 @@ class Feed : private ReplayJob {
   bool is_stopping() const;
   std::unique_ptr<ReplayItem> next() override;
   void done(const ReplayResult& result) override;
-  std::unique_ptr<ReplayItem> item(journal::RecordId id, const std::set<std::uint32_t>* only);
+  std::unique_ptr<ReplayItem> item(journal::RecordId id, const Later* before);
   void leave_out_copies(const journal::Entry& entry, std::vector<std::uint32_t>& recipients);
-  void put_off(journal::RecordId id, std::set<std::uint32_t> recipients);
+  void put_off(journal::RecordId id, std::set<std::uint32_t> recipients, std::int64_t last_pause_us);
 
   journal::Journal& journal_;
   const Config config_;
   journal::RecordId since_ = 0;     ///< entries up to it were never fed
   journal::RecordId position_ = 0;  ///< entries up to it are done, or in later_
   std::map<journal::RecordId, Later> later_;
-  std::map<journal::RecordId, std::set<std::uint32_t>> under_way_;
+  std::map<journal::RecordId, Later> under_way_;
+  std::set<std::string> told_;  ///< what hinders reading the journal, once each
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   bool is_stopping_ = false;

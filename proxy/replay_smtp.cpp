@@ -25,7 +25,8 @@ class SmtpTarget : public ReplayTarget {
     for (std::uint64_t i = 0; i < couriers_; ++i) work().spawn();
     if (left_ > 0) loop_.run();
     pool_.sweep(true);
-    for (const Trip& trip : again_) tell(trip.errand->entry.id, trip.before, failure_, false);
+    for (const Trip& trip : again_)
+      if (!trip.before.empty()) tell(trip.errand->entry.id, trip.before, failure_, false);
     again_.clear();
     return failure_.empty() ? Status() : Status(Error{ErrorCode::unavailable, failure_});
   }
@@ -35,16 +36,18 @@ class SmtpTarget : public ReplayTarget {
   struct Trip {
     std::unique_ptr<ReplayItem> item;
     std::unique_ptr<Errand> errand;
-    std::vector<DeliveryResult::Verdict> before;  ///< of transactions that could not take all recipients
+    std::vector<DeliveryResult::Verdict> before = {};  ///< of transactions that could not take all recipients
+    bool was_interrupted = false;                      ///< the connection was there and was lost on the way, which may be chance
   };
+  /// So many entries one after the other that lose their connection tell of the target, fewer of themselves.
+  static constexpr std::uint64_t most_lost_in_a_row = 10;
 
-  static Trip trip_for(std::unique_ptr<ReplayItem> item, std::vector<std::uint32_t> recipients, std::vector<DeliveryResult::Verdict> before) {
+  static Trip trip_for(std::unique_ptr<ReplayItem> item, std::vector<std::uint32_t> recipients) {
     Trip trip;
     trip.errand = std::make_unique<Errand>(failover::HoldQueue::Delivery{item->entry.id, std::move(recipients)}, item->entry);
     trip.errand->payload = item->payload;
     trip.errand->adds_received_line = false;
     trip.item = std::move(item);
-    trip.before = std::move(before);
     return trip;
   }
 
@@ -59,7 +62,15 @@ class SmtpTarget : public ReplayTarget {
     std::unique_ptr<ReplayItem> item = job_->next();
     if (!item) return trip;
     std::vector<std::uint32_t> recipients = item->recipients;
-    return trip_for(std::move(item), std::move(recipients), {});
+    return trip_for(std::move(item), std::move(recipients));
+  }
+
+  /// What is still to be done of it comes next, on whichever connection.
+  void again(Trip trip, std::vector<std::uint32_t> recipients) {
+    Trip rest = trip_for(std::move(trip.item), std::move(recipients));
+    rest.before = std::move(trip.before);
+    rest.was_interrupted = trip.was_interrupted;
+    again_.push_front(std::move(rest));
   }
 
   Task<void> work() {
@@ -75,24 +86,30 @@ class SmtpTarget : public ReplayTarget {
         return following.errand.get();
       };
       co_await courier.deliver(*trip.errand, opening, occasions);
+      bool goes_on = trip.errand->result.connection_failure.empty() && failure_.empty();
+      if (following.errand && !goes_on) {
+        // Its envelope went out, and nothing more.
+        std::vector<std::uint32_t> recipients = following.errand->delivery.recipients;
+        again(std::exchange(following, {}), std::move(recipients));
+      }
       come_back(std::move(trip));
-      if (!failure_.empty()) break;
-      trip = std::move(following);
-      if (!trip.errand) trip = next();
+      trip = following.errand ? std::move(following) : next();
     }
     if (--left_ == 0) loop_.stop();
   }
 
   void come_back(Trip trip) {
     const DeliveryResult& result = trip.errand->result;
-    std::vector<DeliveryResult::Verdict> verdicts = std::move(trip.before);
-    verdicts.insert(verdicts.end(), result.verdicts.begin(), result.verdicts.end());
     std::vector<std::uint32_t> rest = trip.errand->unanswered().recipients;
-    if (failure_.empty()) failure_ = result.connection_failure;
-    if (result.connection_failure.empty() && !rest.empty())
-      again_.push_back(trip_for(std::move(trip.item), std::move(rest), std::move(verdicts)));
-    else
-      tell(trip.errand->entry.id, verdicts, result.connection_failure, result.may_have_arrived);
+    trip.before.insert(trip.before.end(), result.verdicts.begin(), result.verdicts.end());
+    bool is_lost = result.was_interrupted && (trip.was_interrupted || result.may_have_arrived);
+    trip.was_interrupted |= result.was_interrupted;
+    bool is_unreachable = !result.connection_failure.empty() && !result.was_interrupted;
+    if (is_unreachable && failure_.empty()) failure_ = result.connection_failure;
+    if (!rest.empty() && !is_lost) return again(std::move(trip), std::move(rest));
+    lost_in_a_row_ = is_lost ? lost_in_a_row_ + 1 : 0;
+    if (lost_in_a_row_ >= most_lost_in_a_row && failure_.empty()) failure_ = result.connection_failure;
+    tell(trip.errand->entry.id, trip.before, result.connection_failure, result.may_have_arrived);
   }
 
   /// @param failure  of the connection, before there was a verdict for everybody; else empty
@@ -107,7 +124,6 @@ class SmtpTarget : public ReplayTarget {
       if (!verdict.reply.is_positive() || result.detail.empty()) result.detail = verdict.reply.summary();
     }
     if (!failure.empty()) {
-      if (result.served.empty() && !may_have_arrived) return;  // nothing happened
       result.state = ReplayResult::State::failed;
       result.detail = failure + (may_have_arrived ? "; the target may have taken it" : "");
     }
@@ -121,8 +137,9 @@ class SmtpTarget : public ReplayTarget {
   Loop loop_;
   UpstreamPool pool_;
   ReplayJob* job_ = nullptr;
-  std::deque<Trip> again_;  ///< to the recipients that were too many for one transaction
-  std::string failure_;
+  std::deque<Trip> again_;  ///< to the recipients that were too many for one transaction, or whose connection was lost
+  std::uint64_t lost_in_a_row_ = 0;
+  std::string failure_;  ///< the target takes no more
 };
 
 }  // namespace

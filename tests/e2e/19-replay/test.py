@@ -176,6 +176,50 @@ def _(scene):
     equal(os.listdir(os.path.join(holdfast.journal_path, "replays")), [], "what is over leaves no progress behind")
 
 
+@test("a target that breaks off at one entry each time, or takes few a connection, gets all others; that one is named")
+def _(scene):
+    bodies = [f"Subject: {number}\r\n\r\nx\r\n".encode() for number in range(30)]
+    holdfast = world(scene, bodies)
+    settled(holdfast)
+    cursed = sorted(entry["id"] for entry in holdfast.entries())[3]
+    tries = []
+
+    def verdict(session, line):
+        tries.append(session.primary.messages[-1][1])
+        return None if b"Subject: 3\r\n" in tries[-1] else b"250 2.0.0 Ok\r\n"
+
+    def envelope(session, line):
+        session.count = getattr(session, "count", 0) + 1
+        return b"250 2.1.0 Ok\r\n" if session.count <= 4 else b"421 4.7.0 too many messages in this session\r\n"
+    target = scene.primary(replies={"content": verdict, "MAIL": envelope})
+    for concurrency in ("1", "4"):
+        tries.clear()
+        command = ("journal", "replay", "--to", f"smtp://127.0.0.1:{target.port}", "--concurrency", concurrency, "--progress", scene.path(concurrency))
+        done = holdfast.run(*command, check=False)
+        equal(done.returncode, 69, done.stderr)
+        assert "29 entries replayed" in done.stderr and "1 FAILED; the same command tries just those again" in done.stderr, done.stderr
+        assert f"entry {cursed}: failed: it closed the connection; the target may have taken it" in done.stdout, done.stdout
+        equal(sorted(tries), sorted(bodies), "each once")
+        tries.clear()
+        equal(holdfast.run(*command, check=False).returncode, 69)
+        equal(tries, [bodies[3]])
+
+
+@test("a target at which every entry loses its connection is given up, and the same command goes on")
+def _(scene):
+    bodies = [f"Subject: {number}\r\n\r\nx\r\n".encode() for number in range(30)]
+    holdfast = world(scene, bodies)
+    target = scene.primary(replies={"MAIL": None})
+    command = ("journal", "replay", "--to", f"smtp://127.0.0.1:{target.port}")
+    cut = holdfast.run(*command, check=False)
+    equal(cut.returncode, 75, cut.stderr)
+    assert "0 entries replayed" in cut.stderr and "goes on from here" in cut.stderr, cut.stderr
+    assert len(target.sessions) < 30, len(target.sessions)
+    target.replies["MAIL"] = b"250 2.1.0 Ok\r\n"
+    assert "30 entries replayed" in holdfast.run(*command).stderr
+    equal(sorted(content for _, content in target.messages), sorted(bodies), "each once")
+
+
 def progress(holdfast):
     """How many entries the replays under way have done."""
     folder, lines = os.path.join(holdfast.journal_path, "replays"), 0

@@ -83,10 +83,12 @@ def _(scene):
 
 @test("each recipient has its own verdict: what is refused for the moment comes again for that one alone, what is refused for good does not")
 def _(scene):
-    tries = []
+    tries, for_bob = [], []
 
     def answer(recipient):
         tries.append(recipient)
+        if recipient.startswith("bob"):
+            for_bob.append(time.monotonic())
         if recipient.startswith("bob") and tries.count(recipient) < 3:
             return b"452 4.2.2 full\r\n"
         return b"550 5.1.1 nobody\r\n" if recipient.startswith("eve") else TAKEN
@@ -96,7 +98,54 @@ def _(scene):
     world.send("next", "ada")
     wait_for(lambda: tries.count("bob@example.org") == 3, what="the third try for Bob")
     equal(sorted(tries), ["ada@example.org"] * 2 + ["bob@example.org"] * 3 + ["eve@example.org"])
+    first, second, third = for_bob
+    assert second - first >= 1 and third - second >= 2, (for_bob, "each pause is twice the one before")
     wait_for(lambda: json.load(open(os.path.join(world.holdfast.journal_path, "feed.json")))["later"] == [], what="nothing to be left")
+
+
+@test("a message at which the store breaks off each time is tried again, and keeps no other waiting")
+def _(scene):
+    tries = []
+
+    def answer(session, line):
+        tries.append(subject_of(session.primary.messages[-1][1]))
+        return None if tries[-1].startswith("cursed") else TAKEN
+    store = scene.primary(replies={"LHLO": ScriptedPrimary.EHLO, "content": answer})
+    world = fed(scene, store.port)
+    for subject in ("first", "cursed", "cursed too", "second"):
+        world.send(subject, "ada")
+    wait_for(lambda: "second" in tries and tries.count("cursed") > 1 and tries.count("cursed too") > 1, what="the others, and another try")
+    world.send("third", "ada")
+    wait_for(lambda: "third" in tries, what="what came after")
+    equal([subject for subject in tries if not subject.startswith("cursed")], ["first", "second", "third"])
+
+
+@test("where a segment of the journal is damaged, the log says so, and what is in the others is fed")
+def _(scene):
+    store = scene.primary(replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(lambda one: TAKEN)})
+    world = fed(scene, store.port)
+    holdfast = world.holdfast
+    world.send("fed", "ada")
+    wait_for(lambda: store.messages, what="the first")
+    store.leave()
+    for segment in range(1, 4):
+        for number in range(50):
+            world.send(f"s{segment} n{number}", "ada", body=noise(3000, number))
+        settled(holdfast)
+        holdfast.run("journal", "seal")
+    world.send("last", "ada")
+    holdfast.stop()
+    os.truncate(os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb"), 100_000)
+    with open(os.path.join(holdfast.journal_path, "segments", "0000000002.lmdb"), "r+b") as file:
+        file.write(b"\0" * 8192)
+    store = scene.primary(port=store.port, replies={"LHLO": ScriptedPrimary.EHLO, "content": verdicts(lambda one: TAKEN)})
+    holdfast.start()
+    wait_for(lambda: store.messages and subject_of(store.messages[-1][1]) == "last", what="the last")
+    equal([subject_of(content) for _, content in store.messages if not subject_of(content).startswith("s1")], [*(f"s3 n{number}" for number in range(50)), "last"])
+    with open(holdfast.log) as log:
+        said = [line for line in log if " feed " in line and "what cannot be read is not fed" in line]
+    equal(len(said), len(set(said)), said)
+    assert len(said) == 2 and "0000000001" in said[0] and "0000000002" in said[1], said
 
 
 @test("a damaged feed.json stops the feed, with a word, and not the mail")
