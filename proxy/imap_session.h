@@ -17,6 +17,7 @@
 #include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
 #include "proxy/imap_sort.h"
+#include "proxy/login_line.h"
 #include "proxy/mailbox_gate.h"
 #include "proxy/password_checker.h"
 #include "proxy/worker.h"
@@ -53,6 +54,7 @@ struct MailboxService {
   MailboxGate gate;
   PasswordChecker passwords;
   failover::LoginThrottle throttle;
+  LoginLine line;
   /// Passwords that were right a while ago, as keyed hashes under a key of this process: a webmail logs in for every click, and
   /// argon2 is slow on purpose.
   struct Remembered {
@@ -65,6 +67,7 @@ struct MailboxService {
   std::set<ImapSession*> sessions;
   std::set<SubmissionSession*> submissions;
   std::uint64_t in_memory = 0;  ///< bytes of large commands (APPEND) that are coming in, of all sessions
+  std::uint64_t in_memory_of(const std::string& person) const;
 };
 
 class ImapSession {
@@ -79,6 +82,8 @@ class ImapSession {
   /// Says farewell and ends, soon.
   void stop(const std::string& why);
   const std::string& person() const { return person_; }
+  /// Bytes of MailboxService::in_memory that are this session's.
+  std::uint64_t reserved() const { return reserved_; }
   /// Looks whether the person may still be logged in, and for news while idle.
   void look() { wakeup_.fire(); }
 

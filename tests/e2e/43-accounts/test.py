@@ -132,6 +132,26 @@ def _(scene):
         world.log_in(person, password)
 
 
+@test("guesses over many connections at once are counted like others, and keep nobody elsewhere waiting")
+def _(scene):
+    world = World(scene)
+
+    def connection(address):
+        session = scene.client(world.imap_port, greeting=False)
+        session.reply()
+        assert session.ask(f'1 ID ("name" "webmail" "x-originating-ip" "{address}")').startswith("* ID")
+        assert session.reply().startswith("1 OK")
+        return session
+    guessers = [connection("203.0.113.5") for _ in range(150)]
+    for guesser in guessers:
+        guesser.send(b"2 LOGIN ada@example.org guess\r\n")
+    elsewhere = connection("198.51.100.7")
+    assert "welcome" in elsewhere.ask(f'2 LOGIN ada@example.org "{PASSWORD}"'), elsewhere
+    said = [guesser.reply() for guesser in guessers]
+    equal(sum("is wrong" in one for one in said), 5, said[:10])
+    equal(sum("too many wrong passwords" in one for one in said), 145)
+
+
 @test("a stranger's guesses at the webmail keep nobody else out; without a word of whom it speaks for, a machine is one guesser")
 def _(scene):
     world = World(scene)
