@@ -7,15 +7,21 @@ namespace holdfast::proxy {
 namespace {
 
 constexpr std::size_t longest_line = 64 * 1024, longest_command = 1 << 20;
-/// Messages that are put into folders are in memory until they are stored. Of all that come in at once, so much; the others wait.
-constexpr std::uint64_t most_in_memory = 256ULL << 20;
+/// Messages that are put into folders are in memory until they are stored. Of all that come in at once, so much, and of one person's,
+/// beyond the first; the others wait. Who sends nothing more of one keeps its room only so long.
+constexpr std::uint64_t most_in_memory = 256ULL << 20, most_of_one_person = most_in_memory / 4;
 constexpr auto pace_of_waiting = std::chrono::milliseconds(50);
+constexpr auto longest_standstill = std::chrono::minutes(2);
 
 }  // namespace
 
 /// Room for a large command in memory, as soon as others have left enough. False when that takes too long.
 Task<bool> ImapSession::reserve(std::uint64_t bytes, Deadline by) {
-  auto has_room = [&] { return service_.in_memory == 0 || service_.in_memory + bytes <= most_in_memory; };
+  auto has_room = [&] {
+    const std::uint64_t own = service_.in_memory_of(person_);
+    bool is_within_share = own == 0 || own + bytes <= most_of_one_person;
+    return is_within_share && (service_.in_memory == 0 || service_.in_memory + bytes <= most_in_memory);
+  };
   while (!has_room()) {
     if (Clock::now() >= by || !stop_why_.empty() || !stream_.is_alive()) co_return false;
     co_await wakeup_.wait(Clock::now() + pace_of_waiting);
@@ -70,14 +76,16 @@ Task<bool> ImapSession::read_literal(LiteralMark mark, Deadline deadline) {
     stream_.write("+ OK\r\n");
     stream_.flush();
   }
+  Deadline standstill = reserved_ > 0 ? worker_.loop.now() + longest_standstill : deadline;
   for (std::uint64_t left = mark.size; left > 0;) {
     std::string_view input = stream_.input();
     std::size_t taken = std::min<std::uint64_t>(left, input.size());
     command_ += input.substr(0, taken);
     stream_.consume(taken);
     left -= taken;
+    if (taken > 0 && reserved_ > 0) standstill = worker_.loop.now() + longest_standstill;
     if (taken > 0) continue;
-    bool has_more = co_await wait_for_input(deadline);
+    bool has_more = co_await wait_for_input(std::min(deadline, standstill));
     if (!has_more) co_return false;
   }
   co_return true;

@@ -45,6 +45,13 @@ Status MailboxService::remove(const std::string& person) {
   return store.remove(person);
 }
 
+std::uint64_t MailboxService::in_memory_of(const std::string& person) const {
+  std::uint64_t bytes = 0;
+  for (const ImapSession* session : sessions)
+    if (session->person() == person) bytes += session->reserved();
+  return bytes;
+}
+
 void MailboxService::stop() {
   for (ImapSession* session : sessions) session->stop("Holdfast is shutting down");
   for (SubmissionSession* session : submissions) session->look();

@@ -92,9 +92,9 @@ class Raw:
                 return answer
 
 
-def reader(scene, world, folder="INBOX"):
+def reader(scene, world, folder="INBOX", person="ada"):
     raw = Raw(scene, world.imap_port)
-    assert b"OK" in raw.ask(f'LOGIN ada@example.org "{PASSWORD}"')
+    assert b"OK" in raw.ask(f'LOGIN {person}@example.org "{PASSWORD}"')
     if folder:
         assert b"OK" in raw.ask(f"SELECT {folder}")
     return raw
@@ -425,6 +425,18 @@ def _(scene):
     for name in (b'"x\\"y"', b'"x y"', b"{4}\r\nx\r\ny", b'"(x"'):
         in_answer(reader(scene, world, "Work").ask(b"FETCH 1 BODY.PEEK[HEADER.FIELDS (" + name + b")]"), " BAD ")
     assert world.holdfast.process.poll() is None
+
+
+@test("one person's large messages that never come keep nobody else's out")
+def _(scene):
+    world, raw = filled(scene)
+    stalled = [reader(scene, world, "Work") for _ in range(4)]
+    for writer in stalled:
+        writer.send(f"x APPEND Junk {{{60 << 20}}}\r\n".encode())
+    world.add("carl")
+    other = reader(scene, world, "INBOX", "carl")
+    content = b"x" * (20 << 20) + b"\r\n"
+    assert b"APPENDUID" in other.ask(f"APPEND Drafts {{{len(content)}}}", content + b"\r\n")
 
 
 @test("hostile: what nests or repeats a million times stops nobody else, and is answered")
