@@ -172,8 +172,12 @@ int Server::run() {
   control_.configure(settings_);
   if (Status started = control_.start(); !started) return give_up(started.error());
   auto people = read_directory(config);
-  if (!people) return give_up(people.error());
-  import_directory(std::move(*people), config);
+  bool has_copy = control_.directory().count(failover::Source::imported) > 0;
+  if (!people && !has_copy) return give_up(people.error());
+  if (!people)
+    log(LogLevel::error, "directory",
+        {{"problem", people.error().message}, {"remedy", "the last good copy stays in use; repair the file, and SIGHUP"}});
+  if (people) import_directory(std::move(*people), config);
   ldap_.configure(config.directory.ldap);
   watch_flag(config);
   std::size_t threads = threads_of(config);

@@ -286,6 +286,24 @@ def _(scene):
     equal(ldap(holdfast)["problem"], "")
 
 
+@test("a directory file that is gone, or no list of people any more, keeps Holdfast from no start: the last good copy decides; at the first start it is refused")
+def _(scene):
+    listed = scene.path("people.csv")
+    with open(listed, "w") as file:
+        file.write("address,name\nada@example.org,Ada\n")
+    holdfast = scene.holdfast(scene.primary(), yaml=f"directory:\n  file: {listed}\n")
+    holdfast.stop()
+    for spoil in (lambda: open(listed, "w").write("\0\1no list\n"), lambda: os.unlink(listed)):
+        spoil()
+        holdfast.start()
+        assert holdfast.logged("the last good copy stays in use")
+        assert "ada@example.org" in people(holdfast)
+        holdfast.stop()
+    shutil.rmtree(holdfast.journal_path)
+    done = run(BINARY, "-c", holdfast.config, "serve")
+    assert done.returncode != 0 and listed in done.stderr, done
+
+
 @test("while LDAP is gone, over a restart and in hold too, the last good copy decides; the problem is named")
 def _(scene):
     slapd = Slapd(scene).start()
