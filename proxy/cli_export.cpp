@@ -195,7 +195,7 @@ int export_subject(const Config& config, journal::Reader& reader, const ExportCo
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   ReplayProgress unkept;
-  auto target = open_file_target("eml", command.folder, unkept);
+  auto target = open_file_target("eml", command.folder, config.journal.path, unkept);
   if (!target) return fail(target.error()), EX_CANTCREAT;
   auto lock = journal::lock_folder(command.folder);
   if (!lock) return fail(lock.error());

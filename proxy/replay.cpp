@@ -7,7 +7,8 @@ namespace holdfast::proxy {
 Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, const Config& config, ReplayProgress& progress) {
   std::size_t colon = options.to.find(':');
   std::string kind = options.to.substr(0, colon), rest = colon == std::string::npos ? "" : options.to.substr(colon + 1);
-  if ((kind == "maildir" || kind == "mbox" || kind == "eml") && !rest.empty()) return open_file_target(kind, rest, progress, options.concurrency);
+  if ((kind == "maildir" || kind == "mbox" || kind == "eml") && !rest.empty())
+    return open_file_target(kind, rest, config.journal.path, progress, options.concurrency);
   if ((kind == "smtp" || kind == "smtps" || kind == "lmtp") && rest.starts_with("//")) {
     std::string place = rest.substr(2);
     if (place.ends_with('/')) place.pop_back();

@@ -252,8 +252,10 @@ class MboxTarget : public FileTarget {
 
 }  // namespace
 
-Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path, ReplayProgress& progress,
-                                                       std::uint64_t writers) {
+Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path, const std::string& journal,
+                                                       ReplayProgress& progress, std::uint64_t writers) {
+  if (journal::is_within(path, journal))
+    return Error{ErrorCode::permission, path + ": is in the journal itself, where no content lies in the clear; name a place of its own"};
   if (kind == "mbox") {
     auto target = std::make_unique<MboxTarget>(path);
     if (Status opened = target->open(progress); !opened) return opened.error();

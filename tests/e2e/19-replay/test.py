@@ -77,6 +77,23 @@ def _(scene):
     equal(sorted(os.listdir(scene.path("eml"))), sorted(f"{entry}.eml" for entry, _ in before))
 
 
+@test("nothing is replayed or exported into the journal itself, by whatever name")
+def _(scene):
+    holdfast = world(scene)
+    settled(holdfast)
+    os.symlink(holdfast.journal_path, scene.path("elsewhere"))
+
+    def files():
+        return sorted(os.path.join(folder, name) for folder, _, names in os.walk(holdfast.journal_path) for name in names if "/replays" not in folder)
+    before = files()
+    for place in (holdfast.journal_path, os.path.join(holdfast.journal_path, "segments"), scene.path("elsewhere/new")):
+        commands = [["replay", "--to", f"{kind}:{place}/x" if kind == "mbox" else f"{kind}:{place}"] for kind in ("eml", "maildir", "mbox")]
+        for command in (*commands, ["export", "--subject", "p1@example.org", "--to", place]):
+            refused = holdfast.run("journal", *command, "--reason", "test", check=False)
+            assert refused.returncode == 73 and "is in the journal itself" in refused.stderr, refused
+    equal(files(), before)
+
+
 @test("by SMTP: the original envelope with its parameters, the content bit for bit and nothing added; to other recipients if so asked")
 def _(scene):
     holdfast = world(scene)
