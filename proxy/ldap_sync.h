@@ -1,9 +1,9 @@
 // The directory's people and groups, fetched from an LDAP server now and then, on a thread of its own.
 //
-// The first run reads everything; later ones what has changed since, and the names of all entries to see who
-// is gone. Servers that are copies of each other learn of a change at different times and may keep the time of the first: so
-// everything is read again from another server than before, once a day, and when an operator asks. While the server is away, or answers with nobody at all, the last good copy stays; also when most are gone at once, until an
-// operator asks for a run.
+// The first run reads everything; later ones what has changed since, and the names of all entries to see who is gone. Servers that are
+// copies of each other learn of a change at different times, and may keep the time of the first: so everything is read again from another
+// server than before, once a day, and when an operator asks. While the server is away, or answers with nobody at all, the last good copy
+// stays; also when most are gone at once, until an operator asks for a run.
 #pragma once
 
 #include <atomic>

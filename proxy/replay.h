@@ -61,7 +61,8 @@ class ReplayTarget {
 /// The target that options.to names. progress: files go on where they stood. Errors: invalid, or the place
 /// cannot be used.
 Result<std::unique_ptr<ReplayTarget>> open_target(const ReplayOptions& options, const Config& config, ReplayProgress& progress);
-/// journal: where no content may lie in the clear. writers: files that are written at once, by so many threads; an mbox has one. Results then come in any order.
+/// journal: where no content may lie in the clear. writers: files that are written at once, by so many threads; an mbox has one. Results then
+/// come in any order.
 Result<std::unique_ptr<ReplayTarget>> open_file_target(const std::string& kind, const std::string& path, const std::string& journal,
                                                        ReplayProgress& progress, std::uint64_t writers = 1);
 Result<std::unique_ptr<ReplayTarget>> open_smtp_target(const std::string& scheme, const HostPort& host, const ReplayOptions& options,
