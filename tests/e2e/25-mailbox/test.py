@@ -169,7 +169,10 @@ def _(scene):
         refused(lambda: ada.store("1", "+FLAGS", f"({keyword})"), "no such flag")
     # Others have room of their own; but memory is for all.
     memory = world.holdfast.memory("RssAnon")
-    writers = [world.log_in("bob") for _ in range(30)]
+    others = [f"other{number}" for number in range(10)]
+    for person in others:
+        world.add(person)
+    writers = [world.log_in(person) for person in others * 3]
     for writer in writers:
         writer.send(b"x APPEND Drafts {%d+}\r\n" % len(draft))
     threads = [threading.Thread(target=send_quietly, args=(writer, draft)) for writer in writers]
