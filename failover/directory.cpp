@@ -12,6 +12,8 @@ namespace {
 
 /// A recipient that is confirmed more often than this is not written again.
 constexpr std::int64_t refresh_us = 3'600'000'000;
+/// So many are changed before others have their turn.
+constexpr std::size_t people_at_once = 500;
 constexpr std::string_view name_prefix = "directory:";
 /// So many people of a domain who were known, refused one after the other, are too many to be gone.
 constexpr std::size_t too_many_to_be_gone = 5;
@@ -85,7 +87,27 @@ bool says_unknown(std::string_view reply) {
 void Directory::set_options(DirectoryOptions options) {
   std::unique_lock lock(mutex_);
   version_.fetch_add(1, std::memory_order_relaxed);
+  bool has_other_aliases = options.domain_aliases != options_.domain_aliases;
   options_ = std::move(options);
+  if (has_other_aliases) find_new_keys();
+}
+
+void Directory::find_new_keys() {
+  std::vector<Person> all;
+  for (auto& [key, person] : std::exchange(people_, {})) {
+    changed_.insert(key);
+    all.push_back(std::move(person));
+  }
+  aliases_.clear();
+  groups_of_.clear();
+  known_.clear();
+  refused_.clear();
+  learned_ = 0;
+  // Of two that are the same now, the one stays that an administrator named, or else that was confirmed last.
+  std::sort(all.begin(), all.end(), [](const Person& a, const Person& b) {
+    return std::pair(a.source != Source::learned, a.time_us) < std::pair(b.source != Source::learned, b.time_us);
+  });
+  for (Person& person : all) put(std::move(person));
 }
 
 std::string Directory::canonical(std::string_view address) const {
@@ -146,6 +168,7 @@ void Directory::put(Person person) {
     if (is_superseded) drop(other);
     aliases_[other] = key;
   }
+  for (const std::string& member : person.members) groups_of_[key_of(member)].insert(key);
   changed_.insert(key);
   const Person& there = people_[key] = std::move(person);
   if (there.source != Source::learned) {
@@ -171,6 +194,12 @@ void Directory::drop(const std::string& key) {
   for (const std::string& alias : found->second.aliases) {
     auto one = aliases_.find(key_of(alias));
     if (one != aliases_.end() && one->second == key) aliases_.erase(one);
+  }
+  for (const std::string& member : found->second.members) {
+    auto one = groups_of_.find(key_of(member));
+    if (one == groups_of_.end()) continue;
+    one->second.erase(key);
+    if (one->second.empty()) groups_of_.erase(one);
   }
   people_.erase(found);
   changed_.insert(key);
@@ -270,31 +299,46 @@ std::string Directory::take_lost_domain() {
 }
 
 void Directory::import(std::vector<Person> people) {
-  std::unique_lock lock(mutex_);
-  for (Person& person : people) put(std::move(person));
+  for (std::size_t at = 0; at < people.size();) {
+    std::unique_lock lock(mutex_);
+    for (const std::size_t end = std::min(people.size(), at + people_at_once); at < end; ++at) put(std::move(people[at]));
+  }
 }
 
 void Directory::replace(Source source, std::vector<Person> people) {
-  std::unique_lock lock(mutex_);
   std::set<std::string> gone;
-  for (const auto& [key, person] : people_)
-    if (person.source == source) gone.insert(key);
-  for (Person& person : people) {
-    std::string key = key_of(person.address);
-    auto known = people_.find(key);
-    if (known != people_.end() && known->second.source == Source::imported && source != Source::imported) continue;
-    bool is_there = gone.erase(key) > 0;
-    if (is_there) {
-      // Who has not changed is not written again.
-      std::int64_t time_us = std::exchange(known->second.time_us, person.time_us);
-      if (known->second == person) {
-        known->second.time_us = time_us;
-        continue;
-      }
-    }
-    put(std::move(person));
+  {
+    std::shared_lock lock(mutex_);
+    for (const auto& [key, person] : people_)
+      if (person.source == source) gone.insert(key);
   }
-  for (const std::string& key : gone) drop(key);
+  for (std::size_t at = 0; at < people.size();) {
+    std::unique_lock lock(mutex_);
+    for (const std::size_t end = std::min(people.size(), at + people_at_once); at < end; ++at) replace_one(source, std::move(people[at]), gone);
+  }
+  for (auto one = gone.begin(); one != gone.end();) {
+    std::unique_lock lock(mutex_);
+    for (std::size_t i = 0; i < people_at_once && one != gone.end(); ++i, ++one) {
+      auto known = people_.find(*one);
+      if (known != people_.end() && known->second.source == source) drop(*one);
+    }
+  }
+}
+
+void Directory::replace_one(Source source, Person person, std::set<std::string>& gone) {
+  std::string key = key_of(person.address);
+  auto known = people_.find(key);
+  if (known != people_.end() && known->second.source == Source::imported && source != Source::imported) return;
+  bool is_there = gone.erase(key) > 0 && known != people_.end();
+  if (is_there) {
+    // Who has not changed is not written again.
+    std::int64_t time_us = std::exchange(known->second.time_us, person.time_us);
+    if (known->second == person) {
+      known->second.time_us = time_us;
+      return;
+    }
+  }
+  put(std::move(person));
 }
 
 std::optional<Source> Directory::remove(std::string_view address) {
@@ -337,10 +381,9 @@ std::vector<std::string> Directory::addresses_of(std::string_view person, bool w
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (auto found = people_.find(all[i]); found != people_.end())
       for (const std::string& alias : found->second.aliases) add(alias);
-    if (!with_groups) continue;
-    for (const auto& [key, group] : people_)
-      for (const std::string& member : group.members)
-        if (key_of(member) == all[i]) add(key);
+    auto groups = with_groups ? groups_of_.find(all[i]) : groups_of_.end();
+    if (groups == groups_of_.end()) continue;
+    for (const std::string& group : groups->second) add(group);
   }
   std::vector<std::string> in_alias_domains;
   for (const std::string& address : all)

@@ -75,7 +75,7 @@ class Directory {
   bool take_overflow() { return has_overflowed_.exchange(false, std::memory_order_relaxed); }
   /// A domain of which that is so, if that is news since the last time; else an empty text.
   std::string take_lost_domain();
-  /// Adds or replaces.
+  /// Adds or replaces. Of many, as here and in replace(), some at a time: who looks somebody up meanwhile does not wait for all.
   void import(std::vector<Person> people);
   /// Replaces all that came from that source: those who are gone there are gone here. What was imported stays as it is.
   void replace(Source source, std::vector<Person> people);
@@ -111,7 +111,9 @@ class Directory {
   const Person* find(const std::string& key, std::int64_t now_us) const;
   /// Learned people by age; of whom some have changed since.
   using Ages = std::deque<std::pair<std::int64_t, std::string>>;
+  void find_new_keys();
   void put(Person person);
+  void replace_one(Source source, Person person, std::set<std::string>& gone);
   void take_answer(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
   bool has_lost_people(const std::string& domain, const Person& refused);
   void drop(const std::string& key);
@@ -120,8 +122,9 @@ class Directory {
 
   mutable std::shared_mutex mutex_;
   DirectoryOptions options_;
-  std::unordered_map<std::string, Person> people_;        ///< by canonical address
-  std::unordered_map<std::string, std::string> aliases_;  ///< canonical alias -> canonical address
+  std::unordered_map<std::string, Person> people_;                    ///< by canonical address
+  std::unordered_map<std::string, std::string> aliases_;              ///< canonical alias -> canonical address
+  std::unordered_map<std::string, std::set<std::string>> groups_of_;  ///< canonical member -> canonical groups
   std::set<std::string> changed_;
   Ages known_, refused_;     ///< the oldest first
   std::size_t learned_ = 0;  ///< of people_

@@ -138,7 +138,7 @@ Status Server::open_http() {
   http_ = std::move(*http);
   http_->on_prepared("/status", [this](const Request&) { return status(); });
   http_->on_prepared("/metrics", [this](const Request&) { return status(); }, {metrics_type, &metrics_of});
-  http_->on("/address-book", [this](const Request&) { return address_book(control_.directory().list()); });
+  http_->on_waiting("/address-book", [this](const Request&) { return address_book(control_.directory().list()); });
   return {};
 }
 
@@ -205,7 +205,7 @@ void Server::answer_on_people() {
     return accounts_to_json(*mailbox_store_);
   });
   admin_->on_waiting("/mailbox/set", [this](const Request& request) { return set_account(request.body); });
-  admin_->on("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
+  admin_->on_waiting("/directory/list", [this](const Request&) { return people_to_json(control_.directory().list()); });
   admin_->on("/directory/sync", [this](const Request&) -> Admin::Answer {
     if (std::uint64_t run = ldap_.request()) return Json{{"run", run}};
     return Error{ErrorCode::invalid, "directory.ldap is not configured, so there is nothing to sync with"};

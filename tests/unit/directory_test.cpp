@@ -202,6 +202,53 @@ TEST_CASE("a person's addresses: its own and aliases, groups in groups, and alia
   CHECK_FALSE(directory.has_domain("example.net"));
 }
 
+TEST_CASE("when a domain becomes another name of one, or is none any more, who is known is known under the new names, and stored so") {
+  const std::int64_t now_us = 1'700'000'000'000'000;
+  DirectoryOptions plain, with_alias;
+  with_alias.domain_aliases["example.com"] = "example.org";
+  Directory directory(plain);
+  Directory::Person ada, team, learned;
+  ada.address = "ada@example.com", ada.name = "Ada", ada.aliases = {"countess@example.com"}, ada.source = Source::imported;
+  team.address = "team@example.com", team.members = {"ada@example.com"}, team.source = Source::imported;
+  directory.import({ada, team});
+  directory.learn("ada@example.org", true, "", now_us);
+  directory.learn("bob@example.com", true, "", now_us);
+  auto is_known = [&](const char* address) { return directory.look_up(address, now_us).verdict == Directory::Verdict::known; };
+  CHECK_FALSE(is_known("bob@example.org"));
+  directory.set_options(with_alias);
+  for (const char* address : {"ada@example.org", "ada@example.com", "countess@example.org", "bob@example.org", "team@example.org"})
+    CHECK(is_known(address));
+  CHECK(directory.size() == 3);
+  auto addresses = directory.addresses_of("ada@example.org");
+  CHECK(std::find(addresses.begin(), addresses.end(), "team@example.org") != addresses.end());
+  directory.set_options(plain);
+  CHECK(is_known("bob@example.com"));
+  CHECK_FALSE(is_known("bob@example.org"));
+  CHECK(directory.addresses_of("ada@example.com").size() == 3);
+}
+
+TEST_CASE("many are replaced some at a time; who left a group does not get its mail, and who is gone is gone") {
+  Directory directory((DirectoryOptions()));
+  auto people = [](int first, int end) {
+    std::vector<Directory::Person> all(1);
+    all[0].address = "all@example.org", all[0].source = Source::ldap;
+    for (int i = first; i < end; ++i) {
+      Directory::Person one;
+      one.address = "p" + std::to_string(i) + "@example.org", one.source = Source::ldap;
+      all[0].members.push_back(one.address);
+      all.push_back(std::move(one));
+    }
+    return all;
+  };
+  directory.replace(Source::ldap, people(0, 3000));
+  CHECK(directory.size() == 3001);
+  CHECK(directory.addresses_of("p0@example.org").size() == 2);
+  directory.replace(Source::ldap, people(1500, 4000));
+  CHECK(directory.size() == 2501);
+  CHECK(directory.addresses_of("p0@example.org").size() == 1);
+  for (const char* address : {"p1500@example.org", "p3999@example.org"}) CHECK(directory.addresses_of(address).size() == 2);
+}
+
 TEST_CASE("options may change, with a reload, while other threads look addresses up") {
   Directory directory{DirectoryOptions()};
   std::thread reloader([&] {
