@@ -42,13 +42,23 @@ Admin::Answer answer_of(const Admin::Work& work) {
   }
 }
 
-void reply(evhttp_request* http, const AnswerForm& form, const Admin::Answer& answer) {
-  Json body = answer ? *answer : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
-  bool is_text = answer && form.to_text;
-  std::string out = is_text ? form.to_text(body) : to_line(body) + "\n";
-  if (evhttp_request_get_command(http) != EVHTTP_REQ_HEAD) evbuffer_add(evhttp_request_get_output_buffer(http), out.data(), out.size());
-  evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", is_text ? form.type : "application/json");
-  evhttp_send_reply(http, answer ? 200 : 400, answer ? "OK" : "Bad Request", nullptr);
+/// An answer as it is sent.
+struct HttpReply {
+  HttpReply(const AnswerForm& form, const Admin::Answer& answer) : is_good(static_cast<bool>(answer)) {
+    Json body = answer ? *answer : Json{{"error", answer.error().message}, {"code", static_cast<int>(answer.error().code)}};
+    bool is_text = answer && form.to_text;
+    if (is_text) type = form.type;
+    text = is_text ? form.to_text(body) : to_line(body) + "\n";
+  }
+  bool is_good;
+  const char* type = "application/json";
+  std::string text;
+};
+
+void send_reply(evhttp_request* http, const HttpReply& reply) {
+  if (evhttp_request_get_command(http) != EVHTTP_REQ_HEAD) evbuffer_add(evhttp_request_get_output_buffer(http), reply.text.data(), reply.text.size());
+  evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", reply.type);
+  evhttp_send_reply(http, reply.is_good ? 200 : 400, reply.is_good ? "OK" : "Bad Request", nullptr);
 }
 
 }  // namespace
@@ -134,7 +144,7 @@ void Admin::serve(evhttp_request* http, void* asked) {
   std::string text(evbuffer_get_length(sent), '\0');
   evbuffer_copyout(sent, text.data(), text.size());
   request.body = text.empty() ? Json::object() : Json::parse(text, nullptr, false);
-  if (!request.body.is_object()) return reply(http, resource.form, Error{ErrorCode::invalid, "the request is no JSON object"});
+  if (!request.body.is_object()) return send_reply(http, {resource.form, Error{ErrorCode::invalid, "the request is no JSON object"}});
   Work work;
   Answer answer = answer_of([&]() -> Answer {
     if (resource.handler) return resource.handler(request);
@@ -144,28 +154,28 @@ void Admin::serve(evhttp_request* http, void* asked) {
   if (work)
     resource.admin->begin(http, resource, std::move(work));
   else
-    reply(http, resource.form, answer);
+    send_reply(http, {resource.form, answer});
 }
 
 /// Has the work done, and its answer sent. Whoever asked may have gone by then: libevent keeps the request for us.
 void Admin::begin(evhttp_request* http, Resource& resource, Work work) {
   constexpr std::size_t most_at_once = 32;
   if (resource.working.size() >= most_at_once)
-    return reply(http, resource.form,
-                 Error{ErrorCode::busy, fmt::format("{} such requests are being worked on already; try again later", most_at_once)});
+    return send_reply(
+        http, {resource.form, Error{ErrorCode::busy, fmt::format("{} such requests are being worked on already; try again later", most_at_once)}});
   auto thread = resource.working.emplace(resource.working.end());
   try {
     *thread = std::thread([this, http, &resource, thread, work = std::move(work)] {
-      Answer answer = answer_of(work);
-      loop_.post([http, &resource, thread, answer = std::move(answer)] {
+      HttpReply reply(resource.form, answer_of(work));  // a long one takes its time
+      loop_.post([http, &resource, thread, reply = std::move(reply)] {
         thread->join();
         resource.working.erase(thread);
-        reply(http, resource.form, answer);
+        send_reply(http, reply);
       });
     });
   } catch (const std::system_error& problem) {
     resource.working.erase(thread);
-    reply(http, resource.form, Error{ErrorCode::unavailable, fmt::format("cannot start a thread: {}", problem.what())});
+    send_reply(http, {resource.form, Error{ErrorCode::unavailable, fmt::format("cannot start a thread: {}", problem.what())}});
   }
 }
 
