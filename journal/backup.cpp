@@ -11,8 +11,10 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "journal/catalog.h"
 #include "journal/files.h"
@@ -20,6 +22,7 @@
 #include "journal/manifest.h"
 #include "journal/record.h"
 #include "journal/segment.h"
+#include "journal/signing.h"
 
 namespace holdfast::journal {
 namespace {
@@ -39,13 +42,28 @@ void let_mail_pass(int file, std::chrono::steady_clock::time_point since) {
   std::this_thread::sleep_for(3 * (std::chrono::steady_clock::now() - since));
 }
 
-/// Copies the bytes to a file that has not its name yet.
-Status copy_bytes(const std::string& from, const std::string& to) {
+/// Goes over what cannot be read, to the next block; zeros take its place in the buffer. Returns where it began, and its size; nothing when
+/// that fails too.
+std::optional<std::pair<off_t, ssize_t>> skip_block(int file, char* buffer) {
+  constexpr off_t block = 4096;
+  struct stat info {};
+  off_t at = ::lseek(file, 0, SEEK_CUR);
+  if (at < 0 || ::fstat(file, &info) != 0 || info.st_size <= at) return std::nullopt;
+  off_t end = std::min<off_t>((at / block + 1) * block, info.st_size);
+  if (::lseek(file, end, SEEK_SET) < 0) return std::nullopt;
+  std::memset(buffer, 0, block);
+  return std::pair(at, static_cast<ssize_t>(end - at));
+}
+
+/// Copies the bytes to a file that has not its name yet. Returns which of them the disk does not give, zeros are there then; empty when all
+/// are there.
+Result<std::string> copy_bytes(const std::string& from, const std::string& to) {
   FileDescriptor in(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
   if (!in) return lmdb_error(errno, from);
   AsOwner owner(to);
   FileDescriptor out(::open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!out) return lmdb_error(errno, to);
+  std::string missing;
   for (;;) {
     auto begin = std::chrono::steady_clock::now();
     ssize_t copied = ::copy_file_range(in.get(), nullptr, out.get(), nullptr, 256 << 10, 0);
@@ -55,16 +73,22 @@ Status copy_bytes(const std::string& from, const std::string& to) {
       let_mail_pass(out.get(), begin);
       continue;
     }
-    if (errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) return lmdb_error(errno, to);
-    // Between file systems that cannot do it themselves.
+    if (errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP && errno != EIO) return lmdb_error(errno, to);
+    // Between file systems that cannot do it themselves; and where one cannot, to see which.
     char buffer[1 << 16];
     ssize_t got = ::read(in.get(), buffer, sizeof buffer);
     if (got == 0) break;
-    if (got < 0) return lmdb_error(errno, from);
+    if (got < 0 && errno != EIO) return lmdb_error(errno, from);
+    if (got < 0) {
+      auto skipped = skip_block(in.get(), buffer);
+      if (!skipped) return lmdb_error(errno, from);
+      if (missing.empty()) missing = fmt::format("the disk does not give the bytes from {} on: {}", skipped->first, std::strerror(EIO));
+      got = skipped->second;
+    }
     if (!write_all(out.get(), {buffer, static_cast<std::size_t>(got)})) return lmdb_error(errno, to);
   }
   if (::fsync(out.get()) != 0) return lmdb_error(errno, to);
-  return {};
+  return missing;
 }
 
 class Backup {
@@ -90,9 +114,9 @@ class Backup {
     if (Status copied = copy_heads(heads); !copied) return copied;
     for (const char* store : {"/directory.lmdb", "/mailboxes.lmdb"})
       if (exists(journal_ + store))
-        if (Status copied = copy_live(journal_ + store, folder_ + store); !copied) return copied;
+        if (Status copied = past_damage(copy_live(journal_ + store, folder_ + store)); !copied) return copied;
     // After the segments: it has all keys that they need.
-    if (Status written = write_file(KeyRing::path_in(folder_), text_of(KeyRing::path_in(journal_))); !written) return written;
+    if (Status copied = past_damage(copy_key_ring()); !copied) return copied;
     return remove_gone();
   }
 
@@ -107,6 +131,20 @@ class Backup {
     if (lock == DaemonLock::none) return {};
     return Error{ErrorCode::busy, fmt::format("{}: a daemon {} started on it, so it is a journal of its own now; {}", folder_,
                                               lock == DaemonLock::held ? "is" : "was", remedy)};
+  }
+
+  /// What is damaged keeps nothing else from the backup, and is told.
+  Status past_damage(const Status& copied) {
+    if (copied || !is_damage(copied.error())) return copied;
+    result.damaged.push_back(copied.error().message);
+    return {};
+  }
+
+  /// One that is lost or damaged does not take the place of what an earlier run has put there.
+  Status copy_key_ring() {
+    auto ring = KeyRing::sealed_in(journal_);
+    if (!ring && ring.error().code == ErrorCode::not_found) return Error{ErrorCode::corrupt, ring.error().message};
+    return ring ? write_file(KeyRing::path_in(folder_), *ring) : ring.error();
   }
 
   Status prepare() {
@@ -130,9 +168,7 @@ class Backup {
       std::uint32_t number = numbers_[i];
       Status copied = copy_segment(number);
       bool is_pruned = !copied && copied.error().code == ErrorCode::not_found && !exists(segment_path(journal_, number));
-      bool is_damaged = !copied && is_damage(copied.error());
-      if (is_damaged) result.damaged.push_back(copied.error().message);
-      if (!copied && !is_pruned && !is_damaged) return copied;
+      if (Status rest = is_pruned ? Status() : past_damage(copied); !rest) return rest;
       if (is_pruned) pruned_to = number;
       if (on_progress_) on_progress_(static_cast<double>(i + 1) / static_cast<double>(numbers_.size()));
     }
@@ -181,13 +217,15 @@ class Backup {
       std::vector<std::string> manifests = manifests_of(number);
       bool is_there = manifests.size() == 1 && manifests[0] == text_of(manifest_path(folder_, number)) && exists(path);
       if (is_there) return ++result.unchanged, Status();
-      if (Status copied = copy_bytes(segment_path(journal_, number), draft); !copied) return discard(draft, copied);
+      auto missing = copy_bytes(segment_path(journal_, number), draft);
+      if (!missing) return discard(draft, missing.error());
       auto fits = fit(number, draft, manifests);
       if (!fits) return discard(draft, fits.error());
+      const std::string& problem = missing->empty() ? *fits : *missing;
       bool was_touched = manifests_of(number) != manifests;
-      bool is_good = fits->empty() && !(manifests.empty() && was_touched);
+      bool is_good = problem.empty() && !(manifests.empty() && was_touched);
       if (is_good) return put(number, draft, !manifests.empty());
-      if (!was_touched) return keep_damaged(number, draft, *fits);
+      if (!was_touched) return keep_damaged(number, draft, problem);
       if (tries == most_tries)
         return discard(draft, Error{ErrorCode::busy, fmt::format("{}: it was rewritten again and again while it was copied; run this again",
                                                                  segment_path(journal_, number))});
@@ -259,12 +297,20 @@ class Backup {
   Status copy_heads(const std::vector<std::uint32_t>& heads) {
     for (std::uint32_t number : heads) {
       if (!numbers_.empty() && number >= numbers_.back()) continue;
-      auto line = read_head(journal_, number);
-      if (!line) return line.error();
-      if (text_of(head_path(folder_, number)) == *line + "\n") continue;
-      if (Status written = write_head(folder_, number, *line); !written) return written;
+      if (Status copied = past_damage(copy_head(number)); !copied) return copied;
     }
     return {};
+  }
+
+  /// One that is damaged does not take the place of what an earlier run has put there.
+  Status copy_head(std::uint32_t number) {
+    auto line = read_head(journal_, number);
+    if (!line) return line.error();
+    auto key = PublicKey::read(SigningKey::public_path(journal_));
+    if (!key) return key.error();
+    if (!is_signed_by(*line, *key)) return Error{ErrorCode::corrupt, head_path(journal_, number) + ": is no head signed by this journal's key"};
+    if (text_of(head_path(folder_, number)) == *line + "\n") return {};
+    return write_head(folder_, number, *line);
   }
 
   Status remove_gone() {

@@ -48,11 +48,13 @@ Result<std::vector<std::string>> read_copies(const std::string& path) {
   return copies;
 }
 
-Status write_copies(const std::string& path, const std::vector<std::string>& hex) {
+std::string ring_of(const std::vector<std::string>& hex) {
   std::string text(first_line);
   for (const std::string& one : hex) text += "\n" + one;
-  return write_file(path, text + "\n");
+  return text + "\n";
 }
+
+Status write_copies(const std::string& path, const std::vector<std::string>& hex) { return write_file(path, ring_of(hex)); }
 
 /// Between a new key file's writing and its taking the old one's place.
 std::string next_path(const std::string& key_file) { return key_file + ".next"; }
@@ -63,7 +65,7 @@ struct KeyRing::State {
   std::mutex mutex;
   const std::string path;
   const MasterKeySource source;
-  std::vector<std::string> copies;  ///< as they were read; another process may have put others in their place since
+  std::vector<std::string> copies;  ///< as they were read or written; another process may have put others in their place since
   std::vector<Key> keys;            ///< the base key, then the wrapping keys, the newest last
 
   State(std::string file, MasterKeySource master) : path(std::move(file)), source(std::move(master)) {}
@@ -104,6 +106,13 @@ struct KeyRing::State {
     return std::nullopt;
   }
 
+  Status write(const std::vector<std::string>& hex) {
+    if (Status written = write_copies(path, hex); !written) return written;
+    copies.clear();
+    for (const std::string& one : hex) copies.push_back(*from_hex(one));
+    return {};
+  }
+
   std::string plain() const {
     std::string bytes;
     for (const Key& key : keys) bytes += view(key);
@@ -112,6 +121,14 @@ struct KeyRing::State {
 };
 
 std::string KeyRing::path_in(const std::string& journal) { return journal + "/keys"; }
+
+Result<std::string> KeyRing::sealed_in(const std::string& journal) {
+  auto copies = read_copies(path_in(journal));
+  if (!copies) return copies.error();
+  std::vector<std::string> hex;
+  for (const std::string& copy : *copies) hex.push_back(to_hex(copy));
+  return ring_of(hex);
+}
 
 Result<KeyRing> KeyRing::open(const std::string& journal, const MasterKeySource& source) {
   auto state = std::make_shared<State>(path_in(journal), source);
@@ -181,7 +198,7 @@ Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key)
   std::vector<Key> before = state_->keys;
   state_->keys.push_back(random_key());
   std::string plain = state_->plain();
-  if (Status written = write_copies(state_->path, {seal_hex(*now, plain), seal_hex(*then, plain)}); !written) {
+  if (Status written = state_->write({seal_hex(*now, plain), seal_hex(*then, plain)}); !written) {
     state_->keys = before;
     return written;
   }
@@ -191,7 +208,19 @@ Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key)
   give_like(next, source.file);
   if (std::rename(next.c_str(), source.file.c_str()) != 0) return lmdb_error(errno, source.file);
   if (Status synced = sync_folder_of(source.file); !synced) return synced;
-  return write_copies(state_->path, {seal_hex(*then, plain)});
+  return state_->write({seal_hex(*then, plain)});
+}
+
+Result<bool> KeyRing::put_back() {
+  std::lock_guard lock(state_->mutex);
+  std::error_code failure;
+  std::uintmax_t size = std::filesystem::file_size(state_->path, failure);
+  bool is_lost = failure == std::errc::no_such_file_or_directory || (!failure && size == 0);
+  if (!is_lost) return false;
+  std::vector<std::string> hex;
+  for (const std::string& copy : state_->copies) hex.push_back(to_hex(copy));
+  if (Status written = state_->write(hex); !written) return written.error();
+  return true;
 }
 
 Result<bool> KeyRing::finish_rekey(const MasterKeySource& source) {
@@ -202,7 +231,7 @@ Result<bool> KeyRing::finish_rekey(const MasterKeySource& source) {
   Result<Key> master = read_master_key(source);
   if (!master) return master.error();
   if (!open_sealed(*master, copies->back(), ring_associated)) return false;
-  if (Status written = write_copies(state_->path, {to_hex(copies->back())}); !written) return written.error();
+  if (Status written = state_->write({to_hex(copies->back())}); !written) return written.error();
   return true;
 }
 

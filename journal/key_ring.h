@@ -19,6 +19,8 @@ namespace holdfast::journal {
 class KeyRing {
  public:
   static std::string path_in(const std::string& journal);
+  /// The ring as it stands in its file, sealed, for a copy of it. Errors: not_found, corrupt, io.
+  static Result<std::string> sealed_in(const std::string& journal);
 
   /// Opens the ring of a journal. Errors: not_found, wrong_key, corrupt, permission.
   static Result<KeyRing> open(const std::string& journal, const MasterKeySource& master);
@@ -40,6 +42,9 @@ class KeyRing {
   /// moment a master key that is at its place opens the ring; run again after an interruption, it is done
   /// anew. Errors: no_space, io.
   Status rekey(const MasterKeySource& master, const std::string& new_key);
+  /// Puts the ring's file back as it was last read, should somebody have removed or emptied it: without it, what is written now could
+  /// never be read. Returns whether that had to be. Errors: permission, no_space, io.
+  Result<bool> put_back();
   /// Returns whether only the key that the source gives now opens the ring.
   Result<bool> finish_rekey(const MasterKeySource& master);
 

@@ -98,6 +98,78 @@ def _(scene):
     sound(restored(scene, holdfast, folder, "restored"))
 
 
+# A disk that does not give one block of the first segment.
+BAD_SECTOR = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int is_meant(int file) {
+  char link[64], path[1024];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+  ssize_t size = readlink(link, path, sizeof path - 1);
+  path[size < 0 ? 0 : size] = 0;
+  return strstr(path, ".journal/segments/0000000001.lmdb") != NULL;
+}
+
+ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, unsigned flags) {
+  static ssize_t (*real)(int, off64_t *, int, off64_t *, size_t, unsigned);
+  if (!real) real = dlsym(RTLD_NEXT, "copy_file_range");
+  return is_meant(in) ? errno = EIO, -1 : real(in, in_at, out, out_at, size, flags);
+}
+
+ssize_t read(int file, void *bytes, size_t size) {
+  static ssize_t (*real)(int, void *, size_t);
+  if (!real) real = dlsym(RTLD_NEXT, "read");
+  off_t at = is_meant(file) ? lseek(file, 0, SEEK_CUR) : -1, bad = 40960;
+  if (at >= bad && at < bad + 4096) return errno = EIO, -1;
+  return real(file, bytes, at >= 0 && at < bad && at + (off_t)size > bad ? (size_t)(bad - at) : size);
+}
+"""
+
+
+@test("a block that the disk does not give keeps nothing else from the backup, and no good copy is replaced by what is left")
+def _(scene):
+    holdfast = world(scene, journal="compress: false")
+    folder, bad = scene.path("backup"), preloading(scene, BAD_SECTOR)
+    segment = os.path.join(holdfast.journal_path, "segments", "0000000001.lmdb")
+    said = run(*bad, BINARY, "-c", holdfast.config, "journal", "backup", folder)
+    equal((said.returncode, said.stdout.split(",")[0]), (65, "3 segments copied"), said.stderr)
+    assert f"DAMAGED: {segment}: the disk does not give the bytes from 40960 on: Input/output error; it is in the backup as it is" in said.stderr, said.stderr
+    whole, left = (open(one, "rb").read() for one in (segment, os.path.join(folder, "segments", "0000000001.lmdb")))
+    equal(left, whole[:40960] + bytes(4096) + whole[45056:])
+    equal(holdfast.run("journal", "backup", folder).stderr, "")
+    os.unlink(os.path.join(folder, "segments", "0000000001.manifest"))  # as if it had to be copied again
+    said = run(*bad, BINARY, "-c", holdfast.config, "journal", "backup", folder)
+    assert said.returncode == 65 and "the copy of an earlier run stays" in said.stderr, said
+    equal(open(os.path.join(folder, "segments", "0000000001.lmdb"), "rb").read(), whole)
+
+
+@test("a key ring or a head that is lost or damaged is told, keeps nothing else from the backup, and does not take the place of a good one")
+def _(scene):
+    holdfast = world(scene)
+    folder = scene.path("backup")
+    wait_for(lambda: holdfast.logged("compacted journal segment 2"), what="the sealed segments to stay as they are")
+    holdfast.run("journal", "backup", folder)
+    holdfast.stop()  # which would put the ring back
+    good = {name: open(os.path.join(holdfast.journal_path, name)).read() for name in ("keys", "heads/0000000001.head")}
+    for name in good:
+        for spoil in (os.unlink, lambda path: open(path, "w").close(), lambda path: open(path, "w").write("\0\1\n")):
+            spoil(os.path.join(holdfast.journal_path, name))
+            said = holdfast.run("journal", "backup", folder, check=False)
+            is_told = said.returncode == 65 and "DAMAGED: " + os.path.join(holdfast.journal_path, name) in said.stderr
+            is_gone = name != "keys" and spoil is os.unlink  # is verify's to tell
+            assert is_told != is_gone, (name, said)
+            with open(os.path.join(holdfast.journal_path, name), "w") as file:
+                file.write(good[name])
+            equal(open(os.path.join(folder, name)).read(), good[name])
+    equal(holdfast.run("journal", "backup", folder).stderr, "")
+    sound(restored(scene, holdfast, folder, "restored"))
+
+
 @test("what was erased or pruned goes from the backup too; the folder of another journal is refused")
 def _(scene):
     holdfast = world(scene)
