@@ -46,6 +46,8 @@ class Journal {
   std::uint32_t seal();
   /// The path of the file that is written to, when somebody has removed it, or put another there; else empty. Thread-safe.
   std::string displaced();
+  /// As KeyRing::put_back(). Thread-safe.
+  Result<bool> put_key_ring_back() { return keys_->put_back(); }
 
   /// Commits all that was submitted: who waits for it is told now, and nobody is told anything later. For the end: nothing can be written
   /// any more. Once no thread submits.

@@ -26,6 +26,7 @@ void JournalWatch::look(const JournalConfig& config) {
   watch_speed(writer);
   watch_room(config);
   watch_refusal(config);
+  watch_key_ring();
 }
 
 void JournalWatch::watch_state(const journal::WriterState& writer) {
@@ -86,6 +87,24 @@ void JournalWatch::watch_refusal(const JournalConfig& config) {
     log(LogLevel::info, "journal", {{"note", "mail is written down again"}});
   else
     log(LogLevel::error, "journal", {{"problem", reason}, {"remedy", remedy}});
+}
+
+/// Where all was taken away, and not this alone, another journal is to be begun.
+void JournalWatch::watch_key_ring() {
+  if (!journal_.displaced().empty()) return;
+  const std::string path = journal::KeyRing::path_in(journal_.path());
+  auto had_to_be = journal_.put_key_ring_back();
+  std::string problem = had_to_be ? "" : had_to_be.error().message;
+  if (had_to_be && *had_to_be) {
+    log(LogLevel::error, "journal",
+        {{"problem", path + " was removed or emptied, and put back: without it nothing here can be read"}, {"remedy", "find out by whom"}});
+    alert_("KEY RING was removed, and put back");
+  }
+  if (std::exchange(key_ring_problem_, problem) == problem || problem.empty()) return;
+  log(LogLevel::error, "journal",
+      {{"problem", path + " was removed or emptied, and cannot be put back: " + problem},
+       {"remedy", "do not stop Holdfast before it is there again"}});
+  alert_("KEY RING was removed, and cannot be put back: " + problem);
 }
 
 }  // namespace holdfast::proxy

@@ -29,12 +29,13 @@ class JournalWatch {
   void watch_speed(const journal::WriterState& writer);
   void watch_room(const JournalConfig& config);
   void watch_refusal(const JournalConfig& config);
+  void watch_key_ring();
 
   journal::Journal& journal_;
   std::function<void(const std::string&)> alert_;
   Deadline next_look_ = Clock::now();
   bool is_writable_ = true;
-  std::string refuses_why_;
+  std::string refuses_why_, key_ring_problem_;
   JournalRoom room_;
   std::uint64_t seen_commits_ = 0;
   std::chrono::nanoseconds seen_commit_time_{0};

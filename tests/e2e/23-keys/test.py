@@ -196,6 +196,30 @@ def _(scene):
     holdfast.start()
 
 
+@test("a key ring that is removed or emptied under a running Holdfast is put back, as the last rekey left it; not where all of the journal was moved away")
+def _(scene):
+    holdfast = scene.holdfast(scene.primary())
+    ring = os.path.join(holdfast.journal_path, "keys")
+    fill(scene, holdfast, "one")
+    for spoil in (os.unlink, lambda path: open(path, "w").close()):
+        holdfast.run("journal", "rekey", *REASON)
+        good = open(ring, "rb").read()
+        spoil(ring)
+        wait_for(lambda: os.path.exists(ring) and open(ring, "rb").read() == good, what="the ring")
+    with open(holdfast.log) as log:
+        equal(log.read().count("keys was removed or emptied, and put back"), 2)
+    fill(scene, holdfast, "two")
+    holdfast.stop()
+    holdfast.start()
+    equal(subjects(holdfast), ["one", "two"])
+    os.rename(holdfast.journal_path, scene.path("moved"))
+    os.makedirs(os.path.join(holdfast.journal_path, "segments"))
+    wait_for(lambda: holdfast.logged("was removed or replaced while Holdfast writes to it"), what="the complaint")
+    before = holdfast.status()["uptime_s"]
+    wait_for(lambda: holdfast.status()["uptime_s"] >= before + 3, what="some looks")
+    assert not os.path.exists(ring), "another journal may be begun there"
+
+
 @test("a full disk in the middle of a rekey leaves the key in use, and it can be done once there is room")
 def _(scene):
     disk = small_disk(scene, 16)
