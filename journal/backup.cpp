@@ -91,6 +91,19 @@ Result<std::string> copy_bytes(const std::string& from, const std::string& to) {
   return missing;
 }
 
+/// Whether all items of a store can be reached; whether their values are whole, only who has the key can tell.
+Status walk_through(const std::string& path) {
+  auto store = Environment::open(path, Environment::Mode::sealed, 0);
+  if (!store) return store.error();
+  auto transaction = Transaction::begin(*store, Environment::Mode::read);
+  if (!transaction) return transaction.error();
+  auto cursor = Cursor::open(*transaction);
+  if (!cursor) return cursor.error();
+  auto item = cursor->at_or_after(std::string_view("\0", 1));
+  while (item && *item) item = cursor->next();
+  return item ? Status() : item.error();
+}
+
 class Backup {
  public:
   Backup(std::string journal, std::string folder, const std::function<void(double)>& on_progress)
@@ -114,7 +127,7 @@ class Backup {
     if (Status copied = copy_heads(heads); !copied) return copied;
     for (const char* store : {"/directory.lmdb", "/mailboxes.lmdb"})
       if (exists(journal_ + store))
-        if (Status copied = past_damage(copy_live(journal_ + store, folder_ + store)); !copied) return copied;
+        if (Status copied = past_damage(copy_store(store)); !copied) return copied;
     // After the segments: it has all keys that they need.
     if (Status copied = past_damage(copy_key_ring()); !copied) return copied;
     return remove_gone();
@@ -277,20 +290,40 @@ class Backup {
     return {};
   }
 
-  /// A file that LMDB may be writing at this moment.
-  Status copy_live(const std::string& from, const std::string& to) {
-    std::string draft = to + ".part";
+  /// A file that LMDB may be writing at this moment, as it is between two writes.
+  Status take_snapshot(const std::string& from, const std::string& draft) {
     ::unlink(draft.c_str());
     auto environment = Environment::open(from, Environment::Mode::read, 0);
     if (!environment) return environment.error();
-    AsOwner owner(to);
+    AsOwner owner(draft);
     FileDescriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!file) return lmdb_error(errno, draft);
     if (int code = mdb_env_copyfd2(environment->get(), file.get(), 0)) return discard(draft, lmdb_error(code, draft));
-    if (::fsync(file.get()) != 0 || std::rename(draft.c_str(), to.c_str()) != 0) return discard(draft, lmdb_error(errno, to));
+    return ::fsync(file.get()) == 0 ? Status() : discard(draft, lmdb_error(errno, draft));
+  }
+
+  Status name_snapshot(const std::string& draft, const std::string& to) {
+    if (std::rename(draft.c_str(), to.c_str()) != 0) return discard(draft, lmdb_error(errno, to));
     std::error_code ignored;
     result.bytes += std::filesystem::file_size(to, ignored);
     return sync_folder_of(to);
+  }
+
+  Status copy_live(const std::string& from, const std::string& to) {
+    const std::string draft = to + ".part";
+    Status taken = take_snapshot(from, draft);
+    return taken ? name_snapshot(draft, to) : taken;
+  }
+
+  /// One that is damaged is better than none, but not than what an earlier run has put there.
+  Status copy_store(const std::string& name) {
+    const std::string from = journal_ + name, to = folder_ + name, draft = to + ".part";
+    if (Status taken = take_snapshot(from, draft); !taken) return taken;
+    Status sound = walk_through(draft);
+    if (!sound && !is_damage(sound.error())) return discard(draft, sound);
+    if (!sound && exists(to)) return discard(draft, Error{ErrorCode::corrupt, from + ": is damaged; the copy of an earlier run stays in the backup"});
+    if (Status named = name_snapshot(draft, to); !named) return named;
+    return sound ? sound : Error{ErrorCode::corrupt, from + ": is damaged; it is in the backup as it is"};
   }
 
   /// Of the segments before the newest: that one may have been sealed since it was copied.

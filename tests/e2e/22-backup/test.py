@@ -170,6 +170,28 @@ def _(scene):
     sound(restored(scene, holdfast, folder, "restored"))
 
 
+@test("a damaged store of mailboxes is told, and does not take the place of a good copy")
+def _(scene):
+    holdfast = world(scene, segments=1)
+    for number in range(60):
+        holdfast.run("mailbox", "add", f"person{number}@example.org", "--generate")
+    holdfast.stop()
+    folder, store = scene.path("backup"), os.path.join(holdfast.journal_path, "mailboxes.lmdb")
+    equal(holdfast.run("journal", "backup", folder).stderr, "")
+    good = open(os.path.join(folder, "mailboxes.lmdb"), "rb").read()
+    with open(store, "r+b") as file:
+        file.seek(2 * 4096)
+        file.write(random.Random(7).randbytes(os.path.getsize(store) - 2 * 4096))
+    for is_there in (True, False):
+        if not is_there:
+            shutil.rmtree(folder)
+        said = holdfast.run("journal", "backup", folder, check=False)
+        equal((said.returncode, said.stderr.count("DAMAGED")), (65, 1), said.stderr)
+        assert f"{store}: is damaged; {'the copy of an earlier run stays in the backup' if is_there else 'it is in the backup as it is'}" in said.stderr, said.stderr
+        equal(open(os.path.join(folder, "mailboxes.lmdb"), "rb").read() == good, is_there)
+        assert os.path.exists(os.path.join(folder, "keys")) and not [name for name in os.listdir(folder) if "part" in name], os.listdir(folder)
+
+
 @test("what was erased or pruned goes from the backup too; the folder of another journal is refused")
 def _(scene):
     holdfast = world(scene)
