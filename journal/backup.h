@@ -16,7 +16,7 @@ namespace holdfast::journal {
 struct BackedUp {
   std::uint64_t copied = 0, unchanged = 0, removed = 0;  ///< segments
   std::uint64_t bytes = 0;                               ///< copied
-  std::vector<std::string> damaged;                      ///< what is wrong, of each segment that is damaged, and what the backup has of it
+  std::vector<std::string> damaged;                      ///< what is wrong, of each file that is damaged, and what the backup has of it
 };
 
 /// A file in a backup that says of when it is. A daemon that finds it in its journal has been started on a backup that was
@@ -28,8 +28,9 @@ std::string backup_mark(const std::string& folder);
 /// they are; an interrupted run is ended by the next one. What is erased or begun meanwhile is in the backup
 /// with the record of it. Errors: busy (the folder is the journal itself or in it, the backup of another
 /// journal, not a backup, or one that a daemon was started on; another backup is being made there; or a
-/// segment is rewritten again and again), no_space, permission. A segment that is not what its manifest says
-/// stops nothing: it is copied as it is where the backup has none. on_progress gets the share done, 0 to 1.
+/// segment is rewritten again and again), no_space, permission, io. What is damaged stops nothing, and takes no
+/// good copy's place: a segment or store is copied as it is where the backup has none. on_progress gets the share
+/// done, 0 to 1.
 Result<BackedUp> back_up(const std::string& journal, const std::string& folder, const std::function<void(double)>& on_progress);
 
 }  // namespace holdfast::journal

@@ -110,8 +110,7 @@ class Journal {
   /// Entries after the id that have the term, ascending, at most so many, as far as the catalog knows.
   Result<std::vector<RecordId>> find_after(Term term, const std::string& text, RecordId id, std::size_t most) const;
   /// Ids of entries after the id, ascending, at most so many. Those that stand where a segment is damaged are left out, and on_damage says so.
-  Result<std::vector<RecordId>> messages_after(
-      RecordId id, std::size_t most, const std::function<void(const Error&)>& on_damage = [](const Error&) {}) const;
+  Result<std::vector<RecordId>> messages_after(RecordId id, std::size_t most, const std::function<void(const Error&)>& on_damage) const;
   /// An entry with what became of its recipients, as far as the catalog knows.
   Result<Entry> settled_entry(RecordId id);
   /// The lowest number that a record still there may have.

@@ -3,7 +3,8 @@
 //
 // A consumer of the journal with a durable position (the file feed.json): after a restart it goes on where it
 // stood. What was under way when Holdfast stopped goes too, once. What a recipient's store refuses for the
-// moment is tried again; what it refuses for good is left out, with a line in the log. Runs on a thread of its
+// moment, or breaks off at, is tried again, with longer and longer pauses, and keeps nothing else waiting; what
+// it refuses for good is left out, with a line in the log. Runs on a thread of its
 // own.
 #pragma once
 

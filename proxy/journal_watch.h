@@ -1,5 +1,5 @@
 // JournalWatch: looks now and then at how the journal is, holds mail off when it has its size or its
-// files were taken away, and tells when somebody should know.
+// files were taken away, puts back a lost key ring, and tells when somebody should know.
 #pragma once
 
 #include <functional>

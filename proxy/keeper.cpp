@@ -99,11 +99,14 @@ void Keeper::run() {
 /// From the entries of before the start that were not learned from yet, at most so many; sessions learn from those that come now.
 void Keeper::learn_from_journal(std::size_t most) {
   const journal::RecordId end = journal_.last_before();
+  auto tell = [](const Error& error) {
+    log(LogLevel::error, "directory",
+        {{"problem", "the journal does not tell all recipients: " + error.message}, {"result", "those that are missing are learned anew"}});
+  };
   while (learned_to_ < end && most > 0 && !is_stopping()) {
-    auto found = journal_.messages_after(learned_to_, std::min(most, entries_a_pass));
+    auto found = journal_.messages_after(learned_to_, std::min(most, entries_a_pass), tell);
     if (!found) {
-      log(LogLevel::error, "directory",
-          {{"problem", "the journal does not tell all recipients: " + found.error().message}, {"result", "they are learned anew"}});
+      tell(found.error());
       learned_to_ = end;
       return;
     }

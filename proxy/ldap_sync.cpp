@@ -129,7 +129,8 @@ Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& 
   auto client = LdapClient::connect(config, should_stop_);
   if (!client) return client.error();
   std::map<std::string, LdapEntry> now;
-  bool is_full = is_asked_for || must_read_all((*client)->server());
+  std::string server = (*client)->server();
+  bool is_full = is_asked_for || must_read_all(server);
   std::size_t read = 0;
   if (!is_full) {
     auto names = (*client)->search(config.filter, {});
@@ -167,7 +168,7 @@ Status LdapSync::sync(const LdapConfig& config, bool is_asked_for, std::string& 
                                                      config.url, people.size(), known)};
   how = fmt::format("{}: {} read", is_full ? "full" : "incremental", read);
   entries_ = std::move(now);
-  server_ = (*client)->server();
+  server_ = std::move(server);
   if (is_full) last_full_us_ = journal::now_us();
   newest_change_.clear();
   // Active Directory has whenChanged, and cannot search by modifyTimestamp; others have that alone.

@@ -37,7 +37,7 @@ struct NotepadFixture : JournalFixture {
     auto journal = open();
     REQUIRE(journal);
     std::vector<std::string> all;
-    auto ids = (*journal)->messages_after(0, 100);
+    auto ids = (*journal)->messages_after(0, 100, [](const Error& damage) { FAIL(damage.message); });
     REQUIRE(ids);
     for (RecordId id : *ids) {
       auto entry = (*journal)->settled_entry(id);

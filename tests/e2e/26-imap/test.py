@@ -429,7 +429,7 @@ def _(scene):
 
 @test("one person's large messages that never come keep nobody else's out")
 def _(scene):
-    world, raw = filled(scene)
+    world, _ = filled(scene)
     stalled = [reader(scene, world, "Work") for _ in range(4)]
     for writer in stalled:
         writer.send(f"x APPEND Junk {{{60 << 20}}}\r\n".encode())
