@@ -207,6 +207,7 @@ MailboxConfig read_mailbox(const Value& value) {
   });
   section.read("grace", [&](const Value& v) { mailbox.grace = v.duration(); });
   section.read("quota", [&](const Value& v) { mailbox.quota = v.size(); });
+  section.read("recipients_per_hour", [&](const Value& v) { mailbox.recipients_per_hour = v.count(0); });
   section.read("people", [&](const Value& v) {
     if (!v.node().IsMap()) v.refuse("write addresses and hold, always or never here");
     for (const auto& item : v.node())

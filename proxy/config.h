@@ -166,6 +166,7 @@ struct MailboxConfig {
   bool returns_sent = true;                   ///< what people sent meanwhile goes to their primary mailbox too
   Duration grace{std::chrono::hours(1)};      ///< how long mailboxes stay open after the primary is back
   std::uint64_t quota = 1ULL << 30;           ///< bytes of what one person puts there
+  std::uint64_t recipients_per_hour = 500;    ///< of one person's messages; 0: no limit
   bool operator==(const MailboxConfig&) const = default;
 };
 

@@ -13,6 +13,7 @@
 
 #include "failover/accounts.h"
 #include "failover/mailbox.h"
+#include "failover/sending_pace.h"
 #include "proxy/imap_command.h"
 #include "proxy/imap_format.h"
 #include "proxy/imap_search.h"
@@ -55,6 +56,7 @@ struct MailboxService {
   PasswordChecker passwords;
   failover::LoginThrottle throttle;
   LoginLine line;
+  failover::SendingPace pace;
   /// Passwords that were right a while ago, as keyed hashes under a key of this process: a webmail logs in for every click, and
   /// argon2 is slow on purpose.
   struct Remembered {

@@ -63,11 +63,15 @@ Reply StandIn::envelope(const Asked& asked, const Transaction& transaction) cons
   bool is_address = asked.address.empty() ? is_mail : domain_of(asked.address).empty() || is_domain(domain_of(asked.address));
   if (!is_address) return make(501, is_mail ? "5.1.7 Bad sender address syntax" : "5.1.3 Bad recipient address syntax");
   if (!is_mail) return recipient(asked.address);
-  if (board_.held.load(std::memory_order_relaxed) >= route_.failover.max_held)
+  return no_room(route_, board_).value_or(make(250, "2.1.0 Ok"));
+}
+
+std::optional<Reply> StandIn::no_room(const RouteConfig& route, const RouteBoard& board) {
+  if (board.held.load(std::memory_order_relaxed) >= route.failover.max_held)
     return make(452, "4.3.1 Error: too much mail is held already, try again later");
-  if (board_.is_disk_low.load(std::memory_order_relaxed))
+  if (board.is_disk_low.load(std::memory_order_relaxed))
     return make(452, "4.3.1 Error: too little disk space is left for held mail, try again later");
-  return make(250, "2.1.0 Ok");
+  return std::nullopt;
 }
 
 Reply StandIn::answer(const Asked& asked, const Transaction& transaction) const {

@@ -3,6 +3,7 @@
 // It answers as itself, offers what the primary offered last, and asks the directory about recipients.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "failover/directory.h"
@@ -29,6 +30,8 @@ class StandIn {
   };
   /// The answer to a command. transaction is as it was before the command.
   Reply answer(const Asked& asked, const Transaction& transaction) const;
+  /// Why no more is held for a route that is out: a limit on held mail is reached. Nothing while there is room.
+  static std::optional<Reply> no_room(const RouteConfig& route, const RouteBoard& board);
   /// The answer to a chunk that is not the last one (RFC 3030 2).
   static Reply chunk_taken(std::uint64_t size);
   /// The answer to a whole message that is in the journal.

@@ -114,13 +114,8 @@ Task<void> SubmissionSession::data() {
   };
   for (const Recipient& one : recipients_)
     if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->route == one.route; })) outgoing(one.route);
-  // What people send because the primary is out, or was until just now, is to be in their usual mailbox afterwards.
-  std::size_t own_route = route_of(person_);
-  const RouteConfig& own = settings_->config.routes[own_route];
-  bool is_for_hold = worker_.shared.control.board(own.name).is_held() || service_.gate.opens(*settings_, person_) == MailboxOpen::hold;
-  bool returns = settings_->config.mailbox.returns_sent && !own.is_egress && is_for_hold;
-  if (returns) {
-    Outgoing* copy = outgoing(own_route);
+  if (gets_copy()) {
+    Outgoing* copy = outgoing(route_of(person_));
     copy->is_return = true;
     copy->draft.append(return_field);
   }
@@ -136,7 +131,9 @@ Task<void> SubmissionSession::data() {
     stream_.write(refusal + "\r\n");
     log(LogLevel::warning, "refused", {{"session", id_}, {"person", person_}, {"reason", refusal}});
   }
-  if (is_whole && refusal.empty()) {
+  // The person may have written much in other sessions meanwhile.
+  if (is_whole && refusal.empty() && may_write_to(recipients_.size())) {
+    service_.pace.sent(person_, recipients_.size(), worker_.loop.now());
     bool is_committed = co_await commit(all);
     if (is_committed) commands_ = 0;
     if (is_committed)

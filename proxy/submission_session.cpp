@@ -11,6 +11,7 @@
 #include "proxy/mailbox_login.h"
 #include "proxy/mime.h"
 #include "proxy/reply.h"
+#include "proxy/stand_in.h"
 
 namespace holdfast::proxy {
 bool asks_accounts(const ListenerConfig& listener, const Settings& settings, Control& control) {
@@ -248,6 +249,32 @@ bool SubmissionSession::is_own(const std::string& address) const {
   return false;
 }
 
+/// What people send because the primary is out, or was until just now, is to be in their usual mailbox afterwards.
+bool SubmissionSession::gets_copy() const {
+  const Config& config = settings_->config;
+  const RouteConfig& own = config.routes[route_of(person_)];
+  bool is_for_hold = worker_.shared.control.board(own.name).is_held() || service_.gate.opens(*settings_, person_) == MailboxOpen::hold;
+  return config.mailbox.returns_sent && !own.is_egress && is_for_hold;
+}
+
+/// Whether what goes by a route can be held for it, or need not be. Answers when it cannot.
+bool SubmissionSession::has_room_on(std::size_t route) {
+  const RouteConfig& config = settings_->config.routes[route];
+  const RouteBoard& board = worker_.shared.control.board(config.name);
+  std::optional<Reply> refusal = board.is_held() ? StandIn::no_room(config, board) : std::nullopt;
+  if (refusal) stream_.write(refusal->wire);
+  return !refusal;
+}
+
+/// Whether the person may write to so many more recipients now. Answers when that is too many.
+bool SubmissionSession::may_write_to(std::size_t recipients) {
+  const std::uint64_t most = worker_.settings->config.mailbox.recipients_per_hour;
+  if (most == 0 || service_.pace.recipients_of(person_, worker_.loop.now()) + recipients <= most) return true;
+  log(LogLevel::warning, "refused", {{"session", id_}, {"person", person_}, {"reason", "mailbox.recipients_per_hour is reached"}});
+  error(450, fmt::format("4.7.1 Error: you may write to {} recipients in an hour and no more, try again later", most));
+  return false;
+}
+
 void SubmissionSession::mail(const Command& command) {
   if (person_.empty()) return error(530, "5.7.0 Log in first");
   if (is_open_) return error(503, "5.5.1 Error: nested MAIL command");
@@ -265,6 +292,7 @@ void SubmissionSession::mail(const Command& command) {
   }
   std::string address(envelope->address);
   if (!address.empty() && !is_own(address)) return error(553, fmt::format("5.7.1 <{}>: not one of your addresses", address));
+  if (gets_copy() && !has_room_on(route_of(person_))) return;
   is_open_ = true;
   mail_from_ = std::move(address);
   mail_params_.clear();
@@ -297,6 +325,7 @@ void SubmissionSession::rcpt(const Command& command) {
     if (answer.verdict == failover::Directory::Verdict::refused)
       return error(550, fmt::format("5.1.1 <{}>: there is no such colleague", recipient.address));
   }
+  if (!has_room_on(recipient.route) || !may_write_to(recipients_.size() + 1)) return;
   recipients_.push_back(std::move(recipient));
   reply(250, "2.1.5 Ok");
 }

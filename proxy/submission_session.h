@@ -54,6 +54,9 @@ class SubmissionSession {
   std::size_t route_of(const std::string& address) const;
   bool is_own(const std::string& address) const;
   bool may_log_in_here() const;
+  bool gets_copy() const;
+  bool has_room_on(std::size_t route);
+  bool may_write_to(std::size_t recipients);
   void reply(int code, std::string_view text);
   void error(int code, std::string_view text);
   void reset();

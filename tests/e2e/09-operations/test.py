@@ -20,7 +20,7 @@ def _(scene):
                 "greeting", "command", "mail", "rcpt", "data_start", "data_block", "data_end", "reuse", "transactions", "idle", "journal", "path", "order", "segment_size",
                 "segment_age", "key_file", "access_log", "retention", "publish_heads", "when_full", "admin", "socket", "log", "format", "level", "shutdown_grace", "threads", "unknown_recipients", "failover", "mode",
                 "probe_interval", "trip_after", "takeover_after", "release_after", "max_hold", "delay_notice", "max_held", "keep_free", "retry_min", "retry_max", "drain_concurrency", "flag_file",
-                "directory", "file", "catch_all", "sub_address_separator", "domain_aliases", "positive_ttl", "negative_ttl", "max_learned", "ldap", "url", "start_tls", "bind_dn", "password_file", "base", "filter", "alias_attributes", "page_size", "interval", "timeout", "egress", "implicit_tls", "spf_gateway", "quota"):
+                "directory", "file", "catch_all", "sub_address_separator", "domain_aliases", "positive_ttl", "negative_ttl", "max_learned", "ldap", "url", "start_tls", "bind_dn", "password_file", "base", "filter", "alias_attributes", "page_size", "interval", "timeout", "egress", "implicit_tls", "spf_gateway", "quota", "recipients_per_hour"):
         assert f"{key}:" in text, f"deploy/holdfast.yaml does not explain {key}"
 
 

@@ -3,6 +3,7 @@ import base64
 import collections
 import itertools
 import os
+import signal
 import smtplib
 import sys
 
@@ -98,6 +99,69 @@ def _(scene):
             equal(refused.smtp_code, code, (sender, header, refused.smtp_error))
         session.rset()
     assert not any(entry["subject"] == "forged" for entry in office.holdfast.entries())
+
+
+def refused_with(action):
+    """The code and the words with which the server refuses."""
+    try:
+        action()
+    except smtplib.SMTPRecipientsRefused as refused:
+        return next(iter(refused.recipients.values()))
+    except smtplib.SMTPResponseException as refused:
+        return refused.smtp_code, refused.smtp_error
+    raise AssertionError("it was taken")
+
+
+@test("what limits held mail limits what people write too: failover.max_held of a route, failover.keep_free of the disk")
+def _(scene):
+    office = Office(scene)
+
+    def limit(line):
+        office.holdfast.yaml += f"  {line}\n"
+        office.holdfast.write_config()
+        office.holdfast.signal(signal.SIGHUP)
+    limit("max_held: 4")
+    wait_for(lambda: office.holdfast.logged("routes changed"), what="the limit to be taken")
+    office.hold()
+    session = office.submission()
+    for number in range(2):  # each is held for bob, and for ada's own mailbox
+        session.sendmail("ada@example.org", ["bob@example.org"], message(f"fits {number}"))
+    full = (452, b"4.3.1 Error: too much mail is held already, try again later")
+    equal(refused_with(lambda: session.sendmail("ada@example.org", ["bob@example.org"], message("too much"))), full)
+    # Also what would be held as her own copy only.
+    equal(refused_with(lambda: session.sendmail("ada@example.org", ["customer@example.com"], message("too much"))), full)
+    office.back()
+    wait_for(lambda: len(office.primary.messages) == 4, what="the delivery")
+    office.hold()
+    session.sendmail("ada@example.org", ["bob@example.org"], message("fits again"))
+    limit("keep_free: 100TiB")
+    wait_for(lambda: "LIMIT REACHED: failover.keep_free" in office.holdfast.run("status").stdout, what="the other limit")
+    equal(refused_with(lambda: session.sendmail("ada@example.org", ["bob@example.org"], message("no room"))),
+          (452, b"4.3.1 Error: too little disk space is left for held mail, try again later"))
+    assert not {"too much", "no room"} & {entry["subject"] for entry in office.holdfast.entries()}
+
+
+@test("one person writes to so many recipients in an hour and no more, however many sessions there are: a stolen password sends no flood")
+def _(scene):
+    office = Office(scene, mailbox="open: hold\nrecipients_per_hour: 5")
+    office.hold()
+    session, other = office.submission(), office.submission()
+    session.sendmail("ada@example.org", ["bob@example.org", "a@example.com", "b@example.com"], message("three"))
+    enough = (450, b"4.7.1 Error: you may write to 5 recipients in an hour and no more, try again later")
+    # Both begin while there is room for two, and only one of them gets it.
+    for one in (session, other):
+        equal(one.docmd("MAIL", "FROM:<ada@example.org>")[0], 250)
+        equal(one.docmd("RCPT", "TO:<c@example.com>")[0], 250)
+        equal(one.docmd("RCPT", "TO:<d@example.com>")[0], 250)
+        equal(one.docmd("RCPT", "TO:<e@example.com>"), enough)
+    equal(session.data(message("two"))[0], 250)
+    equal(other.data(message("two more")), enough)
+    equal(refused_with(lambda: other.sendmail("ada@example.org", ["bob@example.org"], message("one more"))), enough)
+    wait_for(lambda: office.holdfast.logged("mailbox.recipients_per_hour is reached"), what="the operators to be told")
+    # It is the person's, not the machine's.
+    office.submission("bob").sendmail("bob@example.org", ["a@example.com"], message("bob's", "bob@example.org"))
+    wait_for(lambda: len(office.egress.messages) == 3, what="the world to get what was taken")
+    equal({entry["subject"] for entry in office.holdfast.entries()}, {"three", "two", "bob's"})
 
 
 @test("whose account is changed is logged out at once, also in the middle of a message: nothing of it goes out")
