@@ -96,14 +96,28 @@ async function main() {
   await page.goto(`${url}?_task=mail&_action=compose`);
   await page.waitForSelector('#composebody');
   const to = page.locator('.recipient-input input').first();
+  const isRefused = async (recipient, why) => {
+    await to.fill(`${recipient},`);
+    await page.fill('#compose-subject', 'Refused');
+    await page.locator('#composebody').pressSequentially('Hello');
+    await page.evaluate(() => rcmail.command('send', {}));
+    await page.waitForFunction(([words]) => new RegExp(words).test(document.querySelector('#messagestack')?.innerText), [why]);
+    check(!/smtp/i.test(await page.innerText('#messagestack')), 'a refusal is told in words for people');
+    check((await page.inputValue('#composebody')).includes('Hello'), 'and what was written is still there');
+  };
+  await isRefused('nobody@example.org', 'no colleague|keine Kollegin');
+  await shot('5-refused');
+
+  await page.goto(`${url}?_task=mail&_action=compose`);
+  await page.waitForSelector('#composebody');
   await to.click();
   await to.pressSequentially('mül', { delay: 80 });
   await page.waitForSelector('#rcmKSearchpane li');
-  await shot('5-address-book');
+  await shot('6-address-book');
   await page.click('#rcmKSearchpane li');
   await page.fill('#compose-subject', `For Bob from the ${device}`);
   await page.locator('#composebody').pressSequentially('Grüße');
-  await shot('6-compose');
+  await shot('7-compose');
   await page.evaluate(() => rcmail.command('send', {}));
   await sent();
 
@@ -121,7 +135,10 @@ async function main() {
   await page.goto(`${url}?_task=mail&_mbox=Sent`);
   await shows(`For Bob from the ${device}`);
   check((await subjects()).filter(one => one.includes(`For Bob from the ${device}`)).length === 1, 'sent is there once');
-  await shot('7-sent');
+  await shot('8-sent');
+  await page.goto(`${url}?_task=mail&_action=compose`);
+  await page.waitForSelector('#composebody');
+  await isRefused('one.too.many@example.com', 'within an hour|innerhalb einer Stunde');
 
   await inbox();
   await page.evaluate(uid => {
@@ -129,20 +146,20 @@ async function main() {
     rcmail.command('delete');
   }, await uidOf('Unwanted'));
   await page.waitForFunction(() => ![...document.querySelectorAll('#messagelist tr.message')].some(row => row.offsetParent && row.innerText.includes('Unwanted')));
-  await shot('8-deleted');
+  await shot('9-deleted');
 
   await at('return');
   await page.goto(`${url}?_task=mail&_mbox=INBOX`);
   await page.waitForSelector('#rcmloginuser');
   check(/works again|läuft wieder/.test(await page.innerText('.holdfast-welcome p')), 'it says why it is closed');
-  await shot('9-closed');
+  await shot('10-closed');
   await page.goto(url);
   await page.fill('#rcmloginuser', 'ada@example.org');
   await page.fill('#rcmloginpwd', 'correct horse battery');
   await page.click('#rcmloginsubmit');
   await page.waitForFunction(() => /works again|läuft wieder/.test(document.querySelector('.holdfast-welcome p')?.innerText));
   check(!/failed|fehlgeschlagen/i.test(await page.innerText('body')), 'it does not blame the password');
-  await shot('10-closed-login');
+  await shot('11-closed-login');
   check(problems.length === 0, problems.join('; '));
   await browser.close();
   console.log('at end');

@@ -70,10 +70,14 @@ def webmail(scene, office):
 
 
 def story(scene, device, language):
-    office = Office(scene, mailbox="open: hold\ngrace: 1s")
+    office = Office(scene, mailbox="open: hold\ngrace: 1s\nrecipients_per_hour: 2")
     office.send("Yesterday", "ada")
     office.send("Unwanted", "ada")
     office.send("Figures with attachment", "ada", raw=WITH_ATTACHMENT)
+    office.primary.replies["RCPT"] = lambda session, line: b"550 5.1.1 who is that?\r\n" if b"nobody" in line else b"250 2.1.5 Ok\r\n"
+    client = scene.client(office.holdfast.port)
+    for line in ("EHLO client.example.net", "MAIL FROM:<out@example.net>", "RCPT TO:<nobody@example.org>"):
+        client.ask(line)
     url = webmail(scene, office)
     office.primary.stop()  # it dies
     wait_for(lambda: office.holdfast.status()["routes"][0]["state"] == "hold", what="the hold")

@@ -24,6 +24,7 @@ class holdfast extends rcube_plugin
         $this->add_hook('user_create', [$this, 'new_user']);
         $this->add_hook('loginform_content', [$this, 'ask_for_address']);
         $this->add_hook('login_failed', [$this, 'explain']);
+        $this->add_hook('message_send_error', [$this, 'explain_refusal']);
         $this->add_hook('render_page', [$this, 'render']);
     }
 
@@ -98,6 +99,19 @@ class holdfast extends rcube_plugin
         }
         if (preg_match('/too many wrong passwords; try again in (\d+) seconds/', $said, $found)) {
             $output->show_message($this->gettext(['name' => 'must_wait', 'vars' => ['minutes' => (int) ceil($found[1] / 60)]]), 'warning');
+        }
+        return $failure;
+    }
+
+    /** Why a message was not taken: Roundcube's own words are for those who run mail servers. */
+    public function explain_refusal($failure)
+    {
+        $vars = $failure['error']['vars'] ?? [];
+        $labels = ['there is no such colleague' => 'no_colleague', 'recipients in an hour' => 'enough_for_now', '4.3.1' => 'no_room'];
+        foreach ($labels as $words => $label) {
+            if (strpos($vars['msg'] ?? '', $words) !== false) {
+                $failure['error'] = ['label' => "holdfast.$label", 'vars' => $vars];
+            }
         }
         return $failure;
     }
