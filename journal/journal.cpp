@@ -237,16 +237,16 @@ Result<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options, Wr
   return journal;
 }
 
-Result<bool> Journal::rekey(const MasterKeySource& source, const std::string& new_key, bool finishes, const std::string& by,
-                            const std::string& reason) {
+Result<bool> Journal::rekey(const MasterKeySource& source, const std::string& new_key, Rekey how, const std::string& by, const std::string& reason) {
   std::lock_guard one_at_a_time(maintenance_);
   Result<bool> is_finished = source.command.empty();
-  if (finishes)
+  if (how == Rekey::finish)
     is_finished = keys_->finish_rekey(source);
-  else if (Status changed = keys_->rekey(source, new_key); !changed)
+  else if (Status changed = keys_->rekey(source, new_key, how == Rekey::replace_lost); !changed)
     is_finished = changed.error();
   if (!is_finished) return is_finished;
-  AccessRecord record{now_us(), by, finishes ? "journal rekey --finish" : "journal rekey", reason, 0, {}};
+  const char* option = how == Rekey::finish ? " --finish" : how == Rekey::replace_lost ? " --lost" : "";
+  AccessRecord record{now_us(), by, std::string("journal rekey") + option, reason, 0, {}};
   auto written = write_record(*writer_, RecordKind::access, encode(record));
   if (!written) return written.error();
   seal();

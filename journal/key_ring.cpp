@@ -183,10 +183,27 @@ Key KeyRing::base_key() const {
   return state_->keys.front();
 }
 
-Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key) {
+Status KeyRing::check_key_file(const MasterKeySource& source) const {
+  std::error_code failure;
+  auto kind = std::filesystem::status(source.file, failure).type();
+  bool is_file = kind == std::filesystem::file_type::regular || kind == std::filesystem::file_type::not_found;
+  if (!source.command.empty() || !is_file) return {};  // what a pipe gives, it gives once
+  constexpr int looks = 2;                             // a rekey may come between reading the key and the ring
+  for (int i = 0; i < looks; ++i) {
+    Result<Key> master = read_master_key(source);
+    if (!master) return master.error();
+    std::lock_guard lock(state_->mutex);
+    for (const std::string& copy : state_->copies)
+      if (open_sealed(*master, copy, ring_associated)) return {};
+  }
+  return Error{ErrorCode::wrong_key, source.name() + ": this is another key, and does not open this journal"};
+}
+
+Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key, bool is_lost) {
   std::lock_guard lock(state_->mutex);
   Result<Key> now = read_master_key(source);
-  if (!now) return now.error();
+  if (!now && !is_lost) return now.error();
+  if (now && is_lost) return Error{ErrorCode::invalid, source.name() + ": there is a key; should it not be this journal's, put it aside first"};
   bool is_in_file = source.command.empty();
   std::string next = next_path(source.file);
   Result<Key> then = read_master_key({new_key.empty() ? next : new_key, ""});
@@ -194,11 +211,15 @@ Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key)
   bool makes_key = new_key.empty() && !then && then.error().code == ErrorCode::not_found;
   if (makes_key) then = create_key_file(next);
   if (!then) return then.error();
-  if (*now == *then) return Error{ErrorCode::invalid, fmt::format("{}: this is the key that is in use already", new_key)};
+  if (now && *now == *then) return Error{ErrorCode::invalid, fmt::format("{}: this is the key that is in use already", new_key)};
   std::vector<Key> before = state_->keys;
   state_->keys.push_back(random_key());
   std::string plain = state_->plain();
-  if (Status written = state_->write({seal_hex(*now, plain), seal_hex(*then, plain)}); !written) {
+  std::vector<std::string> copies;
+  if (now) copies.push_back(seal_hex(*now, plain));
+  for (const std::string& copy : is_lost ? state_->copies : std::vector<std::string>()) copies.push_back(to_hex(copy));
+  copies.push_back(seal_hex(*then, plain));
+  if (Status written = state_->write(copies); !written) {
     state_->keys = before;
     return written;
   }

@@ -15,6 +15,12 @@
 
 namespace holdfast::journal {
 
+enum class Rekey {
+  change,        ///< to another master key, by who has the one in use
+  replace_lost,  ///< to a new one, by who has this ring open: the one in use is nowhere any more
+  finish         ///< let go of the old one, where both open the ring
+};
+
 /// Copies share the same keys. Thread-safe.
 class KeyRing {
  public:
@@ -39,9 +45,12 @@ class KeyRing {
   /// Where the master key is in a file, it is replaced; new_key, when given, names a file with the new one,
   /// which stays. Where it comes from a command, new_key is needed, and both keys open the ring until the
   /// command gives the new one and finish_rekey() (or a start of the daemon) has seen it. Crash-safe: at each
-  /// moment a master key that is at its place opens the ring; run again after an interruption, it is done
-  /// anew. Errors: no_space, io.
-  Status rekey(const MasterKeySource& master, const std::string& new_key);
+  /// moment a master key that is at its place opens the ring, unless it was lost before; run again after an interruption, it is done
+  /// anew. Errors: no_space, io; invalid, where is_lost is not so.
+  Status rekey(const MasterKeySource& master, const std::string& new_key, bool is_lost);
+  /// Whether the key file, where there is one, still has the master key: after a restart nothing could be read otherwise. Errors:
+  /// not_found, permission (not readable, or others may read it), corrupt, wrong_key.
+  Status check_key_file(const MasterKeySource& master) const;
   /// Puts the ring's file back as it was last read, should somebody have removed or emptied it: without it, what is written now could
   /// never be read. Returns whether that had to be. Errors: permission, no_space, io.
   Result<bool> put_back();

@@ -11,6 +11,8 @@ namespace holdfast::proxy {
 namespace {
 
 constexpr auto journal_look_interval = std::chrono::seconds(1);
+/// What is wrong with it matters at the next start.
+constexpr auto key_look_interval = std::chrono::seconds(10);
 /// Whoever waits for a commit waits for so long: mail is taken, but slowly.
 constexpr Duration very_slow{1000};
 /// A disk that was slow is said to be so for a while: it often comes and goes.
@@ -27,6 +29,7 @@ void JournalWatch::look(const JournalConfig& config) {
   watch_room(config);
   watch_refusal(config);
   watch_key_ring();
+  watch_key_file(config);
 }
 
 void JournalWatch::watch_state(const journal::WriterState& writer) {
@@ -105,6 +108,21 @@ void JournalWatch::watch_key_ring() {
       {{"problem", path + " was removed or emptied, and cannot be put back: " + problem},
        {"remedy", "do not stop Holdfast before it is there again"}});
   alert_("KEY RING was removed, and cannot be put back: " + problem);
+}
+
+/// What is in memory would be the last that opens the journal.
+void JournalWatch::watch_key_file(const JournalConfig& config) {
+  if (Clock::now() < next_key_look_ || !journal_.displaced().empty()) return;
+  next_key_look_ = Clock::now() + key_look_interval;
+  Status there = journal_.check_key_file(config.key);
+  std::string problem = there ? "" : there.error().message;
+  if (std::exchange(key_file_problem_, problem) == problem) return;
+  if (problem.empty()) return log(LogLevel::info, "journal", {{"note", "the master key is at its place again"}});
+  log(LogLevel::error, "journal",
+      {{"problem", "after a restart nothing here could be read: " + problem},
+       {"remedy",
+        "do not stop Holdfast; put the master key back from where you keep its copy, or, where there is none: holdfast journal rekey --lost"}});
+  alert_("MASTER KEY is not there: " + problem);
 }
 
 }  // namespace holdfast::proxy

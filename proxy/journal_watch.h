@@ -1,5 +1,5 @@
 // JournalWatch: looks now and then at how the journal is, holds mail off when it has its size or its
-// files were taken away, puts back a lost key ring, and tells when somebody should know.
+// files were taken away, puts back a lost key ring, sees whether the master key is still there, and tells when somebody should know.
 #pragma once
 
 #include <functional>
@@ -30,12 +30,14 @@ class JournalWatch {
   void watch_room(const JournalConfig& config);
   void watch_refusal(const JournalConfig& config);
   void watch_key_ring();
+  void watch_key_file(const JournalConfig& config);
 
   journal::Journal& journal_;
   std::function<void(const std::string&)> alert_;
   Deadline next_look_ = Clock::now();
   bool is_writable_ = true;
-  std::string refuses_why_, key_ring_problem_;
+  std::string refuses_why_, key_ring_problem_, key_file_problem_;
+  Deadline next_key_look_ = Clock::now();
   JournalRoom room_;
   std::uint64_t seen_commits_ = 0;
   std::chrono::nanoseconds seen_commit_time_{0};

@@ -292,13 +292,13 @@ Admin::Answer Server::record_legal_hold(const Request& request) {
 
 Admin::Answer Server::rekey(const Request& request) {
   auto new_key = request.body.at("new_key_file").get<std::string>();
-  bool finishes = request.body.at("finish").get<bool>();
+  auto how = static_cast<journal::Rekey>(request.body.at("how").get<int>());
   std::string reason = request.body.at("reason").get<std::string>();
   // The key's source is copied: a reload may replace the settings meanwhile.
   return maintenance_.start(
-      [this, key = settings_->config.journal.key, new_key, finishes, request, reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
+      [this, key = settings_->config.journal.key, new_key, how, request, reason](const Maintenance::OnProgress&) -> Maintenance::Outcome {
         const std::string by = user_of(request);
-        auto finished = shared_.journal.rekey(key, new_key, finishes, by, reason);
+        auto finished = shared_.journal.rekey(key, new_key, how, by, reason);
         if (!finished) return finished.error();
         log(LogLevel::warning, "master key changed", {{"finished", *finished}, {"by", by}, {"reason", reason}});
         return Json{{"finished", *finished}};

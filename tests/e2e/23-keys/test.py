@@ -220,6 +220,49 @@ def _(scene):
     assert not os.path.exists(ring), "another journal may be begun there"
 
 
+@test("a master key that is gone while Holdfast runs is told at once; where there is no copy of it, the running Holdfast takes a new one")
+def _(scene):
+    told, other = scene.path("told"), scene.path("other.key")
+    holdfast = scene.holdfast(scene.primary(), yaml=f'alert_command: echo "$HOLDFAST_ALERT" >> {told}\n')
+    fill(scene, holdfast, "one")
+    key = key_path(holdfast)
+    os.rename(key, scene.path("copy"))
+    wait_for(lambda: os.path.exists(told) and "MASTER KEY is not there" in open(told).read(), what="the alert")
+    assert holdfast.logged("after a restart nothing here could be read")
+    os.rename(scene.path("copy"), key)
+    wait_for(lambda: holdfast.logged("the master key is at its place again"), what="the all-clear")
+
+    def is_refused(words, *options):
+        refused = holdfast.run("journal", "rekey", *options, *REASON, check=False)
+        assert refused.returncode != 0 and words in refused.stderr, refused.stderr
+    is_refused("there is a key", "--lost")
+    os.rename(key, scene.path("copy"))
+    is_refused("the key file does not exist")
+    # Another's key is not written over.
+    put_key(other, os.urandom(32).hex().encode())
+    shutil.copy(other, key)
+    wait_for(lambda: holdfast.logged("this is another key, and does not open this journal"), what="the complaint")
+    is_refused("there is a key", "--lost")
+    equal(open(key).read(), open(other).read())
+    os.remove(key)
+    assert "another one now" in holdfast.run("journal", "rekey", "--lost", *REASON).stdout
+    fill(scene, holdfast, "two")
+    holdfast.stop()
+    holdfast.start()
+    equal(subjects(holdfast), ["one", "two"])
+    assert "journal rekey --lost" in holdfast.run("journal", "accesses").stdout
+    sound(holdfast)
+    shutil.copy(key, scene.path("new"))
+    shutil.copy(scene.path("copy"), key)
+    equal(holdfast.run("journal", "list", check=False).returncode, 78)
+    # Without one that runs there is nothing to be had.
+    holdfast.stop()
+    os.remove(key)
+    is_refused("by none that starts later", "--lost")
+    shutil.copy(scene.path("new"), key)
+    equal(subjects(holdfast), ["one", "two"])
+
+
 @test("a full disk in the middle of a rekey leaves the key in use, and it can be done once there is room")
 def _(scene):
     disk = small_disk(scene, 16)
