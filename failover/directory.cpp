@@ -100,6 +100,7 @@ void Directory::find_new_keys() {
   }
   aliases_.clear();
   groups_of_.clear();
+  domains_.clear();
   known_.clear();
   refused_.clear();
   learned_ = 0;
@@ -166,10 +167,12 @@ void Directory::put(Person person) {
     auto found = people_.find(other);
     bool is_superseded = found != people_.end() && found->second.source == Source::learned && person.source != Source::learned;
     if (is_superseded) drop(other);
-    aliases_[other] = key;
+    bool is_new = aliases_.insert_or_assign(other, key).second;
+    if (is_new) ++domains_[domain_of(other)];
   }
   for (const std::string& member : person.members) groups_of_[key_of(member)].insert(key);
   changed_.insert(key);
+  if (person.exists) ++domains_[domain_of(key)];
   const Person& there = people_[key] = std::move(person);
   if (there.source != Source::learned) {
     version_.fetch_add(1, std::memory_order_relaxed);
@@ -193,7 +196,9 @@ void Directory::drop(const std::string& key) {
     version_.fetch_add(1, std::memory_order_relaxed);
   for (const std::string& alias : found->second.aliases) {
     auto one = aliases_.find(key_of(alias));
-    if (one != aliases_.end() && one->second == key) aliases_.erase(one);
+    if (one == aliases_.end() || one->second != key) continue;
+    leave_domain(one->first);
+    aliases_.erase(one);
   }
   for (const std::string& member : found->second.members) {
     auto one = groups_of_.find(key_of(member));
@@ -201,8 +206,15 @@ void Directory::drop(const std::string& key) {
     one->second.erase(key);
     if (one->second.empty()) groups_of_.erase(one);
   }
+  if (found->second.exists) leave_domain(key);
   people_.erase(found);
   changed_.insert(key);
+}
+
+/// An address of somebody who exists is gone.
+void Directory::leave_domain(const std::string& key) {
+  auto domain = domains_.find(domain_of(key));
+  if (--domain->second == 0) domains_.erase(domain);
 }
 
 /// The person is still as it was learned then.
@@ -364,8 +376,7 @@ std::vector<std::string> Directory::own_addresses_of(std::string_view person) co
 
 bool Directory::has_domain(std::string_view domain) const {
   std::shared_lock lock(mutex_);
-  std::string end = "@" + journal::normalise(domain);
-  return std::any_of(people_.begin(), people_.end(), [&](const auto& one) { return one.second.exists && one.first.ends_with(end); });
+  return domains_.contains(domain_of(key_of("@" + std::string(domain))));
 }
 
 std::vector<std::string> Directory::addresses_of(std::string_view person, bool with_groups) const {

@@ -117,6 +117,7 @@ class Directory {
   void take_answer(std::string_view address, bool exists, const std::string& reply, std::int64_t now_us);
   bool has_lost_people(const std::string& domain, const Person& refused);
   void drop(const std::string& key);
+  void leave_domain(const std::string& key);
   bool is_current(const Ages::value_type& then, bool exists) const;
   bool forget_one(bool exists, std::int64_t before_us);
 
@@ -125,6 +126,7 @@ class Directory {
   std::unordered_map<std::string, Person> people_;                    ///< by canonical address
   std::unordered_map<std::string, std::string> aliases_;              ///< canonical alias -> canonical address
   std::unordered_map<std::string, std::set<std::string>> groups_of_;  ///< canonical member -> canonical groups
+  std::unordered_map<std::string, std::size_t> domains_;              ///< addresses of who exists, and aliases; by canonical domain
   std::set<std::string> changed_;
   Ages known_, refused_;     ///< the oldest first
   std::size_t learned_ = 0;  ///< of people_

@@ -202,6 +202,37 @@ TEST_CASE("a person's addresses: its own and aliases, groups in groups, and alia
   CHECK_FALSE(directory.has_domain("example.net"));
 }
 
+TEST_CASE("domains in which somebody has an address: aliases and other names of a domain too, while they are there") {
+  DirectoryOptions options;
+  options.domain_aliases["example.com"] = "example.org";
+  Directory directory(options);
+  Directory::Person ada, bob;
+  ada.address = "ada@example.org", ada.aliases = {"ada@alias.example"}, ada.source = Source::imported;
+  bob = ada, bob.address = "bob@example.org";  // the same alias: his now
+  auto has = [&](std::initializer_list<const char*> domains) {
+    return std::all_of(domains.begin(), domains.end(), [&](const char* domain) { return directory.has_domain(domain); });
+  };
+  directory.import({ada});
+  CHECK(has({"Example.org", "example.com", "alias.example"}));
+  directory.import({ada, bob, ada});
+  directory.learn("nobody@gone.example", false, "550 5.1.1 who?", 1);
+  directory.learn("somebody@new.example", true, "", 1);
+  CHECK(has({"new.example"}));
+  CHECK_FALSE(directory.has_domain("gone.example"));
+  directory.learn("somebody@new.example", false, "550 5.1.1 gone", 2);
+  CHECK_FALSE(directory.has_domain("new.example"));
+  directory.remove("ada@example.org");
+  CHECK(has({"example.org"}));
+  bob.aliases.clear();
+  directory.import({bob});
+  CHECK_FALSE(directory.has_domain("alias.example"));
+  directory.set_options(DirectoryOptions());
+  CHECK(has({"example.org"}));
+  CHECK_FALSE(directory.has_domain("example.com"));
+  directory.remove("bob@example.org");
+  CHECK_FALSE(directory.has_domain("example.org"));
+}
+
 TEST_CASE("when a domain becomes another name of one, or is none any more, who is known is known under the new names, and stored so") {
   const std::int64_t now_us = 1'700'000'000'000'000;
   DirectoryOptions plain, with_alias;
