@@ -96,6 +96,9 @@ class MailboxStore {
   /// Entries were erased: they go from every folder of everybody.
   Status forget(const std::vector<RecordId>& entries);
 
+  /// Grows with each change of whatever is stored.
+  std::uint64_t changes() const { return environment_.commits(); }
+
   /// Whether a folder has an entry after this one.
   Result<bool> is_ahead_of(RecordId last) const;
   /// The journal is a backup that was put back, and ended with this record when it was opened: what is of later ones goes, and

@@ -156,6 +156,14 @@ std::uint64_t Environment::used_bytes() const {
   return (info.me_last_pgno + 1) * stat.ms_psize;
 }
 
+std::uint64_t Environment::commits() const {
+  MDB_envinfo info;
+  std::shared_lock in_use(opened_->in_use);
+  if (!get()) return 0;
+  mdb_env_info(get(), &info);
+  return info.me_last_txnid;
+}
+
 Result<std::uint64_t> Environment::file_size() const {
   mdb_filehandle_t file = -1;
   struct stat info {};

@@ -48,6 +48,8 @@ class Environment {
   void reserve(std::uint64_t bytes) const;
   /// Bytes in use, from the start of the file to the last page. 0 while it is closed since it could not be opened anew.
   std::uint64_t used_bytes() const;
+  /// Grows with each commit.
+  std::uint64_t commits() const;
 
  private:
   friend class Transaction;

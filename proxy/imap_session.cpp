@@ -57,9 +57,12 @@ void MailboxService::stop() {
   for (SubmissionSession* session : submissions) session->look();
 }
 
-void MailboxService::look(const Settings& settings, Deadline now) {
-  gate.look(settings, now);
+void MailboxService::look(const std::shared_ptr<const Settings>& settings, Deadline now) {
+  bool may_be_over = gate.look(settings, now);
   std::erase_if(remembered, [&](const auto& one) { return one.second.until <= now; });
+  const Seen seen{journal.last_mail(), journal.indexed(), store.changes()};
+  bool has_news = std::exchange(seen_, seen) != seen;
+  if (!may_be_over && !has_news) return;
   for (ImapSession* session : sessions) session->look();
 }
 

@@ -46,8 +46,8 @@ struct MailboxService {
   Status remove(const std::string& person);
   /// Holdfast is shutting down.
   void stop();
-  /// Wakes all sessions, to look for news and whether they may go on. To be called a few times a second.
-  void look(const Settings& settings, Deadline now);
+  /// Wakes all sessions where there may be news, or an end: at rest, thousands that wait cost nothing. To be called a few times a second.
+  void look(const std::shared_ptr<const Settings>& settings, Deadline now);
 
   failover::MailboxStore& store;
   journal::Journal& journal;
@@ -70,6 +70,14 @@ struct MailboxService {
   std::set<SubmissionSession*> submissions;
   std::uint64_t in_memory = 0;  ///< bytes of large commands (APPEND) that are coming in, of all sessions
   std::uint64_t in_memory_of(const std::string& person) const;
+
+ private:
+  /// How far mail and mailboxes were at the last look.
+  struct Seen {
+    journal::RecordId written = 0, indexed = 0;
+    std::uint64_t stored = 0;
+    bool operator==(const Seen&) const = default;
+  } seen_;
 };
 
 class ImapSession {

@@ -14,9 +14,17 @@ const RouteConfig& route_of(const Settings& settings, const std::string& address
 
 }  // namespace
 
-void MailboxGate::look(const Settings& settings, Deadline now) {
-  for (const RouteConfig& route : settings.config.routes)
-    if (!route.is_egress && control_.board(route.name).is_held()) last_held_[route.name] = now;
+bool MailboxGate::look(const std::shared_ptr<const Settings>& settings, Deadline now) {
+  std::vector<std::string> open;
+  for (const RouteConfig& route : settings->config.routes) {
+    if (route.is_egress) continue;
+    if (control_.board(route.name).is_held()) last_held_[route.name] = now;
+    if (is_open(MailboxOpen::hold, route.name, now, settings->config.mailbox.grace)) open.push_back(route.name);
+  }
+  bool is_as_it_was = open == seen_open_ && settings == seen_settings_;
+  seen_open_ = std::move(open);
+  seen_settings_ = settings;
+  return !is_as_it_was;
 }
 
 bool MailboxGate::is_open(const Settings& settings, const std::string& address, Deadline now) const {

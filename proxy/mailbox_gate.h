@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,9 @@ class MailboxGate {
  public:
   explicit MailboxGate(Control& control) : control_(control) {}
 
-  /// Notes which routes are held now. To be called a few times a second.
-  void look(const Settings& settings, Deadline now);
+  /// Notes which routes are held now. To be called a few times a second. Returns whether somebody for whom the gate was open may find
+  /// it closed since the last look.
+  bool look(const std::shared_ptr<const Settings>& settings, Deadline now);
   /// address is a person's.
   bool is_open(const Settings& settings, const std::string& address, Deadline now) const;
   /// When the person's mailbox is open, as configured: for the person, the route, or all.
@@ -30,6 +32,8 @@ class MailboxGate {
 
   Control& control_;
   std::map<std::string, Deadline> last_held_;  ///< by route
+  std::shared_ptr<const Settings> seen_settings_;
+  std::vector<std::string> seen_open_;  ///< routes whose people find it open because of a hold
 };
 
 }  // namespace holdfast::proxy

@@ -442,7 +442,7 @@ void Server::on_tick() {
   for (const auto& running : workers_)
     running->worker.loop.post([worker = &running->worker] {
       worker->pool.sweep(worker->is_draining);
-      if (worker->mailboxes) worker->mailboxes->look(*worker->settings, worker->loop.now());
+      if (worker->mailboxes) worker->mailboxes->look(worker->settings, worker->loop.now());
     });
   bool is_done = shared_.connections.all() == 0 && control_.has_every_answer();
   if (is_draining_ && (is_done || Clock::now() >= stop_by_)) loop_.stop();
