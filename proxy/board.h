@@ -27,7 +27,7 @@ class RouteBoard {
   std::atomic<std::uint64_t> possible_duplicates{0};  ///< since the start
   /// Messages that came over the relay, by what became of them; since the start.
   struct Messages {
-    std::atomic<std::uint64_t> forwarded{0}, held{0}, rejected{0}, deferred{0};
+    std::atomic<std::uint64_t> forwarded{0}, held{0}, rejected{0}, deferred{0}, abandoned{0};
   } messages;
   std::atomic<std::uint64_t> successes{0};  ///< the primary took a message; harvested by the control thread
 

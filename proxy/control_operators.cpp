@@ -85,7 +85,8 @@ Json Control::describe(ControlledRoute& route) {
                 {{"forwarded", route.board.messages.forwarded.load()},
                  {"held", route.board.messages.held.load()},
                  {"rejected", route.board.messages.rejected.load()},
-                 {"deferred", route.board.messages.deferred.load()}}},
+                 {"deferred", route.board.messages.deferred.load()},
+                 {"abandoned", route.board.messages.abandoned.load()}}},
                {"delivering", route.under_way},
                {"delivered", route.delivered}};
   // An estimate from the last seconds' progress.

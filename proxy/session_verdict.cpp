@@ -325,7 +325,11 @@ void Session::mark_possible_duplicate(Content& content) {
 /// Counts it, and writes it to the log.
 void Session::tell_of_message(const Content& content, const Reply& reply) {
   RouteBoard::Messages& counts = board_->messages;
-  auto& count = content.is_held ? counts.held : reply.is_positive() ? counts.forwarded : reply.is_permanent() ? counts.rejected : counts.deferred;
+  auto& count = content.is_held         ? counts.held
+                : content.is_for_nobody ? counts.abandoned
+                : reply.is_positive()   ? counts.forwarded
+                : reply.is_permanent()  ? counts.rejected
+                                        : counts.deferred;
   count.fetch_add(1, std::memory_order_relaxed);
   if (!is_logged(LogLevel::info)) return;
   std::string first = transaction_.recipients.empty() ? "" : transaction_.recipients.front().address;

@@ -219,6 +219,7 @@ def _(scene):
     wait_for(lambda: [entry["recipients"][0]["outcome"] for entry in holdfast.entries()] in (["abandoned"], ["held"]), what="the outcome")
     recipient = holdfast.entries()[0]["recipients"][0]
     equal((recipient["outcome"], recipient["reply"]), ("abandoned", "the client left before the primary had answered"))
+    equal(holdfast.status()["routes"][0]["messages"], {"forwarded": 0, "held": 0, "rejected": 0, "deferred": 0, "abandoned": 1})
     equal(holdfast.status()["routes"][0]["held"], 0)
 
 
