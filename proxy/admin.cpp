@@ -165,7 +165,7 @@ void Admin::begin(evhttp_request* http, Resource& resource, Work work) {
         http, {resource.form, Error{ErrorCode::busy, fmt::format("{} such requests are being worked on already; try again later", most_at_once)}});
   auto thread = resource.working.emplace(resource.working.end());
   try {
-    *thread = std::thread([this, http, &resource, thread, work = std::move(work)] {
+    *thread = std::thread([this, http, &resource, thread, work] {
       HttpReply reply(resource.form, answer_of(work));  // a long one takes its time
       loop_.post([http, &resource, thread, reply = std::move(reply)] {
         thread->join();
@@ -173,9 +173,9 @@ void Admin::begin(evhttp_request* http, Resource& resource, Work work) {
         send_reply(http, reply);
       });
     });
-  } catch (const std::system_error& problem) {
+  } catch (const std::system_error&) {  // no more threads: others who ask wait a little
     resource.working.erase(thread);
-    send_reply(http, {resource.form, Error{ErrorCode::unavailable, fmt::format("cannot start a thread: {}", problem.what())}});
+    send_reply(http, {resource.form, answer_of(work)});
   }
 }
 

@@ -15,6 +15,7 @@
 #include "proxy/config.h"
 #include "proxy/log.h"
 #include "proxy/server.h"
+#include "proxy/thread_shortage.h"
 #include "proxy/tls.h"
 
 namespace holdfast::proxy {
@@ -104,8 +105,7 @@ int run_command_line(int argc, char** argv) {
   } catch (const std::system_error& problem) {
     if (std::ferror(stdout)) return fail_to_write(problem.code().value());  // fmt::print's
     bool is_out_of_threads = problem.code() == std::errc::resource_unavailable_try_again;
-    fmt::print(stderr, "holdfast: {}{}\n", problem.what(),
-               is_out_of_threads ? ": no more threads may be started; raise TasksMax, LimitNPROC or ulimit -u" : "");
+    fmt::print(stderr, "holdfast: {}\n", is_out_of_threads ? thread_shortage(problem).message : problem.what());
     return EX_OSERR;
   }
   return exit_code;

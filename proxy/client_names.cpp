@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cctype>
 #include <string_view>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "proxy/log.h"
 #include "proxy/network.h"
+#include "proxy/thread_shortage.h"
 
 namespace holdfast::proxy {
 namespace {
@@ -109,7 +109,7 @@ void ClientNames::add_thread() {
     std::thread([state = state_] { run(state); }).detach();
     ++state_->threads;
   } catch (const std::system_error& error) {  // those that there are go on
-    log(LogLevel::warning, "dns", {{"problem", std::string("no thread can be started to look up clients' names: ") + error.what()}});
+    log(LogLevel::warning, "dns", {{"problem", "clients' names wait longer: " + thread_shortage(error).message}});
   }
 }
 

@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include "proxy/thread_shortage.h"
+
 namespace holdfast::proxy {
 namespace {
 
@@ -18,10 +20,7 @@ Maintenance::Outcome Maintenance::start(Work work) {
   std::lock_guard lock(mutex_);
   if (is_running_) return Error{ErrorCode::busy, "another job is working on the journal at this moment; try again when it is over"};
   if (thread_.joinable()) thread_.join();
-  is_running_ = true;
-  progress_ = 0;
-  ++job_;
-  thread_ = std::thread([this, work = std::move(work)] {
+  auto run = [this, work = std::move(work)] {
     pthread_setname_np(pthread_self(), "maintenance");
     Outcome outcome = work([this](double share) {
       std::lock_guard progressing(mutex_);
@@ -31,8 +30,15 @@ Maintenance::Outcome Maintenance::start(Work work) {
     outcomes_.emplace(job_, std::move(outcome));
     if (outcomes_.size() > kept_outcomes) outcomes_.erase(outcomes_.begin());
     is_running_ = false;
-  });
-  return Json{{"job", job_}};
+  };
+  try {
+    thread_ = std::thread(std::move(run));  // which waits for the lock
+  } catch (const std::system_error& problem) {
+    return thread_shortage(problem);
+  }
+  is_running_ = true;
+  progress_ = 0;
+  return Json{{"job", ++job_}};
 }
 
 Maintenance::Outcome Maintenance::state(std::uint64_t job) const {

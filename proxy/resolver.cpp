@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "proxy/log.h"
+#include "proxy/thread_shortage.h"
 
 namespace holdfast::proxy {
 
@@ -41,15 +42,25 @@ std::vector<std::string> Resolver::watch(const std::vector<std::string>& hosts, 
     if (!to_socket_address({host, 0})) names.push_back(host);
   std::unique_lock lock(state_->mutex);
   for (const std::string& name : names) {
-    auto [host, is_new] = state_->hosts.try_emplace(name);  // none is ever taken out
-    host->second.is_asked = false;
-    if (is_new) std::thread([state = state_, name] { keep_fresh(*state, name); }).detach();
+    Host& host = state_->hosts[name];  // none is ever taken out
+    host.is_asked = false;
+    if (!host.has_thread) begin_to_ask(name, host);
   }
   state_->wake.notify_all();
   state_->answered.wait_for(
       lock, patience, [&] { return std::all_of(names.begin(), names.end(), [&](const std::string& name) { return state_->hosts[name].is_asked; }); });
   std::erase_if(names, [&](const std::string& name) { return !state_->hosts[name].addresses.empty(); });
   return names;
+}
+
+void Resolver::begin_to_ask(const std::string& name, Host& host) {
+  try {
+    std::thread([state = state_, name] { keep_fresh(*state, name); }).detach();
+    host.has_thread = true;
+  } catch (const std::system_error& problem) {
+    log(LogLevel::error, "dns", {{"host", name}, {"problem", thread_shortage(problem).message}, {"remedy", "then SIGHUP"}});
+    host.is_asked = true;
+  }
 }
 
 std::vector<SocketAddress> Resolver::addresses(const HostPort& host) const {

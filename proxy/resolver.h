@@ -30,7 +30,8 @@ class Resolver {
  private:
   struct Host {
     std::vector<SocketAddress> addresses;
-    bool is_asked = false;  ///< since it was last wanted fresh
+    bool is_asked = false;    ///< since it was last wanted fresh
+    bool has_thread = false;  ///< that keeps it fresh
   };
   /// Shared with the threads, which may be waiting for an answer when we end: nobody waits for that.
   struct State {
@@ -40,6 +41,7 @@ class Resolver {
     bool is_stopping = false;
   };
 
+  void begin_to_ask(const std::string& name, Host& host);
   static void keep_fresh(State& state, const std::string& name);
   static std::vector<SocketAddress> look_up(const std::string& host);
 
