@@ -112,7 +112,8 @@ void JournalWatch::watch_key_ring() {
 
 /// What is in memory would be the last that opens the journal.
 void JournalWatch::watch_key_file(const JournalConfig& config) {
-  if (Clock::now() < next_key_look_ || !journal_.displaced().empty()) return;
+  bool is_for_another = config.path != journal_.path();  // a reload's, for after a restart
+  if (Clock::now() < next_key_look_ || is_for_another || !journal_.displaced().empty()) return;
   next_key_look_ = Clock::now() + key_look_interval;
   Status there = journal_.check_key_file(config.key);
   std::string problem = there ? "" : there.error().message;
