@@ -79,8 +79,7 @@ class Journal {
   /// KeyRing::rekey() or, when it is to be finished, KeyRing::finish_rekey(), on record; new mail is in a new segment under the new
   /// key. Returns whether only one master key opens the journal now.
   Result<bool> rekey(const MasterKeySource& source, const std::string& new_key, Rekey how, const std::string& by, const std::string& reason);
-  /// As KeyRing::check_key_file(). Thread-safe.
-  Status check_key_file(const MasterKeySource& source) const { return keys_->check_key_file(source); }
+  const KeyRing& keys() const { return *keys_; }
 
   struct Pruned {
     std::vector<std::uint32_t> segments;  ///< that are gone

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "proxy/log.h"
@@ -112,11 +114,24 @@ void JournalWatch::watch_key_ring() {
 
 /// What is in memory would be the last that opens the journal.
 void JournalWatch::watch_key_file(const JournalConfig& config) {
+  if (key_look_ && !key_look_->is_done) return;
+  if (key_look_) take_key_look(std::exchange(key_look_, nullptr)->found);
   bool is_for_another = config.path != journal_.path();  // a reload's, for after a restart
   if (Clock::now() < next_key_look_ || is_for_another || !journal_.displaced().empty()) return;
   next_key_look_ = Clock::now() + key_look_interval;
-  Status there = journal_.check_key_file(config.key);
-  std::string problem = there ? "" : there.error().message;
+  auto look = std::make_shared<KeyLook>();
+  try {
+    std::thread([look, keys = journal_.keys(), source = config.key] {
+      look->found = keys.check_key_file(source);
+      look->is_done = true;
+    }).detach();
+    key_look_ = look;
+  } catch (const std::system_error&) {  // no more threads: another time
+  }
+}
+
+void JournalWatch::take_key_look(const Status& found) {
+  std::string problem = found ? "" : found.error().message;
   if (std::exchange(key_file_problem_, problem) == problem) return;
   if (problem.empty()) return log(LogLevel::info, "journal", {{"note", "the master key is at its place again"}});
   log(LogLevel::error, "journal",

@@ -2,7 +2,9 @@
 // files were taken away, puts back a lost key ring, sees whether the master key is still there, and tells when somebody should know.
 #pragma once
 
+#include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "journal/journal.h"
@@ -31,6 +33,7 @@ class JournalWatch {
   void watch_refusal(const JournalConfig& config);
   void watch_key_ring();
   void watch_key_file(const JournalConfig& config);
+  void take_key_look(const Status& found);
 
   journal::Journal& journal_;
   std::function<void(const std::string&)> alert_;
@@ -38,6 +41,12 @@ class JournalWatch {
   bool is_writable_ = true;
   std::string refuses_why_, key_ring_problem_, key_file_problem_;
   Deadline next_key_look_ = Clock::now();
+  /// A look at the key file, on a thread of its own: it may be on another machine's disk, which does not answer.
+  struct KeyLook {
+    std::atomic<bool> is_done{false};
+    Status found;
+  };
+  std::shared_ptr<KeyLook> key_look_;  ///< that is under way
   JournalRoom room_;
   std::uint64_t seen_commits_ = 0;
   std::chrono::nanoseconds seen_commit_time_{0};

@@ -263,6 +263,40 @@ def _(scene):
     equal(subjects(holdfast), ["one", "two"])
 
 
+# While the file is there, a disk on which the master key lies does not answer.
+SILENT_DISK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+int open(const char* path, int flags, ...) {
+  int (*real)(const char*, int, ...) = dlsym(RTLD_NEXT, "open");
+  va_list more;
+  va_start(more, flags);
+  mode_t mode = flags & O_CREAT ? va_arg(more, mode_t) : 0;
+  va_end(more);
+  if (strstr(path, "master.key") && unlink("SILENT") == 0) sleep(600);
+  return real(path, flags, mode);
+}
+"""
+
+
+@test("a key file on a disk that does not answer keeps nobody waiting")
+def _(scene):
+    silent = scene.path("silent")
+    holdfast = scene.holdfast(scene.primary(), before=preloading(scene, SILENT_DISK.replace("SILENT", silent)))
+    open(silent, "w").close()
+    wait_for(lambda: not os.path.exists(silent), what="a look at the key file")
+    fill(scene, holdfast, "one")
+    equal(holdfast.status()["routes"][0]["state"], "pass")
+    holdfast.signal(signal.SIGHUP)
+    wait_for(lambda: holdfast.logged("info reload"), what="the reload")
+    holdfast.stop()
+
+
 @test("a full disk in the middle of a rekey leaves the key in use, and it can be done once there is room")
 def _(scene):
     disk = small_disk(scene, 16)
