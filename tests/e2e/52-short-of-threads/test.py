@@ -42,9 +42,9 @@ def _(scene):
     assert begun is not None, "it runs"
     holdfast.run("journal", "rekey", "--reason", "test")
     holdfast.signal(signal.SIGHUP)
-    wait_for(lambda: scene.client(holdfast.port).send_mail().startswith("250 2.0.0 Ok: taken"), what="the name to have an address")
-    wait_for(lambda: holdfast.logged(" pruned "), what="retention")
+    wait_for(lambda: holdfast.logged("certificates were read again"), what="the other reload")  # which waits for the name
     send()
+    wait_for(lambda: holdfast.logged(" pruned "), what="retention")
     sound(holdfast)
 
 
