@@ -203,8 +203,10 @@ Status KeyRing::rekey(const MasterKeySource& source, const std::string& new_key,
   std::lock_guard lock(state_->mutex);
   Result<Key> now = read_master_key(source);
   if (!now && !is_lost) return now.error();
-  if (now && is_lost) return Error{ErrorCode::invalid, source.name() + ": there is a key; should it not be this journal's, put it aside first"};
   bool is_in_file = source.command.empty();
+  bool is_nowhere = !now && (!is_in_file || now.error().code == ErrorCode::not_found);
+  if (is_lost && !is_nowhere)
+    return Error{ErrorCode::invalid, source.name() + ": is there; should it not have this journal's key, put it aside first"};
   std::string next = next_path(source.file);
   Result<Key> then = read_master_key({new_key.empty() ? next : new_key, ""});
   // An interrupted run's new key may be in the ring already: it is the one to go on with.

@@ -60,6 +60,8 @@ void print_journal(const Json& journal) {
   if (std::uint64_t slow_ms = count(journal["slow_commit_ms"]))
     fmt::print("  SLOW DISK: a commit takes {:.1f} s, and clients wait for it\n", static_cast<double>(slow_ms) / 1000);
   if (journal["nearly_full"].get<bool>()) fmt::print("  NEARLY FULL: there is room for {:.1f} MiB more\n", mebibytes(journal["room"]));
+  if (std::string why = text(journal["keys_problem"]); !why.empty())
+    fmt::print("  KEYS MISSING, do not stop Holdfast: nothing here could be read after a restart: {}\n", printable(why));
   if (std::string why = text(journal["retention_overdue"]); !why.empty()) fmt::print("  RETENTION OVERDUE: {}\n", printable(why));
   if (std::uint64_t bypassed = count(journal["bypassed"])) fmt::print("  {} messages passed WITHOUT an entry (when_full: bypass)\n", bypassed);
 }

@@ -25,6 +25,8 @@ class JournalWatch {
   const JournalRoom& room() const { return room_; }
   /// What a commit to the disk takes, where that was very long within the last minute; else 0.
   Duration slow_commit() const { return slow_commit_; }
+  /// Why the journal could not be opened after a restart: its key ring or the master key is not at its place. Empty when all is well.
+  const std::string& keys_problem() const { return key_ring_problem_.empty() ? key_file_problem_ : key_ring_problem_; }
 
  private:
   void watch_state(const journal::WriterState& writer);

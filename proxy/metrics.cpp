@@ -89,6 +89,9 @@ void add_journal(Page& page, const Json& journal) {
            journal["room"].get<double>());
   page.one("journal_commits_total", counter, "Groups of records that were synced to the disk, since the start.", journal["commits"].get<double>());
   page.one("journal_commit_seconds_total", counter, "Time that this took, since the start.", journal["commit_s"].get<double>());
+  page.one("journal_keys_in_place", gauge,
+           "Whether key ring and master key are where they have to be; without them nothing can be read after a restart.",
+           journal["keys_problem"].get<std::string>().empty() ? 1 : 0);
   page.one("journal_retention_overdue", gauge, "Whether mail that is older than journal.retention is still there (holdfast status tells why).",
            journal["retention_overdue"].get<std::string>().empty() ? 0 : 1);
   page.one("journal_bypassed_messages_total", counter, "Messages that passed without a copy, since the start.", journal["bypassed"].get<double>());

@@ -95,6 +95,7 @@ Admin::Work Server::status() {
                   {"segment_problem", writer.roll_problem},
                   {"writable", writer.is_working && writer.refuses_why.empty()},
                   {"last_error", writer.is_working && !writer.refuses_why.empty() ? writer.refuses_why : writer.last_error},
+                  {"keys_problem", journal_watch_.keys_problem()},
                   {"retention_overdue", retention_.overdue()},
                   {"bypassed", shared_.bypassed.load()}}},
                 {"mailboxes", nullptr},

@@ -358,7 +358,7 @@ def _(scene):
                 'holdfast_route_automatic{route="primary"}': 0, 'holdfast_route_automatic{route="a \\"quoted\\" one\\\\"}': 1,
                 'holdfast_messages_total{route="primary",outcome="forwarded"}': 2, 'holdfast_messages_total{route="primary",outcome="rejected"}': 1,
                 'holdfast_messages_total{route="primary",outcome="held"}': 1, 'holdfast_held_messages{route="primary"}': 1,
-                "holdfast_journal_writable": 1, "holdfast_journal_entries": 4, "holdfast_accepted_connections_total": 4, 'holdfast_info{version="0.1.0"}': 1}
+                "holdfast_journal_writable": 1, "holdfast_journal_keys_in_place": 1, "holdfast_journal_entries": 4, "holdfast_accepted_connections_total": 4, 'holdfast_info{version="0.1.0"}': 1}
     equal({name: values.get(name) for name in expected}, expected)
     assert "example.org" not in page and "example.net" not in page, page
     with open(os.path.join(ROOT, "deploy", "alerts.yaml")) as alerts:

@@ -229,20 +229,25 @@ def _(scene):
     os.rename(key, scene.path("copy"))
     wait_for(lambda: os.path.exists(told) and "MASTER KEY is not there" in open(told).read(), what="the alert")
     assert holdfast.logged("after a restart nothing here could be read")
+    assert "KEYS MISSING, do not stop Holdfast" in holdfast.run("status").stdout
     os.rename(scene.path("copy"), key)
     wait_for(lambda: holdfast.logged("the master key is at its place again"), what="the all-clear")
+    assert "KEYS MISSING" not in holdfast.run("status").stdout
 
     def is_refused(words, *options):
         refused = holdfast.run("journal", "rekey", *options, *REASON, check=False)
         assert refused.returncode != 0 and words in refused.stderr, refused.stderr
-    is_refused("there is a key", "--lost")
+    os.chmod(key, 0o640)  # which is not read
+    is_refused("put it aside first", "--lost")
+    os.chmod(key, 0o600)
+    is_refused("put it aside first", "--lost")
     os.rename(key, scene.path("copy"))
     is_refused("the key file does not exist")
     # Another's key is not written over.
     put_key(other, os.urandom(32).hex().encode())
     shutil.copy(other, key)
     wait_for(lambda: holdfast.logged("this is another key, and does not open this journal"), what="the complaint")
-    is_refused("there is a key", "--lost")
+    is_refused("put it aside first", "--lost")
     equal(open(key).read(), open(other).read())
     os.remove(key)
     assert "another one now" in holdfast.run("journal", "rekey", "--lost", *REASON).stdout
