@@ -1,7 +1,7 @@
 # Sourced by deploy/quickstart and tests/run: which Debian packages they need, and how to get the missing ones.
 
 build_packages="g++ cmake ninja-build ccache pkg-config libevent-dev libssl-dev liblmdb-dev libfmt-dev libyaml-cpp-dev \
-nlohmann-json3-dev libcli11-dev libgmime-3.0-dev libcurl4-openssl-dev libldap-dev libzstd-dev libsodium-dev"
+nlohmann-json3-dev libcli11-dev libgmime-3.0-dev libcurl4-openssl-dev libldap-dev libzstd-dev libsodium-dev libidn2-dev"
 trial_packages="postfix swaks python3 procps"
 webmail_packages="roundcube-core roundcube-sqlite3 roundcube-plugins php-fpm php-cli php-sqlite3 php-curl php-intl php-mbstring php-xml nginx-light openssl"
 test_packages="catch2 faketime systemd dpkg-dev file clang-14 libclang-rt-14-dev openssl curl python3 haproxy e2fsprogs iproute2 mount nftables slapd ldap-utils python3-ldap3 python3-lmdb python3-cryptography python3-fusepy python3-zstandard prometheus chromium isync dovecot-core dovecot-imapd dovecot-lmtpd"

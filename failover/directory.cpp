@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "journal/bytes.h"
-#include "journal/catalog.h"
+#include "journal/domain_name.h"
 
 namespace holdfast::failover {
 namespace {
@@ -117,11 +117,11 @@ std::string Directory::canonical(std::string_view address) const {
 }
 
 std::string Directory::key_of(std::string_view address) const {
-  std::string normal = journal::normalise(address);
-  std::size_t at = normal.rfind('@');
-  if (at == std::string::npos) return normal;
-  auto alias = options_.domain_aliases.find(normal.substr(at + 1));
-  return alias == options_.domain_aliases.end() ? normal : normal.substr(0, at + 1) + alias->second;
+  std::string canonical = journal::canonical_address(address);
+  std::size_t at = canonical.rfind('@');
+  if (at == std::string::npos) return canonical;
+  auto alias = options_.domain_aliases.find(canonical.substr(at + 1));
+  return alias == options_.domain_aliases.end() ? canonical : canonical.substr(0, at + 1) + alias->second;
 }
 
 std::string Directory::without_tag(const std::string& address) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "journal/catalog.h"
+#include "journal/domain_name.h"
 
 namespace holdfast::failover {
 namespace {
@@ -65,7 +66,7 @@ std::vector<Directory::Person> people_of(const std::map<std::string, LdapEntry>&
     person.telephone = first_of(entry, "telephonenumber", "mobile");
     auto add_alias = [&person](const std::string& value) {
       std::string alias = mail_address(value);
-      bool is_new = !alias.empty() && journal::normalise(alias) != journal::normalise(person.address) &&
+      bool is_new = !alias.empty() && journal::canonical_address(alias) != journal::canonical_address(person.address) &&
                     std::find(person.aliases.begin(), person.aliases.end(), alias) == person.aliases.end();
       if (is_new) person.aliases.push_back(alias);
     };

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "journal/bytes.h"
-#include "journal/catalog.h"
+#include "journal/domain_name.h"
 
 namespace holdfast::failover {
 namespace {
@@ -137,7 +137,7 @@ Result<std::unique_ptr<MailboxStore>> MailboxStore::open(const std::string& jour
 
 std::string MailboxStore::key(char kind, std::string_view person) const {
   std::lock_guard lock(hashing_);
-  journal::Hash hash = hash_(journal::normalise(person));
+  journal::Hash hash = hash_(journal::canonical_address(person));
   return kind + std::string(journal::view(hash).substr(0, hash_size));
 }
 

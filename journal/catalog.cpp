@@ -4,6 +4,7 @@
 #include <set>
 
 #include "journal/bytes.h"
+#include "journal/domain_name.h"
 
 namespace holdfast::journal {
 namespace {
@@ -133,7 +134,7 @@ Result<std::uint64_t> Catalog::entries() const { return number(entries_key); }
 
 std::string Catalog::term_prefix(std::uint32_t segment, Term term, std::string_view text) const {
   std::unique_lock lock(hashing_);
-  Hash hash = hash_(std::string(1, static_cast<char>(term)) + normalise(text));
+  Hash hash = hash_(std::string(1, static_cast<char>(term)) + (term == Term::message_id ? normalise(text) : canonical_address(text)));
   lock.unlock();
   std::string prefix(1, static_cast<char>(term));
   prefix += big_endian_32(segment);

@@ -20,7 +20,7 @@ namespace holdfast::journal {
 /// What can be looked up. The values are part of the stored format.
 enum class Term : std::uint8_t { recipient = 'r', sender = 's', message_id = 'm' };
 
-/// The form under which an address or Message-ID is indexed: ASCII letters in lower case, no angle brackets.
+/// The form under which a Message-ID is indexed: ASCII letters in lower case, no angle brackets. Of an address: canonical_address().
 std::string normalise(std::string_view text);
 
 /// user+tag@domain without the tag; other addresses as they are.

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "journal/domain_name.h"
+
 namespace holdfast::journal {
 bool passes(const Entry& entry, const Filter& filter) {
   const MessageRecord& message = entry.message;
@@ -12,10 +14,11 @@ bool passes(const Entry& entry, const Filter& filter) {
   if (filter.until_us && message.time_us >= *filter.until_us) return false;
   if (filter.route && message.route != *filter.route) return false;
   if (filter.direction && message.direction != *filter.direction) return false;
-  if (filter.sender && normalise(message.mail_from) != normalise(*filter.sender)) return false;
+  if (filter.sender && canonical_address(message.mail_from) != canonical_address(*filter.sender)) return false;
   if (filter.message_id && normalise(message.message_id) != normalise(*filter.message_id)) return false;
   auto any = [&](auto predicate) { return std::any_of(message.recipients.begin(), message.recipients.end(), predicate); };
-  if (filter.recipient && !any([&](const Recipient& one) { return normalise(one.address) == normalise(*filter.recipient); })) return false;
+  if (filter.recipient && !any([&](const Recipient& one) { return canonical_address(one.address) == canonical_address(*filter.recipient); }))
+    return false;
   return !filter.outcome || any([&](const Recipient& one) { return one.outcome == *filter.outcome; });
 }
 

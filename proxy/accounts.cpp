@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "journal/catalog.h"
+#include "journal/domain_name.h"
 #include "proxy/address.h"
 #include "proxy/units.h"
 
@@ -22,7 +22,7 @@ Result<Json> accounts_to_json(const failover::MailboxStore& store) {
 
 Result<std::string> apply_account_change(failover::MailboxStore& store, const Json& change,
                                          const std::function<Status(const std::string& address)>& remove) {
-  std::string address = journal::normalise(change.at("address").get<std::string>());
+  std::string address = journal::canonical_address(change.at("address").get<std::string>());
   bool is_new = change.value("is_new", false);
   auto known = store.account(address);
   if (!known) return known.error();

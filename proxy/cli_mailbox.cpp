@@ -16,6 +16,7 @@
 #include "failover/accounts.h"
 #include "journal/catalog.h"
 #include "journal/crypto.h"
+#include "journal/domain_name.h"
 #include "journal/files.h"
 #include "proxy/accounts.h"
 #include "proxy/address.h"
@@ -209,7 +210,7 @@ std::vector<std::string> people_to_add(const Accounts& accounts, const std::vect
   std::map<std::string, std::size_t> left_out;
   for (const auto& person : people) {
     if (!person.exists || !person.members.empty()) continue;
-    std::string domain = journal::normalise(domain_of(person.address));
+    std::string domain = journal::canonical_domain(domain_of(person.address));
     bool is_ours = person.source != failover::Source::learned || is_served(accounts.config(), domain);
     if (domains.empty() ? is_ours : domains.contains(domain))
       addresses.push_back(person.address);
@@ -242,7 +243,7 @@ int import(const std::string& config, const std::string& csv, bool from_director
     auto people = accounts->directory();
     if (!people) return fail(people.error());
     std::set<std::string> wanted;
-    for (const std::string& domain : domains) wanted.insert(journal::normalise(domain));
+    for (const std::string& domain : domains) wanted.insert(journal::canonical_domain(domain));
     for (const std::string& address : people_to_add(*accounts, *people, wanted)) rows.emplace_back(address, "");
     if (rows.empty())
       return fail({ErrorCode::not_found, "the directory has nobody to make an account for" +
@@ -257,7 +258,7 @@ int import(const std::string& config, const std::string& csv, bool from_director
   std::set<std::string> there;
   for (const Json& one : *known) there.insert(one["address"].get<std::string>());
   std::size_t before = rows.size();
-  std::erase_if(rows, [&](const auto& row) { return !there.insert(journal::normalise(row.first)).second; });
+  std::erase_if(rows, [&](const auto& row) { return !there.insert(journal::canonical_address(row.first)).second; });
   bool generates = std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row.second.empty(); });
   if (generates && passwords_to.empty())
     return fail({ErrorCode::invalid,

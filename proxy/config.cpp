@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "journal/catalog.h"
+#include "journal/domain_name.h"
 #include "proxy/command.h"
 #include "proxy/config_value.h"
 
@@ -23,9 +24,9 @@ constexpr Duration least_pause{10};
 /// What is longer serves nobody who has to read or type it.
 constexpr std::size_t longest_route_name = 100;
 
-/// In lower case; "*" stands for all others.
+/// In canonical form; "*" stands for all others.
 std::string read_domain(const Value& value) {
-  std::string domain = journal::normalise(value.non_empty());
+  std::string domain = journal::canonical_domain(value.non_empty());
   bool is_plain = domain.find_first_of("*@/ \t") == std::string::npos;
   if (domain != "*" && !is_plain)
     value.refuse(fmt::format("\"{}\" is no domain; write example.org, its subdomains by themselves, or * for all others", domain));
@@ -134,13 +135,13 @@ DirectoryConfig read_directory(const Value& value) {
   auto us = [](Duration duration) { return std::chrono::duration_cast<std::chrono::microseconds>(duration).count(); };
   section.read("file", [&](const Value& v) { directory.file = v.non_empty(); });
   section.read("catch_all", [&](const Value& v) {
-    for (const Value& one : v.list()) directory.options.catch_all.insert(journal::normalise(one.non_empty()));
+    for (const Value& one : v.list()) directory.options.catch_all.insert(journal::canonical_domain(one.non_empty()));
   });
   section.read("sub_address_separator", [&](const Value& v) { directory.options.sub_address_separator = v.text(); });
   section.read("domain_aliases", [&](const Value& v) {
     if (!v.node().IsMap()) v.refuse("write alias: domain pairs here");
     for (const auto& item : v.node())
-      directory.options.domain_aliases[journal::normalise(item.first.Scalar())] = journal::normalise(item.second.Scalar());
+      directory.options.domain_aliases[journal::canonical_domain(item.first.Scalar())] = journal::canonical_domain(item.second.Scalar());
   });
   section.read("positive_ttl", [&](const Value& v) { directory.options.positive_us = us(v.duration()); });
   section.read("max_learned", [&](const Value& v) { directory.options.most_learned = v.count(1); });
@@ -211,7 +212,7 @@ MailboxConfig read_mailbox(const Value& value) {
   section.read("people", [&](const Value& v) {
     if (!v.node().IsMap()) v.refuse("write addresses and hold, always or never here");
     for (const auto& item : v.node())
-      mailbox.people[journal::normalise(item.first.Scalar())] = read_open(Value(item.second, v.file(), v.path() + "." + item.first.Scalar()));
+      mailbox.people[journal::canonical_address(item.first.Scalar())] = read_open(Value(item.second, v.file(), v.path() + "." + item.first.Scalar()));
   });
   section.finish();
   return mailbox;
@@ -449,7 +450,7 @@ std::optional<std::size_t> find_route(const Config& config, const std::string& n
 }
 
 std::size_t route_of_domain(const Config& config, std::string_view domain, std::size_t fallback) {
-  std::string wanted = journal::normalise(domain);
+  std::string wanted = journal::canonical_domain(domain);
   std::size_t any = fallback;
   for (std::size_t i = 0; i < config.routes.size(); ++i)
     for (const std::string& one : config.routes[i].domains) {
@@ -460,7 +461,7 @@ std::size_t route_of_domain(const Config& config, std::string_view domain, std::
 }
 
 bool is_served(const Config& config, std::string_view domain) {
-  std::string wanted = journal::normalise(domain);
+  std::string wanted = journal::canonical_domain(domain);
   return std::any_of(config.routes.begin(), config.routes.end(),
                      [&](const RouteConfig& route) { return std::find(route.domains.begin(), route.domains.end(), wanted) != route.domains.end(); });
 }

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "journal/catalog.h"
+#include "journal/domain_name.h"
 #include "proxy/address.h"
 
 namespace holdfast::proxy {
@@ -33,7 +33,7 @@ bool MailboxGate::is_open(const Settings& settings, const std::string& address, 
 
 MailboxOpen MailboxGate::opens(const Settings& settings, const std::string& address) const {
   const MailboxConfig& mailbox = settings.config.mailbox;
-  if (auto own = mailbox.people.find(journal::normalise(address)); own != mailbox.people.end()) return own->second;
+  if (auto own = mailbox.people.find(journal::canonical_address(address)); own != mailbox.people.end()) return own->second;
   return route_of(settings, address).mailbox_open.value_or(mailbox.open);
 }
 

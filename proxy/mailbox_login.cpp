@@ -1,6 +1,6 @@
 #include "proxy/mailbox_login.h"
 
-#include "journal/catalog.h"
+#include "journal/domain_name.h"
 #include "proxy/base64.h"
 #include "proxy/log.h"
 
@@ -41,14 +41,14 @@ std::optional<Credentials> parse_plain(const std::string& base64) {
   std::size_t first = plain->find('\0'), second = first == std::string::npos ? first : plain->find('\0', first + 1);
   if (second == std::string::npos) return std::nullopt;
   std::string as = plain->substr(0, first), address = plain->substr(first + 1, second - first - 1);
-  bool is_other = !as.empty() && journal::normalise(as) != journal::normalise(address);
+  bool is_other = !as.empty() && journal::canonical_address(as) != journal::canonical_address(address);
   return Credentials{is_other ? "" : address, plain->substr(second + 1)};
 }
 
 Task<LoginResult> log_in(MailboxService& service, std::shared_ptr<const Settings> settings, Credentials credentials, std::string client,
                          Wakeup& wakeup) {
   LoginResult result;
-  result.person = journal::normalise(credentials.address);
+  result.person = journal::canonical_address(credentials.address);
   auto refuse = [&](const char* why) { log(LogLevel::warning, "mailbox", {{"person", result.person}, {"client", client}, {"refused", why}}); };
   auto attempt = look_at(service, result.person, credentials.password, client);
   std::optional<LoginLine::Place> place;

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <mutex>
 
-#include "journal/catalog.h"
+#include "journal/domain_name.h"
 #include "journal/write_record.h"
 #include "proxy/accounts.h"
 #include "proxy/imap_session.h"
@@ -35,7 +35,8 @@ Admin::Answer Server::set_account(const Json& body) {
   });
   if (!changed) return changed.error();
   Worker& mailboxes = workers_.back()->worker;
-  mailboxes.loop.post([service = mailboxes.mailboxes, address = journal::normalise(body.value("address", ""))] { service->shut_out(address); });
+  mailboxes.loop.post(
+      [service = mailboxes.mailboxes, address = journal::canonical_address(body.value("address", ""))] { service->shut_out(address); });
   log(LogLevel::warning, "account", {{"address", body.value("address", "")}, {"change", *changed}});
   return Json{{"change", *changed}};
 }

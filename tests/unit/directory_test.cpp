@@ -233,6 +233,25 @@ TEST_CASE("domains in which somebody has an address: aliases and other names of 
   CHECK_FALSE(directory.has_domain("example.org"));
 }
 
+TEST_CASE("a domain with other letters than DNS has is the same in both spellings") {
+  DirectoryOptions options;
+  options.domain_aliases["xn--strae-oqa.example"] = "xn--mller-kva.example";
+  Directory directory(options);
+  Directory::Person ada;
+  ada.address = "Ada@M\u00dcLLER.example", ada.source = Source::ldap;
+  directory.import({ada});
+  for (const char* address : {"ada@m\u00fcller.example", "ADA@xn--mller-kva.example", "ada+tag@m\u00fcller.example", "ada@stra\u00dfe.example"})
+    CHECK(directory.look_up(address, 1).verdict == Verdict::known);
+  CHECK(directory.look_up("ada@muller.example", 1).verdict != Verdict::known);
+  CHECK(directory.has_domain("m\u00fcller.example"));
+  auto addresses = directory.addresses_of("ada@m\u00fcller.example");
+  CHECK(addresses.front() == "ada@xn--mller-kva.example");
+  CHECK(std::set<std::string>(addresses.begin(), addresses.end()) == std::set<std::string>{"ada@xn--mller-kva.example", "ada@xn--strae-oqa.example"});
+  // What is none is compared as it is.
+  directory.learn("bob@\xff\xfe.example", true, "", 1);
+  CHECK(directory.look_up("BOB@\xff\xfe.EXAMPLE", 1).verdict == Verdict::known);
+}
+
 TEST_CASE("when a domain becomes another name of one, or is none any more, who is known is known under the new names, and stored so") {
   const std::int64_t now_us = 1'700'000'000'000'000;
   DirectoryOptions plain, with_alias;

@@ -169,7 +169,7 @@ TEST_CASE_METHOD(JournalFixture, "who opened the key ring before a rekey of anot
   auto before = KeyRing::open(options.path, options.key), other = KeyRing::open(options.path, options.key);
   REQUIRE((before && other));
   for (int times = 0; times < 3; ++times) {
-    REQUIRE(other->rekey(options.key, ""));
+    REQUIRE(other->rekey(options.key, "", false));
     Key key = random_key();
     CHECK(before->unwrap(other->wrap(key, "here"), "here") == key);
     CHECK_FALSE(before->unwrap(other->wrap(key, "here"), "elsewhere"));

@@ -137,6 +137,29 @@ def _(scene):
     refused(lambda: ada.delete("Sent"), "stays")
 
 
+@test("in a domain with other letters than DNS has, INBOX shows what came in either spelling")
+def _(scene):
+    world = World(scene, people=())
+    done = subprocess.run([BINARY, "-c", world.holdfast.config, "mailbox", "add", "Ada@M\u00fcller.example", "--password-file", "-"], input=PASSWORD, text=True)
+    equal(done.returncode, 0)
+    client = scene.client(world.holdfast.port)
+    client.ask("EHLO client.example.net")
+    for address in ("ada@xn--mller-kva.example", "ada@m\u00fcller.example"):
+        for command in ("MAIL FROM:<a@example.net> SMTPUTF8", f"RCPT TO:<{address}>", "DATA"):
+            client.ask(command)
+        client.ask(f"Subject: {address.encode('punycode').decode()}\r\n\r\nx\r\n.")
+    session = imaplib.IMAP4("127.0.0.1", world.imap_port)
+    scene.stack.callback(session.shutdown)
+    session.login("ada@xn--mller-kva.example", PASSWORD)
+    wait_for(lambda: int(checked(session.select("INBOX"))[0]) == 2, what="both messages")
+    # And auditors find both, to keep or to erase.
+    for address in ("ada@xn--mller-kva.example", "ada@m\u00fcller.example"):
+        equal(len(world.holdfast.entries("--recipient", address)), 2)
+    world.holdfast.run("journal", "erase", "--recipient", "ADA@m\u00fcller.example", "--reason", "Art. 17")
+    equal(world.holdfast.entries(), [])
+    wait_for(lambda: int(checked(session.select("INBOX"))[0]) == 0, what="INBOX to be empty")
+
+
 @test("what one person puts there has limits: mailbox.quota, names of folders and keywords; memory for messages that come in")
 def _(scene):
     world = World(scene, mailbox="open: always\nquota: 70MiB")

@@ -126,6 +126,28 @@ def _(scene):
     equal([answer(scene, holdfast, one)[:3] for one in ("stranger@Example.org", "postmaster", "stranger@example.com")], ["250", "250", "450"])
 
 
+@test("a domain with other letters than DNS has is one domain in both spellings: for its route, and for who is known")
+def _(scene):
+    world, ours = scene.primary(), scene.primary()
+    holdfast = scene.holdfast(world, yaml=QUICK, routes=f'- name: umlaut\n  domains: ["M\u00fcller.example"]\n  upstreams: ["127.0.0.1:{ours.port}"]')
+    # Ada's is learned in one spelling, Bob's in the other.
+    ada, bob = ("ada@xn--mller-kva.example", "ada@m\u00fcller.example"), ("bob@m\u00fcller.example", "bob@xn--mller-kva.example")
+
+    def recipient(address):
+        client = scene.client(holdfast.port)
+        client.ask(HELLO)
+        client.ask(FROM + " SMTPUTF8")
+        return client.ask(f"RCPT TO:<{address}>")
+    for learned, _ in (ada, bob):
+        equal(recipient(learned), "250 2.1.5 Ok")
+    equal([line for line in ours.lines() if line.startswith(b"RCPT")], [f"RCPT TO:<{learned}>".encode() for learned, _ in (ada, bob)])
+    assert not any(line.startswith(b"RCPT") for line in world.lines())
+    holdfast.run("failover", "hold", "--reason", "test")
+    for _, other in (ada, bob):
+        equal(recipient(other), "250 2.1.5 Ok")
+    equal(recipient("ada@muller.example")[:3], "450")
+
+
 @test("what the primary says about a client makes nobody unknown who is known")
 def _(scene):
     words = {"b": b"250 Ok\r\n"}
