@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "journal/bytes.h"
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 
 namespace holdfast::failover {
 namespace {
@@ -119,9 +119,14 @@ std::string Directory::canonical(std::string_view address) const {
 std::string Directory::key_of(std::string_view address) const {
   std::string canonical = journal::canonical_address(address);
   std::size_t at = canonical.rfind('@');
-  if (at == std::string::npos) return canonical;
-  auto alias = options_.domain_aliases.find(canonical.substr(at + 1));
-  return alias == options_.domain_aliases.end() ? canonical : canonical.substr(0, at + 1) + alias->second;
+  return at == std::string::npos ? canonical : canonical.substr(0, at + 1) + key_of_domain(std::string_view(canonical).substr(at + 1));
+}
+
+/// Of the domain that it is another name of, if it is.
+std::string Directory::key_of_domain(std::string_view domain) const {
+  std::string canonical = journal::canonical_domain(domain);
+  auto alias = options_.domain_aliases.find(canonical);
+  return alias == options_.domain_aliases.end() ? canonical : alias->second;
 }
 
 std::string Directory::without_tag(const std::string& address) const {
@@ -376,7 +381,7 @@ std::vector<std::string> Directory::own_addresses_of(std::string_view person) co
 
 bool Directory::has_domain(std::string_view domain) const {
   std::shared_lock lock(mutex_);
-  return domains_.contains(domain_of(key_of("@" + std::string(domain))));
+  return domains_.contains(key_of_domain(domain));
 }
 
 std::vector<std::string> Directory::addresses_of(std::string_view person, bool with_groups) const {

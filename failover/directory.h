@@ -106,6 +106,7 @@ class Directory {
 
  private:
   std::string key_of(std::string_view address) const;
+  std::string key_of_domain(std::string_view domain) const;
   std::string without_tag(const std::string& address) const;
   std::vector<std::string> addresses_of(std::string_view person, bool with_groups) const;
   const Person* find(const std::string& key, std::int64_t now_us) const;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "journal/bytes.h"
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 
 namespace holdfast::failover {
 namespace {

@@ -1,5 +1,6 @@
 #include "failover/sending_pace.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace holdfast::failover {
@@ -21,6 +22,12 @@ std::uint64_t SendingPace::recipients_of(const std::string& person, Time now) {
 void SendingPace::sent(const std::string& person, std::uint64_t recipients, Time now) {
   forget_old(now);
   sent_[person].push_back({now, recipients});
+}
+
+void SendingPace::not_sent(const std::string& person, std::uint64_t recipients) {
+  std::deque<Message>& messages = sent_[person];
+  auto one = std::find_if(messages.rbegin(), messages.rend(), [&](const Message& message) { return message.recipients == recipients; });
+  if (one != messages.rend()) messages.erase(std::next(one).base());
 }
 
 /// Now and then all who have sent nothing for an hour.

@@ -16,6 +16,8 @@ class SendingPace {
   /// How many recipients the person has written to within the hour before.
   std::uint64_t recipients_of(const std::string& person, Time now);
   void sent(const std::string& person, std::uint64_t recipients, Time now);
+  /// A message to so many, which was counted, was not taken after all.
+  void not_sent(const std::string& person, std::uint64_t recipients);
   /// Who is counted at this moment.
   std::size_t people() const { return sent_.size(); }
 

@@ -4,7 +4,7 @@
 #include <set>
 
 #include "journal/bytes.h"
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 
 namespace holdfast::journal {
 namespace {

@@ -79,6 +79,7 @@ class Journal {
   /// KeyRing::rekey() or, when it is to be finished, KeyRing::finish_rekey(), on record; new mail is in a new segment under the new
   /// key. Returns whether only one master key opens the journal now.
   Result<bool> rekey(const MasterKeySource& source, const std::string& new_key, Rekey how, const std::string& by, const std::string& reason);
+  /// What opens the segments; copies share the same keys, and may outlive the journal. Thread-safe.
   const KeyRing& keys() const { return *keys_; }
 
   struct Pruned {

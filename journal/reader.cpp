@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 
 namespace holdfast::journal {
 bool passes(const Entry& entry, const Filter& filter) {

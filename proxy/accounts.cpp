@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 #include "proxy/address.h"
 #include "proxy/units.h"
 

@@ -16,7 +16,7 @@
 #include "failover/accounts.h"
 #include "journal/catalog.h"
 #include "journal/crypto.h"
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 #include "journal/files.h"
 #include "proxy/accounts.h"
 #include "proxy/address.h"

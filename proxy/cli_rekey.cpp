@@ -20,7 +20,7 @@ int rekey(const std::string& config_path, const std::string& new_key, journal::R
                  "--new-key-file"}),
            EX_USAGE;
   if (finishes && !new_key.empty()) return fail({ErrorCode::invalid, "--finish comes later, alone, when the command gives the new key"}), EX_USAGE;
-  auto done = do_job(*config, "/journal/rekey", {{"new_key_file", new_key}, {"how", static_cast<int>(how)}, {"reason", reason}}, "rekeying",
+  auto done = do_job(*config, "/journal/rekey", {{"new_key_file", new_key}, {"finish", finishes}, {"lost", is_lost}, {"reason", reason}}, "rekeying",
                      [&](journal::Journal& journal) -> Result<Json> {
                        auto rekeyed = journal.rekey(source, new_key, how, own_name(), reason);
                        if (!rekeyed) return rekeyed.error();

@@ -12,7 +12,7 @@
 #include <sstream>
 
 #include "journal/catalog.h"
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 #include "proxy/command.h"
 #include "proxy/config_value.h"
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 #include "proxy/address.h"
 
 namespace holdfast::proxy {

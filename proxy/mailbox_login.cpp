@@ -1,6 +1,6 @@
 #include "proxy/mailbox_login.h"
 
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 #include "proxy/base64.h"
 #include "proxy/log.h"
 

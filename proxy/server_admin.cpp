@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <mutex>
 
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 #include "journal/write_record.h"
 #include "proxy/accounts.h"
 #include "proxy/imap_session.h"
@@ -294,7 +294,8 @@ Admin::Answer Server::record_legal_hold(const Request& request) {
 
 Admin::Answer Server::rekey(const Request& request) {
   auto new_key = request.body.at("new_key_file").get<std::string>();
-  auto how = static_cast<journal::Rekey>(request.body.at("how").get<int>());
+  bool finishes = request.body.at("finish").get<bool>(), is_lost = request.body.at("lost").get<bool>();
+  auto how = finishes ? journal::Rekey::finish : is_lost ? journal::Rekey::replace_lost : journal::Rekey::change;
   std::string reason = request.body.at("reason").get<std::string>();
   // The key's source is copied: a reload may replace the settings meanwhile.
   return maintenance_.start(

@@ -133,8 +133,11 @@ Task<void> SubmissionSession::data() {
   }
   // The person may have written much in other sessions meanwhile.
   if (is_whole && refusal.empty() && may_write_to(recipients_.size())) {
-    service_.pace.sent(person_, recipients_.size(), worker_.loop.now());
+    const std::string person = person_;  // who may be shut out meanwhile
+    const std::size_t recipients = recipients_.size();
+    service_.pace.sent(person, recipients, worker_.loop.now());
     bool is_committed = co_await commit(all);
+    if (!is_committed) service_.pace.not_sent(person, recipients);
     if (is_committed) commands_ = 0;
     if (is_committed)
       reply(250, fmt::format("2.0.0 Ok: taken as {}", all.front()->ticket->id()));

@@ -304,7 +304,7 @@ void SubmissionSession::mail(const Command& command) {
 /// A route that names the domain, or whose people have such addresses; the world else.
 std::size_t SubmissionSession::route_of(const std::string& address) const {
   const Config& config = settings_->config;
-  std::string domain = journal::normalise(domain_of(address));
+  std::string_view domain = domain_of(address);
   std::size_t egress = config.routes.size() - 1;
   bool has_egress = config.routes.back().is_egress;
   std::size_t route = route_of_domain(config, domain, has_egress ? egress : 0);

@@ -18,6 +18,19 @@ TEST_CASE("what a person sent counts for an hour, message by message, and for no
   CHECK(pace.recipients_of("bob@example.org", now) == 0);
 }
 
+TEST_CASE("what was not taken after all does not count") {
+  SendingPace pace;
+  Time now = Time() + 1000h;
+  pace.sent("ada@example.org", 3, now);
+  pace.sent("ada@example.org", 4, now);
+  pace.not_sent("ada@example.org", 3);
+  CHECK(pace.recipients_of("ada@example.org", now) == 4);
+  pace.not_sent("ada@example.org", 3);
+  pace.not_sent("bob@example.org", 3);
+  CHECK(pace.recipients_of("ada@example.org", now) == 4);
+  CHECK(pace.recipients_of("bob@example.org", now) == 0);
+}
+
 TEST_CASE("who has sent nothing for an hour takes no memory") {
   SendingPace pace;
   Time now = Time() + 1000h;

@@ -139,6 +139,10 @@ async function main() {
   await page.goto(`${url}?_task=mail&_action=compose`);
   await page.waitForSelector('#composebody');
   await isRefused('one.too.many@example.com', 'within an hour|innerhalb einer Stunde');
+  await at('no room');
+  await page.goto(`${url}?_task=mail&_action=compose`);
+  await page.waitForSelector('#composebody');
+  await isRefused('too.much@example.com', 'no room|kein Platz');
 
   await inbox();
   await page.evaluate(uid => {

@@ -1,6 +1,7 @@
 """The emergency webmail in a real browser, from the primary's death to its return. Screenshots are kept in build/webmail-screenshots."""
 import os
 import shutil
+import signal
 import http.cookiejar
 import sys
 import urllib.error
@@ -69,6 +70,12 @@ def webmail(scene, office):
     return f"http://127.0.0.1:{port}/"
 
 
+def reload(holdfast, yaml):
+    holdfast.yaml = yaml
+    holdfast.write_config()
+    holdfast.signal(signal.SIGHUP)
+
+
 def story(scene, device, language):
     office = Office(scene, mailbox="open: hold\ngrace: 1s\nrecipients_per_hour: 2")
     office.send("Yesterday", "ada")
@@ -87,7 +94,13 @@ def story(scene, device, language):
     wait_for(lambda: len(office.holdfast.entries("--recipient", "ada@example.org")) == 4, what="the message")
     office.settle()
     browser.go_on()
+    browser.reaches("no room")
+    before = office.holdfast.yaml
+    reload(office.holdfast, before + "  keep_free: 100TiB\n")
+    wait_for(lambda: "LIMIT REACHED" in office.holdfast.run("status").stdout, what="the limit")
+    browser.go_on()
     browser.reaches("return")
+    reload(office.holdfast, before)
     wait_for(lambda: any(b"Thank you, Ada" in content for _, content in office.egress.messages), what="the reply to reach the world")
     primary = scene.primary(port=office.primary.port)
     wait_for(lambda: office.holdfast.status()["routes"][0]["state"] == "pass" and office.holdfast.status()["routes"][0]["held"] == 0, what="all to flow back")

@@ -37,9 +37,8 @@ def _(scene):
     holdfast.signal(signal.SIGHUP)
     wait_for(lambda: holdfast.logged("cannot start a thread"), what="the complaint about the name")
     wait_for(lambda: holdfast.logged("routes changed"), what="the reload")
-    begun = holdfast.status()["uptime_s"] if holdfast.process.poll() is None else None
+    equal(holdfast.status()["routes"][0]["name"], "primary")  # asked for without a thread
     os.remove(shortage)
-    assert begun is not None, "it runs"
     holdfast.run("journal", "rekey", "--reason", "test")
     holdfast.signal(signal.SIGHUP)
     wait_for(lambda: holdfast.logged("certificates were read again"), what="the other reload")  # which waits for the name

@@ -1,4 +1,4 @@
-#include "journal/domain_name.h"
+#include "journal/canonical_address.h"
 
 #include <idn2.h>
 
